@@ -1,0 +1,199 @@
+//! The journal: one append-only log of events for every aggregate.
+//!
+//! Positions are contiguous and in commit order. One committer takes the appends of many
+//! aggregates into one transaction; an append with a wrong expected sequence is refused alone.
+//! This module knows no business noun: events are type names, numbers and bytes.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
+
+pub mod sqlite;
+pub mod tail;
+
+pub use tail::{Tail, TailError};
+
+/// An event to append.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewEvent {
+    pub id: Uuid,
+    pub event_type: Arc<str>,
+    pub event_version: u32,
+    /// Canonical JSON (RFC 8785).
+    pub payload: Bytes,
+}
+
+/// Events of one aggregate that are appended together or not at all, with what goes with them.
+#[derive(Debug, Clone)]
+pub struct Append {
+    pub aggregate_type: Arc<str>,
+    pub aggregate_id: Arc<str>,
+    /// The sequence of the last event that the writer has seen; 0 for a new aggregate.
+    pub expected_sequence: u64,
+    pub workspace_id: Arc<str>,
+    /// JSON, the same for all events of the append.
+    pub metadata: Bytes,
+    /// When the writer decided; stored with every event.
+    pub recorded_at: DateTime<Utc>,
+    /// At least one, at most [`MAX_EVENTS_PER_APPEND`].
+    pub events: Vec<NewEvent>,
+    /// Answers of commands, stored in the same transaction.
+    pub inbox: Vec<InboxEntry>,
+    /// Content-addressed values that the events refer to.
+    pub payloads: Vec<Payload>,
+    /// Whether the aggregate still owes work after this append: `Some(true)` puts it on the list
+    /// that [`Journal::open_aggregates`] answers, `Some(false)` takes it off.
+    pub open: Option<bool>,
+    /// The aggregate's state after the events, where the writer wants it kept.
+    pub snapshot: Option<Snapshot>,
+}
+
+/// Events that one append may hold.
+pub const MAX_EVENTS_PER_APPEND: usize = 10_000;
+/// Bytes of events that one append may hold.
+pub const MAX_BYTES_PER_APPEND: usize = 16 * 1024 * 1024;
+
+/// The answer of a command, found again by its key for at least 24 hours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InboxEntry {
+    /// Scoped by the caller: `<workspace>/<idempotency key>`.
+    pub key: String,
+    /// Hash of what was asked.
+    pub fingerprint: String,
+    /// The answer, as the caller encodes it. `{position}` is unknown before the commit: it is
+    /// [`Recalled::position`].
+    pub answer: Bytes,
+}
+
+/// An [`InboxEntry`] as it was stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recalled {
+    pub fingerprint: String,
+    pub answer: Bytes,
+    /// The position of the last event of its append.
+    pub position: u64,
+}
+
+/// A value by the hash of its content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Payload {
+    pub hash: Arc<str>,
+    pub bytes: Bytes,
+}
+
+/// An aggregate's state at a sequence. Derived: it may be dropped at any time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    pub sequence: u64,
+    /// Version of the state's shape; another one is not used.
+    pub version: u32,
+    pub state: Bytes,
+}
+
+/// Where an append ended up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Appended {
+    pub first_position: u64,
+    pub last_position: u64,
+    pub last_sequence: u64,
+}
+
+/// An event as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordedEvent {
+    pub position: u64,
+    pub id: Uuid,
+    pub aggregate_type: Arc<str>,
+    pub aggregate_id: Arc<str>,
+    pub sequence: u64,
+    pub event_type: Arc<str>,
+    pub event_version: u32,
+    pub workspace_id: Arc<str>,
+    pub payload: Bytes,
+    pub metadata: Bytes,
+    pub recorded_at: DateTime<Utc>,
+}
+
+/// Why an append wrote nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    /// Another writer was faster; load again.
+    #[error("{aggregate_id} has moved on: its sequence is not {expected}")]
+    Conflict { aggregate_id: Arc<str>, expected: u64 },
+    /// The command's key is in the inbox already.
+    #[error("the command was done before")]
+    Duplicate(Recalled),
+    /// Over [`MAX_EVENTS_PER_APPEND`], [`MAX_BYTES_PER_APPEND`], or without an event.
+    #[error("an append must hold 1 to {MAX_EVENTS_PER_APPEND} events of at most {MAX_BYTES_PER_APPEND} bytes")]
+    TooLarge,
+    /// The storage is full.
+    #[error("the journal's storage is full")]
+    Full,
+    /// The storage failed or is closed; whether the events were written is unknown only where a
+    /// commit itself failed: load again before going on.
+    #[error("the journal is unavailable: {0}")]
+    Unavailable(Arc<str>),
+}
+
+/// Why a read failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    #[error("the journal is unavailable: {0}")]
+    Unavailable(Arc<str>),
+    /// A row that can't be what was written.
+    #[error("the journal is damaged: {0}")]
+    Damaged(Arc<str>),
+}
+
+/// A journal in some storage. The conformance tests hold for every implementation.
+#[async_trait]
+pub trait Journal: Send + Sync + 'static {
+    /// Appends; the events are durable when this returns.
+    async fn append(&self, append: Append) -> Result<Appended, AppendError>;
+
+    /// An aggregate's events after a sequence, in order, at most `limit`.
+    async fn load(
+        &self,
+        aggregate_type: &str,
+        aggregate_id: &str,
+        after_sequence: u64,
+        limit: usize,
+    ) -> Result<Vec<RecordedEvent>, ReadError>;
+
+    /// All events after a position, in order, at most `limit`.
+    async fn read(&self, after_position: u64, limit: usize) -> Result<Vec<RecordedEvent>, ReadError>;
+
+    /// The newest snapshot of an aggregate with this version of its shape.
+    async fn snapshot(
+        &self,
+        aggregate_type: &str,
+        aggregate_id: &str,
+        version: u32,
+    ) -> Result<Option<Snapshot>, ReadError>;
+
+    /// A command's answer, if it was done in the last 24 hours (or longer ago and still kept).
+    async fn recall(&self, key: &str) -> Result<Option<Recalled>, ReadError>;
+
+    /// Content-addressed values; a hash that isn't there is an error.
+    async fn payloads(&self, hashes: &[Arc<str>]) -> Result<Vec<Payload>, ReadError>;
+
+    /// Ids of aggregates that still owe work, in order, after an id, at most `limit`.
+    async fn open_aggregates(
+        &self,
+        aggregate_type: &str,
+        after_id: &str,
+        limit: usize,
+    ) -> Result<Vec<Arc<str>>, ReadError>;
+
+    /// The position of the newest event, 0 in an empty journal.
+    async fn head(&self) -> Result<u64, ReadError>;
+
+    /// The store's random number: another one means another history.
+    fn epoch(&self) -> u32;
+
+    /// A reader of committed events that wakes within a millisecond of a commit.
+    fn tail(&self, after_position: u64) -> Tail;
+}

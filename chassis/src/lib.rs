@@ -1,0 +1,3 @@
+//! Plumbing that knows no business noun.
+
+pub mod journal;

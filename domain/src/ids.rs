@@ -1,0 +1,221 @@
+//! Ids: a readable prefix and 128 bits in lower-case base32, parsed once at the edge.
+//!
+//! The alphabet is base32hex (`0-9a-v`), so the text of time-ordered ids sorts as they do.
+
+use std::fmt;
+use std::str::FromStr;
+
+use data_encoding::BASE32_DNSSEC;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+/// Why a text isn't an id of the wanted kind.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is not an id of the form {prefix}_ and 26 characters of 0-9a-v")]
+pub struct InvalidId {
+    /// The prefix that was wanted, without the underscore.
+    pub prefix: &'static str,
+    /// What was given, cut at 80 characters.
+    pub text: String,
+}
+
+fn parse(prefix: &'static str, text: &str) -> Result<Uuid, InvalidId> {
+    let invalid = || InvalidId { prefix, text: text.chars().take(80).collect() };
+    let body = text
+        .strip_prefix(prefix)
+        .and_then(|rest| rest.strip_prefix('_'))
+        .filter(|body| body.len() == 26)
+        .ok_or_else(invalid)?;
+    let bytes = BASE32_DNSSEC.decode(body.as_bytes()).map_err(|_| invalid())?;
+    if BASE32_DNSSEC.encode(&bytes) != body {
+        return Err(invalid());
+    }
+    Uuid::from_slice(&bytes).map_err(|_| invalid())
+}
+
+macro_rules! ids {
+    ($($(#[$doc:meta])* $name:ident = $prefix:literal;)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Uuid);
+
+        impl $name {
+            /// The prefix of this kind of id, without the underscore.
+            pub const PREFIX: &'static str = $prefix;
+
+            /// Makes an id of 128 given bits (a UUIDv7 for new things).
+            pub const fn new(bits: Uuid) -> Self {
+                Self(bits)
+            }
+
+            /// Derives the id of a named thing from its owner and name, so that a second
+            /// creation under the same name meets the first one's stream.
+            pub fn derived(owner: &str, name: &str) -> Self {
+                Self(derive($prefix, owner, name))
+            }
+
+            /// The 128 bits.
+            pub const fn bits(self) -> Uuid {
+                self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!($prefix, "_{}"), BASE32_DNSSEC.encode(self.0.as_bytes()))
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self, f)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = InvalidId;
+            fn from_str(text: &str) -> Result<Self, InvalidId> {
+                parse($prefix, text).map(Self)
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    )*};
+}
+
+ids! {
+    /// A tenant.
+    WorkspaceId = "ws";
+    /// A project of a workspace.
+    ProjectId = "prj";
+    /// A named, versioned workflow definition.
+    DefinitionId = "wfd";
+    /// A definition bound to a project.
+    WorkflowId = "wf";
+    /// A named, versioned action.
+    ActionId = "act";
+    /// A named, versioned prompt.
+    PromptSpecId = "ps";
+    /// A model with its parameters and prices.
+    ModelProfileId = "mp";
+    /// One run of a definition.
+    RunId = "run";
+    /// One event of the journal.
+    EventId = "evt";
+    /// One command, as a client or a service sent it.
+    CommandId = "cmd";
+    /// An API key (the key's public half, never the secret).
+    ApiKeyId = "key";
+}
+
+fn derive(prefix: &str, owner: &str, name: &str) -> Uuid {
+    let mut hash = Sha256::new();
+    for part in [prefix, owner, name] {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part.as_bytes());
+    }
+    let digest = hash.finalize();
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&digest[..16]);
+    Uuid::from_bytes(bytes)
+}
+
+/// A name that people choose: `[A-Za-z0-9_-]{1,64}`. The empty text is not a name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct Name(String);
+
+/// Why a text isn't a [`Name`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a name: use 1 to 64 characters of A-Z a-z 0-9 _ -")]
+pub struct InvalidName(pub String);
+
+impl Name {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Name {
+    type Err = InvalidName;
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        let fits = (1..=64).contains(&text.len())
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+        if fits {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(InvalidName(text.chars().take(80).collect()))
+        }
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_reads_back_as_it_was_written() {
+        let id = RunId::new(Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0001));
+        assert_eq!(id.to_string().parse(), Ok(id));
+        assert!(id.to_string().starts_with("run_"));
+        assert_eq!(id.to_string().len(), 30);
+    }
+
+    #[test]
+    fn ids_sort_as_their_text() {
+        let early = RunId::new(Uuid::from_u128(1));
+        let late = RunId::new(Uuid::from_u128(u128::MAX));
+        assert!(early < late && early.to_string() < late.to_string());
+    }
+
+    #[test]
+    fn a_wrong_prefix_length_or_character_is_refused() {
+        let id = RunId::new(Uuid::from_u128(7)).to_string();
+        assert!(id.replace("run", "wf").parse::<RunId>().is_err());
+        assert!(id[..29].parse::<RunId>().is_err());
+        assert!(id.replace('0', "z").parse::<RunId>().is_err());
+        assert!("".parse::<RunId>().is_err());
+    }
+
+    #[test]
+    fn derived_ids_depend_on_owner_and_name() {
+        let id = WorkflowId::derived("prj_1", "ship");
+        assert_eq!(id, WorkflowId::derived("prj_1", "ship"));
+        assert_ne!(id, WorkflowId::derived("prj_1s", "hip"));
+        assert_ne!(id.bits(), ActionId::derived("prj_1", "ship").bits());
+    }
+
+    #[test]
+    fn names_are_bounded() {
+        assert!("judge-panel_2".parse::<Name>().is_ok());
+        for bad in ["", "a b", "a/b", "ü", &"x".repeat(65)] {
+            assert!(bad.parse::<Name>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! What Wonder means: definitions, expressions, runs and resources, as pure synchronous code.
+//!
+//! Nothing here reads a clock, draws chance or does I/O: time, ids and chance arrive in commands.
+
+pub mod definition;
+pub mod expression;
+pub mod ids;
+pub mod limits;
+pub mod resource;
+pub mod run;
+pub mod span;

@@ -1,0 +1,38 @@
+//! Every limit in one place. What goes beyond is refused before anything is written.
+
+/// Bytes of a definition's source.
+pub const DEFINITION_BYTES: usize = 1024 * 1024;
+/// Nodes of a definition.
+pub const NODES: usize = 2_000;
+/// Transitions of a definition.
+pub const TRANSITIONS: usize = 10_000;
+/// Tokens that one run may make in all.
+pub const TOKENS_PER_RUN: u64 = 100_000;
+/// Tokens that one append may make; a larger fan-out is expanded in slices.
+pub const TOKENS_PER_APPEND: usize = 1_000;
+/// Events that one decision may give before the rest is put off to the next append.
+pub const EVENTS_PER_DECISION: usize = 2_000;
+/// Bytes of a run's input.
+pub const INPUT_BYTES: usize = 4 * 1024 * 1024;
+/// Bytes of a run's context (state and pending branch values).
+pub const CONTEXT_BYTES: usize = 8 * 1024 * 1024;
+/// Depth of any JSON value that enters an event.
+pub const JSON_DEPTH: usize = 64;
+/// Bytes of one expression's source.
+pub const EXPRESSION_BYTES: usize = 8 * 1024;
+/// Bytes of one template's source.
+pub const TEMPLATE_BYTES: usize = 256 * 1024;
+/// Bytes that one expression or template may produce.
+pub const EVALUATION_BYTES: usize = 4 * 1024 * 1024;
+/// Work that one expression may do, in element visits (see `expression::cel`).
+pub const EXPRESSION_FUEL: u64 = 1_000_000;
+/// Work that one template may do, in Jinja instructions.
+pub const TEMPLATE_FUEL: u64 = 200_000;
+/// Bytes of one event's value above which it moves to the payload table.
+pub const INLINE_VALUE_BYTES: usize = 64 * 1024;
+/// Labels of a run.
+pub const LABELS: usize = 32;
+/// Attempts of one node.
+pub const ATTEMPTS: u32 = 100;
+/// Events of a run at which it is warned about.
+pub const EVENTS_WARN: u64 = 100_000;

@@ -1,0 +1,21 @@
+//! The run: one execution of a definition, as a pure aggregate.
+//!
+//! [`decide`] turns a command into events or a refusal and changes nothing; [`Run::evolve`] folds
+//! an event and can't refuse; [`Run::owed`] says what the folded state still waits for.
+
+pub mod command;
+pub mod decide;
+pub mod effect;
+pub mod error;
+pub mod event;
+pub mod state;
+
+#[cfg(test)]
+mod tests;
+
+pub use command::Command;
+pub use decide::{Decision, decide};
+pub use effect::Owed;
+pub use error::Refusal;
+pub use event::{Event, FailureKind, RunError, Usage};
+pub use state::{Run, RunStatus};

@@ -1,0 +1,2 @@
+//! effect
+pub struct Owed;

@@ -1,0 +1,320 @@
+//! What happens to a run. Events are the only truth; they only grow (see `tests/golden`).
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::ids::{DefinitionId, ProjectId, WorkflowId};
+use crate::resource::Kind;
+
+/// A token's number within its run, from 1.
+pub type TokenId = u64;
+/// A group instance's number within its run, from 1.
+pub type InstanceId = u64;
+/// A transition's place in the definition, from 0.
+pub type TransitionIndex = u16;
+
+/// An event of a run. `type` is the journal's event type; the rest is its payload.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Event {
+    /// The first event: token 1 stands at the start node.
+    RunStarted(Box<RunStarted>),
+    /// An attempt succeeded; its node's output was written to the token's level of state.
+    TaskSucceeded {
+        token: TokenId,
+        attempt: u32,
+        result: Value,
+        #[serde(default, skip_serializing_if = "Map::is_empty")]
+        writes: Map<String, Value>,
+        #[serde(default, skip_serializing_if = "Usage::is_empty")]
+        usage: Usage,
+        #[serde(default, skip_serializing_if = "is_zero")]
+        duration_ms: u64,
+    },
+    /// An attempt failed. With `retry_at`, the token backs off until then; without, its node failed.
+    TaskFailed {
+        token: TokenId,
+        attempt: u32,
+        error: RunError,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        retry_at: Option<DateTime<Utc>>,
+        #[serde(default, skip_serializing_if = "Usage::is_empty")]
+        usage: Usage,
+        #[serde(default, skip_serializing_if = "is_zero")]
+        duration_ms: u64,
+    },
+    /// A backed-off token works again.
+    RetryStarted { token: TokenId, attempt: u32 },
+    /// A `compute` node was evaluated.
+    NodeComputed {
+        token: TokenId,
+        #[serde(default, skip_serializing_if = "Map::is_empty")]
+        writes: Map<String, Value>,
+    },
+    /// A node failed without a worker (an expression, a limit).
+    NodeFailed { token: TokenId, error: RunError },
+    /// A token left its node; it is gone, and what it made stands in `fired`.
+    TokenRouted {
+        token: TokenId,
+        /// What was looked at, in order; absent where a single transition without a condition was.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        considered: Vec<Considered>,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        fired: Vec<Fired>,
+        /// Group instances that the fired transitions opened; the first slices follow as
+        /// `branches_spawned`.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        opened: Vec<Opened>,
+        /// The token ended as failed: no transition took the failure.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        failed: bool,
+    },
+    /// Branches of a group instance were made: the next indices, with new tokens from `token` on.
+    BranchesSpawned {
+        instance: InstanceId,
+        /// First branch index of this slice.
+        index: u64,
+        /// First token of this slice; the others count up.
+        token: TokenId,
+        count: u64,
+        /// The items of a `foreach`, one per branch.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        items: Vec<Value>,
+    },
+    /// A join was satisfied; exactly one token goes on.
+    JoinFired {
+        instance: InstanceId,
+        /// The new token, on the level of the instance's parent.
+        token: TokenId,
+        node: String,
+        arithmetic: Arithmetic,
+        #[serde(default, skip_serializing_if = "Map::is_empty")]
+        writes: Map<String, Value>,
+        /// It fired because its time was up.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        timed_out: bool,
+    },
+    /// A join can't be satisfied any more (or its time was up): the failure goes up a level.
+    JoinFailed { instance: InstanceId, error: RunError, arithmetic: Arithmetic },
+    /// An instance that nobody joins has no branch left; its parent's branch ends there.
+    GroupEnded { instance: InstanceId },
+    /// All tokens have ended and the output is mapped.
+    RunCompleted { output: Value },
+    RunFailed { error: RunError },
+    RunCancelled {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
+    RunTimedOut { error: RunError },
+}
+
+/// See [`Event::RunStarted`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunStarted {
+    pub project_id: ProjectId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workflow_id: Option<WorkflowId>,
+    pub definition: DefinitionRef,
+    /// The versions that references were resolved to; they hold for the whole run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pins: Vec<Pin>,
+    pub start: String,
+    pub input: Value,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    pub started_at: DateTime<Utc>,
+    /// When the run times out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<DateTime<Utc>>,
+}
+
+/// Which version of which definition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DefinitionRef {
+    pub id: DefinitionId,
+    pub name: String,
+    pub version: u64,
+    /// SHA-256 of the canonical definition, hexadecimal.
+    pub hash: String,
+}
+
+/// A reference and the version that it was resolved to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pin {
+    pub kind: Kind,
+    /// The reference as it stands in the definition.
+    pub reference: String,
+    /// The resource.
+    pub id: String,
+    pub version: u64,
+}
+
+/// A transition that was looked at.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Considered {
+    pub transition: TransitionIndex,
+    pub tier: i32,
+    pub held: bool,
+    /// The values that the condition read, by path.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub read: Map<String, Value>,
+}
+
+/// What a fired transition led to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fired {
+    /// A new token at a node, on the same level.
+    Moved { transition: TransitionIndex, token: TokenId, node: String },
+    /// The branch arrived at the join of its instance.
+    Arrived {
+        transition: TransitionIndex,
+        instance: InstanceId,
+        /// The branch's value where it isn't the node's result.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        value: Option<Value>,
+        /// Too late: the join has fired. Recorded, and discarded.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        late: bool,
+    },
+}
+
+/// A group instance that a fan-out opened.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Opened {
+    pub instance: InstanceId,
+    /// The group's name; absent for a fan-out without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// The branches by transition, in the order of the definition; indices count through.
+    pub branches: Vec<OpenedBranches>,
+    /// When its join times out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<DateTime<Utc>>,
+}
+
+/// The branches that one transition makes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OpenedBranches {
+    pub transition: TransitionIndex,
+    pub node: String,
+    pub count: u64,
+}
+
+/// A join's numbers when it was decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Arithmetic {
+    pub declared: u64,
+    pub arrived: u64,
+    pub failed: u64,
+    /// Ended without arriving.
+    pub ended: u64,
+    pub needed: u64,
+}
+
+/// Why a node, a branch or a run failed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunError {
+    /// Stable, `snake_case`.
+    pub code: String,
+    pub message: String,
+    pub kind: FailureKind,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<u32>,
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub detail: Value,
+}
+
+/// What a failure means for retries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureKind {
+    /// It may go away: retried as the node says.
+    Transient,
+    /// It won't go away.
+    Permanent,
+    /// An attempt took too long: retried as the node says.
+    Timeout,
+    /// A rule forbids it.
+    Policy,
+    Cancelled,
+}
+
+impl FailureKind {
+    /// The text in JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Transient => "transient",
+            Self::Permanent => "permanent",
+            Self::Timeout => "timeout",
+            Self::Policy => "policy",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// Whether another attempt may help.
+    pub const fn is_retryable(self) -> bool {
+        matches!(self, Self::Transient | Self::Timeout)
+    }
+}
+
+/// What was used up. Sums over attempts, failed ones included.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Usage {
+    pub input_tokens: u64,
+    pub output_tokens: u64,
+    /// Millionths of a currency unit.
+    pub cost_micros: u64,
+}
+
+impl Usage {
+    /// Whether nothing was used.
+    pub const fn is_empty(&self) -> bool {
+        self.input_tokens == 0 && self.output_tokens == 0 && self.cost_micros == 0
+    }
+
+    /// Adds another usage, without overflow.
+    pub fn add(&mut self, other: &Self) {
+        self.input_tokens = self.input_tokens.saturating_add(other.input_tokens);
+        self.output_tokens = self.output_tokens.saturating_add(other.output_tokens);
+        self.cost_micros = self.cost_micros.saturating_add(other.cost_micros);
+    }
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+impl Event {
+    /// The journal's event type.
+    pub const fn event_type(&self) -> &'static str {
+        match self {
+            Self::RunStarted(_) => "run_started",
+            Self::TaskSucceeded { .. } => "task_succeeded",
+            Self::TaskFailed { .. } => "task_failed",
+            Self::RetryStarted { .. } => "retry_started",
+            Self::NodeComputed { .. } => "node_computed",
+            Self::NodeFailed { .. } => "node_failed",
+            Self::TokenRouted { .. } => "token_routed",
+            Self::BranchesSpawned { .. } => "branches_spawned",
+            Self::JoinFired { .. } => "join_fired",
+            Self::JoinFailed { .. } => "join_failed",
+            Self::GroupEnded { .. } => "group_ended",
+            Self::RunCompleted { .. } => "run_completed",
+            Self::RunFailed { .. } => "run_failed",
+            Self::RunCancelled { .. } => "run_cancelled",
+            Self::RunTimedOut { .. } => "run_timed_out",
+        }
+    }
+
+    /// The version of the event's payload.
+    pub const fn event_version(&self) -> u32 {
+        1
+    }
+}

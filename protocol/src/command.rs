@@ -1,0 +1,93 @@
+//! Commands: what clients ask to happen, and the receipt of what did.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use domain::definition::Definition;
+use domain::ids::{CommandId, ProjectId, RunId, WorkflowId, WorkspaceId};
+use domain::resource::{Kind, Spec};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::view::RunOutcome;
+
+/// Who asks. Recorded with every event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Actor(pub String);
+
+/// A command with all that surrounds it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CommandEnvelope {
+    pub id: CommandId,
+    pub workspace_id: WorkspaceId,
+    pub actor: Actor,
+    /// The client's `Idempotency-Key`: the same key gives the same answer for 24 hours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency_key: Option<String>,
+    /// SHA-256 (hexadecimal) of what was asked, so that a key can't be used for something else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<String>,
+    /// The aggregate version that the client saw (`If-Match`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected_version: Option<u64>,
+    /// The W3C `traceparent` of the request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
+    pub command: Command,
+}
+
+/// What can be asked.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Command {
+    /// Creates a resource; for a workflow definition: publishes a version, or answers the
+    /// existing one where the content is the same.
+    Create(Box<Spec>),
+    /// Changes a resource by a JSON merge patch (RFC 7386) over its spec.
+    Revise { kind: Kind, id: String, patch: Value },
+    /// Takes a resource out of use. Its history stays.
+    Archive { kind: Kind, id: String },
+    /// Starts a run.
+    StartRun(Box<StartRun>),
+    /// Cancels a run.
+    CancelRun { run_id: RunId, reason: Option<String> },
+}
+
+/// What to start.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StartRun {
+    pub target: RunTarget,
+    pub input: Value,
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// The definition that a run follows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunTarget {
+    /// A workflow: its pinned version, or the latest.
+    Workflow(WorkflowId),
+    /// A definition of a project by `name` or `name@version`.
+    Named { project_id: ProjectId, reference: String },
+    /// A definition that came with the command; it is published first.
+    Inline { project_id: ProjectId, definition: Box<Definition> },
+}
+
+/// What a command did. It is durable when this is answered.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Receipt {
+    /// The aggregate: `run_…`, `wf_…` and so on.
+    pub id: String,
+    /// The aggregate's version (its last sequence) after the command.
+    pub version: u64,
+    /// The journal position of the command's last event; queries take it as `min_position`.
+    pub position: u64,
+    /// Whether this call made the aggregate (or the version).
+    pub created: bool,
+    pub at: DateTime<Utc>,
+    /// A run's outcome, where the caller waited for it and it ended in time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<RunOutcome>,
+}

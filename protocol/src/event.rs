@@ -1,0 +1,105 @@
+//! Events as readers see them: one envelope and one cursor for pages, live streams and replay.
+
+use std::fmt;
+use std::str::FromStr;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
+
+/// An event of the journal.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct EventEnvelope {
+    /// `evt_…`.
+    pub id: String,
+    /// Its place in the whole journal: 1, 2, 3 …, without a gap.
+    pub position: u64,
+    /// `<store epoch>:<position>`.
+    #[schema(value_type = String)]
+    pub cursor: Cursor,
+    /// `run`, `workflow`, `project` …
+    pub aggregate_type: String,
+    /// `run_…` and so on.
+    pub aggregate_id: String,
+    /// Its place in its aggregate: 1, 2, 3 …
+    pub sequence: u64,
+    /// `run_started`, `task_succeeded` …
+    pub event_type: String,
+    pub event_version: u32,
+    pub workspace_id: String,
+    #[schema(value_type = Object)]
+    pub payload: Value,
+    /// `actor`, `command_id`, `causation_id`, `correlation_id`, `traceparent`, `engine_version`,
+    /// where known.
+    #[schema(value_type = Object)]
+    pub metadata: Value,
+    pub recorded_at: DateTime<Utc>,
+}
+
+/// Where a reader stands: after the event at this position of this store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cursor {
+    /// Random number of the store; another one means another history.
+    pub epoch: u32,
+    pub position: u64,
+}
+
+/// Why a text isn't a [`Cursor`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a cursor: pass one on as it was given, `<epoch>:<position>`")]
+pub struct InvalidCursor(pub String);
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}:{}", self.epoch, self.position)
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = InvalidCursor;
+    fn from_str(text: &str) -> Result<Self, InvalidCursor> {
+        let invalid = || InvalidCursor(text.chars().take(40).collect());
+        let (epoch, position) = text.split_once(':').ok_or_else(invalid)?;
+        if epoch.len() != 8 {
+            return Err(invalid());
+        }
+        Ok(Self {
+            epoch: u32::from_str_radix(epoch, 16).map_err(|_| invalid())?,
+            position: position.parse().map_err(|_| invalid())?,
+        })
+    }
+}
+
+impl Serialize for Cursor {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Cursor {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// Which events a reader wants. Absent fields don't narrow.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EventFilter {
+    pub workspace_id: Option<String>,
+    pub aggregate_type: Option<String>,
+    pub aggregate_id: Option<String>,
+    pub event_type: Option<String>,
+}
+
+impl EventFilter {
+    /// Whether an event is wanted.
+    pub fn holds(&self, event: &EventEnvelope) -> bool {
+        let fits = |wanted: &Option<String>, is: &str| wanted.as_deref().is_none_or(|w| w == is);
+        fits(&self.workspace_id, &event.workspace_id)
+            && fits(&self.aggregate_type, &event.aggregate_type)
+            && fits(&self.aggregate_id, &event.aggregate_id)
+            && fits(&self.event_type, &event.event_type)
+    }
+}

@@ -1,0 +1,20 @@
+//! What services say to each other, and the traits that they say it through.
+//!
+//! Only shapes stand here: commands and their answers, queries and views, tasks and outcomes,
+//! event envelopes. No transport: in one process the traits are called directly.
+
+pub mod command;
+pub mod event;
+pub mod query;
+pub mod rejection;
+pub mod service;
+pub mod task;
+pub mod view;
+
+pub use command::{Actor, Command, CommandEnvelope, Receipt, RunTarget};
+pub use event::{Cursor, EventEnvelope, EventFilter};
+pub use query::{EventPage, Page, PageRequest, ResourceFilter, RunFilter, StateAt};
+pub use rejection::{Rejection, RejectionKind};
+pub use service::{Commands, Events, ResourceQueries, RunQueries, Tasks};
+pub use task::{Failure, FailureKind, Outcome, OutcomeResult, Success, Task, Work, WorkAction};
+pub use view::{ResourceView, RunError, RunOutcome, RunState, RunStatus, RunView, TimelineEntry, Usage};

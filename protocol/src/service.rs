@@ -1,0 +1,113 @@
+//! The services, as traits. In one process the implementations are handed over directly.
+
+use async_trait::async_trait;
+use domain::ids::{RunId, WorkspaceId};
+use domain::resource::Kind;
+use futures::stream::BoxStream;
+
+use crate::command::{CommandEnvelope, Receipt};
+use crate::event::{Cursor, EventEnvelope, EventFilter};
+use crate::query::{EventPage, Page, PageRequest, ResourceFilter, RunFilter, StateAt};
+use crate::rejection::Rejection;
+use crate::task::{Outcome, Task};
+use crate::view::{ResourceView, RunOutcome, RunState, RunView, TimelineEntry};
+
+/// The write side.
+#[async_trait]
+pub trait Commands: Send + Sync {
+    /// Does a command; what it did is durable when this returns. A refusal wrote nothing.
+    async fn execute(&self, envelope: CommandEnvelope) -> Result<Receipt, Rejection>;
+
+    /// Waits for a run's end, at most until the time-out; `None` where it hasn't ended by then.
+    async fn wait(
+        &self,
+        workspace_id: WorkspaceId,
+        run_id: RunId,
+        timeout: std::time::Duration,
+    ) -> Result<Option<RunOutcome>, Rejection>;
+}
+
+/// Reads of resources.
+#[async_trait]
+pub trait ResourceQueries: Send + Sync {
+    async fn list(
+        &self,
+        workspace_id: Option<WorkspaceId>,
+        filter: ResourceFilter,
+        page: PageRequest,
+    ) -> Result<Page<ResourceView>, Rejection>;
+
+    /// `workspace_id` is `None` only for callers that see every workspace (sign-in, administration).
+    async fn get(
+        &self,
+        workspace_id: Option<WorkspaceId>,
+        kind: Kind,
+        id: &str,
+        min_position: Option<u64>,
+    ) -> Result<ResourceView, Rejection>;
+}
+
+/// Reads of runs.
+#[async_trait]
+pub trait RunQueries: Send + Sync {
+    async fn list(
+        &self,
+        workspace_id: WorkspaceId,
+        filter: RunFilter,
+        page: PageRequest,
+    ) -> Result<Page<RunView>, Rejection>;
+
+    async fn get(
+        &self,
+        workspace_id: WorkspaceId,
+        run_id: RunId,
+        min_position: Option<u64>,
+    ) -> Result<RunView, Rejection>;
+
+    async fn state(
+        &self,
+        workspace_id: WorkspaceId,
+        run_id: RunId,
+        at: StateAt,
+    ) -> Result<RunState, Rejection>;
+
+    async fn timeline(
+        &self,
+        workspace_id: WorkspaceId,
+        run_id: RunId,
+    ) -> Result<Vec<TimelineEntry>, Rejection>;
+}
+
+/// The journal as readers see it.
+#[async_trait]
+pub trait Events: Send + Sync {
+    /// At most `limit` events (1 to 1,000) after a cursor; from the first one where it is `None`.
+    async fn page(
+        &self,
+        filter: EventFilter,
+        after: Option<Cursor>,
+        limit: u32,
+    ) -> Result<EventPage, Rejection>;
+
+    /// History and then live events, without a gap or a duplicate. Ends with an error where the
+    /// reader lags too far behind, or the store's epoch isn't the cursor's.
+    async fn follow(
+        &self,
+        filter: EventFilter,
+        after: Option<Cursor>,
+    ) -> Result<BoxStream<'static, Result<EventEnvelope, Rejection>>, Rejection>;
+
+    /// The cursor of the newest event.
+    async fn head(&self) -> Result<Cursor, Rejection>;
+}
+
+/// Where workers get tasks and leave outcomes.
+#[async_trait]
+pub trait Tasks: Send + Sync {
+    /// Waits for tasks and takes at most `limit` of them; empty when the source is closed.
+    async fn pull(&self, limit: usize) -> Vec<Task>;
+
+    /// Hands outcomes back. Returns when they are taken over (embedded: by the coordinator's
+    /// queue; over a broker: by the broker).
+    async fn report(&self, outcomes: Vec<Outcome>);
+}

@@ -1,0 +1,140 @@
+//! Views: what queries answer. All of them are folds of events.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use domain::resource::Kind;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+pub use domain::run::{RunStatus, Usage};
+
+/// A resource as lists and reads show it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ResourceView {
+    pub id: String,
+    pub kind: Kind,
+    pub workspace_id: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project_id: Option<String>,
+    pub name: String,
+    /// The aggregate's version: what `If-Match` names. Revisions of the spec count from 1.
+    pub version: u64,
+    pub archived: bool,
+    pub created_at: DateTime<Utc>,
+    pub updated_at: DateTime<Utc>,
+    /// The kind's own fields.
+    pub spec: Value,
+}
+
+/// A run as lists and reads show it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct RunView {
+    /// `run_…`.
+    pub id: String,
+    pub workspace_id: String,
+    pub project_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workflow_id: Option<String>,
+    #[schema(value_type = String)]
+    pub status: RunStatus,
+    pub definition: DefinitionRef,
+    #[schema(value_type = Object)]
+    pub input: Value,
+    #[schema(value_type = Option<Object>)]
+    pub output: Option<Value>,
+    pub error: Option<RunError>,
+    pub labels: BTreeMap<String, String>,
+    /// The run's last event.
+    pub sequence: u64,
+    /// The journal position of the run's last event that this view knows.
+    pub position: u64,
+    pub started_at: DateTime<Utc>,
+    pub ended_at: Option<DateTime<Utc>>,
+    #[schema(value_type = Object)]
+    pub usage: Usage,
+}
+
+/// Which version of which definition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct DefinitionRef {
+    /// `wfd_…`.
+    pub id: String,
+    pub name: String,
+    pub version: u64,
+    /// SHA-256 of the canonical definition, hexadecimal.
+    pub hash: String,
+}
+
+/// Why a run did not complete.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct RunError {
+    pub code: String,
+    pub message: String,
+    /// `transient`, `permanent`, `timeout`, `policy` or `cancelled`.
+    pub kind: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<u32>,
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    #[schema(value_type = Object)]
+    pub detail: Value,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunOutcome {
+    pub status: RunStatus,
+    pub output: Option<Value>,
+    pub error: Option<RunError>,
+    pub usage: Usage,
+    /// The run's last event.
+    pub sequence: u64,
+    /// The journal position of that event.
+    pub position: u64,
+    pub ended_at: DateTime<Utc>,
+}
+
+/// A run at a moment, by the engine's own fold.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct RunState {
+    pub run_id: String,
+    /// The last event that is in it.
+    pub sequence: u64,
+    /// When that event was recorded.
+    pub at: DateTime<Utc>,
+    #[schema(value_type = String)]
+    pub status: RunStatus,
+    /// The whole state: tokens, groups, state values, counters. See `domain::run::Run`.
+    #[schema(value_type = Object)]
+    pub state: Value,
+}
+
+/// One node's work for one token, folded from its events.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct TimelineEntry {
+    /// The token, counted within the run.
+    pub token: u64,
+    pub node: String,
+    /// The group and branch index, where the token is a branch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub index: Option<u64>,
+    /// `working`, `backing_off`, `succeeded`, `failed`, `cancelled`.
+    pub status: String,
+    pub attempts: u32,
+    pub started_at: DateTime<Utc>,
+    pub ended_at: Option<DateTime<Utc>>,
+    /// The worker's own measure of the last attempt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub duration_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<RunError>,
+    #[schema(value_type = Object)]
+    pub usage: Usage,
+    /// First and last event (sequence) of the entry.
+    pub first_sequence: u64,
+    pub last_sequence: u64,
+}
