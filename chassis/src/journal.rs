@@ -11,9 +11,12 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
+pub mod conformance;
+pub mod feed;
 pub mod sqlite;
 pub mod tail;
 
+pub use sqlite::{OpenError, SqliteJournal, SqliteOptions};
 pub use tail::{Tail, TailError};
 
 /// An event to append.
@@ -55,6 +58,38 @@ pub struct Append {
 pub const MAX_EVENTS_PER_APPEND: usize = 10_000;
 /// Bytes of events that one append may hold.
 pub const MAX_BYTES_PER_APPEND: usize = 16 * 1024 * 1024;
+/// Bytes of payloads, answers and snapshot that one append may hold beside its events.
+pub const MAX_ATTACHED_BYTES_PER_APPEND: usize = 64 * 1024 * 1024;
+
+impl Append {
+    /// Bytes of its events as they are stored.
+    pub fn event_bytes(&self) -> usize {
+        let each = self.aggregate_type.len()
+            + self.aggregate_id.len()
+            + self.workspace_id.len()
+            + self.metadata.len();
+        self.events.iter().map(|event| each + event.event_type.len() + event.payload.len()).sum()
+    }
+
+    /// Bytes of what goes with its events.
+    pub fn attached_bytes(&self) -> usize {
+        let payloads = self.payloads.iter().map(|payload| payload.hash.len() + payload.bytes.len());
+        let answers = self
+            .inbox
+            .iter()
+            .map(|entry| entry.key.len() + entry.fingerprint.len() + entry.answer.len());
+        let snapshot = self.snapshot.as_ref().map_or(0, |snapshot| snapshot.state.len());
+        payloads.sum::<usize>() + answers.sum::<usize>() + snapshot
+    }
+
+    /// Refuses what is over a limit, before anything is queued or written.
+    pub fn check_limits(&self) -> Result<(), AppendError> {
+        let fits = (1..=MAX_EVENTS_PER_APPEND).contains(&self.events.len())
+            && self.event_bytes() <= MAX_BYTES_PER_APPEND
+            && self.attached_bytes() <= MAX_ATTACHED_BYTES_PER_APPEND;
+        if fits { Ok(()) } else { Err(AppendError::TooLarge) }
+    }
+}
 
 /// The answer of a command, found again by its key for at least 24 hours.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,6 +152,13 @@ pub struct RecordedEvent {
     pub recorded_at: DateTime<Utc>,
 }
 
+impl RecordedEvent {
+    /// Bytes that the event takes in memory, roughly.
+    pub fn size(&self) -> usize {
+        size_of::<Self>() + self.payload.len() + self.metadata.len() + self.aggregate_id.len()
+    }
+}
+
 /// Why an append wrote nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
@@ -127,7 +169,9 @@ pub enum AppendError {
     #[error("the command was done before")]
     Duplicate(Recalled),
     /// Over [`MAX_EVENTS_PER_APPEND`], [`MAX_BYTES_PER_APPEND`], or without an event.
-    #[error("an append must hold 1 to {MAX_EVENTS_PER_APPEND} events of at most {MAX_BYTES_PER_APPEND} bytes")]
+    #[error(
+        "an append must hold 1 to {MAX_EVENTS_PER_APPEND} events of at most {MAX_BYTES_PER_APPEND} bytes"
+    )]
     TooLarge,
     /// The storage is full.
     #[error("the journal's storage is full")]
@@ -164,7 +208,11 @@ pub trait Journal: Send + Sync + 'static {
     ) -> Result<Vec<RecordedEvent>, ReadError>;
 
     /// All events after a position, in order, at most `limit`.
-    async fn read(&self, after_position: u64, limit: usize) -> Result<Vec<RecordedEvent>, ReadError>;
+    async fn read(
+        &self,
+        after_position: u64,
+        limit: usize,
+    ) -> Result<Vec<RecordedEvent>, ReadError>;
 
     /// The newest snapshot of an aggregate with this version of its shape.
     async fn snapshot(

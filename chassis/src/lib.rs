@@ -1,3 +1,9 @@
 //! Plumbing that knows no business noun.
 
+pub mod bus;
+pub mod clock;
+pub mod config;
+pub mod floor;
 pub mod journal;
+pub mod shutdown;
+pub mod telemetry;

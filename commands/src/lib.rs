@@ -1,1 +1,14 @@
-//! commands
+//! The write side: commands become events, and events become work.
+//!
+//! [`CommandService`] is the way in. Resources go through cqrs-es (`store`), runs through the
+//! coordinator. Decisions load from the journal, never from projections.
+
+mod coordinator;
+pub mod resolve;
+pub mod resources;
+mod service;
+mod store;
+
+pub use coordinator::CoordinatorConfig;
+pub use resources::{Defaults, Resources};
+pub use service::CommandService;

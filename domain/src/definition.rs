@@ -3,15 +3,20 @@
 //! [`Definition`] is the document, [`parse`] reads YAML or JSON into it and names every problem
 //! with place and remedy, [`Plan`] is the definition compiled and with its references resolved.
 
+pub mod hash;
 pub mod model;
 pub mod parse;
 pub mod plan;
 pub mod problem;
+
+pub mod resolved;
+pub mod schema;
 pub mod validate;
 
 pub use model::{
     ActionKind, ActionUse, Backoff, Definition, FailedPolicy, JoinSpec, JoinTimeout, JoinWait,
     Mapping, Merge, MergeStrategy, Node, On, Rest, Retry, Step, StepFailure, StepThen, Transition,
 };
-pub use plan::{Action, Plan, Resolved};
+pub use plan::{Action, Plan};
 pub use problem::{Problem, ProblemCode};
+pub use resolved::Resolved;

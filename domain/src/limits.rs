@@ -36,3 +36,11 @@ pub const LABELS: usize = 32;
 pub const ATTEMPTS: u32 = 100;
 /// Events of a run at which it is warned about.
 pub const EVENTS_WARN: u64 = 100_000;
+/// Bytes of a resource's spec, as JSON; a definition is bounded by [`DEFINITION_BYTES`].
+pub const SPEC_BYTES: usize = 1024 * 1024;
+/// Bytes of a description.
+pub const DESCRIPTION_BYTES: usize = 16 * 1024;
+/// Model profiles that one profile may fall back to.
+pub const FALLBACKS: usize = 8;
+/// Tasks of one run that may be on workers at the same time, whatever the project says.
+pub const TASKS_IN_FLIGHT: u32 = 5_000;

@@ -8,7 +8,10 @@ pub mod decide;
 pub mod effect;
 pub mod error;
 pub mod event;
+mod evolve;
+mod scope;
 pub mod state;
+pub mod vars;
 
 #[cfg(test)]
 mod tests;
@@ -18,4 +21,4 @@ pub use decide::{Decision, decide};
 pub use effect::Owed;
 pub use error::Refusal;
 pub use event::{Event, FailureKind, RunError, Usage};
-pub use state::{Run, RunStatus};
+pub use state::{Run, RunStatus, STATE_VERSION};

@@ -11,7 +11,9 @@ pub struct Span(u64);
 
 /// Why a text isn't a [`Span`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a duration: write a whole number and a unit, as in 20ms, 90s, 10m, 36h, 7d (at most 5 years)")]
+#[error(
+    "{0:?} is not a duration: write a whole number and a unit, as in 20ms, 90s, 10m, 36h, 7d (at most 5 years)"
+)]
 pub struct InvalidSpan(pub String);
 
 const UNITS: [(&str, u64); 5] =

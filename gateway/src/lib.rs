@@ -1,1 +1,42 @@
-//! gateway
+//! The edge: REST, event streams, authentication, the API's description and its errors.
+//!
+//! No business logic. A request is read, checked against limits, signed in, and handed to the
+//! traits of `protocol`; what they answer goes out. [`table`] is the list of all routes: the
+//! router, the permissions and the OpenAPI document are made from it, so that none of them can
+//! know a route that the others don't.
+
+mod api_keys;
+mod auth;
+mod call;
+mod config;
+mod definitions;
+mod edge;
+mod environment;
+mod error_pages;
+mod events;
+mod headers;
+mod health;
+mod json;
+mod openapi;
+mod operations;
+mod problem;
+mod reference;
+mod resources;
+mod route;
+mod runs;
+mod schema;
+mod server;
+mod sse;
+mod table;
+mod trace;
+
+pub use auth::Secret;
+pub use config::{AuthConfig, Gateway, GatewayConfig, RenderMetrics};
+pub use environment::{Environment, SystemEnvironment};
+pub use error_pages::documented_codes;
+pub use health::{Dependency, Health, Readiness};
+pub use openapi::document;
+pub use problem::EDGE_CODES;
+pub use route::{Permission, Route, Verb};
+pub use server::{ServeError, router, serve};
+pub use table::routes;

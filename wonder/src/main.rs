@@ -1,1 +1,34 @@
-fn main(){}
+//! The one binary: it reads the command line and hands over to the command.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+mod bench;
+mod cli;
+mod client;
+mod config;
+mod definition_file;
+mod examples;
+mod exit;
+mod output;
+mod progress;
+mod server;
+mod wiring;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
+        eprintln!("error: a TLS provider was installed before the program's own");
+        return exit::Exit::Failed.into();
+    }
+    match cli::execute(cli::Cli::parse()) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            failure.print();
+            failure.exit().into()
+        }
+    }
+}

@@ -62,3 +62,8 @@ pub enum ProblemCode {
     /// Over one of the limits of a definition.
     LimitExceeded,
 }
+
+/// A key as it stands in a JSON Pointer.
+pub(crate) fn escaped(key: &str) -> String {
+    key.replace('~', "~0").replace('/', "~1")
+}

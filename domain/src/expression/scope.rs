@@ -11,14 +11,17 @@ pub trait Scope {
     /// A root's whole value, or `None` where the name isn't in scope.
     fn root(&self, name: &str) -> Option<Cow<'_, Value>>;
 
+    /// Whether a root is in scope, whatever its value.
+    fn declares(&self, name: &str) -> bool {
+        self.root(name).is_some()
+    }
+
     /// One member of a root that is an object, so that a large root (`state`) need not be
     /// put together for one of its fields. `None` where root or member is missing.
     fn member(&self, root: &str, key: &str) -> Option<Cow<'_, Value>> {
         match self.root(root)? {
             Cow::Borrowed(value) => value.get(key).map(Cow::Borrowed),
-            Cow::Owned(mut value) => {
-                value.as_object_mut()?.remove(key).map(Cow::Owned)
-            }
+            Cow::Owned(mut value) => value.as_object_mut()?.remove(key).map(Cow::Owned),
         }
     }
 }
@@ -49,6 +52,10 @@ impl<'a> Roots<'a> {
 }
 
 impl Scope for Roots<'_> {
+    fn declares(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
     fn root(&self, name: &str) -> Option<Cow<'_, Value>> {
         self.0.get(name).map(|value| Cow::Borrowed(value.as_ref()))
     }

@@ -1,2 +1,46 @@
-//! command
-pub struct Command;
+//! What can be asked of a run.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::event::{FailureKind, RunStarted, TokenId, Usage};
+use crate::span::Span;
+
+/// A command to a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Command {
+    /// Starts the run; the input is checked against the definition's schema.
+    Start(Box<RunStarted>),
+    /// What became of an attempt.
+    Report(Box<Report>),
+    /// Time has passed: does what is due.
+    Wake,
+    /// Goes on with work that an earlier decision put off for its size.
+    Advance,
+    /// Ends the run.
+    Cancel { reason: Option<String> },
+}
+
+/// See [`Command::Report`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    pub token: TokenId,
+    pub attempt: u32,
+    pub result: Result<Value, AttemptError>,
+    pub usage: Usage,
+    pub duration_ms: u64,
+}
+
+/// Why an attempt failed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AttemptError {
+    pub code: String,
+    pub message: String,
+    pub kind: FailureKind,
+    #[serde(default)]
+    pub detail: Value,
+    /// The next attempt isn't made sooner than this.
+    #[serde(default)]
+    pub retry_after: Option<Span>,
+}

@@ -1,3 +1,377 @@
-//! decide
-pub struct Decision;
-pub fn decide() {}
+//! Decisions: from a command to events, or a refusal that changes nothing.
+
+use chrono::{DateTime, Utc};
+use serde_json::{Map, Value};
+
+use super::command::{Command, Report};
+use super::error::Refusal;
+use super::event::{Event, FailureKind, RunError, RunStarted, TokenId};
+use super::scope::{RunScope, TokenScope, root_state};
+use super::state::{Live, Phase, Run, Timer, Token};
+use super::vars::{is_deeper_than, size_of};
+use crate::definition::Plan;
+use crate::definition::plan::{NodeWork, PlanNode};
+use crate::expression::{Binding, EvalError};
+use crate::limits;
+
+mod join;
+mod retry;
+mod route;
+
+/// What a command leads to.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Decision {
+    pub events: Vec<Event>,
+    /// Attempts to hand to workers once the events are durable: token and attempt.
+    pub dispatch: Vec<(TokenId, u32)>,
+    /// Work was put off for its size: send [`Command::Advance`] once the events are durable.
+    pub advance: bool,
+}
+
+/// Decides on a copy of the run. The same run, plan, command and time give the same decision,
+/// byte for byte.
+pub fn decide(
+    run: &Run,
+    plan: &Plan,
+    command: &Command,
+    now: DateTime<Utc>,
+) -> Result<Decision, Refusal> {
+    run.clone().execute(plan, command, now)
+}
+
+impl Run {
+    /// Decides and folds in one go: afterwards the run is as if the decision's events had been
+    /// folded. A refusal leaves it as it was.
+    pub fn execute(
+        &mut self,
+        plan: &Plan,
+        command: &Command,
+        now: DateTime<Utc>,
+    ) -> Result<Decision, Refusal> {
+        let mut decider = Decider {
+            run: self,
+            plan,
+            now,
+            decision: Decision::default(),
+            fresh: Vec::new(),
+            touched: Vec::new(),
+            tokens_left: limits::TOKENS_PER_APPEND,
+        };
+        decider.accept(command)?;
+        decider.settle();
+        Ok(decider.decision)
+    }
+}
+
+/// One decision under way. Events are folded as they are made, so that what follows sees them.
+struct Decider<'a> {
+    run: &'a mut Run,
+    plan: &'a Plan,
+    now: DateTime<Utc>,
+    decision: Decision,
+    /// Tokens that have come to their node and weren't looked at yet.
+    fresh: Vec<TokenId>,
+    /// Instances whose counts have changed.
+    touched: Vec<u64>,
+    tokens_left: usize,
+}
+
+impl Decider<'_> {
+    fn accept(&mut self, command: &Command) -> Result<(), Refusal> {
+        match (&*self.run, command) {
+            (Run::NotStarted, Command::Start(started)) => self.start(started),
+            (Run::NotStarted, _) => Err(Refusal::NotStarted),
+            (Run::Live(_) | Run::Closed(_), Command::Start(_)) => Err(Refusal::AlreadyStarted),
+            (Run::Closed(closed), _) => Err(Refusal::Ended { status: closed.status }),
+            (Run::Live(_), Command::Report(report)) => self.report(report),
+            (Run::Live(_), Command::Wake) => {
+                self.wake();
+                Ok(())
+            }
+            (Run::Live(_), Command::Advance) => {
+                self.resume_put_off();
+                Ok(())
+            }
+            (Run::Live(_), Command::Cancel { reason }) => {
+                self.emit(Event::RunCancelled { reason: reason.clone() });
+                Ok(())
+            }
+        }
+    }
+
+    fn emit(&mut self, event: Event) {
+        self.run.evolve(&event, self.now);
+        self.decision.events.push(event);
+    }
+
+    fn live(&self) -> Option<&Live> {
+        self.run.live()
+    }
+
+    fn token(&self, id: TokenId) -> Option<&Token> {
+        self.live()?.tokens.get(&id)
+    }
+
+    fn start(&mut self, started: &RunStarted) -> Result<(), Refusal> {
+        let bytes = size_of(&started.input);
+        if bytes > limits::INPUT_BYTES {
+            return Err(Refusal::InputTooLarge { bytes, limit: limits::INPUT_BYTES });
+        }
+        if is_deeper_than(&started.input, limits::JSON_DEPTH) {
+            return Err(Refusal::InputTooDeep { limit: limits::JSON_DEPTH });
+        }
+        if started.labels.len() > limits::LABELS {
+            let count = started.labels.len();
+            return Err(Refusal::TooManyLabels { count, limit: limits::LABELS });
+        }
+        let problems = self.plan.input_problems(&started.input);
+        if !problems.is_empty() {
+            return Err(Refusal::InvalidInput { problems });
+        }
+        let timeout = self.plan.timeout;
+        self.emit(Event::RunStarted(Box::new(RunStarted {
+            start: self.plan.start.to_string(),
+            started_at: self.now,
+            deadline: timeout.map(|timeout| self.now + timeout.as_duration()),
+            ..started.clone()
+        })));
+        self.fresh.push(1);
+        Ok(())
+    }
+
+    fn report(&mut self, report: &Report) -> Result<(), Refusal> {
+        let stale = Refusal::StaleOutcome { token: report.token, attempt: report.attempt };
+        let Some((token, attempt)) = self.run.working_attempt(report.token) else {
+            return Err(stale);
+        };
+        let plan = self.plan;
+        let node = plan.node(&token.node).filter(|node| matches!(node.work, NodeWork::Task(_)));
+        let Some(node) = node.filter(|_| attempt == report.attempt) else { return Err(stale) };
+        match &report.result {
+            Ok(result) => match self.accept_result(report.token, node, result) {
+                Ok(writes) => {
+                    self.emit(Event::TaskSucceeded {
+                        token: report.token,
+                        attempt,
+                        result: result.clone(),
+                        writes,
+                        usage: report.usage,
+                        duration_ms: report.duration_ms,
+                    });
+                    self.route(report.token);
+                }
+                Err(error) => self.fail_attempt(node, report, error, None),
+            },
+            Err(failure) => {
+                let error = RunError {
+                    code: failure.code.clone(),
+                    message: failure.message.clone(),
+                    kind: failure.kind,
+                    node: None,
+                    attempt: None,
+                    detail: failure.detail.clone(),
+                };
+                self.fail_attempt(node, report, error, failure.retry_after);
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks a result against the limits and evaluates the node's output over it.
+    fn accept_result(
+        &self,
+        id: TokenId,
+        node: &PlanNode,
+        result: &Value,
+    ) -> Result<Map<String, Value>, RunError> {
+        if size_of(result) > limits::CONTEXT_BYTES {
+            let limit = limits::CONTEXT_BYTES;
+            return Err(permanent(
+                "result_too_large",
+                format!("the result has over {limit} bytes"),
+            ));
+        }
+        if is_deeper_than(result, limits::JSON_DEPTH) {
+            let limit = limits::JSON_DEPTH;
+            let message = format!("the result is nested deeper than {limit} levels");
+            return Err(permanent("result_too_deep", message));
+        }
+        self.writes(id, &node.output, Some(result))
+    }
+
+    /// Evaluates a mapping into `state` whole, before anything of it is written.
+    fn writes(
+        &self,
+        id: TokenId,
+        mapping: &[(String, Binding)],
+        result: Option<&Value>,
+    ) -> Result<Map<String, Value>, RunError> {
+        let found = self.live().and_then(|live| Some((live, live.tokens.get(&id)?)));
+        let Some((live, token)) = found else { return Ok(Map::new()) };
+        let scope = TokenScope { result, ..TokenScope::new(live, self.plan, token) };
+        let mut writes = Map::new();
+        let mut bytes = 0;
+        for (path, binding) in mapping {
+            let value = binding.eval(&scope).map_err(|error| eval_failure(&error))?;
+            bytes += size_of(&value);
+            writes.insert(path.clone(), value);
+        }
+        let level = if token.branch.is_some() { &token.vars } else { &live.root };
+        let before: usize = match bytes {
+            0 => 0,
+            _ => level.iter().map(|(_, value)| size_of(value)).sum(),
+        };
+        if before + bytes > limits::CONTEXT_BYTES {
+            let limit = limits::CONTEXT_BYTES;
+            let message = format!("state would take more than {limit} bytes");
+            return Err(permanent("context_too_large", message));
+        }
+        Ok(writes)
+    }
+
+    fn wake(&mut self) {
+        while let Some((due, timer)) = self.live().and_then(|live| live.timers.first().copied()) {
+            if due > self.now || self.is_full() {
+                break;
+            }
+            match timer {
+                Timer::Run => self.time_out_run(),
+                Timer::Join(instance) => self.time_out_join(instance),
+                Timer::Retry(token) => self.retry(token),
+            }
+            self.settle_joins();
+        }
+        let still_due = self.live().and_then(Live::next_due).is_some_and(|due| due <= self.now);
+        self.decision.advance |= still_due && self.is_full();
+    }
+
+    fn time_out_run(&mut self) {
+        let mut error = permanent("run_timeout", "the run took longer than its timeout".to_owned());
+        error.kind = FailureKind::Timeout;
+        self.emit(Event::RunTimedOut { error });
+    }
+
+    fn resume_put_off(&mut self) {
+        let owed = self.run.owed(self.plan);
+        if owed.next_due.is_some_and(|due| due <= self.now) {
+            self.wake();
+        }
+        let Some(live) = self.live() else { return };
+        let is_compute = |token: &Token| {
+            let work = self.plan.node(&token.node).map(|node| &node.work);
+            !matches!(work, Some(NodeWork::Task(_)))
+        };
+        let waiting: Vec<_> = live
+            .tokens
+            .iter()
+            .filter(|(_, token)| matches!(token.phase, Phase::Working { .. }) && is_compute(token))
+            .map(|(id, _)| *id)
+            .rev()
+            .collect();
+        let instances: Vec<_> = live.instances.keys().copied().collect();
+        self.touched.extend(instances);
+        self.fresh.extend(waiting);
+    }
+
+    /// Whether the decision has become as large as one append should be.
+    fn is_full(&self) -> bool {
+        self.decision.events.len() >= limits::EVENTS_PER_DECISION || self.tokens_left == 0
+    }
+
+    /// Looks at tokens that came to their nodes and at joins until nothing moves, or until the
+    /// decision is full; then ends the run if no token is left.
+    fn settle(&mut self) {
+        loop {
+            self.settle_joins();
+            let Some(id) = self.fresh.pop() else { break };
+            self.enter(id);
+        }
+        let Some(live) = self.live() else {
+            self.decision.dispatch.clear();
+            self.decision.advance = false;
+            return;
+        };
+        if live.tokens.is_empty() && live.instances.is_empty() {
+            self.complete();
+        } else {
+            self.keep_live_dispatches();
+        }
+    }
+
+    /// A token that was cancelled after it came to its node isn't dispatched.
+    fn keep_live_dispatches(&mut self) {
+        let mut dispatch = std::mem::take(&mut self.decision.dispatch);
+        dispatch.retain(|(id, attempt)| {
+            self.run.working_attempt(*id).is_some_and(|(_, current)| current == *attempt)
+        });
+        self.decision.dispatch = dispatch;
+    }
+
+    fn enter(&mut self, id: TokenId) {
+        let Some((token, attempt)) = self.run.working_attempt(id) else { return };
+        let plan = self.plan;
+        match plan.node(&token.node).map(|node| &node.work) {
+            Some(NodeWork::Task(_)) => self.decision.dispatch.push((id, attempt)),
+            Some(NodeWork::Compute(_)) if self.is_full() => self.decision.advance = true,
+            Some(NodeWork::Compute(mapping)) => match self.writes(id, mapping, None) {
+                Ok(writes) => {
+                    self.emit(Event::NodeComputed { token: id, writes });
+                    self.route(id);
+                }
+                Err(error) => self.fail_node(id, error),
+            },
+            None => {
+                let message = format!("the definition has no node {:?}", token.node);
+                self.fail_node(id, permanent("unknown_node", message));
+            }
+        }
+    }
+
+    /// A node failed without a worker.
+    fn fail_node(&mut self, id: TokenId, mut error: RunError) {
+        error.node = self.token(id).map(|token| token.node.to_string());
+        self.emit(Event::NodeFailed { token: id, error });
+        self.route(id);
+    }
+
+    fn complete(&mut self) {
+        let Some(live) = self.live() else { return };
+        let output = match self.plan.output() {
+            None => Ok(root_state(live)),
+            Some(mapping) => {
+                let scope = RunScope(live);
+                let members =
+                    mapping.iter().map(|(name, binding)| Ok((name.clone(), binding.eval(&scope)?)));
+                members.collect::<Result<Map<_, _>, EvalError>>().map(Value::Object)
+            }
+        };
+        let failed = match output {
+            Err(error) => eval_failure(&error),
+            Ok(output) => {
+                let problems = self.plan.output_problems(&output);
+                if problems.is_empty() {
+                    return self.emit(Event::RunCompleted { output });
+                }
+                let message = "the output does not satisfy the definition's output_schema";
+                let detail = serde_json::to_value(&problems).unwrap_or_default();
+                RunError { detail, ..permanent("invalid_output", message.to_owned()) }
+            }
+        };
+        self.emit(Event::RunFailed { error: failed });
+    }
+}
+
+fn permanent(code: &str, message: String) -> RunError {
+    RunError {
+        code: code.to_owned(),
+        message,
+        kind: FailureKind::Permanent,
+        node: None,
+        attempt: None,
+        detail: Value::Null,
+    }
+}
+
+fn eval_failure(error: &EvalError) -> RunError {
+    permanent(error.code, error.message.clone())
+}

@@ -1,2 +1,65 @@
-//! effect
-pub struct Owed;
+//! What a run's state still waits for: derived from the state alone, so that it survives anything.
+
+use chrono::{DateTime, Utc};
+use serde_json::{Map, Value};
+
+use super::event::TokenId;
+use super::scope::TokenScope;
+use super::state::{Phase, Run, Token};
+use crate::definition::Plan;
+use crate::definition::plan::NodeWork;
+use crate::expression::EvalError;
+
+/// What is owed to a run.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Owed {
+    /// Attempts whose outcome is awaited: token and attempt, by token.
+    pub attempts: Vec<(TokenId, u32)>,
+    /// Whether an `Advance` has work to do.
+    pub advance: bool,
+    /// When the next timer is due.
+    pub next_due: Option<DateTime<Utc>>,
+}
+
+impl Run {
+    /// Everything that is owed, for taking the run over.
+    pub fn owed(&self, plan: &Plan) -> Owed {
+        let Some(live) = self.live() else { return Owed::default() };
+        let mut owed = Owed {
+            advance: live.instances.values().any(|one| one.spawned < one.declared),
+            next_due: live.next_due(),
+            ..Owed::default()
+        };
+        for (id, token) in &live.tokens {
+            let Phase::Working { attempt } = token.phase else { continue };
+            match plan.node(&token.node).map(|node| &node.work) {
+                Some(NodeWork::Task(_)) => owed.attempts.push((*id, attempt)),
+                Some(NodeWork::Compute(_)) | None => owed.advance = true,
+            }
+        }
+        owed
+    }
+
+    /// The attempt that a token is at, while its work is owed.
+    pub fn working_attempt(&self, token: TokenId) -> Option<(&Token, u32)> {
+        let token = self.live()?.tokens.get(&token)?;
+        match token.phase {
+            Phase::Working { attempt } => Some((token, attempt)),
+            Phase::BackingOff { .. } | Phase::Succeeded { .. } | Phase::Failed { .. } => None,
+        }
+    }
+
+    /// The mapped input of a token's node. A branch sees its parent's level as it was at the
+    /// fan-out, so this gives the same for as long as the token stands there.
+    pub fn task_input(&self, plan: &Plan, id: TokenId) -> Result<Value, EvalError> {
+        let found = self.live().and_then(|live| Some((live, live.tokens.get(&id)?)));
+        let Some((live, token)) = found else { return Ok(Value::Null) };
+        let Some(node) = plan.node(&token.node) else { return Ok(Value::Null) };
+        let scope = TokenScope::new(live, plan, token);
+        let mut input = Map::new();
+        for (name, binding) in node.input() {
+            input.insert(name.clone(), binding.eval(&scope)?);
+        }
+        Ok(Value::Object(input))
+    }
+}

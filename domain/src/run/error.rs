@@ -1,2 +1,28 @@
-//! error
-pub struct Refusal;
+//! Why a run refuses a command. A refused command changes nothing.
+
+use super::event::TokenId;
+use super::state::RunStatus;
+use crate::definition::Problem;
+
+/// A refusal.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("the run has not started")]
+    NotStarted,
+    #[error("the run has started already")]
+    AlreadyStarted,
+    /// Its end stands; nothing can be asked of it any more.
+    #[error("the run has ended as {}", .status.as_str())]
+    Ended { status: RunStatus },
+    /// The attempt is over, or its token is gone (cancelled, joined, retried).
+    #[error("token {token} has no attempt {attempt} under way")]
+    StaleOutcome { token: TokenId, attempt: u32 },
+    #[error("the input does not satisfy the definition's input_schema")]
+    InvalidInput { problems: Vec<Problem> },
+    #[error("the input has {bytes} bytes, at most {limit} are allowed")]
+    InputTooLarge { bytes: usize, limit: usize },
+    #[error("the input is nested deeper than {limit} levels")]
+    InputTooDeep { limit: usize },
+    #[error("the run has {count} labels, at most {limit} are allowed")]
+    TooManyLabels { count: usize, limit: usize },
+}

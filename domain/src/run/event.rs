@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::ids::{DefinitionId, ProjectId, WorkflowId};
+use crate::ids::{DefinitionId, ProjectId, RunId, WorkflowId};
 use crate::resource::Kind;
 
 /// A token's number within its run, from 1.
@@ -47,7 +47,10 @@ pub enum Event {
         duration_ms: u64,
     },
     /// A backed-off token works again.
-    RetryStarted { token: TokenId, attempt: u32 },
+    RetryStarted {
+        token: TokenId,
+        attempt: u32,
+    },
     /// A `compute` node was evaluated.
     NodeComputed {
         token: TokenId,
@@ -55,7 +58,10 @@ pub enum Event {
         writes: Map<String, Value>,
     },
     /// A node failed without a worker (an expression, a limit).
-    NodeFailed { token: TokenId, error: RunError },
+    NodeFailed {
+        token: TokenId,
+        error: RunError,
+    },
     /// A token left its node; it is gone, and what it made stands in `fired`.
     TokenRouted {
         token: TokenId,
@@ -80,7 +86,8 @@ pub enum Event {
         /// First token of this slice; the others count up.
         token: TokenId,
         count: u64,
-        /// The items of a `foreach`, one per branch.
+        /// The items, one per branch (null where the branch isn't of a `foreach`); absent where
+        /// no branch of the slice is.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         items: Vec<Value>,
     },
@@ -93,27 +100,47 @@ pub enum Event {
         arithmetic: Arithmetic,
         #[serde(default, skip_serializing_if = "Map::is_empty")]
         writes: Map<String, Value>,
+        /// How often the lineage has taken this join's transition, where that is limited.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        iteration: Option<Iteration>,
+        /// Branches still out go on (`rest: continue`); otherwise they are cancelled.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        rest_continues: bool,
         /// It fired because its time was up.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         timed_out: bool,
     },
-    /// A join can't be satisfied any more (or its time was up): the failure goes up a level.
-    JoinFailed { instance: InstanceId, error: RunError, arithmetic: Arithmetic },
+    /// A join can't be satisfied any more (or its time was up), or a branch of a group without a
+    /// join failed: the group is gone, and the failure goes up a level.
+    JoinFailed {
+        instance: InstanceId,
+        error: RunError,
+        arithmetic: Arithmetic,
+    },
     /// An instance that nobody joins has no branch left; its parent's branch ends there.
-    GroupEnded { instance: InstanceId },
+    GroupEnded {
+        instance: InstanceId,
+    },
     /// All tokens have ended and the output is mapped.
-    RunCompleted { output: Value },
-    RunFailed { error: RunError },
+    RunCompleted {
+        output: Value,
+    },
+    RunFailed {
+        error: RunError,
+    },
     RunCancelled {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
     },
-    RunTimedOut { error: RunError },
+    RunTimedOut {
+        error: RunError,
+    },
 }
 
 /// See [`Event::RunStarted`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunStarted {
+    pub run_id: RunId,
     pub project_id: ProjectId,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workflow_id: Option<WorkflowId>,
@@ -168,18 +195,50 @@ pub struct Considered {
 #[serde(rename_all = "snake_case")]
 pub enum Fired {
     /// A new token at a node, on the same level.
-    Moved { transition: TransitionIndex, token: TokenId, node: String },
+    Moved {
+        transition: TransitionIndex,
+        token: TokenId,
+        node: String,
+        /// How often the lineage has taken this transition now, where that is limited.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        iteration: Option<u32>,
+    },
     /// The branch arrived at the join of its instance.
     Arrived {
         transition: TransitionIndex,
         instance: InstanceId,
-        /// The branch's value where it isn't the node's result.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        value: Option<Value>,
-        /// Too late: the join has fired. Recorded, and discarded.
+        #[serde(default, skip_serializing_if = "Carried::is_result")]
+        value: Carried,
+        /// Too late: the join has fired, or the branch had arrived. Recorded, and discarded.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         late: bool,
     },
+}
+
+/// What a branch brings to its join.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Carried {
+    /// The result of the node that it leaves.
+    #[default]
+    Result,
+    /// Nothing: the join merges nothing.
+    Nothing,
+    /// The value of the join's `merge.from`.
+    Value(Value),
+}
+
+impl Carried {
+    fn is_result(&self) -> bool {
+        *self == Self::Result
+    }
+}
+
+/// How often a lineage has taken a limited transition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Iteration {
+    pub transition: TransitionIndex,
+    pub count: u32,
 }
 
 /// A group instance that a fan-out opened.
@@ -202,6 +261,12 @@ pub struct OpenedBranches {
     pub transition: TransitionIndex,
     pub node: String,
     pub count: u64,
+    /// Whether each branch has an item.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub foreach: bool,
+    /// How often the lineage has taken this transition now, where that is limited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iteration: Option<u32>,
 }
 
 /// A join's numbers when it was decided.

@@ -1,7 +1,180 @@
-//! The folded state of a run.
-use serde::{Deserialize, Serialize};
+//! The folded state of a run: tokens, group instances, state values, timers.
 
-pub struct Run;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::event::{
+    DefinitionRef, InstanceId, OpenedBranches, Pin, RunError, TokenId, TransitionIndex, Usage,
+};
+use super::vars::Vars;
+use crate::ids::{ProjectId, RunId, WorkflowId};
+
+/// A run. `Default` is the run before its first event.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "phase", rename_all = "snake_case")]
+pub enum Run {
+    #[default]
+    NotStarted,
+    Live(Box<Live>),
+    Closed(Box<Closed>),
+}
+
+/// Version of the shape of [`Run`]: a snapshot of another one is not used.
+pub const STATE_VERSION: u32 = 1;
+
+/// What stays the same from a run's start to its end.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Header {
+    pub run_id: RunId,
+    pub project_id: ProjectId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workflow_id: Option<WorkflowId>,
+    pub definition: DefinitionRef,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pins: Vec<Pin>,
+    pub input: Arc<Value>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    pub started_at: DateTime<Utc>,
+}
+
+/// A run that goes on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Live {
+    pub header: Header,
+    /// `state` on the run's own level. Branches lay their own over a frozen copy.
+    pub root: Vars,
+    /// The live tokens.
+    pub tokens: BTreeMap<TokenId, Token>,
+    /// The group instances with branches that aren't through.
+    pub instances: BTreeMap<InstanceId, Instance>,
+    pub next_token: TokenId,
+    pub next_instance: InstanceId,
+    /// What is armed: retries, joins and the run's own time-out.
+    pub timers: BTreeSet<(DateTime<Utc>, Timer)>,
+    /// Tokens that wait for a retry.
+    pub backing_off: u64,
+    pub usage: Usage,
+}
+
+/// What a timer is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Timer {
+    Run,
+    Join(InstanceId),
+    Retry(TokenId),
+}
+
+/// A position in the graph.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Token {
+    pub node: Arc<str>,
+    /// The branch that it belongs to; absent on the run's own level.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub branch: Option<Branch>,
+    /// What the branch wrote to `state`; empty on the run's own level.
+    #[serde(default, skip_serializing_if = "Vars::is_empty")]
+    pub vars: Vars,
+    /// The branch's item of a `foreach`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub item: Option<Arc<Value>>,
+    /// How often its lineage took the transitions that are limited.
+    #[serde(default, skip_serializing_if = "no_taken")]
+    pub taken: Taken,
+    pub phase: Phase,
+}
+
+/// Counts by transition, shared between tokens.
+pub type Taken = Arc<BTreeMap<TransitionIndex, u32>>;
+
+fn no_taken(taken: &Taken) -> bool {
+    taken.is_empty()
+}
+
+/// A branch of a group instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Branch {
+    pub instance: InstanceId,
+    pub index: u64,
+}
+
+/// What a token is doing. Waits for people, times and signals will be further phases.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// The node's work is owed: by a worker, or (`compute`) by the coordinator.
+    Working { attempt: u32 },
+    /// The next attempt starts at this time.
+    BackingOff { attempt: u32, until: DateTime<Utc> },
+    /// The node is done and its token not yet routed.
+    Succeeded { result: Option<Arc<Value>> },
+    /// The node failed and its token isn't yet routed.
+    Failed { error: Box<RunError> },
+}
+
+/// One fan-out: the branches of one parent token.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Instance {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    pub parent: Parent,
+    pub branches: Vec<OpenedBranches>,
+    pub declared: u64,
+    pub spawned: u64,
+    /// What arrived, by branch index.
+    pub arrived: BTreeMap<u64, Option<Arc<Value>>>,
+    pub failed: BTreeSet<u64>,
+    /// Branches that ended without arriving.
+    pub ended: BTreeSet<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_error: Option<Box<RunError>>,
+    /// Live parts beyond the first of branches that have several.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub extra_parts: BTreeMap<u64, u32>,
+    /// The join has fired; the branches still out go on, and arrive too late.
+    pub fired: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<DateTime<Utc>>,
+    /// The result of the parent's node, which `foreach` may read for as long as branches are made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<Arc<Value>>,
+    /// Bytes of the values that arrived.
+    pub arrived_bytes: usize,
+}
+
+/// What the parent token of a fan-out was, for its branches and for the join's token.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Parent {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub branch: Option<Branch>,
+    /// The parent level's `state` at the fan-out: what the branches see beneath their own.
+    pub vars: Vars,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub item: Option<Arc<Value>>,
+    #[serde(default, skip_serializing_if = "no_taken")]
+    pub taken: Taken,
+}
+
+/// A run that has ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Closed {
+    pub header: Header,
+    pub root: Vars,
+    pub status: RunStatus,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<Arc<Value>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<Box<RunError>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    pub usage: Usage,
+    pub ended_at: DateTime<Utc>,
+}
 
 /// Where a run stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -36,5 +209,83 @@ impl RunStatus {
     /// Whether nothing more happens.
     pub const fn is_terminal(self) -> bool {
         matches!(self, Self::Completed | Self::Failed | Self::Cancelled | Self::TimedOut)
+    }
+}
+
+impl Run {
+    /// Where the run stands; `None` before its first event.
+    pub fn status(&self) -> Option<RunStatus> {
+        match self {
+            Self::NotStarted => None,
+            Self::Live(live) => Some(live.status()),
+            Self::Closed(closed) => Some(closed.status),
+        }
+    }
+
+    /// What stays the same over the run; `None` before its first event.
+    pub fn header(&self) -> Option<&Header> {
+        match self {
+            Self::NotStarted => None,
+            Self::Live(live) => Some(&live.header),
+            Self::Closed(closed) => Some(&closed.header),
+        }
+    }
+
+    /// The run while it goes on.
+    pub fn live(&self) -> Option<&Live> {
+        match self {
+            Self::Live(live) => Some(live),
+            Self::NotStarted | Self::Closed(_) => None,
+        }
+    }
+
+    /// What was used up so far.
+    pub fn usage(&self) -> Usage {
+        match self {
+            Self::NotStarted => Usage::default(),
+            Self::Live(live) => live.usage,
+            Self::Closed(closed) => closed.usage,
+        }
+    }
+}
+
+impl Live {
+    fn status(&self) -> RunStatus {
+        let all_back_off = !self.tokens.is_empty() && self.backing_off == self.tokens.len() as u64;
+        if all_back_off { RunStatus::Waiting } else { RunStatus::Running }
+    }
+
+    /// When the next timer is due.
+    pub fn next_due(&self) -> Option<DateTime<Utc>> {
+        self.timers.first().map(|(due, _)| *due)
+    }
+}
+
+impl Instance {
+    /// Branches that may still arrive.
+    pub fn outstanding(&self) -> u64 {
+        let through = self.arrived.len() + self.failed.len() + self.ended.len();
+        self.declared - through as u64
+    }
+
+    /// Whether nothing of it is alive, and nothing more will be made.
+    pub fn is_drained(&self) -> bool {
+        self.outstanding() == 0 && self.extra_parts.is_empty() && self.spawned == self.declared
+    }
+
+    /// Whether a branch is through: it arrived, failed or ended.
+    pub fn is_through(&self, index: u64) -> bool {
+        self.arrived.contains_key(&index)
+            || self.failed.contains(&index)
+            || self.ended.contains(&index)
+    }
+
+    /// The part of the fan-out that a branch belongs to.
+    pub fn branches_of(&self, index: u64) -> Option<&OpenedBranches> {
+        let mut first = 0;
+        self.branches.iter().find(|branches| {
+            first += branches.count;
+            index < first
+        })
     }
 }

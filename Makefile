@@ -1,0 +1,35 @@
+# The verbs of this project. CI calls only these.
+
+CARGO ?= cargo
+# Nextest where it is there, cargo's own runner where it isn't.
+TEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo "nextest run" || echo "test")
+
+.PHONY: help run demo test check fmt bench snapshots
+
+help: ## List the verbs
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: ## Start the platform, run a demo workflow to its end, and keep serving
+	@$(CARGO) run --quiet --locked -p wonder -- dev
+
+demo: ## The same, and exit 0 once the demo run completed
+	@$(CARGO) run --quiet --locked -p wonder -- dev --exit --ephemeral
+
+test: ## Run every test; needs nothing but Rust and a C compiler
+	$(CARGO) $(TEST) --locked --workspace
+
+check: ## Format, lints, and the licences and sources of dependencies
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	@if $(CARGO) deny --version >/dev/null 2>&1; then \
+		$(CARGO) deny --locked check bans licenses sources; \
+	else echo "cargo-deny is not installed: licences and sources not checked"; fi
+
+fmt: ## Format the code
+	$(CARGO) fmt --all
+
+bench: ## Measure throughput and latency in a release build, with the machine's floors beside them
+	@$(CARGO) run --quiet --locked --release -p wonder -- bench
+
+snapshots: ## Write the snapshots that tests compare with (the OpenAPI document, outputs of examples)
+	UPDATE_SNAPSHOTS=1 $(CARGO) $(TEST) --locked --workspace

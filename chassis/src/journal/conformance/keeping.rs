@@ -1,0 +1,164 @@
+//! Cases about what is found again.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{Storage, answer, append, event, everything, must};
+use crate::journal::{Append, Payload, ReadError, Snapshot};
+
+fn payload(hash: &str, bytes: &'static [u8]) -> Payload {
+    Payload { hash: hash.into(), bytes: Bytes::from_static(bytes) }
+}
+
+/// Events, answers, payloads, snapshots, the open list, the epoch and the next position.
+pub async fn a_reopened_journal_keeps_everything(storage: &impl Storage) {
+    let journal = storage.open().await;
+    let epoch = journal.epoch();
+    let full = Append {
+        inbox: vec![answer("ws/k", "f", "done")],
+        payloads: vec![payload("h", b"value")],
+        open: Some(true),
+        snapshot: Some(Snapshot { sequence: 2, version: 1, state: Bytes::from_static(b"s") }),
+        ..append("a", 0, 2)
+    };
+    must(&*journal, full).await;
+    must(&*journal, append("b", 0, 1)).await;
+    let events = everything(&*journal).await;
+    let recalled = journal.recall("ws/k").await.expect("the inbox can be read");
+    drop(journal);
+
+    let journal = storage.open().await;
+    assert_eq!(journal.epoch(), epoch);
+    assert_eq!(journal.head().await, Ok(3));
+    assert_eq!(everything(&*journal).await, events);
+    assert!(recalled.is_some());
+    assert_eq!(journal.recall("ws/k").await, Ok(recalled));
+    assert_eq!(journal.payloads(&["h".into()]).await, Ok(vec![payload("h", b"value")]));
+    assert_eq!(journal.open_aggregates("thing", "", 9).await, Ok(vec![Arc::from("a")]));
+    let snapshot = journal.snapshot("thing", "a", 1).await.expect("snapshots can be read");
+    assert_eq!(snapshot.map(|snapshot| snapshot.sequence), Some(2));
+    assert!(journal.append(append("a", 0, 1)).await.is_err(), "the sequence was forgotten");
+    let next = must(&*journal, append("a", 2, 1)).await;
+    assert_eq!((next.first_position, next.last_sequence), (4, 3));
+}
+
+/// Whatever the bytes are, and every field as it was given, from storage and from memory.
+pub async fn bytes_are_kept_as_they_are(storage: &impl Storage) {
+    let journal = storage.open().await;
+    let all: Vec<u8> = (0..=255).collect();
+    let texts = ["", "\u{0}", "\u{fffd}\u{1f980}é", "it's \"quoted\"; drop table events", "1e999"];
+    let mut given = append("a\u{0}é/'", 0, 0);
+    given.metadata = Bytes::from(all.clone());
+    given.events = texts.iter().map(|text| event(text)).collect();
+    given.events[0].payload = Bytes::from(all);
+    given.events[1].event_version = u32::MAX;
+    must(&*journal, given.clone()).await;
+
+    let read = everything(&*journal).await;
+    assert_eq!(read.len(), texts.len());
+    for (stored, new) in read.iter().zip(&given.events) {
+        assert_eq!((stored.id, &stored.payload), (new.id, &new.payload));
+        assert_eq!(
+            (&stored.event_type, stored.event_version),
+            (&new.event_type, new.event_version)
+        );
+        assert_eq!(
+            (&stored.metadata, &stored.aggregate_id),
+            (&given.metadata, &given.aggregate_id)
+        );
+        assert_eq!(stored.workspace_id, given.workspace_id);
+        assert_eq!(stored.recorded_at.timestamp_micros(), given.recorded_at.timestamp_micros());
+    }
+    let loaded = journal.load("thing", "a\u{0}é/'", 0, 100).await;
+    assert_eq!(loaded.as_ref(), Ok(&read));
+    let tailed = journal.tail(0).next(100).await.expect("the tail can be read");
+    assert!(tailed.iter().map(|event| &**event).eq(&read), "memory and storage differ");
+}
+
+/// By position and by sequence, without an event of somebody else.
+pub async fn pages_follow_each_other(storage: &impl Storage) {
+    let journal = storage.open().await;
+    for n in 0..10 {
+        must(&*journal, append("a", n * 2, 2)).await;
+        must(&*journal, append("b", n, 1)).await;
+        let mut other = append("a", n, 1);
+        other.aggregate_type = "other".into();
+        must(&*journal, other).await;
+    }
+    let mut read = Vec::new();
+    while let Ok(page) = journal.read(read.len() as u64, 7).await
+        && !page.is_empty()
+    {
+        assert!(page.len() <= 7);
+        read.extend(page.iter().map(|event| event.position));
+    }
+    assert_eq!(read, (1..=40).collect::<Vec<u64>>());
+
+    let mut loaded = Vec::new();
+    while let Ok(page) = journal.load("thing", "a", loaded.len() as u64, 3).await
+        && !page.is_empty()
+    {
+        assert!(page.iter().all(|event| &*event.aggregate_type == "thing"));
+        loaded.extend(page.iter().map(|event| event.sequence));
+    }
+    assert_eq!(loaded, (1..=20).collect::<Vec<u64>>());
+    assert_eq!(journal.read(u64::MAX, 5).await, Ok(Vec::new()));
+    assert_eq!(journal.load("thing", "nobody", 0, 5).await, Ok(Vec::new()));
+}
+
+/// The first bytes under a hash stay; a hash that isn't there is an error.
+pub async fn payloads_are_found_by_their_hash(storage: &impl Storage) {
+    let journal = storage.open().await;
+    let mut first = append("a", 0, 1);
+    first.payloads = vec![payload("one", b"1"), payload("two", b"\x00\xff")];
+    must(&*journal, first).await;
+    let mut second = append("a", 1, 1);
+    second.payloads = vec![payload("two", b"\x00\xff"), payload("three", b"")];
+    must(&*journal, second).await;
+
+    let found = journal.payloads(&["two".into(), "three".into(), "one".into()]).await;
+    let wanted = vec![payload("two", b"\x00\xff"), payload("three", b""), payload("one", b"1")];
+    assert_eq!(found, Ok(wanted));
+    let missing = journal.payloads(&["one".into(), "none".into()]).await;
+    assert!(matches!(missing, Err(ReadError::Damaged(what)) if what.contains("none")));
+    assert_eq!(journal.payloads(&[]).await, Ok(Vec::new()));
+}
+
+/// One for each aggregate, of the wanted shape, and none that hides events.
+pub async fn the_newest_snapshot_is_kept(storage: &impl Storage) {
+    let journal = storage.open().await;
+    let snapshot = |sequence, version| Snapshot {
+        sequence,
+        version,
+        state: Bytes::from(format!("state {sequence}")),
+    };
+    let with = |expected, snapshot| Append { snapshot: Some(snapshot), ..append("a", expected, 2) };
+    must(&*journal, with(0, snapshot(2, 1))).await;
+    must(&*journal, with(2, snapshot(4, 1))).await;
+    assert_eq!(journal.snapshot("thing", "a", 1).await, Ok(Some(snapshot(4, 1))));
+    // It claims events that aren't there: kept, the next load would skip them.
+    must(&*journal, with(4, snapshot(9, 1))).await;
+    assert_eq!(journal.snapshot("thing", "a", 1).await, Ok(Some(snapshot(4, 1))));
+    must(&*journal, with(6, snapshot(8, 2))).await;
+    assert_eq!(journal.snapshot("thing", "a", 1).await, Ok(None));
+    assert_eq!(journal.snapshot("thing", "a", 2).await, Ok(Some(snapshot(8, 2))));
+    assert_eq!(journal.snapshot("thing", "b", 2).await, Ok(None));
+}
+
+/// In the order of ids, on and off the list as the appends say.
+pub async fn open_aggregates_are_listed_in_order(storage: &impl Storage) {
+    let journal = storage.open().await;
+    let list = |after: &'static str, limit| journal.open_aggregates("thing", after, limit);
+    for id in ["d", "b", "a", "c"] {
+        must(&*journal, Append { open: Some(true), ..append(id, 0, 1) }).await;
+    }
+    must(&*journal, Append { open: Some(true), ..append("a", 1, 1) }).await;
+    must(&*journal, Append { open: Some(false), ..append("b", 1, 1) }).await;
+    must(&*journal, append("c", 1, 1)).await;
+    must(&*journal, append("e", 0, 1)).await;
+    assert_eq!(list("", 10).await, Ok(vec!["a".into(), "c".into(), "d".into()]));
+    assert_eq!(list("a", 1).await, Ok(vec!["c".into()]));
+    assert_eq!(list("d", 10).await, Ok(Vec::new()));
+    assert_eq!(journal.open_aggregates("other", "", 10).await, Ok(Vec::new()));
+}

@@ -1,0 +1,110 @@
+//! The feed: the newest committed events in memory, and the signal that there are more.
+//!
+//! A storage publishes what it has committed; tails share the events instead of reading them
+//! again. What has left the ring is read from the storage.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+use super::RecordedEvent;
+
+/// Bounds of the ring.
+#[derive(Debug, Clone, Copy)]
+pub struct FeedLimits {
+    /// Events that are kept.
+    pub events: usize,
+    /// Bytes of events that are kept.
+    pub bytes: usize,
+}
+
+impl Default for FeedLimits {
+    fn default() -> Self {
+        Self { events: 16 * 1024, bytes: 16 * 1024 * 1024 }
+    }
+}
+
+/// How far the journal is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Head {
+    pub(super) position: u64,
+    /// Nothing more will come.
+    pub(super) closed: bool,
+}
+
+/// Recently committed events of one journal.
+#[derive(Debug)]
+pub struct Feed {
+    limits: FeedLimits,
+    ring: Mutex<Ring>,
+    head: watch::Sender<Head>,
+}
+
+#[derive(Debug, Default)]
+struct Ring {
+    /// Without gaps.
+    events: VecDeque<Arc<RecordedEvent>>,
+    bytes: usize,
+}
+
+impl Feed {
+    /// An empty feed of a journal whose newest event is at `head`.
+    pub fn new(head: u64, limits: FeedLimits) -> Self {
+        let head = watch::Sender::new(Head { position: head, closed: false });
+        Self { limits, ring: Mutex::default(), head }
+    }
+
+    /// The position of the newest committed event.
+    pub fn head(&self) -> u64 {
+        self.head.borrow().position
+    }
+
+    /// Takes committed events in position order and wakes the tails. Events that don't follow
+    /// the last one make the ring start again, so that it never hides a gap.
+    pub fn publish(&self, events: Vec<Arc<RecordedEvent>>) {
+        let Some(last) = events.last().map(|event| event.position) else {
+            return;
+        };
+        let mut ring = self.lock();
+        for event in events {
+            if ring.events.back().is_some_and(|back| back.position + 1 != event.position) {
+                *ring = Ring::default();
+            }
+            ring.bytes += event.size();
+            ring.events.push_back(event);
+        }
+        while ring.events.len() > self.limits.events || ring.bytes > self.limits.bytes {
+            let Some(event) = ring.events.pop_front() else {
+                break;
+            };
+            ring.bytes -= event.size();
+        }
+        drop(ring);
+        self.head.send_modify(|head| head.position = last);
+    }
+
+    /// Says that nothing more will come.
+    pub fn close(&self) {
+        self.head.send_modify(|head| head.closed = true);
+    }
+
+    /// At most `limit` events after a position, or nothing where the ring begins later.
+    pub(super) fn recent(&self, after: u64, limit: usize) -> Option<Vec<Arc<RecordedEvent>>> {
+        let ring = self.lock();
+        let first = ring.events.front()?.position;
+        let skip = usize::try_from((after + 1).checked_sub(first)?).ok()?;
+        if skip >= ring.events.len() {
+            return None;
+        }
+        Some(ring.events.range(skip..).take(limit).cloned().collect())
+    }
+
+    pub(super) fn watch(&self) -> watch::Receiver<Head> {
+        self.head.subscribe()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Ring> {
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

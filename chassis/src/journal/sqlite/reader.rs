@@ -1,0 +1,256 @@
+//! Reads, over a small pool of read-only connections.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use chrono::DateTime;
+use futures::TryStreamExt;
+use sqlx::sqlite::{SqlitePool, SqliteRow};
+use sqlx::{Row, Sqlite, query::Query, sqlite::SqliteArguments};
+use uuid::Uuid;
+
+use crate::journal::tail::Pages;
+use crate::journal::{Payload, ReadError, Recalled, RecordedEvent, Snapshot};
+
+/// Bytes after which a page for a tail ends.
+const PAGE_BYTES: usize = 4 * 1024 * 1024;
+
+const READ: &str = "select position, event_id, aggregate_type, aggregate_id, sequence, \
+     event_type, event_version, workspace_id, recorded_at, metadata, payload \
+     from events where position > $1 order by position limit $2";
+const LOAD: &str = "select position, event_id, aggregate_type, aggregate_id, sequence, \
+     event_type, event_version, workspace_id, recorded_at, metadata, payload \
+     from events where aggregate_type = $1 and aggregate_id = $2 and sequence > $3 \
+     order by sequence limit $4";
+
+#[derive(Debug)]
+pub(super) struct Reader {
+    pool: SqlitePool,
+}
+
+impl Reader {
+    pub(super) fn new(pool: SqlitePool) -> Self {
+        Self { pool }
+    }
+
+    pub(super) async fn close(&self) {
+        self.pool.close().await;
+    }
+
+    pub(super) async fn read(
+        &self,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<RecordedEvent>, ReadError> {
+        let query = sqlx::query(READ).bind(signed(after)).bind(signed(limit as u64));
+        let events = self.events(query, usize::MAX).await?;
+        dense(&events, after, "position", |event| event.position)?;
+        Ok(events)
+    }
+
+    pub(super) async fn load(
+        &self,
+        aggregate_type: &str,
+        aggregate_id: &str,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<RecordedEvent>, ReadError> {
+        let query = sqlx::query(LOAD)
+            .bind(aggregate_type)
+            .bind(aggregate_id)
+            .bind(signed(after))
+            .bind(signed(limit as u64));
+        let events = self.events(query, usize::MAX).await?;
+        dense(&events, after, aggregate_id, |event| event.sequence)?;
+        Ok(events)
+    }
+
+    pub(super) async fn snapshot(
+        &self,
+        aggregate_type: &str,
+        aggregate_id: &str,
+        version: u32,
+    ) -> Result<Option<Snapshot>, ReadError> {
+        let row: Option<(i64, Vec<u8>)> = sqlx::query_as(
+            "select sequence, state from snapshots \
+             where aggregate_type = $1 and aggregate_id = $2 and version = $3",
+        )
+        .bind(aggregate_type)
+        .bind(aggregate_id)
+        .bind(version)
+        .fetch_optional(&self.pool)
+        .await
+        .map_err(failed)?;
+        row.map(|(sequence, state)| {
+            Ok(Snapshot { sequence: unsigned(sequence)?, version, state: state.into() })
+        })
+        .transpose()
+    }
+
+    pub(super) async fn recall(&self, key: &str) -> Result<Option<Recalled>, ReadError> {
+        let row: Option<(String, Vec<u8>, i64)> =
+            sqlx::query_as("select fingerprint, answer, position from inbox where key = $1")
+                .bind(key)
+                .fetch_optional(&self.pool)
+                .await
+                .map_err(failed)?;
+        row.map(|(fingerprint, answer, position)| {
+            Ok(Recalled { fingerprint, answer: answer.into(), position: unsigned(position)? })
+        })
+        .transpose()
+    }
+
+    pub(super) async fn payloads(&self, hashes: &[Arc<str>]) -> Result<Vec<Payload>, ReadError> {
+        let mut payloads = Vec::with_capacity(hashes.len());
+        for hash in hashes {
+            let bytes: Option<Vec<u8>> =
+                sqlx::query_scalar("select bytes from payloads where hash = $1")
+                    .bind(&**hash)
+                    .fetch_optional(&self.pool)
+                    .await
+                    .map_err(failed)?;
+            let Some(bytes) = bytes else {
+                return Err(ReadError::Damaged(format!("payload {hash} is missing").into()));
+            };
+            payloads.push(Payload { hash: Arc::clone(hash), bytes: bytes.into() });
+        }
+        Ok(payloads)
+    }
+
+    pub(super) async fn open_aggregates(
+        &self,
+        aggregate_type: &str,
+        after_id: &str,
+        limit: usize,
+    ) -> Result<Vec<Arc<str>>, ReadError> {
+        let ids: Vec<String> = sqlx::query_scalar(
+            "select aggregate_id from open_aggregates \
+             where aggregate_type = $1 and aggregate_id > $2 order by aggregate_id limit $3",
+        )
+        .bind(aggregate_type)
+        .bind(after_id)
+        .bind(signed(limit as u64))
+        .fetch_all(&self.pool)
+        .await
+        .map_err(failed)?;
+        Ok(ids.into_iter().map(Arc::from).collect())
+    }
+
+    /// Rows of events until a number of bytes is reached.
+    async fn events<'q>(
+        &self,
+        query: Query<'q, Sqlite, SqliteArguments<'q>>,
+        bytes: usize,
+    ) -> Result<Vec<RecordedEvent>, ReadError> {
+        let mut rows = query.fetch(&self.pool);
+        let mut names = Names::default();
+        let mut events: Vec<RecordedEvent> = Vec::new();
+        let mut taken = 0;
+        while let Some(row) = rows.try_next().await.map_err(failed)? {
+            let event = event(&row, &mut names)?;
+            taken += event.size();
+            events.push(event);
+            if taken >= bytes {
+                break;
+            }
+        }
+        Ok(events)
+    }
+}
+
+#[async_trait]
+impl Pages for Reader {
+    async fn page(&self, after: u64, limit: usize) -> Result<Vec<RecordedEvent>, ReadError> {
+        let query = sqlx::query(READ).bind(signed(after)).bind(signed(limit as u64));
+        self.events(query, PAGE_BYTES).await
+    }
+}
+
+/// Names that come again and again within a page, each allocated once.
+#[derive(Default)]
+struct Names(HashSet<Arc<str>>);
+
+impl Names {
+    fn get(&mut self, name: &str) -> Arc<str> {
+        if let Some(known) = self.0.get(name) {
+            return Arc::clone(known);
+        }
+        let name: Arc<str> = name.into();
+        self.0.insert(Arc::clone(&name));
+        name
+    }
+}
+
+fn event(row: &SqliteRow, names: &mut Names) -> Result<RecordedEvent, ReadError> {
+    let position = unsigned(row.try_get(0).map_err(failed)?)?;
+    let mut decode = || -> Result<RecordedEvent, sqlx::Error> {
+        Ok(RecordedEvent {
+            position,
+            id: Uuid::from_slice(row.try_get(1)?).map_err(|error| decoding("event_id", error))?,
+            aggregate_type: names.get(row.try_get(2)?),
+            aggregate_id: names.get(row.try_get(3)?),
+            sequence: number(row, 4, "sequence")?,
+            event_type: names.get(row.try_get(5)?),
+            event_version: number(row, 6, "event_version")?,
+            workspace_id: names.get(row.try_get(7)?),
+            recorded_at: DateTime::from_timestamp_micros(row.try_get(8)?)
+                .ok_or_else(|| decoding("recorded_at", "out of range"))?,
+            metadata: row.try_get::<Vec<u8>, _>(9)?.into(),
+            payload: row.try_get::<Vec<u8>, _>(10)?.into(),
+        })
+    };
+    decode().map_err(|error| ReadError::Damaged(format!("event {position}: {error}").into()))
+}
+
+fn number<T: TryFrom<i64, Error: Into<sqlx::error::BoxDynError>>>(
+    row: &SqliteRow,
+    index: usize,
+    name: &str,
+) -> Result<T, sqlx::Error> {
+    T::try_from(row.try_get::<i64, _>(index)?).map_err(|error| decoding(name, error))
+}
+
+fn decoding(index: &str, source: impl Into<sqlx::error::BoxDynError>) -> sqlx::Error {
+    sqlx::Error::ColumnDecode { index: index.into(), source: source.into() }
+}
+
+fn dense(
+    events: &[RecordedEvent],
+    after: u64,
+    what: &str,
+    number: impl Fn(&RecordedEvent) -> u64,
+) -> Result<(), ReadError> {
+    let mut last = after;
+    for event in events {
+        let found = number(event);
+        if found != last + 1 {
+            let message = format!("{what}: {} was due and {found} came", last + 1);
+            return Err(ReadError::Damaged(message.into()));
+        }
+        last = found;
+    }
+    Ok(())
+}
+
+fn failed(error: sqlx::Error) -> ReadError {
+    let message: Arc<str> = error.to_string().into();
+    let damaged = match &error {
+        sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => true,
+        // SQLITE_CORRUPT and SQLITE_NOTADB, whatever the extended code.
+        sqlx::Error::Database(error) => error
+            .code()
+            .and_then(|code| code.parse::<u32>().ok())
+            .is_some_and(|code| matches!(code & 0xff, 11 | 26)),
+        _ => false,
+    };
+    if damaged { ReadError::Damaged(message) } else { ReadError::Unavailable(message) }
+}
+
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn unsigned(number: i64) -> Result<u64, ReadError> {
+    u64::try_from(number).map_err(|_| ReadError::Damaged(format!("{number} is negative").into()))
+}

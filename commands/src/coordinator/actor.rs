@@ -1,0 +1,417 @@
+//! One run in memory: its folded state, what waits for it, and its append under way.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, LazyLock};
+use std::time::Instant;
+
+use chassis::journal::{Append, Appended};
+use chassis::clock::Clock;
+use chrono::{DateTime, Utc};
+use domain::ids::{RunId, WorkspaceId};
+use domain::run::command::{AttemptError, Report};
+use domain::run::{Command, Decision, Event, Refusal, Run};
+use protocol::view::RunError;
+use protocol::{
+    Outcome, OutcomeResult, Receipt, Rejection, RejectionKind, RunOutcome, Task,
+};
+use serde_json::Value;
+
+use super::append::{self, Cause, Stream};
+use super::plans::LivePlan;
+use super::{Reply, Start};
+
+/// A run in memory.
+pub(super) struct Actor {
+    pub run_id: RunId,
+    id: Arc<str>,
+    workspace_id: WorkspaceId,
+    workspace: Arc<str>,
+    pub run: Run,
+    pub plan: Arc<LivePlan>,
+    /// The sequence of the last event that was decided, durable or under way.
+    sequence: u64,
+    snapshot_at: u64,
+    /// The last durable event: its position, and when it was recorded.
+    position: u64,
+    recorded_at: DateTime<Utc>,
+    run_value: Value,
+    pub queue: VecDeque<Queued>,
+    pub under_way: Option<UnderWay>,
+    pub waiters: Vec<Reply<RunOutcome>>,
+    pub last_used: Instant,
+    /// An `Advance` is owed.
+    advance: bool,
+}
+
+/// A command that waits for its decision.
+pub(super) enum Queued {
+    Start(Box<Start>),
+    Cancel { reason: Option<String>, cause: Cause, reply: Reply<Receipt> },
+    Outcome(Outcome),
+    Wake,
+    Advance,
+}
+
+impl Queued {
+    const fn is_from_client(&self) -> bool {
+        matches!(self, Self::Start(_) | Self::Cancel { .. })
+    }
+}
+
+/// What is done once the append under way is durable.
+pub(super) struct UnderWay {
+    dispatch: Vec<(u64, u32)>,
+    created: bool,
+    reply: Option<Reply<Receipt>>,
+}
+
+/// What a run's next decisions come to.
+pub(super) enum Turn {
+    /// Nothing to append.
+    Idle,
+    /// An append, to be followed by [`Actor::committed`].
+    Append(Box<Append>),
+    /// The events can't be stored; the run is dropped from memory and loaded again.
+    Failed(Rejection),
+}
+
+/// A loaded run, as an actor takes it over.
+pub(super) struct Taken {
+    pub run_id: RunId,
+    pub workspace_id: WorkspaceId,
+    pub run: Run,
+    pub plan: Arc<LivePlan>,
+    pub sequence: u64,
+    pub snapshot_at: u64,
+    pub position: u64,
+    pub recorded_at: DateTime<Utc>,
+}
+
+impl Actor {
+    pub(super) fn new(taken: Taken) -> Self {
+        let header = taken.run.header();
+        let run_value = header.map(run_value).unwrap_or_default();
+        Self {
+            run_id: taken.run_id,
+            id: Arc::from(taken.run_id.to_string()),
+            workspace_id: taken.workspace_id,
+            workspace: Arc::from(taken.workspace_id.to_string()),
+            run: taken.run,
+            plan: taken.plan,
+            sequence: taken.sequence,
+            snapshot_at: taken.snapshot_at,
+            position: taken.position,
+            recorded_at: taken.recorded_at,
+            run_value,
+            queue: VecDeque::new(),
+            under_way: None,
+            waiters: Vec::new(),
+            last_used: Instant::now(),
+            advance: false,
+        }
+    }
+
+    pub(super) const fn workspace_id(&self) -> WorkspaceId {
+        self.workspace_id
+    }
+
+    /// Whether the run may leave memory: nothing waits for it and nothing of it is under way.
+    pub(super) fn is_idle(&self) -> bool {
+        self.queue.is_empty() && self.under_way.is_none() && self.waiters.is_empty()
+    }
+
+    /// Decides what is queued, up to one append. Outcomes and timers are taken together; a
+    /// client's command has an append of its own, since its cause is recorded with it.
+    pub(super) fn turn(&mut self, clock: &dyn Clock) -> Turn {
+        if self.under_way.is_some() {
+            return Turn::Idle;
+        }
+        let now = clock.now().max(self.recorded_at);
+        let mut events = Vec::new();
+        let mut under_way = UnderWay { dispatch: Vec::new(), created: false, reply: None };
+        let mut cause = None;
+        while let Some(queued) = self.queue.pop_front() {
+            if queued.is_from_client() && !events.is_empty() {
+                self.queue.push_front(queued);
+                break;
+            }
+            let (command, own_cause, reply) = self.command(queued);
+            under_way.created |= matches!(command, Command::Start(_));
+            let decided = self.run.execute(&self.plan.plan, &command, now);
+            let is_client = own_cause.is_some();
+            match (decided, reply) {
+                (Ok(decision), reply) => {
+                    self.take(decision, &mut events, &mut under_way.dispatch);
+                    under_way.reply = reply;
+                    cause = own_cause;
+                }
+                (Err(refusal), Some(reply)) => drop(reply.send(Err(rejection(&refusal)))),
+                (Err(refusal), None) => count_refused(&refusal),
+            }
+            if is_client && !events.is_empty()
+                || events.len() >= domain::limits::EVENTS_PER_DECISION
+            {
+                break;
+            }
+        }
+        if events.is_empty() {
+            return Turn::Idle;
+        }
+        let cause = cause.unwrap_or_else(|| self.own_cause());
+        let stream = Stream {
+            id: &self.id,
+            workspace: &self.workspace,
+            workspace_id: self.workspace_id,
+            sequence: self.sequence,
+            snapshot_at: self.snapshot_at,
+        };
+        match append::append(&stream, &self.run, &events, &cause, now, clock) {
+            Ok(append) => {
+                self.sequence += events.len() as u64;
+                self.recorded_at = now;
+                if let Some(snapshot) = &append.snapshot {
+                    self.snapshot_at = snapshot.sequence;
+                }
+                self.under_way = Some(under_way);
+                Turn::Append(Box::new(append))
+            }
+            Err(error) => {
+                let message = format!("the events can't be stored: {error}");
+                let rejection = Rejection::new(RejectionKind::Invalid, "unstorable", message);
+                if let Some(reply) = under_way.reply {
+                    drop(reply.send(Err(rejection.clone())));
+                }
+                Turn::Failed(rejection)
+            }
+        }
+    }
+
+    fn command(&mut self, queued: Queued) -> (Command, Option<Cause>, Option<Reply<Receipt>>) {
+        match queued {
+            Queued::Start(start) => {
+                let Start { started, cause, reply, .. } = *start;
+                (Command::Start(Box::new(started)), Some(cause), Some(reply))
+            }
+            Queued::Cancel { reason, cause, reply } => {
+                (Command::Cancel { reason }, Some(cause), Some(reply))
+            }
+            Queued::Outcome(outcome) => (Command::Report(Box::new(report(outcome))), None, None),
+            Queued::Wake => (Command::Wake, None, None),
+            Queued::Advance => (Command::Advance, None, None),
+        }
+    }
+
+    fn take(
+        &mut self,
+        decision: Decision,
+        events: &mut Vec<Event>,
+        dispatch: &mut Vec<(u64, u32)>,
+    ) {
+        events.extend(decision.events);
+        dispatch.extend(decision.dispatch);
+        self.advance |= decision.advance;
+    }
+
+    fn own_cause(&self) -> Cause {
+        static METADATA: LazyLock<bytes::Bytes> = LazyLock::new(|| {
+            let version = env!("CARGO_PKG_VERSION");
+            bytes::Bytes::from(format!(r#"{{"actor":"coordinator","engine_version":"{version}"}}"#))
+        });
+        Cause { workspace_id: self.workspace_id, metadata: METADATA.clone(), inbox: None }
+    }
+
+    /// The append under way is durable: answers its command. Gives the attempts to hand out.
+    pub(super) fn committed(&mut self, appended: &Appended) -> Vec<(u64, u32)> {
+        self.position = appended.last_position;
+        self.last_used = Instant::now();
+        if self.run_value.is_null() {
+            self.run_value = self.run.header().map(run_value).unwrap_or_default();
+        }
+        let Some(under_way) = self.under_way.take() else { return Vec::new() };
+        if let Some(reply) = under_way.reply {
+            drop(reply.send(Ok(Receipt {
+                id: self.id.to_string(),
+                version: appended.last_sequence,
+                position: appended.last_position,
+                created: under_way.created,
+                at: self.recorded_at,
+                outcome: None,
+            })));
+        }
+        if std::mem::take(&mut self.advance) {
+            self.queue.push_back(Queued::Advance);
+        }
+        under_way.dispatch
+    }
+
+    /// The append under way failed: everybody who waits for this run is told, and the run leaves
+    /// memory. Outcomes are not kept: the attempts are still owed, and are handed out again.
+    pub(super) fn failed(mut self, rejection: &Rejection) {
+        if let Some(reply) = self.under_way.take().and_then(|under_way| under_way.reply) {
+            drop(reply.send(Err(rejection.clone())));
+        }
+        refuse_all(self.queue.drain(..), rejection);
+        for waiter in self.waiters.drain(..) {
+            drop(waiter.send(Err(rejection.clone())));
+        }
+    }
+
+    /// The run's end, once it is durable.
+    pub(super) fn outcome(&self) -> Option<RunOutcome> {
+        let Run::Closed(closed) = &self.run else { return None };
+        if self.under_way.is_some() {
+            return None;
+        }
+        Some(RunOutcome {
+            status: closed.status,
+            output: closed.output.as_deref().cloned(),
+            error: closed.error.as_deref().map(|error| RunError {
+                code: error.code.clone(),
+                message: error.message.clone(),
+                kind: error.kind.as_str().to_owned(),
+                node: error.node.clone(),
+                attempt: error.attempt,
+                detail: error.detail.clone(),
+            }),
+            usage: closed.usage,
+            sequence: self.sequence,
+            position: self.position,
+            ended_at: closed.ended_at,
+        })
+    }
+
+    /// The task of an attempt; `None` where it isn't owed any more, and the outcome that stands
+    /// for it where its input can't be mapped.
+    pub(super) fn task(&self, token: u64, attempt: u32) -> Option<Result<Task, Box<Outcome>>> {
+        let (at, current) = self.run.working_attempt(token)?;
+        let work = self.plan.work(&at.node).filter(|_| current == attempt)?;
+        let node = self.plan.plan.node(&at.node)?;
+        let input = match self.run.task_input(&self.plan.plan, token) {
+            Ok(input) => input,
+            Err(error) => {
+                let failure = protocol::Failure {
+                    kind: protocol::FailureKind::Permanent,
+                    code: error.code.to_owned(),
+                    message: error.message,
+                    detail: Value::Null,
+                    retry_after: None,
+                    usage: Default::default(),
+                };
+                return Some(Err(Box::new(Outcome {
+                    run_id: self.run_id,
+                    token,
+                    attempt,
+                    result: OutcomeResult::Failure(failure),
+                    duration_ms: 0,
+                })));
+            }
+        };
+        Some(Ok(Task {
+            workspace_id: self.workspace_id,
+            run_id: self.run_id,
+            token,
+            attempt,
+            dispatch: 1,
+            node: Arc::clone(&node.name),
+            work: Arc::clone(work),
+            input,
+            run: self.run_value.clone(),
+            timeout: node.timeout,
+        }))
+    }
+}
+
+/// Tells everybody in a queue that their command can't be done.
+pub(super) fn refuse_all(queue: impl Iterator<Item = Queued>, rejection: &Rejection) {
+    for queued in queue {
+        match queued {
+            Queued::Start(start) => drop(start.reply.send(Err(rejection.clone()))),
+            Queued::Cancel { reply, .. } => drop(reply.send(Err(rejection.clone()))),
+            Queued::Outcome(_) | Queued::Wake | Queued::Advance => {}
+        }
+    }
+}
+
+fn run_value(header: &domain::run::state::Header) -> Value {
+    serde_json::json!({"id": header.run_id, "attempt": 1, "started_at": header.started_at})
+}
+
+fn report(outcome: Outcome) -> Report {
+    let (result, usage) = match outcome.result {
+        OutcomeResult::Success(success) => (Ok(success.result), success.usage),
+        OutcomeResult::Failure(failure) => (
+            Err(AttemptError {
+                code: failure.code,
+                message: failure.message,
+                kind: failure.kind,
+                detail: failure.detail,
+                retry_after: failure.retry_after,
+            }),
+            failure.usage,
+        ),
+    };
+    Report {
+        token: outcome.token,
+        attempt: outcome.attempt,
+        result,
+        usage,
+        duration_ms: outcome.duration_ms,
+    }
+}
+
+fn count_refused(refusal: &Refusal) {
+    metrics::counter!("wonder_outcomes_refused_total").increment(1);
+    tracing::debug!(%refusal, "refused an outcome");
+}
+
+/// A refusal as clients see it.
+fn rejection(refusal: &Refusal) -> Rejection {
+    use RejectionKind::{Conflict, Invalid, TooLarge};
+    let (kind, code) = match refusal {
+        Refusal::NotStarted => (RejectionKind::NotFound, "run_not_found"),
+        Refusal::AlreadyStarted => (Conflict, "run_already_started"),
+        Refusal::Ended { .. } => (Conflict, "run_ended"),
+        Refusal::StaleOutcome { .. } => (Conflict, "stale_outcome"),
+        Refusal::InvalidInput { .. } => (Invalid, "input_invalid"),
+        Refusal::InputTooLarge { .. } => (TooLarge, "input_too_large"),
+        Refusal::InputTooDeep { .. } => (Invalid, "input_too_deep"),
+        Refusal::TooManyLabels { .. } => (Invalid, "too_many_labels"),
+    };
+    let rejection = Rejection::new(kind, code, refusal.to_string());
+    match refusal {
+        Refusal::InvalidInput { problems } => {
+            let first = problems.first().map(|problem| format!("/input{}", problem.pointer));
+            let problems = problems.clone().into_iter().map(|mut problem| {
+                problem.pointer = format!("/input{}", problem.pointer);
+                problem
+            });
+            rejection.with_problems(problems.collect()).at(first.unwrap_or_default())
+        }
+        Refusal::InputTooLarge { .. } | Refusal::InputTooDeep { .. } => rejection.at("/input"),
+        Refusal::TooManyLabels { .. } => rejection.at("/labels"),
+        Refusal::NotStarted
+        | Refusal::AlreadyStarted
+        | Refusal::Ended { .. }
+        | Refusal::StaleOutcome { .. } => rejection,
+    }
+}
+
+/// The aggregate type of runs, shared.
+pub(super) fn run_type() -> Arc<str> {
+    static TYPE: LazyLock<Arc<str>> = LazyLock::new(|| Arc::from("run"));
+    Arc::clone(&TYPE)
+}
+
+/// The name of an event type, shared by all events of the type.
+pub(super) fn event_type(event: &Event) -> Arc<str> {
+    static NAMES: LazyLock<std::sync::RwLock<std::collections::HashMap<&'static str, Arc<str>>>> =
+        LazyLock::new(Default::default);
+    let name = event.event_type();
+    let known = NAMES.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if let Some(known) = known.get(name) {
+        return Arc::clone(known);
+    }
+    drop(known);
+    let mut names = NAMES.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+    Arc::clone(names.entry(name).or_insert_with(|| Arc::from(name)))
+}

@@ -1,0 +1,119 @@
+//! From a run's events to an append of the journal, and from its failure to a refusal.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use chassis::clock::Clock;
+use chassis::journal::{Append, AppendError, InboxEntry, NewEvent, Payload, Snapshot};
+use chrono::{DateTime, Utc};
+use domain::codec::{self, EncodeError};
+use domain::ids::WorkspaceId;
+use domain::run::{Event, Run, STATE_VERSION};
+use protocol::{Rejection, RejectionKind};
+
+/// What made a run's events happen: their metadata, and the answer to keep for a retried command.
+#[derive(Debug, Clone)]
+pub(crate) struct Cause {
+    pub workspace_id: WorkspaceId,
+    pub metadata: Bytes,
+    pub inbox: Option<InboxEntry>,
+}
+
+/// Events after which a run's state is kept as a snapshot.
+const SNAPSHOT_EVERY: u64 = 500;
+/// Bytes above which a snapshot isn't worth its place.
+const SNAPSHOT_BYTES: usize = 4 * 1024 * 1024;
+
+/// The run that an append belongs to.
+pub(super) struct Stream<'a> {
+    pub id: &'a Arc<str>,
+    pub workspace: &'a Arc<str>,
+    pub workspace_id: WorkspaceId,
+    /// The sequence before the events.
+    pub sequence: u64,
+    /// The sequence of its last snapshot.
+    pub snapshot_at: u64,
+}
+
+/// Encodes a run's events. `run` is the run after them.
+pub(super) fn append(
+    stream: &Stream<'_>,
+    run: &Run,
+    events: &[Event],
+    cause: &Cause,
+    at: DateTime<Utc>,
+    clock: &dyn Clock,
+) -> Result<Append, EncodeError> {
+    let mut payloads = Vec::new();
+    let mut new_events = Vec::with_capacity(events.len());
+    for event in events {
+        let encoded = codec::encode(event, stream.workspace_id)?;
+        payloads.extend(encoded.blobs.into_iter().map(|(hash, bytes)| Payload {
+            hash: Arc::from(hash),
+            bytes: Bytes::from(bytes),
+        }));
+        new_events.push(NewEvent {
+            id: clock.uuid_v7(),
+            event_type: super::actor::event_type(event),
+            event_version: event.event_version(),
+            payload: Bytes::from(encoded.payload),
+        });
+    }
+    let last = stream.sequence + events.len() as u64;
+    let started = stream.sequence == 0;
+    let ended = matches!(run, Run::Closed(_));
+    Ok(Append {
+        aggregate_type: super::actor::run_type(),
+        aggregate_id: Arc::clone(stream.id),
+        expected_sequence: stream.sequence,
+        workspace_id: Arc::clone(stream.workspace),
+        metadata: cause.metadata.clone(),
+        recorded_at: at,
+        events: new_events,
+        inbox: cause.inbox.iter().cloned().collect(),
+        payloads,
+        open: match (started, ended) {
+            (true, false) => Some(true),
+            (false, true) => Some(false),
+            (true, true) | (false, false) => None,
+        },
+        snapshot: snapshot(stream, run, last),
+    })
+}
+
+fn snapshot(stream: &Stream<'_>, run: &Run, last: u64) -> Option<Snapshot> {
+    if last - stream.snapshot_at < SNAPSHOT_EVERY || !matches!(run, Run::Live(_)) {
+        return None;
+    }
+    let state = serde_json::to_vec(run).ok().filter(|state| state.len() <= SNAPSHOT_BYTES)?;
+    Some(Snapshot { sequence: last, version: STATE_VERSION, state: Bytes::from(state) })
+}
+
+/// The refusal that a caller sees when its append wrote nothing.
+pub(super) fn refused(error: &AppendError) -> Rejection {
+    match error {
+        AppendError::Conflict { .. } => Rejection::new(
+            RejectionKind::Conflict,
+            "conflict",
+            "the run was changed elsewhere at the same time, try again",
+        ),
+        AppendError::TooLarge => Rejection::new(
+            RejectionKind::TooLarge,
+            "append_too_large",
+            "the command would write more than one append may hold",
+        ),
+        AppendError::Full => Rejection::new(
+            RejectionKind::Unavailable,
+            "storage_full",
+            "the journal's storage is full, nothing was written",
+        ),
+        AppendError::Duplicate(_) | AppendError::Unavailable(_) => {
+            unavailable("the journal is unavailable, try again")
+        }
+    }
+}
+
+/// A refusal because something needed is away.
+pub(crate) fn unavailable(message: &str) -> Rejection {
+    Rejection::new(RejectionKind::Unavailable, "unavailable", message)
+}

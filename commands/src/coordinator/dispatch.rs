@@ -1,0 +1,177 @@
+//! Tasks on their way to workers: fair turns between runs, and caps on what is in flight.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use domain::ids::RunId;
+
+/// Attempts that one run may hand out before the next run has its turn.
+const TURN: usize = 16;
+
+/// What one worker of the coordinator has handed out, and what is ready to be.
+#[derive(Debug)]
+pub(super) struct Dispatch {
+    limit: usize,
+    limit_per_run: usize,
+    in_flight: usize,
+    runs: HashMap<RunId, Attempts>,
+    /// Runs with ready attempts and room in their own cap, each once, in the order of turns.
+    turns: VecDeque<RunId>,
+}
+
+#[derive(Debug, Default)]
+struct Attempts {
+    ready: VecDeque<(u64, u32)>,
+    in_flight: HashSet<(u64, u32)>,
+    has_turn: bool,
+}
+
+impl Dispatch {
+    pub(super) fn new(limit: usize, limit_per_run: usize) -> Self {
+        Self {
+            limit,
+            limit_per_run,
+            in_flight: 0,
+            runs: HashMap::new(),
+            turns: VecDeque::new(),
+        }
+    }
+
+    /// An attempt waits for its turn; nothing where it is on a worker already.
+    pub(super) fn ready(&mut self, run_id: RunId, token: u64, attempt: u32) {
+        let attempts = self.runs.entry(run_id).or_default();
+        if !attempts.in_flight.contains(&(token, attempt)) {
+            attempts.ready.push_back((token, attempt));
+            self.give_turn(run_id);
+        }
+    }
+
+    /// Takes the next run's turn: the attempts to hand out now. Empty where nothing is ready or
+    /// the caps are reached.
+    pub(super) fn next_turn(&mut self) -> Option<(RunId, Vec<(u64, u32)>)> {
+        let room = self.limit.saturating_sub(self.in_flight);
+        if room == 0 {
+            return None;
+        }
+        let (run_id, attempts) = loop {
+            let run_id = self.turns.pop_front()?;
+            if let Some(attempts) = self.runs.get_mut(&run_id) {
+                break (run_id, attempts);
+            }
+        };
+        attempts.has_turn = false;
+        let own_room = self.limit_per_run.saturating_sub(attempts.in_flight.len());
+        let count = attempts.ready.len().min(room).min(own_room).min(TURN);
+        let turn: Vec<_> = attempts.ready.drain(..count).collect();
+        for one in &turn {
+            self.in_flight += usize::from(attempts.in_flight.insert(*one));
+        }
+        self.give_turn(run_id);
+        Some((run_id, turn))
+    }
+
+    /// An attempt came back (or wasn't handed out after all).
+    pub(super) fn back(&mut self, run_id: RunId, token: u64, attempt: u32) {
+        let Some(attempts) = self.runs.get_mut(&run_id) else { return };
+        if attempts.in_flight.remove(&(token, attempt)) {
+            self.in_flight -= 1;
+        }
+        if attempts.in_flight.is_empty() && attempts.ready.is_empty() {
+            if !attempts.has_turn {
+                self.runs.remove(&run_id);
+            }
+        } else {
+            self.give_turn(run_id);
+        }
+    }
+
+    /// A run has ended: nothing of it is handed out any more. What is on workers comes back.
+    pub(super) fn forget_ready(&mut self, run_id: RunId) {
+        if let Some(attempts) = self.runs.get_mut(&run_id) {
+            attempts.ready.clear();
+            if attempts.in_flight.is_empty() && !attempts.has_turn {
+                self.runs.remove(&run_id);
+            }
+        }
+    }
+
+    /// Whether a run has attempts that wait for a turn.
+    pub(super) fn has_ready(&self, run_id: RunId) -> bool {
+        self.runs.get(&run_id).is_some_and(|attempts| !attempts.ready.is_empty())
+    }
+
+    /// Attempts on workers.
+    pub(super) const fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    fn give_turn(&mut self, run_id: RunId) {
+        let Some(attempts) = self.runs.get_mut(&run_id) else { return };
+        let has_room = attempts.in_flight.len() < self.limit_per_run;
+        if !attempts.has_turn && has_room && !attempts.ready.is_empty() {
+            attempts.has_turn = true;
+            self.turns.push_back(run_id);
+        } else if !attempts.has_turn && attempts.ready.is_empty() && attempts.in_flight.is_empty() {
+            self.runs.remove(&run_id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn run(number: u128) -> RunId {
+        RunId::new(Uuid::from_u128(number))
+    }
+
+    #[test]
+    fn runs_take_turns() {
+        let mut dispatch = Dispatch::new(100, 100);
+        (1..=40).for_each(|token| dispatch.ready(run(1), token, 1));
+        dispatch.ready(run(2), 1, 1);
+        let turns: Vec<_> = std::iter::from_fn(|| dispatch.next_turn())
+            .map(|(run_id, turn)| (run_id, turn.len()))
+            .collect();
+        assert_eq!(turns, [(run(1), 16), (run(2), 1), (run(1), 16), (run(1), 8)]);
+    }
+
+    #[test]
+    fn caps_hold_and_open_again() {
+        let mut dispatch = Dispatch::new(3, 2);
+        (1..=5).for_each(|token| dispatch.ready(run(1), token, 1));
+        (1..=5).for_each(|token| dispatch.ready(run(2), token, 1));
+        assert_eq!(dispatch.next_turn(), Some((run(1), vec![(1, 1), (2, 1)])));
+        assert_eq!(dispatch.next_turn(), Some((run(2), vec![(1, 1)])));
+        assert_eq!(dispatch.next_turn(), None);
+        dispatch.back(run(1), 1, 1);
+        dispatch.back(run(1), 1, 1);
+        assert_eq!(dispatch.in_flight(), 2);
+        assert!(dispatch.next_turn().is_some());
+        assert_eq!(dispatch.next_turn(), None);
+    }
+
+    #[test]
+    fn what_is_on_a_worker_is_not_handed_out_again() {
+        let mut dispatch = Dispatch::new(10, 10);
+        dispatch.ready(run(1), 1, 1);
+        assert!(dispatch.next_turn().is_some());
+        dispatch.ready(run(1), 1, 1);
+        assert_eq!(dispatch.next_turn(), None);
+        dispatch.back(run(1), 1, 1);
+        assert!(dispatch.runs.is_empty());
+    }
+
+    #[test]
+    fn an_ended_run_hands_out_nothing() {
+        let mut dispatch = Dispatch::new(10, 1);
+        dispatch.ready(run(1), 1, 1);
+        dispatch.ready(run(1), 2, 1);
+        assert!(dispatch.next_turn().is_some());
+        dispatch.forget_ready(run(1));
+        dispatch.back(run(1), 1, 1);
+        assert_eq!(dispatch.next_turn(), None);
+        assert!(dispatch.runs.is_empty() && dispatch.in_flight() == 0);
+    }
+}

@@ -1,0 +1,107 @@
+//! Loading a run: its snapshot, the events after it, and the plan that it was started with.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use chassis::journal::{Journal, ReadError, RecordedEvent};
+use domain::codec::{self, DecodeError};
+use domain::ids::{RunId, WorkspaceId};
+use domain::run::{Event, Run, STATE_VERSION};
+use protocol::Rejection;
+
+use super::actor::Taken;
+use super::plans::Plans;
+use crate::resolve::Resolver;
+
+/// A run as its journal has it; `None` where there is no such run.
+pub(super) type Loaded = Option<Box<Taken>>;
+
+/// Why a run couldn't be loaded.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LoadError {
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error("event {sequence} can't be read: {source}")]
+    Event { sequence: u64, source: DecodeError },
+    #[error("event {found} stands where event {expected} should")]
+    Gap { expected: u64, found: u64 },
+    #[error("its definition can't be loaded: {0}")]
+    Definition(Rejection),
+}
+
+const PAGE: usize = 1_000;
+
+/// Loads a run by its id.
+pub(super) async fn load(
+    journal: &dyn Journal,
+    resolver: &Resolver,
+    plans: &Plans,
+    run_id: RunId,
+) -> Result<Loaded, LoadError> {
+    let id = run_id.to_string();
+    let snapshot = journal.snapshot("run", &id, STATE_VERSION).await?;
+    let kept = snapshot.and_then(|one| Some((one.sequence, serde_json::from_slice(&one.state).ok()?)));
+    // One event before the snapshot's end is read too: it tells workspace, position and time.
+    let (mut run, mut folded, mut sequence) = match kept {
+        Some((sequence, run)) => (run, sequence, sequence.saturating_sub(1)),
+        None => (Run::default(), 0, 0),
+    };
+    let snapshot_at = folded;
+    let mut last: Option<RecordedEvent> = None;
+    loop {
+        let page = journal.load("run", &id, sequence, PAGE).await?;
+        let is_last = page.len() < PAGE;
+        for recorded in page {
+            if recorded.sequence != sequence + 1 {
+                return Err(LoadError::Gap { expected: sequence + 1, found: recorded.sequence });
+            }
+            sequence = recorded.sequence;
+            if sequence > folded {
+                let event = decode(journal, &recorded).await?;
+                run.evolve(&event, recorded.recorded_at);
+                folded = sequence;
+            }
+            last = Some(recorded);
+        }
+        if is_last {
+            break;
+        }
+    }
+    let Some(last) = last else { return Ok(None) };
+    let Some(header) = run.header() else { return Ok(None) };
+    let definition = resolver
+        .definition_by_id(header.definition.id, Some(header.definition.version))
+        .await
+        .map_err(LoadError::Definition)?;
+    let resolved = resolver
+        .resolved(header.project_id, &definition.spec.definition, Some(&header.pins))
+        .await
+        .map_err(LoadError::Definition)?;
+    let plan = plans
+        .get(&header.definition, &definition.spec.definition, &resolved)
+        .map_err(|problems| LoadError::Definition(crate::service::invalid_definition(problems)))?;
+    Ok(Some(Box::new(Taken {
+        run_id,
+        workspace_id: last.workspace_id.parse().unwrap_or(WorkspaceId::derived("", "")),
+        run,
+        plan,
+        sequence,
+        snapshot_at,
+        position: last.position,
+        recorded_at: last.recorded_at,
+    })))
+}
+
+async fn decode(journal: &dyn Journal, recorded: &RecordedEvent) -> Result<Event, LoadError> {
+    let hashes: Vec<Arc<str>> = codec::refs(&recorded.payload).into_iter().map(Arc::from).collect();
+    let blobs: HashMap<Arc<str>, Vec<u8>> = if hashes.is_empty() {
+        HashMap::new()
+    } else {
+        let payloads = journal.payloads(&hashes).await?;
+        payloads.into_iter().map(|one| (one.hash, one.bytes.to_vec())).collect()
+    };
+    codec::decode(&recorded.event_type, recorded.event_version, &recorded.payload, &|hash| {
+        blobs.get(hash).cloned()
+    })
+    .map_err(|source| LoadError::Event { sequence: recorded.sequence, source })
+}

@@ -1,0 +1,112 @@
+//! Plans ready to run, kept by what they are made of.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use domain::definition::plan::{Action, NodeWork, TaskBody};
+use domain::definition::{Definition, Plan, Problem, Resolved};
+use domain::run::event::{DefinitionRef, Pin};
+use protocol::task::{WorkBody, WorkStep};
+use protocol::{Work, WorkAction};
+
+/// A plan with the work of its nodes as workers get it.
+#[derive(Debug)]
+pub(crate) struct LivePlan {
+    pub plan: Plan,
+    pub pins: Vec<Pin>,
+    works: HashMap<Arc<str>, Arc<Work>>,
+}
+
+impl LivePlan {
+    /// The work of a node; `None` for nodes without a worker.
+    pub(crate) fn work(&self, node: &str) -> Option<&Arc<Work>> {
+        self.works.get(node)
+    }
+}
+
+/// Plans that are kept; beyond that all are dropped and made again.
+const KEPT: usize = 1_024;
+
+/// The plans of this process.
+#[derive(Debug, Default)]
+pub(crate) struct Plans(Mutex<HashMap<String, Arc<LivePlan>>>);
+
+impl Plans {
+    /// The plan of a definition with its references resolved.
+    pub(crate) fn get(
+        &self,
+        definition_ref: &DefinitionRef,
+        definition: &Definition,
+        resolved: &Resolved,
+    ) -> Result<Arc<LivePlan>, Vec<Problem>> {
+        let key = key(definition_ref, &resolved.pins);
+        if let Some(plan) = self.plans().get(&key) {
+            return Ok(Arc::clone(plan));
+        }
+        let plan = Arc::new(compile(&key, definition, resolved)?);
+        let mut plans = self.plans();
+        if plans.len() >= KEPT {
+            plans.clear();
+        }
+        plans.insert(key, Arc::clone(&plan));
+        Ok(plan)
+    }
+
+    fn plans(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<LivePlan>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A definition by its content, and everything that it was resolved to.
+fn key(definition: &DefinitionRef, pins: &[Pin]) -> String {
+    let mut key = definition.hash.clone();
+    for pin in pins {
+        // Writing to a String can't fail.
+        let _ = write!(key, "/{}@{}", pin.id, pin.version);
+    }
+    key
+}
+
+fn compile(
+    key: &str,
+    definition: &Definition,
+    resolved: &Resolved,
+) -> Result<LivePlan, Vec<Problem>> {
+    let plan = Plan::compile(definition, resolved)?;
+    let works = plan
+        .nodes()
+        .filter_map(|node| {
+            let NodeWork::Task(body) = &node.work else { return None };
+            let body = match body {
+                TaskBody::Action(action) => WorkBody::Action(work_action(action)),
+                TaskBody::Steps(steps) => WorkBody::Steps(
+                    steps
+                        .iter()
+                        .map(|(step, action)| WorkStep {
+                            step: step.clone(),
+                            action: work_action(action),
+                        })
+                        .collect(),
+                ),
+            };
+            let work = Work {
+                key: format!("{key}#{}", node.name),
+                body,
+                models: resolved.models.clone(),
+                prompts: resolved.prompts.clone(),
+                default_model: resolved.default_model.clone(),
+            };
+            Some((Arc::clone(&node.name), Arc::new(work)))
+        })
+        .collect();
+    Ok(LivePlan { plan, pins: resolved.pins.clone(), works })
+}
+
+fn work_action(action: &Action) -> WorkAction {
+    WorkAction {
+        kind: action.kind,
+        with: action.with.clone(),
+        output_schema: action.output_schema.clone(),
+    }
+}

@@ -1,0 +1,208 @@
+//! Follows a definition's references to the end: actions, what actions use, model fallbacks.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use domain::definition::resolved::{Use, referred, uses};
+use domain::definition::{ActionKind, Definition, Problem, ProblemCode, Resolved};
+use domain::ids::ProjectId;
+use domain::resource::{Kind, Spec};
+use domain::run::event::Pin;
+use protocol::{Rejection, RejectionKind};
+use serde_json::{Map, Value};
+
+use crate::resolve::{OfKind, Resolver, Version};
+use crate::resources::heads::Body;
+use crate::resources::refusal;
+
+/// See [`Resolver::resolved`].
+pub(super) async fn resolve(
+    resolver: &Resolver,
+    project: ProjectId,
+    definition: &Definition,
+    pins: Option<&[Pin]>,
+) -> Result<Resolved, Rejection> {
+    let uses = uses(definition).map_err(|error| {
+        Rejection::new(RejectionKind::Invalid, "definition_invalid", error.to_string())
+    })?;
+    let mut walk = Walk {
+        resolver,
+        project,
+        given: pins,
+        resolved: Resolved::default(),
+        pins: BTreeMap::new(),
+        problems: Vec::new(),
+    };
+    for action in &uses {
+        walk.action(action).await?;
+    }
+    let Walk { mut resolved, pins, problems, .. } = walk;
+    if !problems.is_empty() {
+        let message = format!("{} references of the definition lead nowhere", problems.len());
+        let refusal = Rejection::new(RejectionKind::Invalid, "unknown_reference", message)
+            .at(problems[0].pointer.clone())
+            .with_problems(problems);
+        return Err(refusal);
+    }
+    resolved.pins = pins.into_values().collect();
+    Ok(resolved)
+}
+
+struct Walk<'a> {
+    resolver: &'a Resolver,
+    project: ProjectId,
+    /// The versions of a run that goes on.
+    given: Option<&'a [Pin]>,
+    resolved: Resolved,
+    pins: BTreeMap<(Kind, String), Pin>,
+    problems: Vec<Problem>,
+}
+
+impl Walk<'_> {
+    async fn action(&mut self, action: &Use) -> Result<(), Rejection> {
+        let mut kind = action.kind;
+        let mut with = Map::new();
+        if let Some(reference) = &action.reference {
+            if !self.resolved.actions.contains_key(reference) {
+                let place = format!("{}/use", action.pointer);
+                let Some(found) = self.find(Kind::Action, reference, &place).await? else {
+                    return Ok(());
+                };
+                self.resolved.actions.insert(reference.clone(), found);
+            }
+            if let Some(spec) = self.resolved.actions.get(reference) {
+                kind = Some(spec.action);
+                with.clone_from(&spec.with);
+            }
+        }
+        with.extend(action.with.clone());
+        if kind == Some(ActionKind::Llm) {
+            self.llm(action, &with).await?;
+        }
+        Ok(())
+    }
+
+    async fn llm(&mut self, action: &Use, with: &Map<String, Value>) -> Result<(), Rejection> {
+        // What the use itself names is pointed at; what its action names, through `use`.
+        let place = |key: &str| {
+            if action.with.contains_key(key) {
+                format!("{}/with/{key}", action.pointer)
+            } else {
+                format!("{}/use", action.pointer)
+            }
+        };
+        if let Some(reference) = referred(with, "prompt_spec")
+            && !self.resolved.prompts.contains_key(reference)
+            && let Some(spec) =
+                self.find(Kind::PromptSpec, reference, &place("prompt_spec")).await?
+        {
+            self.resolved.prompts.insert(reference.to_owned(), spec);
+        }
+        match referred(with, "model") {
+            Some(model) => self.model(model, &place("model")).await,
+            None if with.contains_key("model") => Ok(()),
+            None => self.default_model(action).await,
+        }
+    }
+
+    /// A model profile and, in turn, its fallbacks.
+    async fn model(&mut self, reference: &str, place: &str) -> Result<(), Rejection> {
+        let mut wanted = VecDeque::from([reference.to_owned()]);
+        while let Some(reference) = wanted.pop_front() {
+            if self.resolved.models.contains_key(&reference) {
+                continue;
+            }
+            let found = self.find(Kind::ModelProfile, &reference, place).await?;
+            let Some(spec): Option<domain::resource::ModelProfileSpec> = found else {
+                continue;
+            };
+            wanted.extend(spec.fallback.iter().map(ToString::to_string));
+            self.resolved.models.insert(reference, spec);
+        }
+        Ok(())
+    }
+
+    /// The project's default, as the project was when the run started.
+    async fn default_model(&mut self, action: &Use) -> Result<(), Rejection> {
+        if self.resolved.default_model.is_some() {
+            return Ok(());
+        }
+        let id = self.project.to_string();
+        let version = match self.given {
+            None => self.resolver.newest(Kind::Project, &id).await?,
+            Some(given) => {
+                given.iter().find(|pin| pin.kind == Kind::Project).map(|pin| pin.version)
+            }
+        };
+        let missing = || refusal::not_found(Kind::Project, &id);
+        let version = version.ok_or_else(missing)?;
+        let body = self.resolver.body(Kind::Project, &id, version).await?;
+        let Body::Other(spec) = body else {
+            return Err(missing());
+        };
+        let Spec::Project(project) = &*spec else {
+            return Err(missing());
+        };
+        let Some(model) = &project.default_model else {
+            let message = "this llm action names no model, and the project has no default_model";
+            self.problem(&action.pointer, message.to_owned());
+            return Ok(());
+        };
+        let reference = project.name.to_string();
+        let pin = Pin { kind: Kind::Project, reference: reference.clone(), id, version };
+        self.pins.insert((Kind::Project, reference), pin);
+        self.model(model.as_str(), &action.pointer).await?;
+        self.resolved.default_model = Some(model.to_string());
+        Ok(())
+    }
+
+    /// What a reference stands for; `None` where that became a problem.
+    async fn find<T: OfKind>(
+        &mut self,
+        kind: Kind,
+        reference: &str,
+        place: &str,
+    ) -> Result<Option<T>, Rejection> {
+        let version = match self.given {
+            Some(given) => pinned(given, kind, reference),
+            None => self.resolver.current(self.project, kind, reference).await,
+        };
+        let (id, version) = match version {
+            Ok(found) => found,
+            Err(refusal) if is_about_the_reference(&refusal) => {
+                self.problem(place, refusal.message);
+                return Ok(None);
+            }
+            Err(refusal) => return Err(refusal),
+        };
+        let Version { id, version, spec } = self.resolver.spec(id, version).await?;
+        let pin = Pin { kind, reference: reference.to_owned(), id, version };
+        self.pins.insert((kind, reference.to_owned()), pin);
+        Ok(Some(spec))
+    }
+
+    fn problem(&mut self, pointer: &str, message: String) {
+        self.problems.push(Problem {
+            code: ProblemCode::UnknownReference,
+            pointer: pointer.to_owned(),
+            line: None,
+            message,
+            suggestion: None,
+        });
+    }
+}
+
+fn pinned(pins: &[Pin], kind: Kind, reference: &str) -> Result<(String, u64), Rejection> {
+    let pin = pins.iter().find(|pin| pin.kind == kind && pin.reference == reference);
+    let pin = pin.ok_or_else(|| {
+        Rejection::new(
+            RejectionKind::Internal,
+            "pin_missing",
+            format!("the run has no version of the {} {reference}", kind.words()),
+        )
+    })?;
+    Ok((pin.id.clone(), pin.version))
+}
+
+fn is_about_the_reference(refusal: &Rejection) -> bool {
+    matches!(refusal.code.as_str(), "unknown_reference" | "invalid_reference" | "archived")
+}

@@ -1,0 +1,171 @@
+//! What the write side knows of resources without asking the journal each time.
+//!
+//! Heads (the newest state of a resource) are kept coherent by one rule: this process is the only
+//! writer of resources, and every write goes through [`Heads::writing`]. A reader keeps what it
+//! loaded only if nothing was written meanwhile. Versions never change and are kept as they are.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use chassis::journal::Journal;
+use domain::resource::{DefinitionSpec, Event, Kind, Resource, Spec};
+use protocol::Rejection;
+
+use crate::resources::refusal;
+use crate::store::payload;
+
+/// Heads that are kept; beyond, all are forgotten and loaded again when they are needed.
+const HEADS: usize = 20_000;
+/// Versions that are kept, likewise.
+const VERSIONS: usize = 2_000;
+
+/// The newest state of a resource.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Head {
+    pub(crate) workspace_id: Arc<str>,
+    pub(crate) resource: Resource,
+}
+
+/// One version's content.
+#[derive(Debug, Clone)]
+pub(crate) enum Body {
+    Definition(Arc<DefinitionSpec>),
+    Other(Arc<Spec>),
+}
+
+/// See the module.
+pub(crate) struct Heads {
+    journal: Arc<dyn Journal>,
+    known: Mutex<Known>,
+    versions: Mutex<HashMap<(String, u64), Body>>,
+}
+
+#[derive(Default)]
+struct Known {
+    heads: HashMap<String, Arc<Head>>,
+    /// Writes that have begun or ended so far.
+    writes: u64,
+    /// Writes under way, by resource.
+    under_way: HashMap<String, usize>,
+}
+
+impl Heads {
+    pub(crate) fn new(journal: Arc<dyn Journal>) -> Self {
+        Self { journal, known: Mutex::default(), versions: Mutex::default() }
+    }
+
+    /// The newest state of a resource; `None` where nothing was ever created under the id.
+    pub(crate) async fn head(&self, kind: Kind, id: &str) -> Result<Option<Arc<Head>>, Rejection> {
+        let writes = {
+            let known = self.known();
+            if let Some(head) = known.heads.get(id) {
+                return Ok(Some(Arc::clone(head)));
+            }
+            known.writes
+        };
+        let history = payload::history(&*self.journal, kind.as_str(), id, 0)
+            .await
+            .map_err(|fault| refusal::of(fault, kind, id))?;
+        let Some((first, _)) = history.first() else {
+            return Ok(None);
+        };
+        let workspace_id = Arc::clone(&first.workspace_id);
+        let mut resource = Resource::default();
+        for (_, event) in &history {
+            resource.evolve(event);
+        }
+        let head = Arc::new(Head { workspace_id, resource });
+        let mut known = self.known();
+        if known.writes == writes && !known.under_way.contains_key(id) {
+            known.keep(id, Arc::clone(&head));
+        }
+        Ok(Some(head))
+    }
+
+    /// Announces a write of a resource: until the guard is gone its head isn't kept.
+    pub(crate) fn writing<'a>(&'a self, id: &'a str) -> Writing<'a> {
+        let mut known = self.known();
+        known.writes += 1;
+        known.heads.remove(id);
+        *known.under_way.entry(id.to_owned()).or_default() += 1;
+        Writing { heads: self, id, after: None }
+    }
+
+    /// One version of a resource.
+    pub(crate) async fn version(
+        &self,
+        kind: Kind,
+        id: &str,
+        version: u64,
+    ) -> Result<Option<Body>, Rejection> {
+        let key = (id.to_owned(), version);
+        if let Some(body) = self.versions().get(&key) {
+            return Ok(Some(body.clone()));
+        }
+        // Revisions are numbered as the events that bring them; only archiving brings none.
+        let event = payload::event(&*self.journal, kind.as_str(), id, version)
+            .await
+            .map_err(|fault| refusal::of(fault, kind, id))?;
+        let spec = match event {
+            Some(Event::Created { spec, .. } | Event::Revised { spec, .. }) => *spec,
+            Some(Event::Archived) | None => return Ok(None),
+        };
+        let body = match spec {
+            Spec::WorkflowDefinition(spec) => Body::Definition(Arc::new(spec)),
+            spec => Body::Other(Arc::new(spec)),
+        };
+        let mut versions = self.versions();
+        if versions.len() >= VERSIONS {
+            versions.clear();
+        }
+        versions.insert(key, body.clone());
+        Ok(Some(body))
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn versions(&self) -> MutexGuard<'_, HashMap<(String, u64), Body>> {
+        self.versions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Known {
+    fn keep(&mut self, id: &str, head: Arc<Head>) {
+        if self.heads.len() >= HEADS {
+            self.heads.clear();
+        }
+        self.heads.insert(id.to_owned(), head);
+    }
+}
+
+/// A write under way. Dropped without [`Writing::wrote`], the head is loaded again when needed.
+pub(crate) struct Writing<'a> {
+    heads: &'a Heads,
+    id: &'a str,
+    after: Option<Head>,
+}
+
+impl Writing<'_> {
+    /// The write came to this state.
+    pub(crate) fn wrote(mut self, head: Head) {
+        self.after = Some(head);
+    }
+}
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        let mut known = self.heads.known();
+        known.writes += 1;
+        let others = known.under_way.get(self.id).map_or(0, |count| count - 1);
+        if others > 0 {
+            known.under_way.insert(self.id.to_owned(), others);
+            return;
+        }
+        known.under_way.remove(self.id);
+        if let Some(head) = self.after.take() {
+            known.keep(self.id, Arc::new(head));
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! The command service: takes commands from the edge to resources and runs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use chassis::clock::Clock;
+use chassis::journal::{InboxEntry, Journal, ReadError};
+use domain::definition::{Definition, Problem, Resolved, validate};
+use domain::ids::{DefinitionId, ProjectId, RunId, WorkflowId, WorkspaceId};
+use domain::resource::{DefinitionSpec, Spec, content_hash};
+use domain::run::event::{DefinitionRef, RunStarted};
+use protocol::command::StartRun;
+use protocol::{
+    Command, CommandEnvelope, Commands, Receipt, Rejection, RejectionKind, RunOutcome, RunTarget,
+    Tasks,
+};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::coordinator::{Cause, Coordinator, CoordinatorConfig, LivePlan, Plans, unavailable};
+use crate::resolve::Resolver;
+use crate::resources::{Defaults, Resources};
+use crate::store::inbox::{self, Remembered};
+use crate::store::metadata;
+
+/// The write side of one process.
+pub struct CommandService {
+    journal: Arc<dyn Journal>,
+    clock: Arc<dyn Clock>,
+    resources: Resources,
+    resolver: Arc<Resolver>,
+    plans: Arc<Plans>,
+    coordinator: Coordinator,
+    defaults: Defaults,
+}
+
+/// Why the write side didn't start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Journal(#[from] ReadError),
+    #[error("the default workspace can't be made: {0}")]
+    Defaults(Rejection),
+}
+
+/// What a run is started from.
+struct Target {
+    workflow_id: Option<WorkflowId>,
+    project_id: ProjectId,
+    definition_ref: DefinitionRef,
+    plan: Arc<LivePlan>,
+}
+
+impl CommandService {
+    /// Starts the write side over a journal: makes the default workspace and project where they
+    /// are missing, and takes up every run that still owes work. It ends with `shutdown`; the
+    /// tracker knows when it has.
+    ///
+    /// # Errors
+    /// Where the journal can't be read or written.
+    pub async fn start(
+        journal: Arc<dyn Journal>,
+        clock: Arc<dyn Clock>,
+        config: &CoordinatorConfig,
+        shutdown: CancellationToken,
+        tracker: &TaskTracker,
+    ) -> Result<Arc<Self>, StartError> {
+        let resources = Resources::new(Arc::clone(&journal), Arc::clone(&clock));
+        let defaults = resources.ensure_defaults().await.map_err(StartError::Defaults)?;
+        let resolver = Arc::new(resources.resolver());
+        let plans = Arc::new(Plans::default());
+        let coordinator = Coordinator::start(
+            Arc::clone(&journal),
+            Arc::clone(&resolver),
+            Arc::clone(&plans),
+            Arc::clone(&clock),
+            config,
+            shutdown,
+            tracker,
+        )
+        .await?;
+        Ok(Arc::new(Self { journal, clock, resources, resolver, plans, coordinator, defaults }))
+    }
+
+    /// Where executors get tasks and leave outcomes.
+    pub fn tasks(&self) -> Arc<dyn Tasks> {
+        self.coordinator.tasks()
+    }
+
+    /// The workspace and the project that are always there.
+    pub const fn defaults(&self) -> Defaults {
+        self.defaults
+    }
+
+    async fn start_run(
+        &self,
+        envelope: &CommandEnvelope,
+        start: &StartRun,
+    ) -> Result<Receipt, Rejection> {
+        let remembered = envelope.idempotency_key.as_ref().map(|_| Remembered::of(envelope));
+        if let Some(remembered) = &remembered
+            && let Some(receipt) = self.recalled(remembered).await?
+        {
+            return Ok(receipt);
+        }
+        let target = self.target(envelope, &start.target).await?;
+        let run_id = RunId::new(self.clock.uuid_v7());
+        let started = RunStarted {
+            run_id,
+            project_id: target.project_id,
+            workflow_id: target.workflow_id,
+            definition: target.definition_ref,
+            pins: target.plan.pins.clone(),
+            start: String::new(),
+            input: start.input.clone(),
+            labels: start.labels.clone(),
+            started_at: self.clock.now(),
+            deadline: None,
+        };
+        let answer = Receipt {
+            id: run_id.to_string(),
+            version: 1,
+            position: 0,
+            created: true,
+            at: started.started_at,
+            outcome: None,
+        };
+        let cause = cause(envelope, remembered.as_ref(), &answer);
+        let done = self.coordinator.start_run(run_id, started, target.plan, cause).await;
+        self.settled(done, remembered.as_ref()).await
+    }
+
+    async fn cancel_run(
+        &self,
+        envelope: &CommandEnvelope,
+        run_id: RunId,
+        reason: Option<&String>,
+    ) -> Result<Receipt, Rejection> {
+        if reason.is_some_and(|reason| reason.len() > 1_000) {
+            let message = "the reason may have 1,000 bytes";
+            return Err(Rejection::new(RejectionKind::Invalid, "reason_too_long", message)
+                .at("/reason"));
+        }
+        let remembered = envelope.idempotency_key.as_ref().map(|_| Remembered::of(envelope));
+        if let Some(remembered) = &remembered
+            && let Some(receipt) = self.recalled(remembered).await?
+        {
+            return Ok(receipt);
+        }
+        let answer = Receipt {
+            id: run_id.to_string(),
+            version: 0,
+            position: 0,
+            created: false,
+            at: self.clock.now(),
+            outcome: None,
+        };
+        let cause = cause(envelope, remembered.as_ref(), &answer);
+        let done = self.coordinator.cancel(run_id, reason.cloned(), cause).await;
+        self.settled(done, remembered.as_ref()).await
+    }
+
+    async fn recalled(&self, remembered: &Remembered) -> Result<Option<Receipt>, Rejection> {
+        let recalled = self.journal.recall(&remembered.key).await;
+        match recalled.map_err(|_| unavailable("the journal is unavailable, try again"))? {
+            Some(recalled) => remembered.answer(&recalled).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// A command that failed may have lost against its own repetition: then that one's answer is
+    /// the answer.
+    async fn settled(
+        &self,
+        done: Result<Receipt, Rejection>,
+        remembered: Option<&Remembered>,
+    ) -> Result<Receipt, Rejection> {
+        if let (Err(_), Some(remembered)) = (&done, remembered)
+            && let Some(receipt) = self.recalled(remembered).await?
+        {
+            return Ok(receipt);
+        }
+        done
+    }
+
+    async fn target(
+        &self,
+        envelope: &CommandEnvelope,
+        target: &RunTarget,
+    ) -> Result<Target, Rejection> {
+        let workspace_id = envelope.workspace_id;
+        match target {
+            RunTarget::Workflow(workflow_id) => {
+                let workflow = self.resolver.workflow(workspace_id, *workflow_id).await?;
+                if !workflow.enabled {
+                    let message = format!("workflow {workflow_id} is disabled");
+                    return Err(Rejection::new(
+                        RejectionKind::Conflict,
+                        "workflow_disabled",
+                        message,
+                    ));
+                }
+                let (id, version) = (workflow.definition_id, workflow.definition_version);
+                let definition = self.resolver.definition_by_id(id, version).await?;
+                let (id, version) = (definition.id.clone(), definition.version);
+                self.planned(Some(*workflow_id), &id, version, &definition.spec).await
+            }
+            RunTarget::Named { project_id, reference } => {
+                self.resources.authorise_project(workspace_id, *project_id).await?;
+                let definition = self.resolver.definition(*project_id, reference).await?;
+                let (id, version) = (definition.id.clone(), definition.version);
+                self.planned(None, &id, version, &definition.spec).await
+            }
+            RunTarget::Inline { project_id, definition } => {
+                let receipt = self.publish(envelope, *project_id, definition).await?;
+                let id: DefinitionId = parsed(&receipt.id)?;
+                let published = self.resolver.definition_by_id(id, Some(receipt.version)).await?;
+                self.planned(None, &receipt.id, receipt.version, &published.spec).await
+            }
+        }
+    }
+
+    async fn publish(
+        &self,
+        envelope: &CommandEnvelope,
+        project_id: ProjectId,
+        definition: &Definition,
+    ) -> Result<Receipt, Rejection> {
+        let problems = validate::check(definition);
+        if !problems.is_empty() {
+            return Err(invalid_definition(problems));
+        }
+        let hash = content_hash(definition).map_err(|error| internal(&error.to_string()))?;
+        let spec = DefinitionSpec { project_id, definition: definition.clone(), hash };
+        let publish = CommandEnvelope {
+            id: domain::ids::CommandId::new(self.clock.uuid_v7()),
+            idempotency_key: None,
+            expected_version: None,
+            command: Command::Create(Box::new(Spec::WorkflowDefinition(spec))),
+            ..envelope.clone()
+        };
+        self.resources.execute(&publish).await
+    }
+
+    async fn planned(
+        &self,
+        workflow_id: Option<WorkflowId>,
+        id: &str,
+        version: u64,
+        spec: &DefinitionSpec,
+    ) -> Result<Target, Rejection> {
+        let id = parsed(id)?;
+        let definition_ref = DefinitionRef {
+            id,
+            name: spec.definition.name.to_string(),
+            version,
+            hash: spec.hash.clone(),
+        };
+        let resolved: Resolved =
+            self.resolver.resolved(spec.project_id, &spec.definition, None).await?;
+        let plan = self
+            .plans
+            .get(&definition_ref, &spec.definition, &resolved)
+            .map_err(invalid_definition)?;
+        Ok(Target { workflow_id, project_id: spec.project_id, definition_ref, plan })
+    }
+}
+
+/// The refusal of a definition with its problems.
+pub(crate) fn invalid_definition(problems: Vec<Problem>) -> Rejection {
+    let count = problems.len();
+    let message = format!("the definition has {count} problem{}", if count == 1 { "" } else { "s" });
+    Rejection::new(RejectionKind::Invalid, "definition_invalid", message).with_problems(problems)
+}
+
+fn parsed(id: &str) -> Result<DefinitionId, Rejection> {
+    id.parse().map_err(|error: domain::ids::InvalidId| internal(&error.to_string()))
+}
+
+fn internal(message: &str) -> Rejection {
+    Rejection::new(RejectionKind::Internal, "internal", message)
+}
+
+fn cause(envelope: &CommandEnvelope, remembered: Option<&Remembered>, answer: &Receipt) -> Cause {
+    Cause {
+        workspace_id: envelope.workspace_id,
+        metadata: metadata::of(envelope),
+        inbox: remembered.map(|remembered| InboxEntry {
+            key: remembered.key.clone(),
+            fingerprint: remembered.fingerprint.clone(),
+            answer: inbox::encode(answer),
+        }),
+    }
+}
+
+#[async_trait]
+impl Commands for CommandService {
+    async fn execute(&self, envelope: CommandEnvelope) -> Result<Receipt, Rejection> {
+        match &envelope.command {
+            Command::Create(_) | Command::Revise { .. } | Command::Archive { .. } => {
+                self.resources.execute(&envelope).await
+            }
+            Command::StartRun(start) => self.start_run(&envelope, start).await,
+            Command::CancelRun { run_id, reason } => {
+                self.cancel_run(&envelope, *run_id, reason.as_ref()).await
+            }
+        }
+    }
+
+    async fn wait(
+        &self,
+        workspace_id: WorkspaceId,
+        run_id: RunId,
+        timeout: Duration,
+    ) -> Result<Option<RunOutcome>, Rejection> {
+        match tokio::time::timeout(timeout, self.coordinator.wait(workspace_id, run_id)).await {
+            Ok(outcome) => outcome.map(Some),
+            Err(_) => Ok(None),
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Events of resources as journal bytes and back, stored values fetched.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use chassis::journal::{Journal, Payload, RecordedEvent};
+use domain::codec;
+use domain::ids::WorkspaceId;
+use domain::resource::{self, Event};
+
+use crate::store::Fault;
+
+/// Events that are loaded at a time.
+const PAGE: usize = 500;
+
+/// An event's payload, and the values that moved out of it.
+pub(crate) fn encode(event: &Event, workspace: &str) -> Result<(Bytes, Vec<Payload>), Fault> {
+    let workspace: WorkspaceId =
+        workspace.parse().map_err(|error| Fault::Damaged(format!("{error}")))?;
+    let encoded = codec::encode(event, workspace).map_err(|error| match error {
+        codec::EncodeError::TooDeep => Fault::Refused(resource::Error::Invalid {
+            pointer: String::new(),
+            message: error.to_string(),
+        }),
+        codec::EncodeError::NotJson(_) => Fault::Damaged(error.to_string()),
+    })?;
+    let payloads = encoded
+        .blobs
+        .into_iter()
+        .map(|(hash, bytes)| Payload { hash: hash.into(), bytes: bytes.into() })
+        .collect();
+    Ok((encoded.payload.into(), payloads))
+}
+
+/// The events of a resource after a sequence, in order.
+pub(crate) async fn history(
+    journal: &dyn Journal,
+    aggregate_type: &str,
+    aggregate_id: &str,
+    after: u64,
+) -> Result<Vec<(RecordedEvent, Event)>, Fault> {
+    let mut events = Vec::new();
+    let mut last = after;
+    loop {
+        let rows =
+            journal.load(aggregate_type, aggregate_id, last, PAGE).await.map_err(Fault::Read)?;
+        let full = rows.len() == PAGE;
+        for row in rows {
+            if row.sequence != last + 1 {
+                let message = format!("{aggregate_id} lacks its event {}", last + 1);
+                return Err(Fault::Damaged(message));
+            }
+            last = row.sequence;
+            let event = decode(journal, &row).await?;
+            events.push((row, event));
+        }
+        if !full {
+            return Ok(events);
+        }
+    }
+}
+
+/// The event of a resource with one sequence.
+pub(crate) async fn event(
+    journal: &dyn Journal,
+    aggregate_type: &str,
+    aggregate_id: &str,
+    sequence: u64,
+) -> Result<Option<Event>, Fault> {
+    let Some(after) = sequence.checked_sub(1) else {
+        return Ok(None);
+    };
+    let rows = journal.load(aggregate_type, aggregate_id, after, 1).await.map_err(Fault::Read)?;
+    match rows.first() {
+        Some(row) => decode(journal, row).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+async fn decode(journal: &dyn Journal, row: &RecordedEvent) -> Result<Event, Fault> {
+    let hashes: Vec<Arc<str>> = codec::refs(&row.payload).into_iter().map(Arc::from).collect();
+    let mut values = HashMap::new();
+    if !hashes.is_empty() {
+        for payload in journal.payloads(&hashes).await.map_err(Fault::Read)? {
+            values.insert(payload.hash, payload.bytes);
+        }
+    }
+    let blobs = |hash: &str| values.get(hash).map(|bytes| bytes.to_vec());
+    codec::decode(&row.event_type, row.event_version, &row.payload, &blobs)
+        .map_err(|error| Fault::Damaged(format!("position {}: {error}", row.position)))
+}

@@ -1,0 +1,349 @@
+//! The codec: how typed events become journal bytes and back, the same for writers and readers.
+//!
+//! A payload is the event's canonical JSON (RFC 8785) without its `type`, which the journal keeps
+//! beside it. Values above [`INLINE_VALUE_BYTES`] stand elsewhere, under the hash of their
+//! content, and leave `{"$ref": "<hash>"}` in the payload. `{"$ref":…}` and `{"$enc":…}` (a sealed
+//! value) are reserved; a user's own key of that name gets one more `$` on the way in and loses it
+//! on the way out.
+
+use std::borrow::Cow;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Number, Value};
+use sha2::{Digest, Sha256};
+
+use crate::ids::WorkspaceId;
+use crate::limits::{INLINE_VALUE_BYTES, JSON_DEPTH};
+use crate::{resource, run};
+
+mod canonical;
+
+/// An event as the journal stores it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Encoded {
+    /// Canonical JSON, without the `type`.
+    pub payload: Vec<u8>,
+    /// Values that moved out, by hash, as canonical JSON. They hold no references themselves.
+    pub blobs: Vec<(String, Vec<u8>)>,
+}
+
+/// Why an event can't be stored.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EncodeError {
+    #[error("a value is nested deeper than {JSON_DEPTH} levels: flatten it")]
+    TooDeep,
+    #[error("a value has no JSON form: {0}")]
+    NotJson(String),
+}
+
+/// Why a stored event can't be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    #[error("no event is called {0:?}: run a newer release on this store")]
+    UnknownType(String),
+    #[error("{event_type} has no version {version}: run a newer release on this store")]
+    UnknownVersion { event_type: String, version: u32 },
+    #[error("the stored value {0} that an event refers to is missing")]
+    MissingBlob(String),
+    #[error("a value of the event is sealed and its key isn't here")]
+    Sealed,
+    #[error("the payload of {event_type} is damaged: {reason}")]
+    Damaged { event_type: String, reason: String },
+}
+
+/// A family of events that the journal holds: an enum that is tagged by `type`.
+pub trait Stored: Serialize + DeserializeOwned {
+    /// The version that this release writes for an event type; `None` for a foreign type.
+    fn newest_version(event_type: &str) -> Option<u32>;
+
+    /// Turns a payload of version `from` into the next version. The default knows no old ones.
+    fn upcast(
+        event_type: &str,
+        from: u32,
+        payload: Map<String, Value>,
+    ) -> Option<Map<String, Value>> {
+        let _ = (event_type, from, payload);
+        None
+    }
+}
+
+/// Every event type of a run; the golden files hold one of each.
+const RUN_EVENTS: [&str; 15] = [
+    "run_started",
+    "task_succeeded",
+    "task_failed",
+    "retry_started",
+    "node_computed",
+    "node_failed",
+    "token_routed",
+    "branches_spawned",
+    "join_fired",
+    "join_failed",
+    "group_ended",
+    "run_completed",
+    "run_failed",
+    "run_cancelled",
+    "run_timed_out",
+];
+
+impl Stored for run::Event {
+    fn newest_version(event_type: &str) -> Option<u32> {
+        RUN_EVENTS.contains(&event_type).then_some(1)
+    }
+}
+
+impl Stored for resource::Event {
+    fn newest_version(event_type: &str) -> Option<u32> {
+        ["created", "revised", "archived"].contains(&event_type).then_some(1)
+    }
+}
+
+/// Encodes an event of a workspace.
+pub fn encode<E: Serialize>(event: &E, workspace: WorkspaceId) -> Result<Encoded, EncodeError> {
+    let payload = canonical::to_vec(event, Some("type"))?;
+    if payload.len() <= INLINE_VALUE_BYTES {
+        return Ok(Encoded { payload, blobs: Vec::new() });
+    }
+    Ok(move_out(&payload, workspace))
+}
+
+/// Decodes a stored event. `blobs` answers a stored value by its hash; fetch what [`refs`] names
+/// beforehand.
+pub fn decode<E: Stored>(
+    event_type: &str,
+    event_version: u32,
+    payload: &[u8],
+    blobs: &dyn Fn(&str) -> Option<Vec<u8>>,
+) -> Result<E, DecodeError> {
+    let newest = E::newest_version(event_type)
+        .ok_or_else(|| DecodeError::UnknownType(event_type.to_owned()))?;
+    let damaged =
+        |reason: String| DecodeError::Damaged { event_type: event_type.to_owned(), reason };
+    if event_version == newest && !may_be_marked(payload) {
+        let tagged = with_type(event_type, payload)
+            .ok_or_else(|| damaged("it is not a JSON object".to_owned()))?;
+        return serde_json::from_slice(&tagged).map_err(|error| damaged(error.to_string()));
+    }
+    let Value::Object(mut object) = value(payload, blobs)? else {
+        return Err(damaged("it is not a JSON object".to_owned()));
+    };
+    let unknown_version = || DecodeError::UnknownVersion {
+        event_type: event_type.to_owned(),
+        version: event_version,
+    };
+    if event_version == 0 || event_version > newest {
+        return Err(unknown_version());
+    }
+    for from in event_version..newest {
+        object = E::upcast(event_type, from, object).ok_or_else(unknown_version)?;
+    }
+    object.insert("type".to_owned(), Value::String(event_type.to_owned()));
+    serde_json::from_value(Value::Object(object)).map_err(|error| damaged(error.to_string()))
+}
+
+/// A stored JSON value (a payload or a part of one) as its writer meant it: references are
+/// replaced by what they name, and escaped keys lose their extra `$`.
+pub fn value(stored: &[u8], blobs: &dyn Fn(&str) -> Option<Vec<u8>>) -> Result<Value, DecodeError> {
+    let parsed = value_as_stored(stored)?;
+    if may_be_marked(stored) { resolve(parsed, blobs, Absent::Fails) } else { Ok(parsed) }
+}
+
+/// Like [`value`], for eyes: references that `blobs` doesn't answer and sealed values stay as
+/// they are stored.
+pub fn shown(stored: &[u8], blobs: &dyn Fn(&str) -> Option<Vec<u8>>) -> Result<Value, DecodeError> {
+    let stored_value = value_as_stored(stored)?;
+    if may_be_marked(stored) {
+        resolve(stored_value, blobs, Absent::Stays)
+    } else {
+        Ok(stored_value)
+    }
+}
+
+fn value_as_stored(stored: &[u8]) -> Result<Value, DecodeError> {
+    serde_json::from_slice(stored).map_err(|error| DecodeError::Damaged {
+        event_type: "a stored value".to_owned(),
+        reason: error.to_string(),
+    })
+}
+
+/// The hashes of stored values that a payload refers to, each once. Cheap where there are none.
+pub fn refs(payload: &[u8]) -> Vec<String> {
+    let mut found: Vec<String> = Vec::new();
+    if payload.windows(6).any(|window| window == b"\"$ref\"")
+        && let Ok(parsed) = serde_json::from_slice::<Value>(payload)
+    {
+        collect_refs(&parsed, &mut found);
+    }
+    found
+}
+
+/// Gives the numbers of a value the form that they have when they are read back from the journal
+/// (1.0 becomes 1, integers beyond 2^53 become the nearest double), so that state in memory is
+/// what a later fold gives. Call it on values from outside before they are decided on.
+pub fn normalise(value: &mut Value) -> Result<(), EncodeError> {
+    normalise_at(value, 1)
+}
+
+fn normalise_at(value: &mut Value, depth: usize) -> Result<(), EncodeError> {
+    match value {
+        Value::Null | Value::Bool(_) | Value::String(_) => Ok(()),
+        Value::Number(number) => {
+            let exact = number.as_i64().is_some_and(canonical::is_exact);
+            if !exact {
+                let bytes = canonical::to_vec(&*number, None)?;
+                *number = serde_json::from_slice::<Number>(&bytes)
+                    .map_err(|error| EncodeError::NotJson(error.to_string()))?;
+            }
+            Ok(())
+        }
+        _ if depth > JSON_DEPTH => Err(EncodeError::TooDeep),
+        Value::Array(items) => items.iter_mut().try_for_each(|item| normalise_at(item, depth + 1)),
+        Value::Object(members) => {
+            members.values_mut().try_for_each(|member| normalise_at(member, depth + 1))
+        }
+    }
+}
+
+/// Whether a payload may hold reserved or escaped keys.
+fn may_be_marked(payload: &[u8]) -> bool {
+    payload.windows(2).any(|window| window == b"\"$")
+}
+
+fn with_type(event_type: &str, payload: &[u8]) -> Option<Vec<u8>> {
+    let rest = payload.strip_prefix(b"{")?;
+    let mut tagged = Vec::with_capacity(payload.len() + event_type.len() + 12);
+    tagged.extend_from_slice(b"{\"type\":\"");
+    tagged.extend_from_slice(event_type.as_bytes());
+    tagged.push(b'"');
+    if rest != b"}" {
+        tagged.push(b',');
+    }
+    tagged.extend_from_slice(rest);
+    Some(tagged)
+}
+
+/// Moves large values out of a canonical payload. A member above the limit gives up those of its
+/// own members or items that are above it; where that isn't enough it moves as a whole. So
+/// references never stand inside of what moved, and at most a member's worth stays per member.
+fn move_out(payload: &[u8], workspace: WorkspaceId) -> Encoded {
+    let mut out = Encoded { payload: Vec::with_capacity(INLINE_VALUE_BYTES), blobs: Vec::new() };
+    let members = canonical::children(payload).into_iter().map(|child| {
+        let mut moved = Vec::new();
+        let mut value = Cow::Borrowed(child.value);
+        if value.len() > INLINE_VALUE_BYTES {
+            value = Cow::Owned(shrink(child.value, workspace, &mut moved));
+        }
+        if value.len() > INLINE_VALUE_BYTES {
+            moved.clear();
+            value = Cow::Owned(reference(child.value, workspace, &mut moved));
+        }
+        out.blobs.append(&mut moved);
+        (child.key, value)
+    });
+    let members: Vec<_> = members.collect();
+    canonical::assemble(b'{', &members, &mut out.payload);
+    out.blobs.sort();
+    out.blobs.dedup();
+    out
+}
+
+fn shrink(value: &[u8], workspace: WorkspaceId, blobs: &mut Vec<(String, Vec<u8>)>) -> Vec<u8> {
+    if !matches!(value[0], b'{' | b'[') {
+        return value.to_vec();
+    }
+    let parts: Vec<_> = canonical::children(value)
+        .into_iter()
+        .map(|child| {
+            let large = child.value.len() > INLINE_VALUE_BYTES;
+            let value = if large {
+                Cow::Owned(reference(child.value, workspace, blobs))
+            } else {
+                Cow::Borrowed(child.value)
+            };
+            (child.key, value)
+        })
+        .collect();
+    let mut out = Vec::new();
+    canonical::assemble(value[0], &parts, &mut out);
+    out
+}
+
+fn reference(value: &[u8], workspace: WorkspaceId, blobs: &mut Vec<(String, Vec<u8>)>) -> Vec<u8> {
+    let mut hash = Sha256::new();
+    hash.update(workspace.to_string());
+    hash.update([0]);
+    hash.update(value);
+    let hash = data_encoding::HEXLOWER.encode(&hash.finalize());
+    let marker = format!("{{\"$ref\":\"{hash}\"}}").into_bytes();
+    blobs.push((hash, value.to_vec()));
+    marker
+}
+
+fn as_ref_marker(members: &Map<String, Value>) -> Option<&str> {
+    let hash = members.get("$ref").filter(|_| members.len() == 1)?;
+    hash.as_str()
+}
+
+fn collect_refs(value: &Value, found: &mut Vec<String>) {
+    match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        Value::Array(items) => items.iter().for_each(|item| collect_refs(item, found)),
+        Value::Object(members) => match as_ref_marker(members) {
+            Some(hash) if !found.iter().any(|known| known == hash) => found.push(hash.to_owned()),
+            Some(_) => {}
+            None => members.values().for_each(|member| collect_refs(member, found)),
+        },
+    }
+}
+
+/// What becomes of a reference whose value isn't there, and of a sealed value.
+#[derive(Clone, Copy)]
+enum Absent {
+    Fails,
+    Stays,
+}
+
+fn resolve(
+    value: Value,
+    blobs: &dyn Fn(&str) -> Option<Vec<u8>>,
+    absent: Absent,
+) -> Result<Value, DecodeError> {
+    let members = match value {
+        Value::Object(members) => members,
+        Value::Array(items) => {
+            let items = items.into_iter().map(|item| resolve(item, blobs, absent));
+            return items.collect::<Result<_, _>>().map(Value::Array);
+        }
+        plain => return Ok(plain),
+    };
+    if let Some(hash) = as_ref_marker(&members) {
+        return match (blobs(hash), absent) {
+            (Some(bytes), _) => resolve(value_as_stored(&bytes)?, blobs, absent),
+            (None, Absent::Stays) => Ok(Value::Object(members)),
+            (None, Absent::Fails) => Err(DecodeError::MissingBlob(hash.to_owned())),
+        };
+    }
+    if members.len() == 1 && members.contains_key("$enc") {
+        return match absent {
+            Absent::Stays => Ok(Value::Object(members)),
+            Absent::Fails => Err(DecodeError::Sealed),
+        };
+    }
+    let members = members
+        .into_iter()
+        .map(|(key, member)| Ok((unescape(key), resolve(member, blobs, absent)?)));
+    members.collect::<Result<_, _>>().map(Value::Object)
+}
+
+fn unescape(key: String) -> String {
+    match key.strip_prefix('$') {
+        Some(rest) if rest.starts_with('$') && canonical::is_reserved(rest.as_bytes()) => {
+            rest.to_owned()
+        }
+        _ => key,
+    }
+}
+
+#[cfg(test)]
+mod tests;

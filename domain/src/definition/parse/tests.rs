@@ -1,0 +1,113 @@
+//! Tests of reading: shapes, places, and that no bytes can do harm.
+
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+use crate::definition::validate::tests::PANEL;
+
+/// The codes and pointers of what is wrong.
+fn problems(source: &str) -> Vec<(ProblemCode, String)> {
+    match read(source.as_bytes()) {
+        Ok(_) => Vec::new(),
+        Err(problems) => problems.into_iter().map(|p| (p.code, p.pointer)).collect(),
+    }
+}
+
+fn check(source: &str, expected: &[(ProblemCode, &str)]) {
+    let expected: Vec<_> = expected.iter().map(|(code, at)| (*code, (*at).to_owned())).collect();
+    assert_eq!(problems(source), expected, "{source}");
+}
+
+#[test]
+fn yaml_and_json_read_alike() {
+    let yaml = read(PANEL.as_bytes()).expect("the example is valid");
+    let json = serde_json::to_string(&yaml).expect("definitions are JSON");
+    assert_eq!(read(json.as_bytes()), Ok(yaml.clone()));
+    let value = serde_json::from_str(&json).expect("it was just written");
+    assert_eq!(parse_value(&value), Ok(yaml));
+}
+
+#[test]
+fn all_problems_are_told_at_once_with_place_line_and_remedy() {
+    let source = "nmae: x\nstart: a\nnodes:\n  a:\n    compute: {state.x: 1}\n    retri: {}\n    \
+                  timeout: soon\ntransitions:\n  - {from: a, when: 5}\n";
+    check(
+        source,
+        &[
+            (ProblemCode::UnknownKey, "/nmae"),
+            (ProblemCode::MissingKey, ""),
+            (ProblemCode::InvalidValue, "/nodes/a/timeout"),
+            (ProblemCode::UnknownKey, "/nodes/a/retri"),
+            (ProblemCode::InvalidValue, "/transitions/0/when"),
+            (ProblemCode::MissingKey, "/transitions/0"),
+        ],
+    );
+}
+
+#[test]
+fn unknown_keys_come_with_the_rest_and_a_suggestion() {
+    let source = "name: x\nstart: b\nnodes:\n  a:\n    comput: {state.x: 1}\n";
+    let problems = read(source.as_bytes()).expect_err("several problems");
+    let codes: Vec<_> = problems.iter().map(|p| p.code).collect();
+    assert!(codes.contains(&ProblemCode::UnknownKey), "{codes:?}");
+    assert!(codes.contains(&ProblemCode::UnknownNode), "{codes:?}");
+    let unknown = problems.iter().find(|p| p.code == ProblemCode::UnknownKey).expect("one");
+    assert_eq!(unknown.suggestion.as_deref(), Some("compute"));
+    assert_eq!((unknown.pointer.as_str(), unknown.line), ("/nodes/a/comput", Some(4)));
+}
+
+#[test]
+fn what_yaml_can_do_to_a_document_is_refused() {
+    let base = "name: x\nstart: a\nnodes: {a: {compute: {state.x: 1}}}\n";
+    check(&format!("{base}name: y\n"), &[(ProblemCode::DuplicateKey, "")]);
+    check("{\"name\": \"x\", \"name\": \"y\"}", &[(ProblemCode::DuplicateKey, "")]);
+    check("a: [1", &[(ProblemCode::Syntax, "")]);
+    check("{\"a\": ", &[(ProblemCode::Syntax, "")]);
+    check(&format!("{base}---\n{base}"), &[(ProblemCode::Syntax, "")]);
+    check(&format!("{base}output: &a {{x: 1}}\nb: {{<<: *a}}\n"), &[(ProblemCode::Syntax, "")]);
+    let mut bomb = "a0: &a0 [x, x]\n".to_owned();
+    for level in 1..40 {
+        bomb.push_str(&format!("a{level}: &a{level} [*a{0}, *a{0}]\n", level - 1));
+    }
+    check(&bomb, &[(ProblemCode::Syntax, "")]);
+    assert!(!problems(&"[".repeat(100_000)).is_empty());
+    assert!(!problems(&"- ".repeat(100_000)).is_empty());
+    assert!(!problems(&"{\"a\":".repeat(100_000)).is_empty());
+    check(&" ".repeat(limits::DEFINITION_BYTES + 1), &[(ProblemCode::LimitExceeded, "")]);
+    assert!(!problems("").is_empty());
+}
+
+#[test]
+fn words_are_texts_unless_core_yaml_says_otherwise() {
+    let source = "name: no\nstart: yes\nnodes: {yes: {compute: {state.x: on, state.y: 0o10, \
+                  state.z: true, state.w: ~, state.v: 1.50}}}\n";
+    let definition = read(source.as_bytes()).expect("valid");
+    assert_eq!(definition.name.as_str(), "no");
+    let compute = &definition.nodes["yes"]["compute"];
+    assert_eq!(
+        *compute,
+        json!({"state.x": "on", "state.y": 8, "state.z": true, "state.w": null, "state.v": 1.5})
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let _ = read(&bytes);
+    }
+
+    #[test]
+    fn a_changed_definition_is_read_or_refused(
+        at in 0..PANEL.len(), length in 0_usize..40, with in "[ -~\n]{0,12}"
+    ) {
+        let mut source = PANEL.as_bytes().to_vec();
+        let end = (at + length).min(source.len());
+        source.splice(at..end, with.into_bytes());
+        if let Err(problems) = read(&source) {
+            prop_assert!(!problems.is_empty());
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! Checking actions: the keys of each kind's `with`, and what stands under them.
+
+use serde_json::{Map, Value};
+
+use super::super::problem::escaped;
+use super::super::{ActionKind, ActionUse, Node, ProblemCode, Step};
+use super::Checker;
+use super::scopes::{Names, is_identifier};
+use crate::expression::closest;
+use crate::span::Span;
+
+/// What stands under a key of `with`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Holds {
+    /// A JSON value with `${…}` in its texts.
+    Value,
+    /// A Jinja text.
+    Template,
+    /// `{role, content}` objects whose `content` is a Jinja text.
+    Messages,
+    /// A JSON Schema.
+    Schema,
+    /// As it is.
+    Plain,
+}
+
+const LLM: &[(&str, Holds)] = &[
+    ("model", Holds::Value),
+    ("system", Holds::Template),
+    ("prompt", Holds::Template),
+    ("prompt_spec", Holds::Plain),
+    ("messages", Holds::Messages),
+    ("schema", Holds::Schema),
+    ("tools", Holds::Plain),
+    ("temperature", Holds::Value),
+    ("max_tokens", Holds::Value),
+];
+const HTTP: &[(&str, Holds)] = &[
+    ("method", Holds::Value),
+    ("url", Holds::Template),
+    ("headers", Holds::Value),
+    ("query", Holds::Value),
+    ("body", Holds::Value),
+    ("json", Holds::Value),
+    ("expect", Holds::Value),
+];
+const TRANSFORM: &[(&str, Holds)] = &[("value", Holds::Value)];
+const MOCK: &[(&str, Holds)] =
+    &[("result", Holds::Value), ("delay", Holds::Plain), ("fail", Holds::Plain)];
+const MOCK_FAIL: [&str; 4] = ["times", "kind", "code", "message"];
+const FAILURE_KINDS: [&str; 3] = ["transient", "permanent", "timeout"];
+
+impl Checker<'_> {
+    /// Checks what a node does.
+    pub(super) fn node_work(&mut self, place: &str, node: &Node) {
+        if let Some(action) = &node.action {
+            self.action(&format!("{place}/action"), action, &Names::of_action());
+        }
+        let steps = node.steps.as_deref().unwrap_or_default();
+        for (index, step) in steps.iter().enumerate() {
+            let place = format!("{place}/steps/{index}");
+            if steps[..index].iter().any(|earlier| earlier.name == step.name) {
+                let message =
+                    format!("a step named {:?} stands before this one", step.name.as_str());
+                self.problem(ProblemCode::InvalidName, &format!("{place}/name"), message);
+            }
+            self.step(&place, step);
+        }
+    }
+
+    fn step(&mut self, place: &str, step: &Step) {
+        let names = Names::of_step();
+        if let Some(condition) = &step.condition {
+            self.condition(&format!("{place}/if"), condition, &names);
+        } else {
+            for (key, is_there) in
+                [("then", step.then.is_some()), ("else", step.otherwise.is_some())]
+            {
+                if is_there {
+                    let message = format!("`{key}` needs an `if`");
+                    self.problem(ProblemCode::MissingKey, &format!("{place}/{key}"), message);
+                }
+            }
+        }
+        if let Some(input) = &step.input {
+            self.mapping(&format!("{place}/input"), input, &names);
+        }
+        self.action(&format!("{place}/action"), &step.action, &names);
+    }
+
+    fn action(&mut self, place: &str, action: &ActionUse, names: &Names<'_>) {
+        match (&action.reference, action.kind) {
+            (Some(_), Some(_)) => {
+                let message = "`use` and `kind` exclude each other";
+                self.problem(ProblemCode::InvalidValue, place, message);
+            }
+            (None, None) => {
+                let message =
+                    "an action needs `use` (a name) or `kind` (llm, http, transform, mock)";
+                self.problem(ProblemCode::MissingKey, place, message);
+            }
+            (Some(_), None) => self.overrides(&format!("{place}/with"), &action.with, names),
+            (None, Some(kind)) => self.kind(place, kind, &action.with, names),
+        }
+    }
+
+    /// The overrides of a referenced action, whose kind isn't known here: each key is read as
+    /// the kind reads it that has such a key.
+    fn overrides(&mut self, place: &str, with: &Map<String, Value>, names: &Names<'_>) {
+        let all = [LLM, HTTP, TRANSFORM, MOCK].concat();
+        self.with(place, with, &all, names);
+    }
+
+    fn kind(
+        &mut self,
+        place: &str,
+        kind: ActionKind,
+        with: &Map<String, Value>,
+        names: &Names<'_>,
+    ) {
+        let keys = match kind {
+            ActionKind::Llm => LLM,
+            ActionKind::Http => HTTP,
+            ActionKind::Transform => TRANSFORM,
+            ActionKind::Mock => MOCK,
+            ActionKind::Mcp | ActionKind::Metric | ActionKind::Artifact => {
+                let message = "this version doesn't run this kind of action yet; it has llm, http, \
+                               transform, mock";
+                self.problem(ProblemCode::UnsupportedAction, &format!("{place}/kind"), message);
+                return;
+            }
+        };
+        let place = format!("{place}/with");
+        let has = |key: &str| with.contains_key(key);
+        let missing = match kind {
+            ActionKind::Llm if !(has("prompt") || has("prompt_spec") || has("messages")) => {
+                Some("an llm action needs `prompt`, `prompt_spec` or `messages`")
+            }
+            ActionKind::Http if !has("url") => Some("an http action needs `url`"),
+            ActionKind::Transform if !has("value") => Some("a transform action needs `value`"),
+            _ => None,
+        };
+        if let Some(message) = missing {
+            self.problem(ProblemCode::MissingKey, &place, message);
+        }
+        for (one, other) in [("prompt", "prompt_spec"), ("prompt", "messages"), ("body", "json")] {
+            if has(one) && has(other) {
+                let message = format!("`{one}` and `{other}` exclude each other");
+                self.problem(ProblemCode::InvalidValue, &format!("{place}/{other}"), message);
+            }
+        }
+        self.with(&place, with, keys, names);
+    }
+
+    fn with(
+        &mut self,
+        place: &str,
+        with: &Map<String, Value>,
+        keys: &[(&str, Holds)],
+        names: &Names<'_>,
+    ) {
+        for (key, value) in with {
+            let place = format!("{place}/{}", escaped(key));
+            match keys.iter().find(|(known, _)| known == key).map(|(_, holds)| *holds) {
+                Some(Holds::Value) => self.value(&place, value, names),
+                Some(Holds::Template) => self.template(&place, value, names),
+                Some(Holds::Messages) => self.messages(&place, value, names),
+                Some(Holds::Schema) => self.schema(&place, Some(value)),
+                Some(Holds::Plain) => self.plain(&place, key, value),
+                None => self.unknown(&place, key, keys.iter().map(|(known, _)| *known).collect()),
+            }
+        }
+    }
+
+    fn unknown(&mut self, place: &str, key: &str, known: Vec<&str>) {
+        let like = closest(key, known.iter().copied());
+        let message = match like {
+            Some(like) => format!("unknown key {key:?}, did you mean {like:?}?"),
+            None => format!("unknown key {key:?}; known here: {}", known.join(", ")),
+        };
+        self.suggest(ProblemCode::UnknownKey, place, message, like);
+    }
+
+    fn messages(&mut self, place: &str, value: &Value, names: &Names<'_>) {
+        let Some(messages) = value.as_array() else {
+            // A list that an expression yields is looked at when it is there.
+            self.value(place, value, names);
+            return;
+        };
+        for (index, message) in messages.iter().enumerate() {
+            let place = format!("{place}/{index}");
+            match message.get("content") {
+                Some(content @ Value::String(_)) => {
+                    self.template(&format!("{place}/content"), content, names);
+                }
+                Some(_) => {}
+                None => {
+                    let message = "a message needs `role` and `content`";
+                    self.problem(ProblemCode::MissingKey, &place, message);
+                }
+            }
+        }
+    }
+
+    fn plain(&mut self, place: &str, key: &str, value: &Value) {
+        match key {
+            "delay" => match value.as_str().map(str::parse::<Span>) {
+                Some(Ok(_)) => {}
+                Some(Err(error)) => {
+                    self.problem(ProblemCode::InvalidValue, place, error.to_string());
+                }
+                None => {
+                    let message = "a delay is a text such as 20ms";
+                    self.problem(ProblemCode::InvalidValue, place, message);
+                }
+            },
+            "fail" => self.mock_fail(place, value),
+            "prompt_spec" if !value.is_string() => {
+                let message = "this must be name or name@version";
+                self.problem(ProblemCode::InvalidValue, place, message);
+            }
+            _ => {}
+        }
+    }
+
+    fn mock_fail(&mut self, place: &str, value: &Value) {
+        let Some(fail) = value.as_object() else {
+            let message = "`fail` is a mapping: {times, kind, code, message}";
+            self.problem(ProblemCode::InvalidValue, place, message);
+            return;
+        };
+        for (key, value) in fail {
+            let place = format!("{place}/{}", escaped(key));
+            let fits = match key.as_str() {
+                "times" => value.is_u64(),
+                "kind" => value.as_str().is_some_and(|kind| FAILURE_KINDS.contains(&kind)),
+                "code" => value.as_str().is_some_and(is_identifier),
+                "message" => value.is_string(),
+                _ => {
+                    self.unknown(&place, key, MOCK_FAIL.to_vec());
+                    continue;
+                }
+            };
+            if !fits {
+                let message = match key.as_str() {
+                    "times" => "this must be a whole number".to_owned(),
+                    "kind" => format!("this must be one of {}", FAILURE_KINDS.join(", ")),
+                    "code" => "this must be a word of A-Z a-z 0-9 _".to_owned(),
+                    _ => "this must be a text".to_owned(),
+                };
+                self.problem(ProblemCode::InvalidValue, &place, message);
+            }
+        }
+    }
+}

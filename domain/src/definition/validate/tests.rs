@@ -1,0 +1,235 @@
+//! Tests of checking: one row per rule, problems by code and place.
+
+use crate::definition::{ProblemCode as P, parse};
+
+/// The example of a fan-out with a join, in every part valid.
+pub(in crate::definition) const PANEL: &str = r#"
+name: judge-panel
+input_schema:  {type: object, required: [question, judges], properties: {question: {type: string}, judges: {type: array}}}
+output_schema: {type: object, required: [answer]}
+start: draft
+timeout: 10m
+nodes:
+  draft:
+    action: {kind: llm, with: {model: fast, prompt: "Answer: {{ question }}"}}
+    input:  {question: "${input.question}"}
+    output: {state.draft: "${result.text}"}
+    retry:  {max_attempts: 3, backoff: exponential, initial: 1s, max: 1m}
+  judge:
+    action: {use: score-draft@2}
+    input:  {draft: "${state.draft}", persona: "${item}"}
+  pick:
+    compute: {state.best: "${state.votes.max(v, v.score)}"}
+transitions:
+  - {from: draft, to: judge, foreach: "${input.judges}", group: judges}
+  - {from: judge, to: pick, join: {group: judges, wait: all, merge: {strategy: append, into: state.votes}}}
+output: {answer: "${state.best.text}"}
+"#;
+
+const NODES: &str = "name: x\nstart: a\nnodes:\n  a: {compute: {state.x: 1}}\n  \
+                     b: {compute: {state.y: 1}}\n  c: {compute: {state.z: 1}}\n";
+
+fn found(source: &str) -> Vec<(P, String)> {
+    match parse::read(source.as_bytes()) {
+        Ok(_) => Vec::new(),
+        Err(problems) => problems.into_iter().map(|p| (p.code, p.pointer)).collect(),
+    }
+}
+
+fn check(source: &str, expected: &[(P, &str)]) {
+    let mut found = found(source);
+    found.sort_by(|left, right| left.1.cmp(&right.1));
+    let mut expected: Vec<_> =
+        expected.iter().map(|(code, at)| (*code, (*at).to_owned())).collect();
+    expected.sort_by(|left, right| left.1.cmp(&right.1));
+    assert_eq!(found, expected, "{source}");
+}
+
+fn transitions(transitions: &str, expected: &[(P, &str)]) {
+    check(&format!("{NODES}transitions: [{transitions}]\n"), expected);
+}
+
+fn node(node: &str, expected: &[(P, &str)]) {
+    check(&format!("name: x\nstart: a\nnodes:\n  a: {node}\n"), expected);
+}
+
+#[test]
+fn valid_definitions_have_no_problems() {
+    check(PANEL, &[]);
+    transitions("{from: a, to: b}, {from: a, to: c}", &[]);
+    transitions("{from: a, to: b}, {from: b, to: c}, {from: c, to: a, max_iterations: 3}", &[]);
+    transitions(
+        "{from: a, to: b, foreach: '${input.list}', as: row, group: g}, \
+         {from: b, to: c, when: row.x > 1, join: {group: g}}",
+        &[],
+    );
+    node(
+        "{steps: [{name: s, action: {kind: mock}}, {name: t, if: steps.s.ok, else: fail, \
+          action: {kind: transform, with: {value: '${steps.s}'}}}]}",
+        &[],
+    );
+}
+
+#[test]
+fn nodes_do_exactly_one_thing() {
+    node("{summary: nothing}", &[(P::MissingKey, "/nodes/a")]);
+    node("{compute: {state.x: 1}, action: {kind: mock}}", &[(P::InvalidValue, "/nodes/a")]);
+    node("{gate: {}}", &[(P::UnsupportedNode, "/nodes/a/gate")]);
+    node("{action: {kind: mcp}}", &[(P::UnsupportedAction, "/nodes/a/action/kind")]);
+    node("{action: {}}", &[(P::MissingKey, "/nodes/a/action")]);
+    node("{action: {use: x, kind: mock}}", &[(P::InvalidValue, "/nodes/a/action")]);
+    node("{action: {use: 'x@0'}}", &[(P::InvalidValue, "/nodes/a/action/use")]);
+    check(
+        "name: x\nstart: 'a b'\nnodes: {'a b': {compute: {state.x: 1}}}\n",
+        &[(P::InvalidName, "/nodes/a b")],
+    );
+}
+
+#[test]
+fn actions_have_the_keys_of_their_kind() {
+    node("{action: {kind: llm, with: {model: m}}}", &[(P::MissingKey, "/nodes/a/action/with")]);
+    node("{action: {kind: http}}", &[(P::MissingKey, "/nodes/a/action/with")]);
+    node(
+        "{action: {kind: http, with: {url: 'http://x', boddy: 1}}}",
+        &[(P::UnknownKey, "/nodes/a/action/with/boddy")],
+    );
+    node(
+        "{action: {kind: llm, with: {prompt: '{{ x'}}}",
+        &[(P::InvalidTemplate, "/nodes/a/action/with/prompt")],
+    );
+    node(
+        "{action: {kind: mock, with: {delay: soon, fail: {time: 1}}}}",
+        &[
+            (P::InvalidValue, "/nodes/a/action/with/delay"),
+            (P::UnknownKey, "/nodes/a/action/with/fail/time"),
+        ],
+    );
+    node(
+        "{action: {kind: llm, with: {prompt: x, schema: {type: 7}}}}",
+        &[(P::InvalidSchema, "/nodes/a/action/with/schema/type")],
+    );
+}
+
+#[test]
+fn names_must_be_in_scope() {
+    node(
+        "{action: {kind: mock}, input: {x: '${result.y}'}}",
+        &[(P::UndeclaredName, "/nodes/a/input/x")],
+    );
+    node(
+        "{action: {kind: mock}, output: {state.x: '${stat.y}'}}",
+        &[(P::UndeclaredName, "/nodes/a/output/state.x")],
+    );
+    node(
+        "{action: {kind: transform, with: {value: '${state.y}'}}}",
+        &[(P::UndeclaredName, "/nodes/a/action/with/value")],
+    );
+    node(
+        "{compute: {state.x: '${[1].map(v, v + w)}'}}",
+        &[(P::UndeclaredName, "/nodes/a/compute/state.x")],
+    );
+    node("{compute: {state.x: '${1 +}'}}", &[(P::InvalidExpression, "/nodes/a/compute/state.x")]);
+    transitions(
+        "{from: a, to: b, on: failure, when: result.x}, {from: a, to: c, when: error.x}",
+        &[(P::UndeclaredName, "/transitions/0/when"), (P::UndeclaredName, "/transitions/1/when")],
+    );
+    node("{compute: {state.x: 1}}\noutput: {y: '${item}'}", &[(P::UndeclaredName, "/output/y")]);
+}
+
+#[test]
+fn mappings_write_to_separate_places_of_the_state() {
+    node("{compute: {x: 1}}", &[(P::InvalidValue, "/nodes/a/compute/x")]);
+    node("{compute: {state: 1}}", &[(P::InvalidValue, "/nodes/a/compute/state")]);
+    node(
+        "{compute: {state.x: 1, state.x.y: 2}}",
+        &[(P::InvalidValue, "/nodes/a/compute/state.x.y")],
+    );
+    node("{compute: {state.x.z: 1, state.x.y: 2}}", &[]);
+}
+
+#[test]
+fn the_graph_is_connected_and_bounded() {
+    transitions("{from: a, to: b}", &[(P::UnreachableNode, "/nodes/c")]);
+    transitions(
+        "{from: a, to: b}, {from: b, to: cc}",
+        &[(P::UnknownNode, "/transitions/1/to"), (P::UnreachableNode, "/nodes/c")],
+    );
+    transitions(
+        "{from: a, to: b}, {from: b, to: c}, {from: c, to: b}",
+        &[(P::UnboundedLoop, "/transitions/2")],
+    );
+    transitions(
+        "{from: a, to: a}, {from: a, to: b}, {from: b, to: c}",
+        &[(P::UnboundedLoop, "/transitions/0")],
+    );
+    check(
+        "name: x\nstart: z\nnodes: {a: {compute: {state.x: 1}}}\n",
+        &[(P::UnknownNode, "/start")],
+    );
+}
+
+#[test]
+fn groups_are_opened_and_joined() {
+    transitions(
+        "{from: a, to: b, spawn: 2, group: g}, {from: b, to: c}",
+        &[(P::MissingJoin, "/transitions/0/group")],
+    );
+    transitions(
+        "{from: a, to: b, spawn: 2, group: g}, {from: b, to: c, join: {group: gg}}",
+        &[(P::UnknownGroup, "/transitions/1/join/group"), (P::MissingJoin, "/transitions/0/group")],
+    );
+    transitions(
+        "{from: a, to: b, group: g}, {from: b, to: c, join: {group: g}}, \
+                 {from: b, to: c, join: {group: g, wait: any}}",
+        &[(P::JoinDisagreement, "/transitions/2/join")],
+    );
+    transitions(
+        "{from: a, to: b, group: g}, {from: a, to: c, group: g}, \
+                 {from: b, to: c, join: {group: g}}, {from: c, to: b, join: {group: g}, max_iterations: 1}",
+        &[(P::JoinDisagreement, "/transitions/3/to")],
+    );
+    transitions(
+        "{from: a, to: b, group: g}, {from: b, to: c, spawn: 2, join: {group: g}}",
+        &[(P::InvalidValue, "/transitions/1/spawn")],
+    );
+    transitions(
+        "{from: a, to: b, group: g}, {from: b, to: c, join: {group: g, wait: 0}}",
+        &[(P::InvalidValue, "/transitions/1/join/wait")],
+    );
+}
+
+#[test]
+fn fan_outs_are_well_formed() {
+    transitions(
+        "{from: a, to: b, spawn: 0}, {from: b, to: c}",
+        &[(P::InvalidValue, "/transitions/0/spawn")],
+    );
+    transitions(
+        "{from: a, to: b, spawn: 2, foreach: '${[1]}'}, {from: b, to: c}",
+        &[(P::InvalidValue, "/transitions/0/spawn")],
+    );
+    transitions(
+        "{from: a, to: b, as: row}, {from: b, to: c}",
+        &[(P::InvalidValue, "/transitions/0/as")],
+    );
+    transitions(
+        "{from: a, to: b, foreach: '${[1]}', as: state}, {from: b, to: c}",
+        &[(P::InvalidName, "/transitions/0/as")],
+    );
+    transitions(
+        "{from: a, to: b, on: rejected}, {from: b, to: c}",
+        &[(P::InvalidValue, "/transitions/0/on")],
+    );
+}
+
+#[test]
+fn schemas_are_schemas_and_stay_inside() {
+    node(
+        "{compute: {state.x: 1}}\ninput_schema: {type: nonsense}",
+        &[(P::InvalidSchema, "/input_schema/type")],
+    );
+    node(
+        "{compute: {state.x: 1}}\ninput_schema: {$ref: 'http://x.test/s'}",
+        &[(P::InvalidSchema, "/input_schema/$ref")],
+    );
+}

@@ -1,0 +1,131 @@
+//! Failed attempts: whether and when the next one starts.
+
+use chrono::{DateTime, Utc};
+
+use super::Decider;
+use crate::definition::plan::PlanNode;
+use crate::definition::{Backoff, Retry};
+use crate::ids::RunId;
+use crate::run::command::Report;
+use crate::run::event::{Event, RunError, TokenId};
+use crate::run::state::Phase;
+use crate::span::Span;
+
+impl Decider<'_> {
+    pub(super) fn fail_attempt(
+        &mut self,
+        node: &PlanNode,
+        report: &Report,
+        mut error: RunError,
+        retry_after: Option<Span>,
+    ) {
+        error.node = Some(node.name.to_string());
+        error.attempt = Some(report.attempt);
+        let retry_at = node
+            .retry
+            .as_ref()
+            .filter(|retry| error.kind.is_retryable() && report.attempt < retry.max_attempts)
+            .and_then(|retry| self.retry_at(retry, report, retry_after));
+        self.emit(Event::TaskFailed {
+            token: report.token,
+            attempt: report.attempt,
+            error,
+            retry_at,
+            usage: report.usage,
+            duration_ms: report.duration_ms,
+        });
+        if retry_at.is_none() {
+            self.route(report.token);
+        }
+    }
+
+    fn retry_at(
+        &self,
+        retry: &Retry,
+        report: &Report,
+        retry_after: Option<Span>,
+    ) -> Option<DateTime<Utc>> {
+        let run_id = self.run.header()?.run_id;
+        let delay_ms = delay_ms(retry, run_id, report.token, report.attempt)
+            .max(retry_after.map_or(0, Span::as_millis));
+        Some(self.now + Span::from_millis(delay_ms).as_duration())
+    }
+
+    pub(super) fn retry(&mut self, id: TokenId) {
+        let Some(Phase::BackingOff { attempt, .. }) = self.token(id).map(|token| &token.phase)
+        else {
+            return;
+        };
+        let attempt = *attempt;
+        self.emit(Event::RetryStarted { token: id, attempt });
+        self.fresh.push(id);
+    }
+}
+
+/// The delay after a failed attempt. With jitter it lies between half of the full delay and all
+/// of it ("equal jitter"), drawn from the run, the token and the attempt, so that deciding again
+/// gives the same.
+fn delay_ms(retry: &Retry, run_id: RunId, token: TokenId, attempt: u32) -> u64 {
+    let initial = retry.initial.as_millis();
+    let full = match retry.backoff {
+        Backoff::Constant => initial,
+        Backoff::Linear => initial.saturating_mul(u64::from(attempt)),
+        Backoff::Exponential => {
+            let factor = 1_u64.checked_shl(attempt - 1).unwrap_or(u64::MAX);
+            initial.saturating_mul(factor)
+        }
+    }
+    .min(retry.max.as_millis());
+    if !retry.jitter || full < 2 {
+        return full;
+    }
+    let bits = run_id.bits().as_u128();
+    let seed = (bits as u64) ^ ((bits >> 64) as u64) ^ token.rotate_left(32) ^ u64::from(attempt);
+    full - scramble(seed) % (full / 2 + 1)
+}
+
+/// The finaliser of SplitMix64 (Steele, Lea and Flood, 2014).
+const fn scramble(seed: u64) -> u64 {
+    let mut z = seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn retry(backoff: Backoff, jitter: bool) -> Retry {
+        let (initial, max) = (Span::from_millis(100), Span::from_millis(1_000));
+        Retry { max_attempts: 100, backoff, initial, max, jitter }
+    }
+
+    fn delays(retry: &Retry) -> Vec<u64> {
+        let run = RunId::new(Uuid::from_u128(7));
+        (1..=6).map(|attempt| delay_ms(retry, run, 3, attempt)).collect()
+    }
+
+    #[test]
+    fn backoff_grows_to_its_limit() {
+        assert_eq!(delays(&retry(Backoff::Constant, false)), [100; 6]);
+        assert_eq!(delays(&retry(Backoff::Linear, false)), [100, 200, 300, 400, 500, 600]);
+        assert_eq!(delays(&retry(Backoff::Exponential, false)), [100, 200, 400, 800, 1000, 1000]);
+        let run = RunId::new(Uuid::from_u128(7));
+        assert_eq!(delay_ms(&retry(Backoff::Exponential, false), run, 1, 100), 1000);
+    }
+
+    #[test]
+    fn jitter_stays_between_half_and_all_and_is_drawn_again_alike() {
+        let jittered = delays(&retry(Backoff::Exponential, true));
+        let full = delays(&retry(Backoff::Exponential, false));
+        for (delay, full) in jittered.iter().zip(&full) {
+            assert!((full / 2..=*full).contains(delay), "{delay} of {full}");
+        }
+        assert_eq!(jittered, delays(&retry(Backoff::Exponential, true)));
+        let other = RunId::new(Uuid::from_u128(8));
+        assert_ne!(jittered[5], delay_ms(&retry(Backoff::Exponential, true), other, 3, 6));
+    }
+}

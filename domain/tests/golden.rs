@@ -1,0 +1,65 @@
+//! Every event ever written decodes: one stored payload per event type and version.
+//!
+//! The files are never changed. A new event gets a new file; a changed one a new version, its
+//! file, and an upcaster for the old.
+
+use std::path::{Path, PathBuf};
+
+use domain::codec::{decode, encode};
+use domain::ids::WorkspaceId;
+use domain::run::Event;
+use uuid::Uuid;
+
+const VARIANTS: usize = 15;
+
+/// A new variant doesn't compile here until it has a number, and then fails until it has a file.
+fn number(event: &Event) -> usize {
+    match event {
+        Event::RunStarted(_) => 0,
+        Event::TaskSucceeded { .. } => 1,
+        Event::TaskFailed { .. } => 2,
+        Event::RetryStarted { .. } => 3,
+        Event::NodeComputed { .. } => 4,
+        Event::NodeFailed { .. } => 5,
+        Event::TokenRouted { .. } => 6,
+        Event::BranchesSpawned { .. } => 7,
+        Event::JoinFired { .. } => 8,
+        Event::JoinFailed { .. } => 9,
+        Event::GroupEnded { .. } => 10,
+        Event::RunCompleted { .. } => 11,
+        Event::RunFailed { .. } => 12,
+        Event::RunCancelled { .. } => 13,
+        Event::RunTimedOut { .. } => 14,
+    }
+}
+
+fn files() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/run");
+    let entries = std::fs::read_dir(folder).expect("the golden files are there");
+    entries.map(|entry| entry.expect("the folder can be read").path()).collect()
+}
+
+fn type_and_version(file: &Path) -> (String, u32) {
+    let name = file.file_name().expect("a file").to_str().expect("ASCII");
+    let (event_type, rest) = name.split_once(".v").expect("<type>.v<version>.json");
+    let version = rest.strip_suffix(".json").expect("<type>.v<version>.json");
+    (event_type.to_owned(), version.parse().expect("a version"))
+}
+
+#[test]
+fn every_stored_run_event_decodes_and_encodes_to_the_same_bytes() {
+    let mut seen = [false; VARIANTS];
+    for file in files() {
+        let (event_type, version) = type_and_version(&file);
+        let stored = std::fs::read(&file).expect("the file can be read");
+        let event: Event = decode(&event_type, version, &stored, &|_| None).expect(&event_type);
+        assert_eq!(event.event_type(), event_type);
+        seen[number(&event)] = true;
+        if version == event.event_version() {
+            let encoded = encode(&event, WorkspaceId::new(Uuid::nil())).expect(&event_type);
+            let text = String::from_utf8(encoded.payload).expect("JSON is UTF-8");
+            assert_eq!(text, String::from_utf8_lossy(&stored), "{event_type}");
+        }
+    }
+    assert_eq!(seen, [true; VARIANTS], "an event of a run has no golden file");
+}

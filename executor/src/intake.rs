@@ -1,0 +1,113 @@
+//! The loop: pulls batches, answers at once what never waits, and spawns the rest.
+
+use std::sync::Arc;
+
+use protocol::service::Tasks;
+use protocol::task::Outcome;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::executor::Worker;
+
+/// Tasks of one pull, and outcomes of one report.
+const BATCH: usize = 256;
+
+/// Runs until the shutdown, or until the source is closed.
+pub(crate) async fn run(worker: Arc<Worker>, tasks: Arc<dyn Tasks>, shutdown: CancellationToken) {
+    let concurrency = worker.config.concurrency.clamp(1, Semaphore::MAX_PERMITS);
+    let room = Arc::new(Semaphore::new(concurrency));
+    let (done, outbox) = mpsc::channel(BATCH);
+    let reporter = tokio::spawn(report(Arc::clone(&tasks), outbox));
+    let mut running = JoinSet::new();
+    while let Some(batch) = pull(&tasks, &room, &shutdown).await {
+        let mut outcomes = Vec::new();
+        for task in batch {
+            let compiled = worker.compiled(&task);
+            if let Some(outcome) = worker.perform_now(&task, &compiled) {
+                outcomes.push(outcome);
+                continue;
+            }
+            // Only this loop takes permits, and it pulled no more tasks than there were.
+            let Ok(permit) = Arc::clone(&room).acquire_owned().await else {
+                break;
+            };
+            let (worker, done) = (Arc::clone(&worker), done.clone());
+            running.spawn(async move {
+                let flight = Flight::new(&worker);
+                let outcome = worker.perform(&task, &compiled).await;
+                drop(flight);
+                // The reporter ends only after the last sender.
+                let _ = done.send(outcome).await;
+                drop(permit);
+            });
+        }
+        if !outcomes.is_empty() {
+            tasks.report(outcomes).await;
+        }
+        while running.try_join_next().is_some() {}
+        // A source that always has tasks must not keep this thread from other work.
+        tokio::task::consume_budget().await;
+    }
+    drop(done);
+    finish(&worker, running, reporter).await;
+}
+
+/// The next tasks, no more than there is room for; `None` at the end.
+async fn pull(
+    tasks: &Arc<dyn Tasks>,
+    room: &Semaphore,
+    shutdown: &CancellationToken,
+) -> Option<Vec<protocol::task::Task>> {
+    let batch = async {
+        let first = room.acquire().await.ok()?;
+        let limit = (room.available_permits() + 1).min(BATCH);
+        drop(first);
+        Some(tasks.pull(limit).await).filter(|batch| !batch.is_empty())
+    };
+    tokio::select! {
+        biased;
+        () = shutdown.cancelled() => None,
+        batch = batch => batch,
+    }
+}
+
+async fn report(tasks: Arc<dyn Tasks>, mut outbox: mpsc::Receiver<Outcome>) {
+    let mut outcomes = Vec::with_capacity(BATCH);
+    while outbox.recv_many(&mut outcomes, BATCH).await > 0 {
+        tasks.report(std::mem::take(&mut outcomes)).await;
+    }
+}
+
+/// Lets running tasks end within the grace; what doesn't is dropped and stays owed.
+async fn finish(worker: &Worker, mut running: JoinSet<()>, reporter: tokio::task::JoinHandle<()>) {
+    let waiting = running.len();
+    let ended = tokio::time::timeout(worker.config.grace, async {
+        while running.join_next().await.is_some() {}
+        reporter.await
+    });
+    if ended.await.is_err() {
+        tracing::warn!(
+            waiting,
+            grace_ms = worker.config.grace.as_millis(),
+            "tasks were abandoned at shutdown and stay owed"
+        );
+    }
+    running.shutdown().await;
+}
+
+/// One task in flight, for as long as this lives (an abandoned one too).
+struct Flight<'a>(&'a Worker);
+
+impl<'a> Flight<'a> {
+    fn new(worker: &'a Worker) -> Self {
+        worker.meters.in_flight.increment(1.0);
+        Self(worker)
+    }
+}
+
+impl Drop for Flight<'_> {
+    fn drop(&mut self) {
+        self.0.meters.in_flight.decrement(1.0);
+    }
+}

@@ -1,0 +1,79 @@
+//! Who a request is from, and whether that may use the route.
+
+mod dev;
+mod keys;
+
+pub(crate) use keys::KeyCache;
+pub use keys::Secret;
+
+use axum::http::{HeaderMap, StatusCode, Uri, header};
+use domain::ids::WorkspaceId;
+use domain::resource::Scope;
+use protocol::Actor;
+
+use crate::config::AuthConfig;
+use crate::edge::Edge;
+use crate::problem::Problem;
+use crate::route::{Permission, Verb};
+
+/// Somebody who is signed in, in one workspace.
+#[derive(Debug, Clone)]
+pub(crate) struct Caller {
+    pub(crate) actor: Actor,
+    pub(crate) workspace_id: WorkspaceId,
+    pub(crate) scopes: Vec<Scope>,
+    /// Sees and makes workspaces beside its own; API keys never do.
+    pub(crate) platform: bool,
+}
+
+impl Caller {
+    fn may(&self, scope: Scope) -> bool {
+        self.scopes.contains(&scope) || self.scopes.contains(&Scope::Admin)
+    }
+}
+
+/// Signs a request in and checks the route's permission. `None` on public routes.
+pub(crate) async fn admit(
+    edge: &Edge,
+    permission: Permission,
+    verb: Verb,
+    headers: &HeaderMap,
+    uri: &Uri,
+) -> Result<Option<Caller>, Problem> {
+    if let AuthConfig::Dev { .. } = edge.gateway.config.auth {
+        dev::guard(verb, headers, uri)?;
+    }
+    let Some(scope) = permission.scope() else {
+        return Ok(None);
+    };
+    let caller = identify(edge, headers).await?;
+    if caller.may(scope) {
+        return Ok(Some(caller));
+    }
+    let wanted = format!("{scope:?}").to_lowercase();
+    let detail = format!("this needs an api key with the scope {wanted}");
+    Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", detail))
+}
+
+/// Whose request it is. A key that is sent counts in dev mode too.
+pub(crate) async fn identify(edge: &Edge, headers: &HeaderMap) -> Result<Caller, Problem> {
+    if let Some(value) = headers.get(header::AUTHORIZATION) {
+        let text = value.to_str().unwrap_or_default();
+        return keys::identify(edge, text).await;
+    }
+    match edge.gateway.config.auth {
+        AuthConfig::Dev { workspace_id } => Ok(Caller {
+            actor: Actor("dev".to_owned()),
+            workspace_id,
+            scopes: vec![Scope::Read, Scope::Run, Scope::Write, Scope::Admin],
+            platform: true,
+        }),
+        AuthConfig::Keys => Err(unauthenticated()),
+    }
+}
+
+/// One answer for every way not to be signed in, so that it tells nothing about keys.
+pub(crate) fn unauthenticated() -> Problem {
+    let detail = "send authorization: Bearer with a valid api key";
+    Problem::new(StatusCode::UNAUTHORIZED, "unauthenticated", detail)
+}

@@ -1,0 +1,101 @@
+//! Workflow definitions: publish, check, and the schema of the document.
+
+use axum::http::StatusCode;
+use axum::response::Response;
+use domain::definition::schema::definition_schema;
+use domain::definition::{Definition, parse};
+use domain::ids::ProjectId;
+use domain::resource::{DefinitionSpec, Spec, content_hash};
+use protocol::Command;
+use serde::Serialize;
+use serde_json::json;
+
+use crate::call::{Call, answer, located, tagged};
+use crate::headers;
+use crate::json;
+use crate::problem::Problem;
+
+const MEDIA: [&str; 4] =
+    ["application/json", "application/yaml", "text/yaml", "application/x-yaml"];
+
+/// What publishing answers.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(crate) struct Published {
+    /// `wfd_…`.
+    id: String,
+    name: String,
+    /// The version with this content: a new one, or the one that there was.
+    version: u64,
+    /// SHA-256 of the canonical definition, hexadecimal.
+    hash: String,
+    /// The journal position; pass it on as `min_position`.
+    position: u64,
+    /// Whether this call made the version.
+    created: bool,
+}
+
+/// The source in the body: YAML, of which JSON is a part.
+fn source(call: &Call) -> Result<&[u8], Problem> {
+    let media = headers::expect_media(&call.parts.headers, &MEDIA)?;
+    let format = if media == MEDIA[0] { Format::Json } else { Format::Yaml };
+    if format == Format::Json {
+        json::check(&call.body)?;
+    }
+    let text = std::str::from_utf8(&call.body).map_err(|error| {
+        let detail = format!("the definition is not utf-8 at byte {}", error.valid_up_to());
+        Problem::new(StatusCode::BAD_REQUEST, "invalid_body", detail)
+    })?;
+    if let Some(at) = text.find('\0') {
+        let detail = format!("the definition holds the character \\u0000 at byte {at}");
+        return Err(Problem::new(StatusCode::BAD_REQUEST, "nul_character", detail));
+    }
+    Ok(text.as_bytes())
+}
+
+/// The project that a request names, or the workspace's usual one.
+pub(crate) fn project(call: &Call, named: Option<ProjectId>) -> Result<ProjectId, Problem> {
+    let workspace = call.caller()?.workspace_id;
+    Ok(named.unwrap_or_else(|| (call.edge.gateway.config.default_project)(workspace)))
+}
+
+/// `POST`: publishes a version, or answers the one with the same content.
+pub(crate) async fn publish(call: Call) -> Result<Response, Problem> {
+    let project_id = project(&call, call.asked_as("project_id")?)?;
+    let read = parse::parse(source(&call)?);
+    let definition = read.map_err(|problems| Problem::definition(problems, ""))?;
+    let hash = hash_of(&definition)?;
+    let name = definition.name.to_string();
+    let spec = DefinitionSpec { project_id, definition, hash: hash.clone() };
+    let command = Command::Create(Box::new(Spec::WorkflowDefinition(spec)));
+    let receipt = call.execute(command).await?;
+    let body = Published {
+        id: receipt.id,
+        name,
+        version: receipt.version,
+        hash,
+        position: receipt.position,
+        created: receipt.created,
+    };
+    let status = if receipt.created { StatusCode::CREATED } else { StatusCode::OK };
+    let response = tagged(answer(status, &body)?, body.version);
+    Ok(located(response, &format!("{}/{}", call.route.path, body.id)))
+}
+
+fn hash_of(definition: &Definition) -> Result<String, Problem> {
+    content_hash(definition).map_err(|error| {
+        tracing::error!(%error, "definition could not be hashed");
+        Problem::internal()
+    })
+}
+
+/// `POST /validate`: 200 with all problems, whether there are any or not.
+pub(crate) async fn validate(call: Call) -> Result<Response, Problem> {
+    let (text, format) = source(&call)?;
+    let problems = (call.edge.gateway.definitions.read)(text, format).err().unwrap_or_default();
+    answer(StatusCode::OK, &json!({"valid": problems.is_empty(), "problems": problems}))
+}
+
+/// `GET /schema`: the JSON Schema of the document.
+pub(crate) async fn schema(_: Call) -> Result<Response, Problem> {
+    answer(StatusCode::OK, definition_schema())
+}

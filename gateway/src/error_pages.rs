@@ -1,0 +1,115 @@
+//! The pages about errors, as they stand in `docs/errors`.
+
+use crate::reference::escape;
+
+macro_rules! pages {
+    ($($code:literal)*) => {
+        &[$(($code, include_str!(concat!("../../docs/errors/", $code, ".md")))),*]
+    };
+}
+
+/// All pages, in the order of their codes.
+const PAGES: &[(&str, &str)] = pages! {
+    "already_exists"
+    "archived"
+    "body_too_large"
+    "body_unreadable"
+    "cross_site_request"
+    "definition_invalid"
+    "duplicate_key"
+    "forbidden"
+    "host_not_allowed"
+    "idempotency_mismatch"
+    "immutable"
+    "input_invalid"
+    "internal"
+    "invalid_body"
+    "invalid_cursor"
+    "invalid_definition"
+    "invalid_expression"
+    "invalid_header"
+    "invalid_json"
+    "invalid_limit"
+    "invalid_name"
+    "invalid_parameter"
+    "invalid_schema"
+    "invalid_spec"
+    "invalid_template"
+    "invalid_value"
+    "join_disagreement"
+    "json_too_deep"
+    "limit_exceeded"
+    "lone_surrogate"
+    "method_not_allowed"
+    "missing_join"
+    "missing_key"
+    "name_archived"
+    "not_found"
+    "nul_character"
+    "number_out_of_range"
+    "overloaded"
+    "position_not_reached"
+    "reader_lagged"
+    "reason_too_long"
+    "run_already_started"
+    "run_ended"
+    "run_not_found"
+    "spec_too_large"
+    "syntax"
+    "timeout"
+    "unauthenticated"
+    "unavailable"
+    "unbounded_loop"
+    "undeclared_name"
+    "unknown_group"
+    "unknown_key"
+    "unknown_node"
+    "unknown_parameter"
+    "unknown_reference"
+    "unknown_version"
+    "unreachable_node"
+    "unstorable"
+    "unsupported_action"
+    "unsupported_media_type"
+    "unsupported_node"
+    "version_mismatch"
+};
+
+/// The codes that have a page, in order.
+pub fn documented_codes() -> impl Iterator<Item = &'static str> {
+    PAGES.iter().map(|(code, _)| *code)
+}
+
+/// The source of the page about a code.
+pub(crate) fn find(code: &str) -> Option<&'static str> {
+    PAGES.iter().find(|(known, _)| *known == code).map(|(_, source)| *source)
+}
+
+/// A page: its Markdown has headings and paragraphs only.
+pub(crate) fn html(code: &str, source: &str) -> String {
+    let mut body = String::new();
+    for paragraph in source.split("\n\n").map(str::trim).filter(|text| !text.is_empty()) {
+        let text = escape(paragraph.trim_start_matches('#').trim());
+        let tag = if paragraph.starts_with('#') { "h1" } else { "p" };
+        body.push_str(&format!("<{tag}>{}</{tag}>\n", in_code(&text)));
+    }
+    format!(
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{}</title>\
+         <style>{}</style></head>\n<body><main>{body}<p><a href=\"/docs\">Reference</a></p>\
+         </main></body></html>\n",
+        escape(code),
+        crate::reference::STYLE,
+    )
+}
+
+/// Texts between backticks become code.
+pub(crate) fn in_code(text: &str) -> String {
+    let mut out = String::new();
+    for (place, part) in text.split('`').enumerate() {
+        match place % 2 {
+            0 => out.push_str(part),
+            _ => out.push_str(&format!("<code>{part}</code>")),
+        }
+    }
+    out
+}

@@ -1,0 +1,276 @@
+//! Runs: start, list, read, cancel, their state at a moment and their timeline.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::response::Response;
+use domain::definition::parse::parse_value;
+use domain::ids::{ProjectId, RunId, WorkflowId};
+use domain::limits::{INPUT_BYTES, LABELS};
+use protocol::command::StartRun;
+use protocol::{Command, RunFilter, RunOutcome, RunStatus, RunTarget, StateAt};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use crate::call::{Call, answer, located, tagged};
+use crate::definitions::project;
+use crate::problem::Problem;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StartWorkflow {
+    #[serde(default = "empty")]
+    input: Box<RawValue>,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StartDefinition {
+    definition: Box<RawValue>,
+    #[serde(default)]
+    project_id: Option<ProjectId>,
+    #[serde(default = "empty")]
+    input: Box<RawValue>,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Cancel {
+    #[serde(default)]
+    reason: Option<String>,
+}
+
+fn empty() -> Box<RawValue> {
+    // An absent input is an empty object, which every schema of properties can judge.
+    RawValue::from_string("{}".to_owned()).unwrap_or_default()
+}
+
+/// What a start answers; the outcome's fields where the client waited and the run ended in time.
+#[derive(Serialize)]
+struct Started<'a> {
+    id: &'a str,
+    status: RunStatus,
+    version: u64,
+    position: u64,
+    at: chrono::DateTime<chrono::Utc>,
+    #[serde(flatten)]
+    ended: Option<Ended>,
+}
+
+#[derive(Serialize)]
+struct Ended {
+    output: Option<Value>,
+    error: Option<protocol::RunError>,
+    usage: protocol::Usage,
+    ended_at: chrono::DateTime<chrono::Utc>,
+}
+
+/// `POST /workflows/{id}/runs`.
+pub(crate) async fn start_workflow(call: Call) -> Result<Response, Problem> {
+    let target = RunTarget::Workflow(call.id::<WorkflowId>()?);
+    let body: StartWorkflow = call.json()?;
+    start(call, target, &body.input, body.labels).await
+}
+
+/// `POST /runs`: a definition inline, or by name.
+pub(crate) async fn start_definition(call: Call) -> Result<Response, Problem> {
+    let body: StartDefinition = call.json()?;
+    let project_id = project(&call, body.project_id)?;
+    let source = body.definition.get();
+    let target = if source.starts_with('"') {
+        let reference: Cow<'_, str> = serde_json::from_str(source).map_err(|error| {
+            Problem::new(StatusCode::BAD_REQUEST, "invalid_json", error.to_string())
+        })?;
+        RunTarget::Named { project_id, reference: reference.into_owned() }
+    } else {
+        let document = value_at(&body.definition, "/definition")?;
+        let read = parse_value(&document);
+        let definition = read.map_err(|found| Problem::definition(found, "/definition"))?;
+        RunTarget::Inline { project_id, definition: Box::new(definition) }
+    };
+    start(call, target, &body.input, body.labels).await
+}
+
+async fn start(
+    call: Call,
+    target: RunTarget,
+    input: &RawValue,
+    labels: BTreeMap<String, String>,
+) -> Result<Response, Problem> {
+    if input.get().len() > INPUT_BYTES {
+        let detail = format!("the input may have at most {INPUT_BYTES} bytes");
+        let status = StatusCode::PAYLOAD_TOO_LARGE;
+        return Err(Problem::new(status, "body_too_large", detail).at("/input"));
+    }
+    check_labels(&labels)?;
+    let input = value_at(input, "/input")?;
+    let wait = call.wait()?;
+    let command = Command::StartRun(Box::new(StartRun { target, input, labels }));
+    let mut receipt = call.execute(command).await?;
+    let mut outcome = receipt.outcome.take();
+    if let (Some(wait), None) = (wait, &outcome) {
+        let id = receipt.id.parse().map_err(|_| Problem::internal())?;
+        outcome = wait_for(&call, id, wait).await?;
+    }
+    let (status, version, position) = match &outcome {
+        Some(outcome) => (outcome.status, outcome.sequence, outcome.position),
+        None => (RunStatus::Running, receipt.version, receipt.position),
+    };
+    let ended = outcome.map(|RunOutcome { output, error, usage, ended_at, .. }| Ended {
+        output,
+        error,
+        usage,
+        ended_at,
+    });
+    let id = receipt.id.as_str();
+    let body = Started { id, status, version, position, at: receipt.at, ended };
+    let response = tagged(answer(StatusCode::CREATED, &body)?, version);
+    let response = located(response, &format!("/api/v1/runs/{id}"));
+    Ok(preferred(response, wait))
+}
+
+fn value_at(text: &RawValue, pointer: &str) -> Result<Value, Problem> {
+    serde_json::from_str(text.get()).map_err(|error| {
+        Problem::new(StatusCode::BAD_REQUEST, "invalid_json", error.to_string()).at(pointer)
+    })
+}
+
+fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), Problem> {
+    const BYTES: usize = 256;
+    let refuse = |pointer: String, detail: String| {
+        let status = StatusCode::UNPROCESSABLE_ENTITY;
+        Err(Problem::new(status, "invalid_body", detail).at(pointer))
+    };
+    if labels.len() > LABELS {
+        return refuse("/labels".to_owned(), format!("a run may have at most {LABELS} labels"));
+    }
+    let fits = |key: &str, value: &str| {
+        (1..=BYTES).contains(&key.len()) && !key.contains('=') && value.len() <= BYTES
+    };
+    match labels.iter().find(|(key, value)| !fits(key, value)) {
+        None => Ok(()),
+        Some((key, _)) => {
+            let key: String = key.chars().take(80).collect();
+            let pointer = format!("/labels/{}", key.replace('~', "~0").replace('/', "~1"));
+            let detail = format!("keys take 1 to {BYTES} bytes without =, values at most {BYTES}");
+            refuse(pointer, detail)
+        }
+    }
+}
+
+/// Waits for the run's end; a shutdown ends the wait early, as if the time were up.
+async fn wait_for(call: &Call, id: RunId, time: Duration) -> Result<Option<RunOutcome>, Problem> {
+    let gateway = &call.edge.gateway;
+    let workspace = call.caller()?.workspace_id;
+    tokio::select! {
+        ended = gateway.commands.wait(workspace, id, time) => Ok(ended?),
+        () = gateway.shutdown.cancelled() => Ok(None),
+    }
+}
+
+fn preferred(mut response: Response, wait: Option<Duration>) -> Response {
+    const APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+    if let Some(wait) = wait
+        && let Ok(value) = HeaderValue::from_str(&format!("wait={}", wait.as_secs()))
+    {
+        response.headers_mut().insert(APPLIED, value);
+    }
+    response
+}
+
+/// `GET /runs`.
+pub(crate) async fn list(call: Call) -> Result<Response, Problem> {
+    let owned = |name| call.asked(name).map(str::to_owned);
+    let status = call.asked_all("status").flat_map(|list| list.split(',')).map(parse_status);
+    let labels = call.asked_all("label").map(|label| {
+        let pair = label.split_once('=').filter(|(key, _)| !key.is_empty());
+        let wrong = || Problem::parameter("label", "write key=value");
+        pair.map(|(key, value)| (key.to_owned(), value.to_owned())).ok_or_else(wrong)
+    });
+    let filter = RunFilter {
+        project_id: owned("project_id"),
+        workflow_id: owned("workflow_id"),
+        definition: owned("definition"),
+        status: status.collect::<Result<_, _>>()?,
+        labels: labels.collect::<Result<_, _>>()?,
+        started_after: call.asked_time("started_after")?,
+        started_before: call.asked_time("started_before")?,
+        q: owned("q"),
+    };
+    let workspace = call.caller()?.workspace_id;
+    let page = call.edge.gateway.runs.list(workspace, filter, call.page()?).await?;
+    answer(StatusCode::OK, &page)
+}
+
+fn parse_status(text: &str) -> Result<RunStatus, Problem> {
+    serde_json::from_value(Value::String(text.to_owned()))
+        .map_err(|error| Problem::parameter("status", error))
+}
+
+/// `GET /runs/{id}`.
+pub(crate) async fn get(call: Call) -> Result<Response, Problem> {
+    let id: RunId = call.id()?;
+    let mut position: Option<u64> = call.asked_as("min_position")?;
+    let wait = call.wait()?;
+    if let Some(time) = wait
+        && let Some(outcome) = wait_for(&call, id, time).await?
+    {
+        position = position.max(Some(outcome.position));
+    }
+    let workspace = call.caller()?.workspace_id;
+    let view = call.edge.gateway.runs.get(workspace, id, position).await?;
+    Ok(preferred(tagged(answer(StatusCode::OK, &view)?, view.sequence), wait))
+}
+
+/// `POST /runs/{id}/cancel`.
+pub(crate) async fn cancel(call: Call) -> Result<Response, Problem> {
+    const REASON_BYTES: usize = 1_024;
+    let run_id: RunId = call.id()?;
+    let Cancel { reason } = match call.body.is_empty() {
+        true => Cancel::default(),
+        false => call.json()?,
+    };
+    if reason.as_ref().is_some_and(|reason| reason.len() > REASON_BYTES) {
+        let detail = format!("a reason takes at most {REASON_BYTES} bytes");
+        let status = StatusCode::UNPROCESSABLE_ENTITY;
+        return Err(Problem::new(status, "invalid_body", detail).at("/reason"));
+    }
+    let receipt = call.execute(Command::CancelRun { run_id, reason }).await?;
+    Ok(tagged(answer(StatusCode::OK, &receipt)?, receipt.version))
+}
+
+/// `GET /runs/{id}/state`.
+pub(crate) async fn state(call: Call) -> Result<Response, Problem> {
+    let at = match call.asked("at") {
+        None => StateAt::Latest,
+        Some(text) => match text.parse() {
+            Ok(sequence) => StateAt::Sequence(sequence),
+            Err(_) => call.asked_time("at")?.map_or(StateAt::Latest, StateAt::Time),
+        },
+    };
+    let workspace = call.caller()?.workspace_id;
+    let state = call.edge.gateway.runs.state(workspace, call.id()?, at).await?;
+    answer(StatusCode::OK, &state)
+}
+
+/// `GET /runs/{id}/timeline`.
+pub(crate) async fn timeline(call: Call) -> Result<Response, Problem> {
+    let workspace = call.caller()?.workspace_id;
+    let items = call.edge.gateway.runs.timeline(workspace, call.id()?).await?;
+    answer(StatusCode::OK, &json!({ "items": items }))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn an_absent_input_is_an_empty_object() {
+        assert_eq!(super::empty().get(), "{}");
+    }
+}

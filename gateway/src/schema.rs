@@ -1,0 +1,239 @@
+//! Schemas of the API's documents that have no type of their own here, and examples of bodies.
+//!
+//! The specs belong to the domain, which knows nothing of OpenAPI; a test holds schemas and
+//! examples against the types.
+
+use serde_json::{Map, Value, json};
+
+/// `(name, schema)` of what isn't derived from a type.
+pub(crate) fn written() -> Map<String, Value> {
+    let schemas = [specs(), requests(), answers()];
+    schemas
+        .into_iter()
+        .flat_map(|group| match group {
+            Value::Object(group) => group,
+            _ => Map::new(),
+        })
+        .collect()
+}
+
+fn text() -> Value {
+    json!({"type": "string"})
+}
+
+fn whole() -> Value {
+    json!({"type": "integer", "minimum": 0})
+}
+
+fn name() -> Value {
+    json!({"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"})
+}
+
+fn strict(required: &[&str], properties: Value) -> Value {
+    json!({
+        "type": "object",
+        "required": required,
+        "properties": properties,
+        "additionalProperties": false,
+    })
+}
+
+fn reference(schema: &str) -> Value {
+    json!({"$ref": format!("#/components/schemas/{schema}")})
+}
+
+fn specs() -> Value {
+    let providers = json!({"type": "string", "enum": ["openai", "anthropic", "mock"]});
+    json!({
+        "WorkspaceSpec": strict(&["name"], json!({
+            "name": name(), "description": text(),
+            "allowed_providers": {"type": "array", "items": providers,
+                "description": "Providers that runs may call; empty allows all."},
+        })),
+        "ProjectSpec": strict(&["name"], json!({
+            "name": name(), "description": text(), "default_model": name(),
+            "limits": strict(&[], json!({"tasks_in_flight_per_run":
+                {"type": "integer", "minimum": 1, "maximum": 5000, "default": 500}})),
+        })),
+        "WorkflowSpec": strict(&["project_id", "name", "definition_id"], json!({
+            "project_id": text(), "name": name(), "description": text(),
+            "definition_id": text(),
+            "definition_version": {"type": "integer", "minimum": 1,
+                "description": "The pinned version; absent means the latest at each start."},
+            "enabled": {"type": "boolean", "default": true},
+        })),
+        "ActionSpec": strict(&["project_id", "name", "action"], json!({
+            "project_id": text(), "name": name(), "description": text(),
+            "action": {"type": "string", "enum": ["llm", "http", "transform", "mock"]},
+            "with": {"type": "object"}, "input_schema": {"type": "object"},
+            "output_schema": {"type": "object"}, "retry": {"type": "object"},
+            "timeout": {"type": "string", "description": "A duration, as `90s`."},
+        })),
+        "PromptSpecSpec": strict(&["project_id", "name", "template"], json!({
+            "project_id": text(), "name": name(), "description": text(), "system": text(),
+            "template": {"type": "string", "description": "Jinja over the action's input."},
+            "variables_schema": {"type": "object"}, "output_schema": {"type": "object"},
+        })),
+        "ModelProfileSpec": strict(&["project_id", "name", "provider", "model"], json!({
+            "project_id": text(), "name": name(), "description": text(),
+            "provider": providers, "model": text(), "base_url": text(),
+            "api_key_env": {"type": "string",
+                "description": "The worker's environment variable with the key."},
+            "temperature": {"type": "number"}, "max_tokens": whole(),
+            "prices": strict(&[], json!({"input_micros": whole(), "output_micros": whole()})),
+            "fallback": {"type": "array", "items": name()},
+        })),
+    })
+}
+
+fn requests() -> Value {
+    let labels = json!({
+        "type": "object", "maxProperties": 32,
+        "additionalProperties": {"type": "string", "maxLength": 256},
+    });
+    let input = json!({"description": "Default `{}`; at most 4194304 bytes."});
+    json!({
+        "NewApiKey": strict(&["name", "scopes"], json!({
+            "name": name(),
+            "scopes": {"type": "array", "minItems": 1,
+                "items": {"type": "string", "enum": ["read", "run", "write", "admin"]}},
+            "expires_at": {"type": "string", "format": "date-time"},
+        })),
+        "StartWorkflow": strict(&[], json!({"input": input, "labels": labels})),
+        "StartDefinition": strict(&["definition"], json!({
+            "definition": {"oneOf": [
+                {"type": "string", "description": "`name` or `name@version`."},
+                reference("Document"),
+            ]},
+            "project_id": text(), "input": input, "labels": labels,
+        })),
+        "CancelRun": strict(&[], json!({"reason": {"type": "string", "maxLength": 1024}})),
+        "MergePatch": {"type": "object", "description": "Keys to set; null takes a key away."},
+        "Document": {"type": "object",
+            "description": "See `/api/v1/workflow-definitions/schema`."},
+    })
+}
+
+fn page(items: &str) -> Value {
+    json!({
+        "type": "object", "required": ["items"],
+        "properties": {
+            "items": {"type": "array", "items": reference(items)},
+            "next_cursor": {"type": "string", "description": "Absent on the last page."},
+        },
+    })
+}
+
+fn answers() -> Value {
+    let time = json!({"type": "string", "format": "date-time"});
+    let position = json!({"type": "integer",
+        "description": "The journal position; pass it on as `min_position`."});
+    let problem = json!({
+        "type": "object", "required": ["code", "pointer", "message"],
+        "properties": {"code": text(), "pointer": text(), "line": whole(), "message": text(),
+            "suggestion": text()},
+    });
+    json!({
+        "Alive": {"type": "object", "properties": {"alive": {"type": "boolean"}}},
+        "Receipt": {"type": "object", "properties": {
+            "id": text(), "version": whole(), "position": position,
+            "created": {"type": "boolean"}, "at": time,
+        }},
+        "NewApiKeySecret": {"type": "object", "properties": {
+            "id": text(), "version": whole(), "position": position, "at": time,
+            "secret": {"type": "string", "description": "Shown now and never again."},
+        }},
+        "RunStarted": {"type": "object", "properties": {
+            "id": text(), "status": text(), "version": whole(), "position": position, "at": time,
+            "output": {}, "error": reference("RunError"), "usage": {"type": "object"},
+            "ended_at": time,
+        }},
+        "Resource": {"type": "object", "properties": {
+            "id": text(), "kind": text(), "workspace_id": text(), "project_id": text(),
+            "name": text(), "version": whole(), "archived": {"type": "boolean"},
+            "created_at": time, "updated_at": time, "spec": {"type": "object"},
+        }},
+        "ResourcePage": page("Resource"),
+        "RunPage": page("RunView"),
+        "EventPage": {"type": "object", "properties": {
+            "items": {"type": "array", "items": reference("EventEnvelope")},
+            "cursor": {"type": "string", "description": "Where to go on."},
+            "more": {"type": "boolean"},
+        }},
+        "Timeline": {"type": "object", "properties": {
+            "items": {"type": "array", "items": reference("TimelineEntry")},
+        }},
+        "Validation": {"type": "object", "properties": {
+            "valid": {"type": "boolean"}, "problems": {"type": "array", "items": problem},
+        }},
+        "Problem": {
+            "type": "object",
+            "required": ["type", "title", "status", "detail", "code", "trace_id"],
+            "properties": {
+                "type": {"type": "string", "description": "The page about the code."},
+                "title": text(), "status": whole(), "detail": text(), "code": text(),
+                "pointer": {"type": "string", "description": "JSON Pointer into the body."},
+                "errors": {"type": "array", "items": problem}, "trace_id": text(),
+            },
+        },
+    })
+}
+
+/// An example of a request's body.
+pub(crate) fn example(schema: &str) -> Option<Value> {
+    let project = "prj_06lhdo6aqbvl27osl2t1hd37gs";
+    Some(match schema {
+        "WorkspaceSpec" => json!({"name": "research"}),
+        "ProjectSpec" => json!({"name": "papers", "default_model": "small"}),
+        "WorkflowSpec" => json!({"project_id": project, "name": "summaries",
+            "definition_id": "wfd_06lhdo6aqbvl27osl2t1hd37gs", "definition_version": 3}),
+        "ActionSpec" => json!({"project_id": project, "name": "fetch", "action": "http",
+            "with": {"method": "GET", "url": "{{ url }}"}, "timeout": "20s"}),
+        "PromptSpecSpec" => json!({"project_id": project, "name": "summary",
+            "template": "Summarise in one sentence: {{ text }}"}),
+        "ModelProfileSpec" => json!({"project_id": project, "name": "small",
+            "provider": "openai", "model": "small-1", "api_key_env": "MODEL_KEY",
+            "prices": {"input_micros": 150_000, "output_micros": 600_000}}),
+        "NewApiKey" => json!({"name": "ci", "scopes": ["read", "run"]}),
+        "StartWorkflow" => json!({"input": {"topic": "rivers"}, "labels": {"team": "docs"}}),
+        "StartDefinition" => json!({"definition": "summaries@3", "input": {"topic": "rivers"}}),
+        "CancelRun" => json!({"reason": "no longer needed"}),
+        "MergePatch" => json!({"description": "new words"}),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::resource::Spec;
+    use serde_json::json;
+
+    use super::{example, written};
+
+    #[test]
+    fn examples_of_specs_are_specs_and_unknown_keys_are_not() {
+        for (kind, schema) in [
+            ("workspace", "WorkspaceSpec"),
+            ("project", "ProjectSpec"),
+            ("workflow", "WorkflowSpec"),
+            ("action", "ActionSpec"),
+            ("prompt_spec", "PromptSpecSpec"),
+            ("model_profile", "ModelProfileSpec"),
+        ] {
+            let body = example(schema).expect("each spec has an example");
+            let spec = json!({"kind": kind, "spec": body});
+            serde_json::from_value::<Spec>(spec).expect(schema);
+            let mut unknown = body.clone();
+            unknown["no_such_key"] = json!(1);
+            let error = serde_json::from_value::<Spec>(json!({"kind": kind, "spec": unknown}))
+                .expect_err("unknown keys are refused")
+                .to_string();
+            let declared = written()[schema]["properties"].clone();
+            for property in declared.as_object().expect("properties").keys() {
+                assert!(error.contains(&format!("`{property}`")), "{schema}: {property}");
+            }
+            let known = error.split("expected one of").nth(1).expect("a list").split(',').count();
+            assert_eq!(known, declared.as_object().map_or(0, |all| all.len()), "{schema}");
+        }
+    }
+}

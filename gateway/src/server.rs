@@ -1,0 +1,79 @@
+//! The router from the table of routes, and the listener.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::routing::on;
+use axum::serve::ListenerExt as _;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tower_http::CompressionLevel;
+use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::{NotForContentType, Predicate as _, SizeAbove};
+
+use crate::config::{AuthConfig, Gateway};
+use crate::edge::{self, Edge};
+use crate::table::routes;
+
+/// Bytes below which an answer isn't worth compressing.
+const COMPRESS_ABOVE_BYTES: u16 = 1_024;
+
+/// Why the edge doesn't serve.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    #[error(
+        "dev mode signs everybody in and {0} is not a loopback address: \
+         listen on 127.0.0.1, or set up an administrator's api key"
+    )]
+    DevOffLoopback(SocketAddr),
+    #[error("the listener failed: {0}")]
+    Listener(#[from] std::io::Error),
+}
+
+/// All routes of the table, and problems for what isn't in it.
+pub fn router(gateway: Gateway) -> Router {
+    let edge = Arc::new(Edge::new(gateway));
+    let mut router = Router::new();
+    for route in routes() {
+        let edge = Arc::clone(&edge);
+        let handler = move |request: Request| edge::handle(edge, Ok(route), request);
+        router = router.route(route.path, on(route.verb.filter(), handler));
+    }
+    let unmatched = |status: StatusCode| {
+        let edge = Arc::clone(&edge);
+        move |request: Request| edge::handle(edge, Err(status), request)
+    };
+    let worthwhile =
+        SizeAbove::new(COMPRESS_ABOVE_BYTES).and(NotForContentType::const_new("text/event-stream"));
+    let compression =
+        CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(worthwhile);
+    router
+        .method_not_allowed_fallback(unmatched(StatusCode::METHOD_NOT_ALLOWED))
+        .fallback(unmatched(StatusCode::NOT_FOUND))
+        .layer(compression)
+}
+
+/// Serves until `shutdown`; then streams and waits end, and open requests are answered.
+pub async fn serve(
+    listener: TcpListener,
+    mut gateway: Gateway,
+    shutdown: CancellationToken,
+) -> Result<(), ServeError> {
+    let address = listener.local_addr()?;
+    let dev = matches!(gateway.config.auth, AuthConfig::Dev { .. });
+    if dev && !address.ip().is_loopback() {
+        return Err(ServeError::DevOffLoopback(address));
+    }
+    gateway.shutdown = shutdown.clone();
+    let listener = listener.tap_io(|stream| {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "socket option was refused");
+        }
+    });
+    let ended = async move { shutdown.cancelled().await };
+    axum::serve(listener, router(gateway)).with_graceful_shutdown(ended).await?;
+    Ok(())
+}

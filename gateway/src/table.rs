@@ -1,0 +1,261 @@
+//! Every route, with its permission. What doesn't stand here doesn't exist.
+
+use domain::limits::{DEFINITION_BYTES, INPUT_BYTES};
+use domain::resource::Kind;
+
+use crate::route::Permission::{Admin, Public, Read, Run, Write};
+use crate::route::Verb::{Delete, Get, Patch, Post};
+use crate::route::{Body, Handler, Param, Route};
+use crate::{api_keys, definitions, events, operations, resources, runs};
+
+/// Bytes of a body that isn't a definition or a run's start.
+const BODY_BYTES: usize = 256 * 1024;
+/// A run's input, a definition beside it, and the rest of the body.
+const START_BYTES: usize = INPUT_BYTES + DEFINITION_BYTES + 64 * 1024;
+
+const fn param(name: &'static str, kind: &'static str, about: &'static str) -> Param {
+    Param { name, about, kind }
+}
+
+const MIN_POSITION: &[Param] = &[param(
+    "min_position",
+    "integer",
+    "Wait (at most 2 s, then 503) until the read model has reached this journal position.",
+)];
+const PAGE: &[Param] = &[
+    param("limit", "integer", "Items of a page: 1 to 200, default 50."),
+    param("cursor", "string", "`next_cursor` of the page before, with the same filters."),
+];
+const RESOURCES: &[Param] = &[
+    param("project_id", "string", "Only those of this project."),
+    param("name", "string", "Only those with this name."),
+    param("archived", "boolean", "Archived ones too; default false."),
+];
+const RUNS: &[Param] = &[
+    param("project_id", "string", "Only runs of this project."),
+    param("workflow_id", "string", "Only runs of this workflow."),
+    param("definition", "string", "Only runs of definitions with this name."),
+    param("status", "string", "One or several statuses, repeated or separated by commas."),
+    param("label", "string", "`key=value`; repeated, all must hold."),
+    param("started_after", "date-time", "Only runs that started after this time."),
+    param("started_before", "date-time", "Only runs that started before this time."),
+    param("q", "string", "Part of the id, the definition's name or the error's message."),
+];
+const CURSOR: &[Param] = &[
+    param("after", "string", "Go on after this cursor, `<epoch>:<position>`."),
+    param("limit", "integer", "Events of a page: 1 to 1,000, default 100. Not for streams."),
+];
+const EVENT_TYPE: &[Param] = &[param("type", "string", "Only events of this type.")];
+const AGGREGATE: &[Param] = &[
+    param("aggregate_type", "string", "Only events of this kind of thing, as `run`."),
+    param("aggregate_id", "string", "Only events of this thing."),
+];
+const PROJECT: &[Param] =
+    &[param("project_id", "string", "The project; default: the workspace's default one.")];
+const AT: &[Param] =
+    &[param("at", "string", "A sequence of the run, or an RFC 3339 time; default: now.")];
+
+macro_rules! handler {
+    ($path:path) => {{
+        const HANDLER: Handler = |call| Box::pin($path(call));
+        HANDLER
+    }};
+}
+
+/// The routes that every kind of resource has.
+macro_rules! resource {
+    ($kind:ident, $path:literal, $noun:literal, read $read:ident, write $write:ident,
+     create $create:path, takes $body:expr, answers $answer:literal, asks $asks:expr) => {
+        &[
+            Route::new(Post, $path, $write, handler!($create))
+                .of(Kind::$kind)
+                .says(concat!("Create ", $noun), "Conflicts (409) where the name is taken.")
+                .takes($body)
+                .asks($asks)
+                .answers(201, $answer),
+            Route::new(Get, $path, $read, handler!(resources::list))
+                .of(Kind::$kind)
+                .says(concat!("List: ", $noun), "Newest first.")
+                .asks(&[RESOURCES, PAGE, MIN_POSITION])
+                .answers(200, "ResourcePage"),
+            Route::new(Get, concat!($path, "/{id}"), $read, handler!(resources::get))
+                .of(Kind::$kind)
+                .says(concat!("Read ", $noun), "`ETag` is the version.")
+                .asks(&[MIN_POSITION])
+                .answers(200, "Resource"),
+            Route::new(Patch, concat!($path, "/{id}"), $write, handler!(resources::revise))
+                .of(Kind::$kind)
+                .says(
+                    concat!("Change ", $noun),
+                    "A JSON merge patch (RFC 7386) over `spec`. With `If-Match`, 412 where the \
+                     version is another one.",
+                )
+                .takes(Body::Json { schema: "MergePatch", limit: BODY_BYTES })
+                .answers(200, "Receipt"),
+            Route::new(Delete, concat!($path, "/{id}"), $write, handler!(resources::archive))
+                .of(Kind::$kind)
+                .says(concat!("Archive ", $noun), "Takes it out of use; its history stays.")
+                .answers(200, "Receipt"),
+            Route::new(Get, concat!($path, "/{id}/history"), $read, handler!(resources::history))
+                .of(Kind::$kind)
+                .says(concat!("History of ", $noun), "Its events, oldest first.")
+                .asks(&[CURSOR])
+                .answers(200, "EventPage"),
+        ]
+    };
+}
+
+macro_rules! plain {
+    ($kind:ident, $path:literal, $noun:literal, $schema:literal, $write:ident) => {
+        resource!($kind, $path, $noun, read Read, write $write, create resources::create,
+            takes Body::Json { schema: $schema, limit: BODY_BYTES }, answers "Receipt", asks &[])
+    };
+}
+
+/// All routes, by subject.
+const ROUTES: &[&[Route]] = &[
+    OPERATIONS,
+    plain!(Workspace, "/api/v1/workspaces", "a workspace", "WorkspaceSpec", Admin),
+    plain!(Project, "/api/v1/projects", "a project", "ProjectSpec", Write),
+    DEFINITIONS,
+    resource!(WorkflowDefinition, "/api/v1/workflow-definitions", "a workflow definition",
+        read Read, write Write, create definitions::publish,
+        takes Body::Definition { limit: DEFINITION_BYTES }, answers "Published", asks &[PROJECT]),
+    plain!(Workflow, "/api/v1/workflows", "a workflow", "WorkflowSpec", Write),
+    plain!(Action, "/api/v1/actions", "an action", "ActionSpec", Write),
+    plain!(PromptSpec, "/api/v1/prompt-specs", "a prompt spec", "PromptSpecSpec", Write),
+    plain!(ModelProfile, "/api/v1/model-profiles", "a model profile", "ModelProfileSpec", Write),
+    resource!(ApiKey, "/api/v1/api-keys", "an API key", read Admin, write Admin,
+        create api_keys::create, takes Body::Json { schema: "NewApiKey", limit: BODY_BYTES },
+        answers "NewApiKeySecret", asks &[]),
+    RUN_ROUTES,
+];
+
+const OPERATIONS: &[Route] = &[
+    Route::new(Get, "/livez", Public, handler!(operations::livez))
+        .says("Alive", "200 while the process answers.")
+        .answers(200, "Alive"),
+    Route::new(Get, "/readyz", Public, handler!(operations::readyz))
+        .says("Ready", "Each dependency with its lag; 503 where one isn't ready.")
+        .answers(200, "Readiness"),
+    Route::new(Get, "/metrics", Read, handler!(operations::metrics))
+        .says("Metrics", "Prometheus text."),
+    Route::new(Get, "/openapi.json", Public, handler!(operations::openapi))
+        .says("This document", "OpenAPI 3.1."),
+    Route::new(Get, "/docs", Public, handler!(operations::docs))
+        .says("Reference page", "HTML without scripts; loads nothing."),
+    Route::new(Get, "/docs/errors/{code}", Public, handler!(operations::error_page))
+        .says("An error explained", "HTML: its cause and what to do."),
+];
+
+const DEFINITIONS: &[Route] = &[
+    Route::new(
+        Post,
+        "/api/v1/workflow-definitions/validate",
+        Read,
+        handler!(definitions::validate),
+    )
+    .says(
+        "Check a definition",
+        "Writes nothing. References to other resources are looked up only when it is published.",
+    )
+    .takes(Body::Definition { limit: DEFINITION_BYTES })
+    .answers(200, "Validation"),
+    Route::new(Get, "/api/v1/workflow-definitions/schema", Public, handler!(definitions::schema))
+        .says("Schema of definitions", "JSON Schema 2020-12, for editors.")
+        .answers(200, "Document"),
+];
+
+const WAITS: &str = "With `Prefer: wait=N` (seconds, 1 to 60) it answers when the run has ended, \
+                     with its outcome, or when the time is up.";
+
+const RUN_ROUTES: &[Route] = &[
+    Route::new(Post, "/api/v1/workflows/{id}/runs", Run, handler!(runs::start_workflow))
+        .says("Start a run of a workflow", WAITS)
+        .takes(Body::Json { schema: "StartWorkflow", limit: START_BYTES })
+        .answers(201, "RunStarted")
+        .waits(),
+    Route::new(Post, "/api/v1/runs", Run, handler!(runs::start_definition))
+        .says("Start a run of a definition", WAITS)
+        .takes(Body::Json { schema: "StartDefinition", limit: START_BYTES })
+        .answers(201, "RunStarted")
+        .waits(),
+    Route::new(Get, "/api/v1/runs", Read, handler!(runs::list))
+        .says("List runs", "Newest first.")
+        .asks(&[RUNS, PAGE, MIN_POSITION])
+        .answers(200, "RunPage"),
+    Route::new(Get, "/api/v1/runs/{id}", Read, handler!(runs::get))
+        .says("Read a run", WAITS)
+        .asks(&[MIN_POSITION])
+        .answers(200, "RunView")
+        .waits(),
+    Route::new(Post, "/api/v1/runs/{id}/cancel", Run, handler!(runs::cancel))
+        .says("Cancel a run", "Open work is abandoned.")
+        .takes(Body::Optional { schema: "CancelRun", limit: BODY_BYTES })
+        .answers(200, "Receipt"),
+    Route::new(Get, "/api/v1/runs/{id}/events", Read, handler!(events::of_run))
+        .says("Events of a run", STREAMS)
+        .asks(&[CURSOR, EVENT_TYPE])
+        .answers(200, "EventPage")
+        .streams(),
+    Route::new(Get, "/api/v1/runs/{id}/state", Read, handler!(runs::state))
+        .says("A run at a moment", "The engine's own fold of the run's events.")
+        .asks(&[AT])
+        .answers(200, "RunState"),
+    Route::new(Get, "/api/v1/runs/{id}/timeline", Read, handler!(runs::timeline))
+        .says("Timeline of a run", "One entry per token and node.")
+        .answers(200, "Timeline"),
+    Route::new(Get, "/api/v1/events", Read, handler!(events::all))
+        .says("Events of the workspace", STREAMS)
+        .asks(&[CURSOR, AGGREGATE, EVENT_TYPE])
+        .answers(200, "EventPage")
+        .streams(),
+];
+
+const STREAMS: &str = "A page by default. With `Accept: text/event-stream` history and then live \
+                       events: ids are cursors, `Last-Event-ID` or `after` resumes, a run's \
+                       stream closes with `event: end`, a lagging reader gets `event: error`.";
+
+static TABLE: &[&[Route]] = ROUTES;
+
+/// All routes.
+pub fn routes() -> impl Iterator<Item = &'static Route> {
+    TABLE.iter().copied().flatten()
+}
+
+/// The permission of a route, where there is such a route.
+#[cfg(test)]
+fn permission(path: &str, verb: crate::route::Verb) -> Option<crate::route::Permission> {
+    routes().find(|route| route.path == path && route.verb == verb).map(|route| route.permission)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_operations_and_the_schema_are_public() {
+        for route in routes().filter(|route| route.permission == Public) {
+            let known = !route.path.starts_with("/api/") || route.path.ends_with("/schema");
+            assert!(known, "{} is public", route.path);
+        }
+    }
+
+    #[test]
+    fn whatever_changes_something_needs_more_than_read() {
+        for route in routes().filter(|route| route.verb != Get) {
+            let checks = route.path.ends_with("/validate");
+            assert_eq!(route.permission == Read, checks, "{}", route.path);
+        }
+        assert_eq!(permission("/api/v1/api-keys", Get), Some(Admin));
+    }
+
+    #[test]
+    fn no_route_stands_twice_and_each_says_what_it_does() {
+        let mut seen = std::collections::HashSet::new();
+        for route in routes() {
+            assert!(seen.insert((route.path, route.verb.method())), "{} twice", route.path);
+            assert!(!route.summary.is_empty() && !route.about.is_empty(), "{}", route.path);
+        }
+    }
+}

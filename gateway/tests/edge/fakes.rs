@@ -1,0 +1,361 @@
+//! The services behind the edge, in memory, and a client that speaks to its router.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use axum::body::Body;
+use axum::http::{HeaderMap, Request, StatusCode};
+use axum::{Router, body::to_bytes};
+use chrono::{DateTime, TimeDelta, Utc};
+use domain::ids::{ProjectId, RunId, WorkspaceId};
+use domain::resource::Kind;
+use futures::stream::{self, BoxStream, StreamExt as _};
+use gateway::{AuthConfig, Dependency, Environment, Gateway, GatewayConfig, Health, Readiness};
+use protocol::*;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
+use uuid::Uuid;
+
+pub(crate) fn home() -> WorkspaceId {
+    WorkspaceId::derived("", "default")
+}
+
+pub(crate) fn run_id() -> RunId {
+    RunId::derived("", "a run")
+}
+
+pub(crate) fn start_time() -> DateTime<Utc> {
+    DateTime::from_timestamp(1_790_000_000, 0).expect("a time")
+}
+
+/// What the fakes know and saw.
+#[derive(Default)]
+pub(crate) struct World {
+    pub(crate) commands: Mutex<Vec<CommandEnvelope>>,
+    pub(crate) refuse: Mutex<Option<Rejection>>,
+    pub(crate) resources: Mutex<HashMap<String, ResourceView>>,
+    pub(crate) events: Mutex<Vec<EventEnvelope>>,
+    pub(crate) lag: Mutex<bool>,
+    pub(crate) pages: Mutex<Vec<PageRequest>>,
+    pub(crate) filters: Mutex<Vec<RunFilter>>,
+    pub(crate) outcome: Mutex<Option<RunOutcome>>,
+    pub(crate) panics: Mutex<bool>,
+    pub(crate) seconds: Mutex<i64>,
+    pub(crate) reads: Mutex<u32>,
+}
+
+fn missing() -> Rejection {
+    Rejection::new(RejectionKind::NotFound, "not_found", "no such thing")
+}
+
+#[async_trait]
+impl Commands for World {
+    async fn execute(&self, envelope: CommandEnvelope) -> Result<Receipt, Rejection> {
+        assert!(!*self.panics.lock().expect("lock"), "a defect");
+        if let Some(refusal) = self.refuse.lock().expect("lock").clone() {
+            return Err(refusal);
+        }
+        let id = match &envelope.command {
+            Command::Create(spec) => domain::resource::id_of(spec, envelope.workspace_id),
+            Command::Revise { id, .. } | Command::Archive { id, .. } => id.clone(),
+            Command::StartRun(_) => run_id().to_string(),
+            Command::CancelRun { run_id, .. } => run_id.to_string(),
+        };
+        let created = matches!(envelope.command, Command::Create(_) | Command::StartRun(_));
+        self.commands.lock().expect("lock").push(envelope);
+        Ok(Receipt { id, version: 1, position: 17, created, at: start_time(), outcome: None })
+    }
+
+    async fn wait(
+        &self,
+        _: WorkspaceId,
+        _: RunId,
+        _: Duration,
+    ) -> Result<Option<RunOutcome>, Rejection> {
+        Ok(self.outcome.lock().expect("lock").clone())
+    }
+}
+
+#[async_trait]
+impl ResourceQueries for World {
+    async fn list(
+        &self,
+        workspace_id: Option<WorkspaceId>,
+        filter: ResourceFilter,
+        page: PageRequest,
+    ) -> Result<Page<ResourceView>, Rejection> {
+        self.pages.lock().expect("lock").push(page);
+        let resources = self.resources.lock().expect("lock");
+        let fits = |view: &&ResourceView| {
+            view.kind == filter.kind
+                && workspace_id.is_none_or(|workspace| workspace.to_string() == view.workspace_id)
+        };
+        let items = resources.values().filter(fits).cloned().collect();
+        Ok(Page { items, next_cursor: Some("next".to_owned()) })
+    }
+
+    async fn get(
+        &self,
+        workspace_id: Option<WorkspaceId>,
+        kind: Kind,
+        id: &str,
+        _: Option<u64>,
+    ) -> Result<ResourceView, Rejection> {
+        *self.reads.lock().expect("lock") += 1;
+        let found = self.resources.lock().expect("lock").get(id).cloned();
+        found
+            .filter(|view| view.kind == kind)
+            .filter(|view| workspace_id.is_none_or(|own| own.to_string() == view.workspace_id))
+            .ok_or_else(missing)
+    }
+}
+
+pub(crate) fn run_view() -> RunView {
+    RunView {
+        id: run_id().to_string(),
+        workspace_id: home().to_string(),
+        project_id: "prj_x".to_owned(),
+        workflow_id: None,
+        status: RunStatus::Completed,
+        definition: protocol::view::DefinitionRef {
+            id: "wfd_x".to_owned(),
+            name: "demo".to_owned(),
+            version: 1,
+            hash: "00".to_owned(),
+        },
+        input: json!({}),
+        output: Some(json!({"ok": true})),
+        error: None,
+        labels: Default::default(),
+        sequence: 3,
+        position: 3,
+        started_at: start_time(),
+        ended_at: Some(start_time()),
+        usage: Usage::default(),
+    }
+}
+
+#[async_trait]
+impl RunQueries for World {
+    async fn list(
+        &self,
+        _: WorkspaceId,
+        filter: RunFilter,
+        page: PageRequest,
+    ) -> Result<Page<RunView>, Rejection> {
+        self.filters.lock().expect("lock").push(filter);
+        self.pages.lock().expect("lock").push(page);
+        Ok(Page { items: vec![run_view()], next_cursor: None })
+    }
+
+    async fn get(&self, own: WorkspaceId, id: RunId, _: Option<u64>) -> Result<RunView, Rejection> {
+        Some(run_view()).filter(|_| own == home() && id == run_id()).ok_or_else(missing)
+    }
+
+    async fn state(&self, own: WorkspaceId, id: RunId, at: StateAt) -> Result<RunState, Rejection> {
+        let state = json!({"at": format!("{at:?}")});
+        let view = RunQueries::get(self, own, id, None).await?;
+        let status = view.status;
+        Ok(RunState { run_id: view.id, sequence: 3, at: start_time(), status, state })
+    }
+
+    async fn timeline(&self, own: WorkspaceId, id: RunId) -> Result<Vec<TimelineEntry>, Rejection> {
+        RunQueries::get(self, own, id, None).await.map(|_| Vec::new())
+    }
+}
+
+impl World {
+    fn after(&self, filter: &EventFilter, after: Option<Cursor>) -> Vec<EventEnvelope> {
+        let from = after.map_or(0, |cursor| cursor.position);
+        let events = self.events.lock().expect("lock");
+        events.iter().filter(|e| e.position > from && filter.holds(e)).cloned().collect()
+    }
+
+    pub(crate) fn record(&self, workspace: WorkspaceId, event_type: &str) {
+        let mut events = self.events.lock().expect("lock");
+        let position = events.len() as u64 + 1;
+        events.push(EventEnvelope {
+            id: format!("evt_{position}"),
+            position,
+            cursor: Cursor { epoch: 7, position },
+            aggregate_type: "run".to_owned(),
+            aggregate_id: run_id().to_string(),
+            sequence: position,
+            event_type: event_type.to_owned(),
+            event_version: 1,
+            workspace_id: workspace.to_string(),
+            payload: json!({"text": "a\nb"}),
+            metadata: json!({}),
+            recorded_at: start_time(),
+        });
+    }
+}
+
+#[async_trait]
+impl Events for World {
+    async fn page(
+        &self,
+        filter: EventFilter,
+        after: Option<Cursor>,
+        limit: u32,
+    ) -> Result<EventPage, Rejection> {
+        let mut items = self.after(&filter, after);
+        let more = items.len() > limit as usize;
+        items.truncate(limit as usize);
+        let start = after.unwrap_or(Cursor { epoch: 7, position: 0 });
+        let cursor = items.last().map_or(start, |event| event.cursor);
+        Ok(EventPage { items, cursor, more })
+    }
+
+    async fn follow(
+        &self,
+        filter: EventFilter,
+        after: Option<Cursor>,
+    ) -> Result<BoxStream<'static, Result<EventEnvelope, Rejection>>, Rejection> {
+        let history = stream::iter(self.after(&filter, after)).map(Ok);
+        if *self.lag.lock().expect("lock") {
+            let lagged = Rejection::new(RejectionKind::Overloaded, "reader_lagged", "too slow");
+            return Ok(history.chain(stream::iter([Err(lagged)])).boxed());
+        }
+        Ok(history.chain(stream::pending()).boxed())
+    }
+
+    async fn head(&self) -> Result<Cursor, Rejection> {
+        let position = self.events.lock().expect("lock").len() as u64;
+        Ok(Cursor { epoch: 7, position })
+    }
+}
+
+#[async_trait]
+impl Health for World {
+    async fn readiness(&self) -> Readiness {
+        let ready = !*self.lag.lock().expect("lock");
+        let name = "runs".to_owned();
+        Readiness::of(vec![Dependency { name, ready, detail: None, lag: Some(2) }])
+    }
+}
+
+struct Clock(Arc<World>);
+
+impl Environment for Clock {
+    fn now(&self) -> DateTime<Utc> {
+        start_time() + TimeDelta::seconds(*self.0.seconds.lock().expect("lock"))
+    }
+    fn id(&self) -> Uuid {
+        Uuid::from_u128(1)
+    }
+    fn random(&self) -> Uuid {
+        Uuid::from_u128(0x0af7_6519_16cd_43dd_8448_eb21_1c80_319c)
+    }
+    fn secret(&self) -> [u8; 32] {
+        [7; 32]
+    }
+}
+
+fn default_project(workspace: WorkspaceId) -> ProjectId {
+    ProjectId::derived(&workspace.to_string(), "default")
+}
+
+/// The edge with its fakes.
+pub(crate) struct Client {
+    pub(crate) world: Arc<World>,
+    pub(crate) shutdown: CancellationToken,
+    router: Router,
+}
+
+/// An answer, read whole.
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) text: String,
+}
+
+impl Answer {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|_| panic!("not json: {}", self.text))
+    }
+
+    /// The code of a problem, whose shape is checked.
+    #[track_caller]
+    pub(crate) fn code(&self) -> String {
+        let problem = self.json();
+        assert_eq!(self.header("content-type"), "application/problem+json");
+        assert_eq!(problem["status"], self.status.as_u16());
+        let code = problem["code"].as_str().expect("a code").to_owned();
+        assert_eq!(problem["type"], format!("/docs/errors/{code}"));
+        assert_eq!(problem["trace_id"], self.header("x-request-id"));
+        assert!(problem["title"].is_string() && problem["detail"].is_string());
+        code
+    }
+
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().expect("ascii"))
+    }
+}
+
+pub(crate) fn gateway(world: &Arc<World>, auth: AuthConfig) -> Gateway {
+    Gateway {
+        commands: world.clone(),
+        resources: world.clone(),
+        runs: world.clone(),
+        events: world.clone(),
+        environment: Arc::new(Clock(world.clone())),
+        config: GatewayConfig::new(auth, default_project),
+        health: world.clone(),
+        metrics: Arc::new(|| "up 1\n".to_owned()),
+        shutdown: CancellationToken::new(),
+    }
+}
+
+impl Client {
+    pub(crate) fn dev() -> Self {
+        Self::new(AuthConfig::Dev { workspace_id: home() })
+    }
+
+    pub(crate) fn new(auth: AuthConfig) -> Self {
+        let world = Arc::new(World::default());
+        let gateway = gateway(&world, auth);
+        let shutdown = gateway.shutdown.clone();
+        Self { world, shutdown, router: gateway::router(gateway) }
+    }
+
+    pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
+        let response = self.router.clone().oneshot(request).await.expect("an answer");
+        let (parts, body) = response.into_parts();
+        let bytes = to_bytes(body, usize::MAX).await.expect("a body");
+        let text = String::from_utf8(bytes.to_vec()).expect("text");
+        Answer { status: parts.status, headers: parts.headers, text }
+    }
+
+    pub(crate) async fn call(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Body>,
+    ) -> Answer {
+        let mut request = Request::builder().method(method).uri(path);
+        if !headers.iter().any(|(name, _)| *name == "host") {
+            request = request.header("host", "localhost:8080");
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.send(request.body(body.into()).expect("a request")).await
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.call("GET", path, &[], Body::empty()).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: impl Into<Body>) -> Answer {
+        self.call("POST", path, &[("content-type", "application/json")], body).await
+    }
+
+    pub(crate) fn last_command(&self) -> CommandEnvelope {
+        self.world.commands.lock().expect("lock").last().cloned().expect("a command")
+    }
+}

@@ -1,0 +1,8 @@
+//! The edge through its router, with fakes behind it.
+
+mod access;
+mod bodies;
+mod documents;
+mod fakes;
+mod streams;
+mod writes;

@@ -1,0 +1,39 @@
+//! Stored values behind references, fetched beforehand for the codec.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use chassis::journal::{Journal, ReadError};
+use domain::codec;
+
+/// Stored values by hash.
+#[derive(Default)]
+pub(crate) struct Blobs(HashMap<Arc<str>, Bytes>);
+
+impl Blobs {
+    /// Fetches all that some stored texts refer to.
+    pub(crate) async fn fetch<'a>(
+        journal: &dyn Journal,
+        stored: impl IntoIterator<Item = &'a [u8]>,
+    ) -> Result<Self, ReadError> {
+        let mut hashes: Vec<Arc<str>> =
+            stored.into_iter().flat_map(codec::refs).map(Arc::from).collect();
+        if hashes.is_empty() {
+            return Ok(Self::default());
+        }
+        hashes.sort();
+        hashes.dedup();
+        let payloads = journal.payloads(&hashes).await?;
+        Ok(Self(payloads.into_iter().map(|payload| (payload.hash, payload.bytes)).collect()))
+    }
+
+    pub(crate) fn get(&self, hash: &str) -> Option<Vec<u8>> {
+        self.0.get(hash).map(|bytes| bytes.to_vec())
+    }
+
+    /// Bytes of all of them.
+    pub(crate) fn size(&self) -> usize {
+        self.0.values().map(Bytes::len).sum()
+    }
+}

@@ -1,0 +1,75 @@
+//! What every projection has: a name, tables, and a fold.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use chassis::journal::{Journal, ReadError, RecordedEvent};
+use sqlx::SqliteConnection;
+
+use crate::{resources, runs};
+
+/// Why events were not applied. Nothing of their batch was.
+#[derive(Debug, thiserror::Error)]
+pub enum FoldError {
+    /// The storage failed; the batch may be tried again.
+    #[error("the read tables failed: {0}")]
+    Storage(#[from] sqlx::Error),
+    /// The journal failed; the batch may be tried again.
+    #[error(transparent)]
+    Journal(#[from] ReadError),
+    /// An event that the fold can't take. Going on would make the rows wrong.
+    #[error("the event at position {position} can't be applied: {reason}")]
+    Event { position: u64, reason: String },
+    /// Events are missing between the checkpoint and the batch.
+    #[error("the event at position {found} came where {expected} was due")]
+    Gap { expected: u64, found: u64 },
+    /// The checkpoint isn't where this projector left it.
+    #[error("another projector moved the checkpoint of {projection} away from {expected}")]
+    NotAlone { projection: &'static str, expected: u64 },
+}
+
+impl FoldError {
+    /// Whether another attempt may help.
+    pub(crate) fn may_pass(&self) -> bool {
+        match self {
+            Self::Storage(sqlx::Error::Database(error)) => !error.is_unique_violation(),
+            Self::Storage(_) | Self::Journal(ReadError::Unavailable(_)) => true,
+            Self::Journal(ReadError::Damaged(_)) => false,
+            Self::Event { .. } | Self::Gap { .. } | Self::NotAlone { .. } => false,
+        }
+    }
+}
+
+/// A read model.
+#[async_trait]
+pub(crate) trait Projection: Send + Sync + 'static {
+    /// Its name in checkpoints, metrics and commands.
+    fn name(&self) -> &'static str;
+
+    /// Changes where the fold gives other rows than before.
+    fn version(&self) -> i64;
+
+    /// The tables that it alone writes, with the column that names a row.
+    fn tables(&self) -> &'static [(&'static str, &'static str)];
+
+    /// Whether events of an aggregate type can change a row.
+    fn concerns(&self, aggregate_type: &str) -> bool;
+
+    /// Writes what the events (all of concern, in order) change. The caller owns the transaction.
+    async fn apply(
+        &self,
+        connection: &mut SqliteConnection,
+        journal: &dyn Journal,
+        events: &[&RecordedEvent],
+    ) -> Result<(), FoldError>;
+}
+
+/// All projections.
+pub(crate) fn all() -> [Arc<dyn Projection>; 2] {
+    [Arc::new(resources::Resources), Arc::new(runs::Runs)]
+}
+
+/// A projection by its name.
+pub(crate) fn by_name(name: &str) -> Option<Arc<dyn Projection>> {
+    all().into_iter().find(|projection| projection.name() == name)
+}

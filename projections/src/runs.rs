@@ -1,0 +1,281 @@
+//! Runs: one row per run, as lists and reads show it.
+//!
+//! Input, output and error stand in the row as the journal stores them, so values above 64 KiB
+//! stay in the payload table. Reading one run resolves them; lists show `null` instead.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use chassis::journal::{Journal, RecordedEvent};
+use chrono::{DateTime, Utc};
+use domain::codec;
+use domain::ids::{RunId, WorkspaceId};
+use domain::run::{RunStatus, Usage};
+use protocol::view::DefinitionRef;
+use protocol::{
+    Page, PageRequest, Rejection, RejectionKind, RunFilter, RunQueries, RunState, RunView,
+    StateAt, TimelineEntry,
+};
+use serde_json::Value;
+use sqlx::{FromRow, SqliteConnection};
+
+use crate::cursor::{After, fingerprint};
+use crate::payload::Blobs;
+use crate::projection::{FoldError, Projection};
+use crate::{Projections, refusal};
+
+mod fold;
+
+pub(crate) const NAME: &str = "runs";
+/// The aggregate type of runs in the journal.
+pub(crate) const AGGREGATE: &str = "run";
+/// Rows of a page.
+const PAGE_ROWS: u32 = 200;
+
+pub(crate) struct Runs;
+
+#[async_trait]
+impl Projection for Runs {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn version(&self) -> i64 {
+        1
+    }
+
+    fn tables(&self) -> &'static [(&'static str, &'static str)] {
+        &[("runs", "id"), ("run_labels", "run_id")]
+    }
+
+    fn concerns(&self, aggregate_type: &str) -> bool {
+        aggregate_type == AGGREGATE
+    }
+
+    async fn apply(
+        &self,
+        connection: &mut SqliteConnection,
+        _journal: &dyn Journal,
+        events: &[&RecordedEvent],
+    ) -> Result<(), FoldError> {
+        fold::fold(events)?.write(connection).await
+    }
+}
+
+#[derive(FromRow)]
+struct Row {
+    id: String,
+    workspace_id: String,
+    project_id: String,
+    workflow_id: Option<String>,
+    status: String,
+    definition_id: String,
+    definition_name: String,
+    definition_version: i64,
+    definition_hash: String,
+    input: String,
+    output: Option<String>,
+    error: Option<String>,
+    labels: String,
+    sequence: i64,
+    position: i64,
+    started_micros: i64,
+    ended_micros: Option<i64>,
+    input_tokens: i64,
+    output_tokens: i64,
+    cost_micros: i64,
+}
+
+const COLUMNS: &str = "id, workspace_id, project_id, workflow_id, status, definition_id, \
+    definition_name, definition_version, definition_hash, input, output, error, labels, \
+    sequence, position, started_micros, ended_micros, input_tokens, output_tokens, cost_micros";
+
+const FILTER: &str = "workspace_id = $1 \
+    and ($2 is null or project_id = $2) \
+    and ($3 is null or workflow_id = $3) \
+    and ($4 is null or definition_name = $4) \
+    and ($5 is null or status in (select value from json_each($5))) \
+    and ($6 is null or not exists (select 1 from json_each($6) as wanted where not exists \
+        (select 1 from run_labels where run_id = runs.id \
+         and key = wanted.value ->> 0 and run_labels.value = wanted.value ->> 1))) \
+    and ($7 is null or started_micros > $7) \
+    and ($8 is null or started_micros < $8) \
+    and ($9 is null or id like $9 escape '\\' or definition_name like $9 escape '\\' \
+        or error_message like $9 escape '\\') \
+    and ($10 is null or (started_micros, id) < ($10, $11))";
+
+#[async_trait]
+impl RunQueries for Projections {
+    async fn list(
+        &self,
+        workspace_id: WorkspaceId,
+        filter: RunFilter,
+        page: PageRequest,
+    ) -> Result<Page<RunView>, Rejection> {
+        if !(1..=PAGE_ROWS).contains(&page.limit) {
+            return Err(refusal::limit(PAGE_ROWS));
+        }
+        let bound_to = fingerprint(&workspace_id.to_string(), &filter);
+        let after = page.cursor.as_deref().map(|text| After::read(text, &bound_to)).transpose()?;
+        self.wait_for(&self.runs, page.min_position).await?;
+        let statuses: Vec<&str> = filter.status.iter().map(|status| status.as_str()).collect();
+        let json = |present: bool, value: Value| present.then(|| value.to_string());
+        let sql = format!(
+            "select {COLUMNS} from runs where {FILTER} \
+             order by started_micros desc, id desc limit $12"
+        );
+        let mut rows: Vec<Row> = sqlx::query_as(&sql)
+            .bind(workspace_id.to_string())
+            .bind(filter.project_id)
+            .bind(filter.workflow_id)
+            .bind(filter.definition)
+            .bind(json(!statuses.is_empty(), statuses.into()))
+            .bind(json(!filter.labels.is_empty(), serde_json::json!(filter.labels)))
+            .bind(filter.started_after.map(|at| at.timestamp_micros()))
+            .bind(filter.started_before.map(|at| at.timestamp_micros()))
+            .bind(filter.q.as_deref().filter(|q| !q.is_empty()).map(containing))
+            .bind(after.as_ref().map(|after| after.micros))
+            .bind(after.map(|after| after.id))
+            .bind(i64::from(page.limit) + 1)
+            .fetch_all(self.store.readers())
+            .await
+            .map_err(refusal::storage)?;
+        let more = rows.len() > page.limit as usize;
+        rows.truncate(page.limit as usize);
+        let next_cursor = rows.last().filter(|_| more).map(|row| {
+            After { micros: row.started_micros, id: row.id.clone() }.write(&bound_to)
+        });
+        let items = rows.into_iter().map(|row| row.view(None)).collect::<Result<_, _>>()?;
+        Ok(Page { items, next_cursor })
+    }
+
+    async fn get(
+        &self,
+        workspace_id: WorkspaceId,
+        run_id: RunId,
+        min_position: Option<u64>,
+    ) -> Result<RunView, Rejection> {
+        self.wait_for(&self.runs, min_position).await?;
+        let sql = format!("select {COLUMNS} from runs where id = $1 and workspace_id = $2");
+        let row: Option<Row> = sqlx::query_as(&sql)
+            .bind(run_id.to_string())
+            .bind(workspace_id.to_string())
+            .fetch_optional(self.store.readers())
+            .await
+            .map_err(refusal::storage)?;
+        let row = row.ok_or_else(|| refusal::not_found("run", &run_id.to_string()))?;
+        let blobs = Blobs::fetch(self.journal.as_ref(), row.values())
+            .await
+            .map_err(refusal::journal)?;
+        row.view(Some(&blobs))
+    }
+
+    async fn state(
+        &self,
+        workspace_id: WorkspaceId,
+        run_id: RunId,
+        at: StateAt,
+    ) -> Result<RunState, Rejection> {
+        self.run_at(workspace_id, run_id, at).await
+    }
+
+    async fn timeline(
+        &self,
+        workspace_id: WorkspaceId,
+        run_id: RunId,
+    ) -> Result<Vec<TimelineEntry>, Rejection> {
+        self.run_timeline(workspace_id, run_id).await
+    }
+}
+
+impl Row {
+    fn values(&self) -> impl Iterator<Item = &[u8]> {
+        let rest = [self.output.as_ref(), self.error.as_ref()].into_iter().flatten();
+        std::iter::once(&self.input).chain(rest).map(String::as_bytes)
+    }
+
+    /// The view; without stored values at hand, what refers to one is `null`.
+    fn view(self, blobs: Option<&Blobs>) -> Result<RunView, Rejection> {
+        let id = self.id.clone();
+        let unreadable = |reason: &dyn std::fmt::Display| {
+            refusal::damaged(&format!("the row of {id}"), reason)
+        };
+        let value = |stored: &str| match blobs {
+            None if !codec::refs(stored.as_bytes()).is_empty() => Ok(Value::Null),
+            None => codec::value(stored.as_bytes(), &|_| None).map_err(|e| unreadable(&e)),
+            Some(blobs) => codec::value(stored.as_bytes(), &|hash| blobs.get(hash))
+                .map_err(|e| unreadable(&e)),
+        };
+        let error = match self.error.as_deref().map(value).transpose()? {
+            None | Some(Value::Null) => None,
+            Some(error) => Some(serde_json::from_value(error).map_err(|e| unreadable(&e))?),
+        };
+        let status: RunStatus = serde_json::from_value(Value::String(self.status))
+            .map_err(|e| unreadable(&e))?;
+        let labels: BTreeMap<String, String> =
+            serde_json::from_str(&self.labels).map_err(|e| unreadable(&e))?;
+        Ok(RunView {
+            input: value(&self.input)?,
+            output: self.output.as_deref().map(value).transpose()?,
+            error,
+            id: self.id,
+            workspace_id: self.workspace_id,
+            project_id: self.project_id,
+            workflow_id: self.workflow_id,
+            status,
+            definition: DefinitionRef {
+                id: self.definition_id,
+                name: self.definition_name,
+                version: self.definition_version.unsigned_abs(),
+                hash: self.definition_hash,
+            },
+            labels,
+            sequence: self.sequence.unsigned_abs(),
+            position: self.position.unsigned_abs(),
+            started_at: time(self.started_micros),
+            ended_at: self.ended_micros.map(time),
+            usage: Usage {
+                input_tokens: self.input_tokens.unsigned_abs(),
+                output_tokens: self.output_tokens.unsigned_abs(),
+                cost_micros: self.cost_micros.unsigned_abs(),
+            },
+        })
+    }
+}
+
+impl Projections {
+    /// Waits for a read model to reach a position, for as long as the configuration allows.
+    pub(crate) async fn wait_for(
+        &self,
+        projector: &crate::projector::Projector,
+        min_position: Option<u64>,
+    ) -> Result<(), Rejection> {
+        let Some(position) = min_position else { return Ok(()) };
+        if projector.position() >= position {
+            return Ok(());
+        }
+        let reached = tokio::time::timeout(self.config.position_wait, projector.reached(position));
+        if reached.await == Ok(true) {
+            return Ok(());
+        }
+        let message = format!("position {position} isn't in the read model yet, try again");
+        Err(Rejection::new(RejectionKind::Unavailable, "position_not_reached", message))
+    }
+}
+
+/// A `like` pattern for texts that contain another.
+fn containing(text: &str) -> String {
+    let mut pattern = String::from("%");
+    for character in text.chars() {
+        if matches!(character, '%' | '_' | '\\') {
+            pattern.push('\\');
+        }
+        pattern.push(character);
+    }
+    pattern.push('%');
+    pattern
+}
+
+pub(crate) fn time(micros: i64) -> DateTime<Utc> {
+    DateTime::from_timestamp_micros(micros).unwrap_or(DateTime::UNIX_EPOCH)
+}

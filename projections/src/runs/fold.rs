@@ -1,0 +1,274 @@
+//! The fold of runs: a batch becomes one change per run, and the changes become three statements.
+//!
+//! Only the events that begin or end a run are decoded, and of others the usage where there is
+//! some; a step costs a look at its type.
+
+use std::collections::{BTreeMap, HashMap};
+
+use chassis::journal::RecordedEvent;
+use chrono::{DateTime, Utc};
+use domain::codec;
+use domain::run::{RunStatus, Usage};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use sqlx::SqliteConnection;
+
+use crate::projection::FoldError;
+
+/// What a batch changes.
+#[derive(Default)]
+pub(super) struct Changes<'a> {
+    runs: Vec<Change<'a>>,
+    by_id: HashMap<&'a str, usize>,
+    labels: Vec<(&'a str, String, String)>,
+}
+
+/// What a batch changes of one run; the names are those of the statements below.
+#[derive(Serialize)]
+struct Change<'a> {
+    id: &'a str,
+    #[serde(flatten)]
+    started: Option<Started<'a>>,
+    status: Option<RunStatus>,
+    output: Option<&'a str>,
+    error: Option<String>,
+    error_message: Option<String>,
+    sequence: u64,
+    position: u64,
+    ended_micros: Option<i64>,
+    #[serde(flatten)]
+    usage: Usage,
+}
+
+#[derive(Serialize)]
+struct Started<'a> {
+    workspace_id: &'a str,
+    project_id: String,
+    workflow_id: Option<String>,
+    definition_id: String,
+    definition_name: String,
+    definition_version: u64,
+    definition_hash: String,
+    input: &'a str,
+    labels: String,
+    started_micros: i64,
+}
+
+#[derive(Deserialize)]
+struct StartedPayload<'a> {
+    project_id: String,
+    workflow_id: Option<String>,
+    definition: protocol::view::DefinitionRef,
+    #[serde(borrow)]
+    input: &'a RawValue,
+    #[serde(borrow, default)]
+    labels: Option<&'a RawValue>,
+    started_at: DateTime<Utc>,
+}
+
+#[derive(Deserialize)]
+struct OutputPayload<'a> {
+    #[serde(borrow)]
+    output: &'a RawValue,
+}
+
+#[derive(Deserialize)]
+struct ErrorPayload<'a> {
+    #[serde(borrow)]
+    error: &'a RawValue,
+}
+
+#[derive(Deserialize)]
+struct MessageOnly {
+    message: String,
+}
+
+#[derive(Deserialize)]
+struct CancelledPayload {
+    reason: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct UsagePayload {
+    #[serde(default)]
+    usage: Usage,
+}
+
+pub(super) fn fold<'a>(events: &[&'a RecordedEvent]) -> Result<Changes<'a>, FoldError> {
+    let mut changes = Changes::default();
+    for event in events {
+        changes.take(event).map_err(|error| FoldError::Event {
+            position: event.position,
+            reason: error.to_string(),
+        })?;
+    }
+    Ok(changes)
+}
+
+impl<'a> Changes<'a> {
+    fn take(&mut self, event: &'a RecordedEvent) -> Result<(), serde_json::Error> {
+        let id: &'a str = &event.aggregate_id;
+        let at = match self.runs.last() {
+            Some(last) if last.id == id => self.runs.len() - 1,
+            _ => *self.by_id.entry(id).or_insert_with(|| {
+                self.runs.push(Change::of(id));
+                self.runs.len() - 1
+            }),
+        };
+        let change = &mut self.runs[at];
+        change.sequence = event.sequence;
+        change.position = event.position;
+        match &*event.event_type {
+            "run_started" => {
+                let labels = change.start(event)?;
+                self.labels.extend(labels.into_iter().map(|(key, value)| (id, key, value)));
+            }
+            "task_succeeded" | "task_failed" => {
+                if event.payload.windows(8).any(|window| window == b"\"usage\":") {
+                    let payload: UsagePayload = serde_json::from_slice(&event.payload)?;
+                    change.usage.add(&payload.usage);
+                }
+            }
+            "run_completed" => {
+                let payload: OutputPayload<'a> = serde_json::from_slice(&event.payload)?;
+                change.output = Some(payload.output.get());
+                change.end(RunStatus::Completed, event);
+            }
+            "run_failed" => change.fail(RunStatus::Failed, event)?,
+            "run_timed_out" => change.fail(RunStatus::TimedOut, event)?,
+            "run_cancelled" => change.cancel(event)?,
+            // What happens inside of a run moves its sequence and position only.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Writes the changes. The caller owns the transaction.
+    pub(super) async fn write(self, connection: &mut SqliteConnection) -> Result<(), FoldError> {
+        let position = self.runs.iter().map(|change| change.position).max().unwrap_or(0);
+        let unfit = |reason: String| FoldError::Event { position, reason };
+        let (new, known): (Vec<_>, Vec<_>) =
+            self.runs.into_iter().partition(|change| change.started.is_some());
+        if !new.is_empty() {
+            let json = serde_json::to_string(&new).map_err(|error| unfit(error.to_string()))?;
+            sqlx::query(INSERT).bind(json).execute(&mut *connection).await?;
+        }
+        if !self.labels.is_empty() {
+            let json =
+                serde_json::to_string(&self.labels).map_err(|error| unfit(error.to_string()))?;
+            sqlx::query(INSERT_LABELS).bind(json).execute(&mut *connection).await?;
+        }
+        if !known.is_empty() {
+            let json = serde_json::to_string(&known).map_err(|error| unfit(error.to_string()))?;
+            let done = sqlx::query(UPDATE).bind(json).execute(&mut *connection).await?;
+            if done.rows_affected() != known.len() as u64 {
+                return Err(unfit("a run of this batch has no row".to_owned()));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<'a> Change<'a> {
+    fn of(id: &'a str) -> Self {
+        Self {
+            id,
+            started: None,
+            status: None,
+            output: None,
+            error: None,
+            error_message: None,
+            sequence: 0,
+            position: 0,
+            ended_micros: None,
+            usage: Usage::default(),
+        }
+    }
+
+    fn start(
+        &mut self,
+        event: &'a RecordedEvent,
+    ) -> Result<BTreeMap<String, String>, serde_json::Error> {
+        let payload: StartedPayload<'a> = serde_json::from_slice(&event.payload)?;
+        let labels = match payload.labels {
+            None => BTreeMap::new(),
+            Some(stored) => {
+                let plain = codec::value(stored.get().as_bytes(), &|_| None)
+                    .map_err(serde::de::Error::custom)?;
+                serde_json::from_value(plain)?
+            }
+        };
+        self.status = Some(RunStatus::Running);
+        self.started = Some(Started {
+            workspace_id: &event.workspace_id,
+            project_id: payload.project_id,
+            workflow_id: payload.workflow_id,
+            definition_id: payload.definition.id,
+            definition_name: payload.definition.name,
+            definition_version: payload.definition.version,
+            definition_hash: payload.definition.hash,
+            input: payload.input.get(),
+            labels: serde_json::to_string(&labels)?,
+            started_micros: payload.started_at.timestamp_micros(),
+        });
+        Ok(labels)
+    }
+
+    fn end(&mut self, status: RunStatus, event: &RecordedEvent) {
+        self.status = Some(status);
+        self.ended_micros = Some(event.recorded_at.timestamp_micros());
+    }
+
+    fn fail(&mut self, status: RunStatus, event: &RecordedEvent) -> Result<(), serde_json::Error> {
+        let payload: ErrorPayload<'_> = serde_json::from_slice(&event.payload)?;
+        // A message or a whole error may have moved out of the event; then it can't be searched.
+        let message = serde_json::from_str(payload.error.get());
+        self.error_message = message.ok().map(|error: MessageOnly| error.message);
+        self.error = Some(payload.error.get().to_owned());
+        self.end(status, event);
+        Ok(())
+    }
+
+    /// A cancelled run has an error where a reason was given.
+    fn cancel(&mut self, event: &RecordedEvent) -> Result<(), serde_json::Error> {
+        let payload: CancelledPayload = serde_json::from_slice(&event.payload)?;
+        if let Some(reason) = payload.reason {
+            let error = serde_json::json!({"code": "cancelled", "kind": "cancelled",
+                "message": reason});
+            self.error = Some(error.to_string());
+            self.error_message = Some(reason);
+        }
+        self.end(RunStatus::Cancelled, event);
+        Ok(())
+    }
+}
+
+const INSERT: &str = "insert into runs (id, workspace_id, project_id, workflow_id, status, \
+        definition_id, definition_name, definition_version, definition_hash, input, output, \
+        error, error_message, labels, sequence, position, started_micros, ended_micros, \
+        input_tokens, output_tokens, cost_micros) \
+    select value ->> 'id', value ->> 'workspace_id', value ->> 'project_id', \
+        value ->> 'workflow_id', value ->> 'status', value ->> 'definition_id', \
+        value ->> 'definition_name', value ->> 'definition_version', \
+        value ->> 'definition_hash', value ->> 'input', value ->> 'output', \
+        value ->> 'error', value ->> 'error_message', value ->> 'labels', \
+        value ->> 'sequence', value ->> 'position', value ->> 'started_micros', \
+        value ->> 'ended_micros', value ->> 'input_tokens', value ->> 'output_tokens', \
+        value ->> 'cost_micros' \
+    from json_each($1)";
+
+const INSERT_LABELS: &str = "insert into run_labels (run_id, key, value) \
+    select value ->> 0, value ->> 1, value ->> 2 from json_each($1)";
+
+const UPDATE: &str = "update runs set \
+        status = coalesce(change.value ->> 'status', status), \
+        output = coalesce(change.value ->> 'output', output), \
+        error = coalesce(change.value ->> 'error', error), \
+        error_message = coalesce(change.value ->> 'error_message', error_message), \
+        sequence = change.value ->> 'sequence', \
+        position = change.value ->> 'position', \
+        ended_micros = coalesce(change.value ->> 'ended_micros', ended_micros), \
+        input_tokens = input_tokens + (change.value ->> 'input_tokens'), \
+        output_tokens = output_tokens + (change.value ->> 'output_tokens'), \
+        cost_micros = cost_micros + (change.value ->> 'cost_micros') \
+    from json_each($1) as change where runs.id = change.value ->> 'id'";

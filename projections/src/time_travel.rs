@@ -1,0 +1,132 @@
+//! A run at any moment of its history, by the engine's own fold.
+
+use chassis::journal::RecordedEvent;
+use chrono::{DateTime, Utc};
+use domain::codec;
+use domain::ids::{RunId, WorkspaceId};
+use domain::run::{Event, Run};
+use protocol::{Rejection, RejectionKind, RunState, StateAt};
+
+use crate::payload::Blobs;
+use crate::runs::AGGREGATE;
+use crate::{Projections, refusal};
+
+/// Events that are read at once.
+const PAGE_EVENTS: usize = 500;
+
+impl Projections {
+    /// A run of a workspace, folded up to a moment: from its newest snapshot where that isn't
+    /// later, else from its first event.
+    pub(crate) async fn run_at(
+        &self,
+        workspace_id: WorkspaceId,
+        run_id: RunId,
+        at: StateAt,
+    ) -> Result<RunState, Rejection> {
+        let id = run_id.to_string();
+        let first = self.first_event(workspace_id, &id).await?;
+        let (mut run, mut sequence) = self.start_from(&id, at).await?;
+        let mut moment = None;
+        if sequence > 0 {
+            let last = self.run_events(&id, sequence - 1, 1).await?.pop();
+            moment = last.map(|event| event.recorded_at);
+        }
+        'pages: loop {
+            let events = self.run_events(&id, sequence, PAGE_EVENTS).await?;
+            let is_last = events.len() < PAGE_EVENTS;
+            for (recorded, event) in self.decoded(&events).await? {
+                if is_past(recorded, at) {
+                    break 'pages;
+                }
+                run.evolve(&event, recorded.recorded_at);
+                sequence = recorded.sequence;
+                moment = Some(recorded.recorded_at);
+            }
+            if is_last {
+                break;
+            }
+        }
+        let out_of_range = matches!(at, StateAt::Sequence(wanted) if wanted != sequence);
+        let (Some(status), Some(moment), false) = (run.status(), moment, out_of_range) else {
+            return Err(no_such_moment(&id, sequence, first.recorded_at));
+        };
+        let state =
+            serde_json::to_value(&run).map_err(|error| refusal::damaged(&id, &error))?;
+        Ok(RunState { run_id: id, sequence, at: moment, status, state })
+    }
+
+    /// A run's first event. Another workspace's run isn't there.
+    pub(crate) async fn first_event(
+        &self,
+        workspace_id: WorkspaceId,
+        id: &str,
+    ) -> Result<RecordedEvent, Rejection> {
+        let first = self.run_events(id, 0, 1).await?.pop();
+        let is_own = |event: &RecordedEvent| *event.workspace_id == workspace_id.to_string();
+        first.filter(is_own).ok_or_else(|| refusal::not_found("run", id))
+    }
+
+    pub(crate) async fn run_events(
+        &self,
+        id: &str,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<RecordedEvent>, Rejection> {
+        self.journal.load(AGGREGATE, id, after, limit).await.map_err(refusal::journal)
+    }
+
+    pub(crate) async fn decoded<'a>(
+        &self,
+        events: &'a [RecordedEvent],
+    ) -> Result<Vec<(&'a RecordedEvent, Event)>, Rejection> {
+        let stored = events.iter().map(|event| event.payload.as_ref());
+        let blobs =
+            Blobs::fetch(self.journal.as_ref(), stored).await.map_err(refusal::journal)?;
+        let decode = |recorded: &'a RecordedEvent| {
+            let (name, version) = (&recorded.event_type, recorded.event_version);
+            codec::decode(name, version, &recorded.payload, &|hash| blobs.get(hash))
+                .map(|event| (recorded, event))
+                .map_err(|error| {
+                    refusal::damaged(&format!("the event at {}", recorded.position), &error)
+                })
+        };
+        events.iter().map(decode).collect()
+    }
+
+    async fn start_from(&self, id: &str, at: StateAt) -> Result<(Run, u64), Rejection> {
+        let most = match at {
+            StateAt::Latest => u64::MAX,
+            StateAt::Sequence(sequence) => sequence,
+            // A snapshot doesn't say when it was.
+            StateAt::Time(_) => return Ok((Run::default(), 0)),
+        };
+        let snapshot = self
+            .journal
+            .snapshot(AGGREGATE, id, domain::run::state::STATE_VERSION)
+            .await
+            .map_err(refusal::journal)?;
+        let usable = snapshot.filter(|snapshot| snapshot.sequence <= most);
+        let run = usable.and_then(|snapshot| {
+            let run = serde_json::from_slice(&snapshot.state).ok()?;
+            Some((run, snapshot.sequence))
+        });
+        Ok(run.unwrap_or_default())
+    }
+}
+
+fn is_past(event: &RecordedEvent, at: StateAt) -> bool {
+    match at {
+        StateAt::Latest => false,
+        StateAt::Sequence(sequence) => event.sequence > sequence,
+        StateAt::Time(time) => event.recorded_at > time,
+    }
+}
+
+fn no_such_moment(id: &str, last: u64, started: DateTime<Utc>) -> Rejection {
+    let message = if last == 0 {
+        format!("{id} began at {started}: ask for a later moment, from sequence 1 on")
+    } else {
+        format!("{id} has {last} events so far: ask for a sequence from 1 to {last}")
+    };
+    Rejection::new(RejectionKind::Invalid, "no_such_moment", message)
+}

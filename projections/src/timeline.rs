@@ -1,0 +1,257 @@
+//! The timeline: what each token did at its node, folded from a run's events on request.
+
+use std::collections::{BTreeSet, HashMap};
+
+use chrono::{DateTime, Utc};
+use domain::ids::{RunId, WorkspaceId};
+use domain::run::event::{Fired, InstanceId, Opened, OpenedBranches, TokenId};
+use domain::run::{self, Event, Usage};
+use protocol::{Rejection, RunError, TimelineEntry};
+
+use crate::Projections;
+
+/// Events that are read at once.
+const PAGE_EVENTS: usize = 500;
+
+impl Projections {
+    pub(crate) async fn run_timeline(
+        &self,
+        workspace_id: WorkspaceId,
+        run_id: RunId,
+    ) -> Result<Vec<TimelineEntry>, Rejection> {
+        let id = run_id.to_string();
+        self.first_event(workspace_id, &id).await?;
+        let (mut timeline, mut sequence) = (Timeline::default(), 0);
+        loop {
+            let events = self.run_events(&id, sequence, PAGE_EVENTS).await?;
+            for (recorded, event) in self.decoded(&events).await? {
+                sequence = recorded.sequence;
+                timeline.take(&event, sequence, recorded.recorded_at);
+            }
+            if events.len() < PAGE_EVENTS {
+                return Ok(timeline.entries);
+            }
+        }
+    }
+}
+
+#[derive(Default)]
+struct Timeline {
+    entries: Vec<TimelineEntry>,
+    by_token: HashMap<TokenId, usize>,
+    /// Tokens whose work hasn't ended.
+    open: BTreeSet<TokenId>,
+    /// The branch that each token belongs to.
+    branches: HashMap<TokenId, Branch>,
+    instances: HashMap<InstanceId, Instance>,
+}
+
+#[derive(Clone, Copy)]
+struct Branch {
+    instance: InstanceId,
+    index: u64,
+}
+
+struct Instance {
+    group: Option<String>,
+    branches: Vec<OpenedBranches>,
+    /// The branch that opened it.
+    parent: Option<Branch>,
+}
+
+/// When an event happened.
+#[derive(Clone, Copy)]
+struct Moment {
+    sequence: u64,
+    at: DateTime<Utc>,
+}
+
+impl Timeline {
+    fn take(&mut self, event: &Event, sequence: u64, at: DateTime<Utc>) {
+        let moment = Moment { sequence, at };
+        match event {
+            Event::RunStarted(started) => self.enter(1, &started.start, None, moment),
+            Event::TaskSucceeded { token, attempt, usage, duration_ms, .. } => {
+                self.attempt(*token, *attempt, usage, *duration_ms, moment);
+                self.end(*token, "succeeded", moment);
+            }
+            Event::TaskFailed { token, attempt, error, retry_at, usage, duration_ms } => {
+                self.attempt(*token, *attempt, usage, *duration_ms, moment);
+                self.fail(*token, error, retry_at.is_some(), moment);
+            }
+            Event::RetryStarted { token, attempt } => {
+                if let Some(entry) = self.entry(*token, moment) {
+                    entry.attempts = *attempt;
+                    "working".clone_into(&mut entry.status);
+                }
+            }
+            Event::NodeComputed { token, .. } => self.end(*token, "succeeded", moment),
+            Event::NodeFailed { token, error } => self.fail(*token, error, false, moment),
+            Event::TokenRouted { token, fired, opened, .. } => {
+                self.route(*token, fired, opened, moment);
+            }
+            Event::BranchesSpawned { instance, index, token, count, .. } => {
+                self.spawn(*instance, *index, *token, *count, moment);
+            }
+            Event::JoinFired { instance, token, node, rest_continues, .. } => {
+                if !rest_continues {
+                    self.cancel_inside(*instance, moment);
+                }
+                let parent = self.instances.get(instance).and_then(|opened| opened.parent);
+                self.enter(*token, node, parent, moment);
+            }
+            Event::JoinFailed { instance, .. } => self.cancel_inside(*instance, moment),
+            Event::GroupEnded { .. } => {}
+            Event::RunCompleted { .. }
+            | Event::RunFailed { .. }
+            | Event::RunCancelled { .. }
+            | Event::RunTimedOut { .. } => self.cancel_all(moment),
+        }
+    }
+
+    fn enter(&mut self, token: TokenId, node: &str, branch: Option<Branch>, moment: Moment) {
+        let instance = branch.and_then(|branch| self.instances.get(&branch.instance));
+        self.by_token.insert(token, self.entries.len());
+        self.entries.push(TimelineEntry {
+            token,
+            node: node.to_owned(),
+            group: instance.and_then(|instance| instance.group.clone()),
+            index: branch.map(|branch| branch.index),
+            status: "working".to_owned(),
+            attempts: 1,
+            started_at: moment.at,
+            ended_at: None,
+            duration_ms: None,
+            error: None,
+            usage: Usage::default(),
+            first_sequence: moment.sequence,
+            last_sequence: moment.sequence,
+        });
+        self.open.insert(token);
+        if let Some(branch) = branch {
+            self.branches.insert(token, branch);
+        }
+    }
+
+    fn entry(&mut self, token: TokenId, moment: Moment) -> Option<&mut TimelineEntry> {
+        let entry = self.entries.get_mut(*self.by_token.get(&token)?)?;
+        entry.last_sequence = moment.sequence;
+        Some(entry)
+    }
+
+    fn attempt(
+        &mut self,
+        token: TokenId,
+        attempt: u32,
+        usage: &Usage,
+        duration_ms: u64,
+        moment: Moment,
+    ) {
+        if let Some(entry) = self.entry(token, moment) {
+            entry.attempts = attempt;
+            entry.usage.add(usage);
+            entry.duration_ms = Some(duration_ms);
+            entry.error = None;
+        }
+    }
+
+    fn end(&mut self, token: TokenId, status: &str, moment: Moment) {
+        self.open.remove(&token);
+        if let Some(entry) = self.entry(token, moment) {
+            status.clone_into(&mut entry.status);
+            entry.ended_at = Some(moment.at);
+        }
+    }
+
+    fn fail(&mut self, token: TokenId, error: &run::RunError, retries: bool, moment: Moment) {
+        if retries {
+            if let Some(entry) = self.entry(token, moment) {
+                "backing_off".clone_into(&mut entry.status);
+            }
+        } else {
+            self.end(token, "failed", moment);
+        }
+        if let Some(entry) = self.entry(token, moment) {
+            entry.error = Some(view_of(error));
+        }
+    }
+
+    fn route(&mut self, token: TokenId, fired: &[Fired], opened: &[Opened], moment: Moment) {
+        if self.open.contains(&token) {
+            self.end(token, "succeeded", moment);
+        }
+        self.entry(token, moment);
+        let branch = self.branches.get(&token).copied();
+        for fired in fired {
+            if let Fired::Moved { token, node, .. } = fired {
+                self.enter(*token, node, branch, moment);
+            }
+        }
+        for opened in opened {
+            let instance = Instance {
+                group: opened.group.clone(),
+                branches: opened.branches.clone(),
+                parent: branch,
+            };
+            self.instances.insert(opened.instance, instance);
+        }
+    }
+
+    fn spawn(
+        &mut self,
+        instance: InstanceId,
+        first: u64,
+        token: TokenId,
+        count: u64,
+        moment: Moment,
+    ) {
+        let Some(opened) = self.instances.get(&instance) else { return };
+        let mut ends = Vec::new();
+        let mut end = 0;
+        for branches in &opened.branches {
+            end += branches.count;
+            ends.push((end, branches.node.clone()));
+        }
+        for offset in 0..count {
+            let index = first + offset;
+            let node = ends.iter().find(|(end, _)| index < *end).map(|(_, node)| node);
+            if let Some(node) = node {
+                self.enter(token + offset, node, Some(Branch { instance, index }), moment);
+            }
+        }
+    }
+
+    fn cancel_inside(&mut self, instance: InstanceId, moment: Moment) {
+        let is_inside = |token: &TokenId| {
+            let mut branch = self.branches.get(token).copied();
+            while let Some(inner) = branch {
+                if inner.instance == instance {
+                    return true;
+                }
+                branch = self.instances.get(&inner.instance).and_then(|outer| outer.parent);
+            }
+            false
+        };
+        let inside: Vec<TokenId> = self.open.iter().copied().filter(is_inside).collect();
+        for token in inside {
+            self.end(token, "cancelled", moment);
+        }
+    }
+
+    fn cancel_all(&mut self, moment: Moment) {
+        for token in std::mem::take(&mut self.open) {
+            self.end(token, "cancelled", moment);
+        }
+    }
+}
+
+fn view_of(error: &run::RunError) -> RunError {
+    RunError {
+        code: error.code.clone(),
+        message: error.message.clone(),
+        kind: error.kind.as_str().to_owned(),
+        node: error.node.clone(),
+        attempt: error.attempt,
+        detail: error.detail.clone(),
+    }
+}

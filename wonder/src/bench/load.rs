@@ -1,0 +1,83 @@
+//! Closed loops: so many clients, each asks again as soon as it has its answer.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use futures::future::try_join_all;
+
+use super::http::{Connection, Prepared};
+
+/// What a loop took.
+#[derive(Debug, Clone)]
+pub(super) struct Taken {
+    pub(super) whole: Duration,
+    /// Of each request, sorted.
+    pub(super) each: Vec<Duration>,
+}
+
+/// Sends the request `n` times over `clients` connections. Each answer must be 2xx and contain
+/// `expect`.
+pub(super) async fn closed_loop(
+    address: &str,
+    request: &Prepared,
+    clients: u32,
+    n: u64,
+    expect: &str,
+) -> anyhow::Result<Taken> {
+    let clients = u64::from(clients).min(n);
+    let mut connections = Vec::new();
+    for _ in 0..clients {
+        connections.push(Connection::open(address).await?);
+    }
+    let left = Rc::new(Cell::new(n));
+    let begun = Instant::now();
+    let loops = connections.into_iter().map(|mut connection| {
+        let left = Rc::clone(&left);
+        async move {
+            let mut each = Vec::new();
+            while left.get() > 0 {
+                left.set(left.get() - 1);
+                let asked = Instant::now();
+                let (status, body) = connection.ask(request).await?;
+                each.push(asked.elapsed());
+                let fits = (200..300).contains(&status)
+                    && body.windows(expect.len()).any(|window| window == expect.as_bytes());
+                ensure!(fits, "status {status}: {}", excerpt(body));
+            }
+            Ok::<_, anyhow::Error>(each)
+        }
+    });
+    let mut each: Vec<_> = try_join_all(loops).await?.into_iter().flatten().collect();
+    let whole = begun.elapsed();
+    each.sort_unstable();
+    Ok(Taken { whole, each })
+}
+
+impl Taken {
+    /// The time that `percent` of the requests stayed under.
+    pub(super) fn percentile(&self, percent: usize) -> Duration {
+        let at = (self.each.len() * percent).div_ceil(100).clamp(1, self.each.len().max(1));
+        self.each.get(at - 1).copied().unwrap_or_default()
+    }
+}
+
+fn excerpt(body: &[u8]) -> String {
+    String::from_utf8_lossy(&body[..body.len().min(300)]).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_of_the_sorted_times() {
+        let each = (1..=200).map(Duration::from_millis).collect();
+        let taken = Taken { whole: Duration::ZERO, each };
+        assert_eq!(taken.percentile(50), Duration::from_millis(100));
+        assert_eq!(taken.percentile(99), Duration::from_millis(198));
+        let one = Taken { whole: Duration::ZERO, each: vec![Duration::from_millis(3)] };
+        assert_eq!(one.percentile(99), Duration::from_millis(3));
+    }
+}

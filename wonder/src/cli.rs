@@ -1,0 +1,120 @@
+//! The command line: one file a command.
+
+use std::future::Future;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::bench;
+use crate::client::ClientArgs;
+use crate::exit::{EXIT_CODES, Exit, Failure};
+use crate::output::Format;
+
+mod apply;
+mod completions;
+mod config;
+mod dev;
+mod doctor;
+mod events;
+mod projections;
+mod run;
+mod runs;
+mod serve;
+mod state;
+mod validate;
+mod watch;
+
+/// Event-sourced AI workflows: every run is a history that can be queried, streamed and replayed
+#[derive(Debug, Parser)]
+#[command(name = "wonder", version, after_help = EXIT_CODES, propagate_version = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command understands.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Global {
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+    /// Form of the data on stdout
+    #[arg(short, long, global = true, value_enum, default_value_t, help_heading = "Client")]
+    pub(crate) output: Format,
+    /// Project to work in, by name
+    #[arg(
+        long,
+        global = true,
+        value_name = "NAME",
+        env = "WONDER_PROJECT",
+        default_value = "default",
+        help_heading = "Client"
+    )]
+    pub(crate) project: String,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start the platform on loopback with demo workflows, and run one
+    Dev(dev::DevArgs),
+    /// Start the platform
+    Serve(serve::ServeArgs),
+    /// Publish definitions and other resources from files
+    Apply(apply::ApplyArgs),
+    /// Check definition files without a server
+    Validate(validate::ValidateArgs),
+    /// Start a run from a file or a published definition
+    Run(run::RunArgs),
+    /// List, show, watch and cancel runs
+    #[command(subcommand)]
+    Runs(runs::RunsCommand),
+    /// Read the journal
+    #[command(subcommand)]
+    Events(events::EventsCommand),
+    /// Show a run's state after an event or at a time
+    State(state::StateArgs),
+    /// Look after read models
+    #[command(subcommand)]
+    Projections(projections::ProjectionsCommand),
+    /// Measure this machine's throughput and latency, as JSON lines
+    Bench(bench::BenchArgs),
+    /// Check folder, disk, port, server and keys
+    Doctor(doctor::DoctorArgs),
+    /// Print the configuration in force and where it came from
+    Config(config::ConfigArgs),
+    /// Print completions for a shell
+    Completions(completions::CompletionsArgs),
+}
+
+/// Does what the command line asks.
+pub(crate) fn execute(cli: Cli) -> Result<Exit, Failure> {
+    let global = &cli.global;
+    match cli.command {
+        Command::Dev(args) => on_all_cores(dev::execute(global, args)),
+        Command::Serve(args) => on_all_cores(serve::execute(args)),
+        Command::Apply(args) => on_one_core(apply::execute(global, args)),
+        Command::Validate(args) => validate::execute(&args),
+        Command::Run(args) if args.local => on_all_cores(run::execute(global, args)),
+        Command::Run(args) => on_one_core(run::execute(global, args)),
+        Command::Runs(command) => on_one_core(runs::execute(global, command)),
+        Command::Events(command) => on_one_core(events::execute(global, command)),
+        Command::State(args) => on_one_core(state::execute(global, args)),
+        Command::Projections(command) => on_all_cores(projections::execute(global, command)),
+        Command::Bench(args) => on_one_core(bench::execute(args)),
+        Command::Doctor(args) => on_one_core(doctor::execute(global, args)),
+        Command::Config(args) => config::execute(global, &args),
+        Command::Completions(args) => completions::execute(&args),
+    }
+}
+
+fn on_all_cores<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
+}
+
+/// Clients need no more, and `bench` leaves the other cores to the server.
+fn on_one_core<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,150 @@
+//! `wonder runs`: lists, shows, watches and cancels runs.
+
+use domain::span::Span;
+use serde_json::json;
+
+use super::{Global, watch};
+use crate::client::Client;
+use crate::exit::{EXIT_CODES, Exit, Failure};
+use crate::output::Column;
+
+const COLUMNS: &[Column] = &[
+    ("id", "/id"),
+    ("status", "/status"),
+    ("definition", "/definition/name"),
+    ("version", "/definition/version"),
+    ("started", "/started_at"),
+    ("ended", "/ended_at"),
+    ("error", "/error/code"),
+];
+
+const ONE: &[Column] = &[
+    ("id", "/id"),
+    ("status", "/status"),
+    ("definition", "/definition/name"),
+    ("version", "/definition/version"),
+    ("workflow", "/workflow_id"),
+    ("started", "/started_at"),
+    ("ended", "/ended_at"),
+    ("labels", "/labels"),
+    ("events", "/sequence"),
+    ("input", "/input"),
+    ("output", "/output"),
+    ("error", "/error/message"),
+    ("error code", "/error/code"),
+    ("error node", "/error/node"),
+    ("input tokens", "/usage/input_tokens"),
+    ("output tokens", "/usage/output_tokens"),
+    ("cost micros", "/usage/cost_micros"),
+];
+
+/// What to do with runs.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum RunsCommand {
+    /// List runs, newest first
+    List(ListArgs),
+    /// Show one run
+    Show {
+        /// The run (`run_…`)
+        id: String,
+    },
+    /// Follow a run to its end; its status is the exit code
+    #[command(after_help = EXIT_CODES)]
+    Watch {
+        /// The run (`run_…`)
+        id: String,
+        /// How long to watch, as in 90s or 10m
+        #[arg(long, value_name = "DURATION")]
+        timeout: Option<Span>,
+    },
+    /// Cancel a run
+    Cancel {
+        /// The run (`run_…`)
+        id: String,
+        /// Why, for the record
+        #[arg(long)]
+        reason: Option<String>,
+    },
+}
+
+/// Which runs.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ListArgs {
+    /// Only these statuses, as in running,failed
+    #[arg(long)]
+    status: Option<String>,
+    /// Only runs of this workflow (`wf_…`)
+    #[arg(long, value_name = "ID")]
+    workflow: Option<String>,
+    /// Only runs of the definition with this name
+    #[arg(long, value_name = "NAME")]
+    definition: Option<String>,
+    /// Only runs with this label (repeatable; all must hold)
+    #[arg(short, long = "label", value_name = "KEY=VALUE", value_parser = super::run::label)]
+    labels: Vec<(String, String)>,
+    /// Part of the id, the definition's name or the error message
+    #[arg(short, long)]
+    query: Option<String>,
+    /// How many
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=200))]
+    limit: u32,
+    /// From `next_cursor` of the page before
+    #[arg(long)]
+    cursor: Option<String>,
+}
+
+impl ListArgs {
+    fn query(self) -> Vec<(&'static str, String)> {
+        let mut query = vec![("limit", self.limit.to_string())];
+        let mut push = |key, value: Option<String>| query.extend(value.map(|value| (key, value)));
+        push("status", self.status);
+        push("workflow_id", self.workflow);
+        push("definition", self.definition);
+        push("q", self.query);
+        push("cursor", self.cursor);
+        for (key, value) in self.labels {
+            push("label", Some(format!("{key}={value}")));
+        }
+        query
+    }
+}
+
+pub(crate) async fn execute(global: &Global, command: RunsCommand) -> Result<Exit, Failure> {
+    let client = Client::new(&global.client)?;
+    match command {
+        RunsCommand::List(args) => {
+            let answer = client.get("/runs", &args.query()).await?;
+            global.output.list(&answer, COLUMNS)?;
+            let body: serde_json::Value = answer.read()?;
+            if let Some(cursor) = body["next_cursor"].as_str() {
+                eprintln!("more with --cursor {cursor}");
+            }
+        }
+        RunsCommand::Show { id } => {
+            let answer = client.get(&format!("/runs/{}", segment(&id)?), &[]).await?;
+            global.output.one(&answer, ONE)?;
+        }
+        RunsCommand::Watch { id, timeout } => {
+            let timeout = timeout.map(Span::as_duration);
+            return Ok(match watch::watch(&client, segment(&id)?, timeout).await? {
+                Some((exit, _)) => exit,
+                None => Exit::TimedOut,
+            });
+        }
+        RunsCommand::Cancel { id, reason } => {
+            let path = format!("/runs/{}/cancel", segment(&id)?);
+            let answer = client.post(&path, &[], &json!({"reason": reason})).await?;
+            global.output.one(&answer, &[("id", "/id"), ("status", "/status")])?;
+        }
+    }
+    Ok(Exit::Completed)
+}
+
+/// An id as a path segment; what can't be one is refused before anything is sent.
+pub(crate) fn segment(id: &str) -> Result<&str, Failure> {
+    let known = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+    if !id.is_empty() && id.bytes().all(known) {
+        return Ok(id);
+    }
+    Err(Failure::Refused(format!("{id:?} is not a run: write run_ and 26 characters")))
+}

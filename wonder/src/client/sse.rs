@@ -1,0 +1,221 @@
+//! Server-sent events: parsed as they come, and resumed by cursor when the line is cut.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use protocol::EventEnvelope;
+
+use super::{ApiProblem, Client};
+use crate::exit::Failure;
+
+/// Attempts in a row without an event after which the server counts as gone.
+const MAX_ATTEMPTS: u32 = 8;
+const FIRST_DELAY: Duration = Duration::from_millis(100);
+const MAX_DELAY: Duration = Duration::from_secs(3);
+/// An event's payload is at most a few MiB; more without an end isn't a stream of events.
+const MAX_BUFFER: usize = 32 << 20;
+
+/// Events of the journal, live, without a gap or a duplicate across reconnects.
+pub(crate) struct EventStream {
+    client: Client,
+    path: String,
+    query: Vec<(String, String)>,
+    cursor: Option<String>,
+    body: Option<BoxStream<'static, reqwest::Result<bytes::Bytes>>>,
+    parser: Parser,
+    ready: VecDeque<Message>,
+    attempts: u32,
+}
+
+impl Client {
+    /// Follows a path's events after a cursor; from the first one where it is `None`.
+    pub(crate) fn follow(
+        &self,
+        path: &str,
+        query: Vec<(String, String)>,
+        after: Option<String>,
+    ) -> EventStream {
+        EventStream {
+            client: self.clone(),
+            path: path.to_owned(),
+            query,
+            cursor: after,
+            body: None,
+            parser: Parser::default(),
+            ready: VecDeque::new(),
+            attempts: 0,
+        }
+    }
+}
+
+impl EventStream {
+    /// The next event, with the text it came in; `None` after a run's last one. Fails where the server refuses, or has been
+    /// away for several attempts.
+    pub(crate) async fn next(&mut self) -> Result<Option<(EventEnvelope, String)>, Failure> {
+        loop {
+            if let Some(message) = self.ready.pop_front() {
+                if message.name == "end" {
+                    return Ok(None);
+                }
+                if message.name == "error" {
+                    self.take_error(&message)?;
+                    continue;
+                }
+                let Ok(event) = serde_json::from_str::<EventEnvelope>(&message.data) else {
+                    continue;
+                };
+                self.cursor = Some(event.cursor.to_string());
+                self.attempts = 0;
+                return Ok(Some((event, message.data)));
+            }
+            self.read_more().await?;
+        }
+    }
+
+    /// A server that drops us for lagging says so in the stream; we go on from our cursor.
+    fn take_error(&mut self, message: &Message) -> Result<(), Failure> {
+        let problem = ApiProblem::read(0, &message.data);
+        let status = serde_json::from_str::<serde_json::Value>(&message.data)
+            .ok()
+            .and_then(|value| value["status"].as_u64())
+            .unwrap_or(503);
+        if matches!(status, 429 | 503) {
+            self.cut();
+            return Ok(());
+        }
+        let status = u16::try_from(status).unwrap_or(500);
+        Err(Failure::Api(Box::new(ApiProblem { status, ..problem })))
+    }
+
+    async fn read_more(&mut self) -> Result<(), Failure> {
+        if self.body.is_none() {
+            self.connect().await?;
+        }
+        let chunk = match self.body.as_mut() {
+            Some(body) => body.next().await,
+            None => None,
+        };
+        match chunk {
+            Some(Ok(bytes)) => {
+                self.ready.extend(self.parser.push(&bytes));
+                if self.parser.buffer.len() > MAX_BUFFER {
+                    return Err(anyhow::anyhow!(
+                        "the server's stream holds an event of more than {MAX_BUFFER} bytes"
+                    )
+                    .into());
+                }
+            }
+            Some(Err(_)) | None => self.cut(),
+        }
+        Ok(())
+    }
+
+    fn cut(&mut self) {
+        self.body = None;
+        self.parser = Parser::default();
+        self.ready.clear();
+    }
+
+    async fn connect(&mut self) -> Result<(), Failure> {
+        let mut delay = FIRST_DELAY;
+        loop {
+            self.attempts += 1;
+            if self.attempts > 1 {
+                tokio::time::sleep(delay).await;
+                delay = (delay * 2).min(MAX_DELAY);
+            }
+            let cursor = self.cursor.as_deref();
+            let failure = match self.client.open_stream(&self.path, &self.query, cursor).await {
+                Ok(response) => {
+                    self.body = Some(response.bytes_stream().boxed());
+                    return Ok(());
+                }
+                Err(failure) => failure,
+            };
+            let lasting = matches!(&failure, Failure::Api(problem) if problem.status < 500);
+            // A first connection that is refused is an answer; a cut one may come back.
+            let never_there = self.cursor.is_none() && self.attempts == 1;
+            if lasting || never_there || self.attempts >= MAX_ATTEMPTS {
+                return Err(failure);
+            }
+        }
+    }
+}
+
+/// One message of a stream.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Message {
+    name: String,
+    data: String,
+}
+
+/// The event stream format of the HTML standard, without what we have no use for (`retry`).
+#[derive(Default)]
+struct Parser {
+    buffer: Vec<u8>,
+    message: Message,
+}
+
+impl Parser {
+    fn push(&mut self, bytes: &[u8]) -> Vec<Message> {
+        self.buffer.extend_from_slice(bytes);
+        let mut complete = Vec::new();
+        let mut start = 0;
+        while let Some(length) = self.buffer[start..].iter().position(|byte| *byte == b'\n') {
+            let line = &self.buffer[start..start + length];
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            start += length + 1;
+            let line = String::from_utf8_lossy(line);
+            if line.is_empty() {
+                let message = std::mem::take(&mut self.message);
+                if !message.data.is_empty() {
+                    complete.push(message);
+                }
+                continue;
+            }
+            let (field, value) = line.split_once(':').unwrap_or((&line, ""));
+            let value = value.strip_prefix(' ').unwrap_or(value);
+            match field {
+                "event" => self.message.name = value.to_owned(),
+                "data" if self.message.data.is_empty() => self.message.data = value.to_owned(),
+                "data" => {
+                    self.message.data.push('\n');
+                    self.message.data.push_str(value);
+                }
+                _ => {}
+            }
+        }
+        self.buffer.drain(..start);
+        complete
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_found_however_the_bytes_are_cut() {
+        let text =
+            ": hello\n\nid: 1\nevent: run_started\ndata: {\"a\":\ndata: 1}\r\n\r\ndata:x\n\n";
+        let wanted = [
+            Message { name: "run_started".to_owned(), data: "{\"a\":\n1}".to_owned() },
+            Message { name: String::new(), data: "x".to_owned() },
+        ];
+        for size in 1..text.len() {
+            let mut parser = Parser::default();
+            let got: Vec<_> =
+                text.as_bytes().chunks(size).flat_map(|chunk| parser.push(chunk)).collect();
+            assert_eq!(got, wanted, "chunks of {size}");
+        }
+    }
+
+    #[test]
+    fn what_has_no_end_yet_is_kept_back() {
+        let mut parser = Parser::default();
+        assert!(parser.push(b"data: {}\n").is_empty());
+        assert_eq!(parser.push(b"\n").len(), 1);
+    }
+}

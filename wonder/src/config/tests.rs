@@ -1,0 +1,79 @@
+//! Precedence, provenance and refusals of the configuration.
+
+use super::*;
+
+fn load_with(
+    flags: &ServerArgs,
+    env: &[(&str, &str)],
+    file: Option<&str>,
+) -> anyhow::Result<Loaded> {
+    let folder = tempfile::tempdir().expect("a folder for the file");
+    let path = folder.path().join("wonder.toml");
+    if let Some(text) = file {
+        std::fs::write(&path, text).expect("the file is written");
+    }
+    let env = |name: &str| env.iter().find(|(key, _)| *key == name).map(|(_, v)| (*v).to_owned());
+    load_from(flags.layer(), &env, file.map(|_| path.as_path()), AuthMode::Keys)
+}
+
+fn source(loaded: &Loaded, key: &str) -> String {
+    let settings = loaded.settings();
+    settings.iter().find(|setting| setting.key == key).expect("the key is known").source.clone()
+}
+
+#[test]
+fn a_flag_wins_over_the_environment_over_the_file_over_the_default() {
+    let file = "listen = \"127.0.0.1:1\"\nlog = \"debug\"\nexecutor_concurrency = 3\n";
+    let env = [("WONDER_LISTEN", "127.0.0.1:2"), ("WONDER_EXECUTOR_CONCURRENCY", "4")];
+    let flags =
+        ServerArgs { listen: Some("127.0.0.1:3".parse().expect("address")), ..Default::default() };
+
+    let loaded = load_with(&flags, &env, Some(file)).expect("it is valid");
+
+    assert_eq!(loaded.config.listen.port(), 3);
+    assert_eq!(loaded.config.executor_concurrency, 4);
+    assert_eq!(loaded.config.log, "debug");
+    assert_eq!(loaded.config.auth, AuthMode::Keys);
+    assert_eq!(source(&loaded, "listen"), "flag --listen");
+    assert_eq!(source(&loaded, "executor_concurrency"), "environment WONDER_EXECUTOR_CONCURRENCY");
+    assert!(source(&loaded, "log").ends_with("wonder.toml"));
+    assert_eq!(source(&loaded, "auth"), "default");
+}
+
+#[test]
+fn the_data_folder_follows_xdg_and_home() {
+    let xdg = [("XDG_DATA_HOME", "/data"), ("HOME", "/home/a")];
+    let of = |env: &[(&str, &str)]| {
+        load_with(&ServerArgs::default(), env, None).expect("it is valid").config.data_dir
+    };
+    assert_eq!(of(&xdg), Path::new("/data/wonder"));
+    assert_eq!(of(&xdg[1..]), Path::new("/home/a/.local/share/wonder"));
+}
+
+#[test]
+fn an_administrators_key_is_taken_as_text_and_never_shown() {
+    let env = [("WONDER_ADMIN_KEY", "0123")];
+    let loaded = load_with(&ServerArgs::default(), &env, None).expect("it is valid");
+    assert_eq!(loaded.config.admin_key.as_ref().map(Secret::reveal), Some("0123"));
+    assert!(loaded.settings().iter().all(|setting| !setting.value.contains("0123")));
+    assert!(!format!("{:?}", loaded.config).contains("0123"));
+}
+
+#[test]
+fn lists_may_be_written_with_commas() {
+    let env = [("WONDER_ALLOW_PRIVATE_HOSTS", "a.internal, 10.0.0.1,")];
+    let loaded = load_with(&ServerArgs::default(), &env, None).expect("it is valid");
+    assert_eq!(loaded.config.allow_private_hosts, ["a.internal", "10.0.0.1"]);
+}
+
+#[test]
+fn what_is_wrong_is_refused_by_name() {
+    let refused = |env: &[(&str, &str)], file: Option<&str>| {
+        let error = load_with(&ServerArgs::default(), env, file).err().expect("it is refused");
+        format!("{error:#}")
+    };
+    assert!(refused(&[], Some("lisen = \"x\"")).contains("lisen"));
+    assert!(refused(&[("WONDER_AUTH", "open")], None).contains("WONDER_AUTH"));
+    assert!(refused(&[("WONDER_EXECUTOR_CONCURRENCY", "many")], None).contains("many"));
+    assert!(refused(&[("WONDER_EXECUTOR_CONCURRENCY", "0")], None).contains("1 to 10000"));
+}

@@ -1,0 +1,100 @@
+//! The fold over hand-written histories.
+
+use serde_json::json;
+
+use super::*;
+
+fn progress(events: Vec<Value>) -> Progress {
+    let mut progress = Progress::default();
+    for event in events {
+        progress.fold(serde_json::from_value(event.clone()).unwrap_or_else(|error| {
+            panic!("{event} is not an event: {error}");
+        }));
+    }
+    progress
+}
+
+fn started() -> Value {
+    json!({
+        "type": "run_started",
+        "run_id": domain::ids::RunId::derived("ws", "r"),
+        "project_id": domain::ids::ProjectId::derived("ws", "p"),
+        "definition": {
+            "id": domain::ids::DefinitionId::derived("prj", "d"),
+            "name": "d", "version": 1, "hash": "00"
+        },
+        "start": "split",
+        "input": {},
+        "started_at": "2026-01-01T00:00:00Z"
+    })
+}
+
+fn fan_out(count: u64) -> Vec<Value> {
+    vec![
+        started(),
+        json!({"type": "task_succeeded", "token": 1, "attempt": 1, "result": 1,
+               "usage": {"input_tokens": 5, "output_tokens": 2, "cost_micros": 7}}),
+        json!({"type": "token_routed", "token": 1,
+               "opened": [{"instance": 1, "group": "g",
+                           "branches": [{"transition": 0, "node": "judge", "count": count},
+                                        {"transition": 1, "node": "audit", "count": 1}]}]}),
+        json!({"type": "branches_spawned", "instance": 1, "index": 0, "token": 2,
+               "count": count + 1}),
+    ]
+}
+
+fn text(progress: &Progress, node: &str) -> String {
+    progress.nodes.iter().find(|count| count.node == node).expect("the node is there").text()
+}
+
+#[test]
+fn a_fan_out_shows_as_counts() {
+    let mut events = fan_out(40);
+    for token in 2..14 {
+        events.push(json!({"type": "task_succeeded", "token": token, "attempt": 1, "result": 1}));
+    }
+    let error = json!({"code": "x", "message": "x", "kind": "permanent"});
+    for token in 14..16 {
+        events.push(json!({"type": "task_failed", "token": token, "attempt": 1, "error": error}));
+    }
+    let progress = progress(events);
+    assert_eq!(text(&progress, "split"), "done");
+    assert_eq!(text(&progress, "judge"), "12/40 · 2 failed");
+    assert_eq!(text(&progress, "audit"), "running");
+    assert_eq!(progress.usage.input_tokens, 5);
+}
+
+#[test]
+fn a_token_that_backs_off_is_shown_until_it_works_again() {
+    let error = json!({"code": "x", "message": "x", "kind": "transient"});
+    let failed = json!({"type": "task_failed", "token": 1, "attempt": 1, "error": error,
+                        "retry_at": "2026-01-01T00:00:01Z"});
+    let waiting = progress(vec![started(), failed.clone()]);
+    assert_eq!(text(&waiting, "split"), "retrying");
+    let retry = json!({"type": "retry_started", "token": 1, "attempt": 2});
+    let working = progress(vec![started(), failed, retry]);
+    assert_eq!(text(&working, "split"), "running");
+}
+
+#[test]
+fn the_end_is_known_with_its_output_or_error() {
+    let completed = progress(vec![started(), json!({"type": "run_completed", "output": {"a": 1}})]);
+    assert_eq!(completed.status, Some("completed"));
+    assert_eq!(completed.output, json!({"a": 1}));
+    let error = json!({"code": "stalled", "message": "x", "kind": "permanent"});
+    let failed = progress(vec![started(), json!({"type": "run_failed", "error": error})]);
+    assert_eq!(failed.status, Some("failed"));
+    assert_eq!(failed.error["code"], "stalled");
+    assert!(failed.nodes.iter().all(|node| node.running == 0));
+}
+
+#[test]
+fn a_loop_counts_each_turn() {
+    let mut events = vec![started()];
+    for token in 1..=3 {
+        events.push(json!({"type": "task_succeeded", "token": token, "attempt": 1, "result": 1}));
+        events.push(json!({"type": "token_routed", "token": token, "fired": [
+            {"moved": {"transition": 0, "token": token + 1, "node": "split"}}]}));
+    }
+    assert_eq!(text(&progress(events), "split"), "3/4");
+}
