@@ -8,7 +8,6 @@ pub mod model;
 pub mod parse;
 pub mod plan;
 pub mod problem;
-
 pub mod resolved;
 pub mod schema;
 pub mod validate;

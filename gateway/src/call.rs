@@ -95,7 +95,7 @@ impl Call {
 
     /// A query parameter; given twice, the last one counts. The empty text is a value.
     pub(crate) fn asked(&self, name: &str) -> Option<&str> {
-        self.asked_all(name).last()
+        self.query.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
     /// All values of a query parameter.

@@ -37,8 +37,7 @@ pub(crate) struct Published {
 /// The source in the body: YAML, of which JSON is a part.
 fn source(call: &Call) -> Result<&[u8], Problem> {
     let media = headers::expect_media(&call.parts.headers, &MEDIA)?;
-    let format = if media == MEDIA[0] { Format::Json } else { Format::Yaml };
-    if format == Format::Json {
+    if media == MEDIA[0] {
         json::check(&call.body)?;
     }
     let text = std::str::from_utf8(&call.body).map_err(|error| {
@@ -61,8 +60,8 @@ pub(crate) fn project(call: &Call, named: Option<ProjectId>) -> Result<ProjectId
 /// `POST`: publishes a version, or answers the one with the same content.
 pub(crate) async fn publish(call: Call) -> Result<Response, Problem> {
     let project_id = project(&call, call.asked_as("project_id")?)?;
-    let read = parse::parse(source(&call)?);
-    let definition = read.map_err(|problems| Problem::definition(problems, ""))?;
+    let definition = parse::read(source(&call)?).map_err(|found| Problem::definition(found, ""))?;
+    check_texts(&definition)?;
     let hash = hash_of(&definition)?;
     let name = definition.name.to_string();
     let spec = DefinitionSpec { project_id, definition, hash: hash.clone() };
@@ -81,6 +80,17 @@ pub(crate) async fn publish(call: Call) -> Result<Response, Problem> {
     Ok(located(response, &format!("{}/{}", call.route.path, body.id)))
 }
 
+/// YAML can write as an escape what JSON from outside is refused for.
+fn check_texts(definition: &Definition) -> Result<(), Problem> {
+    match serde_json::to_vec(definition) {
+        Ok(text) => json::check(&text),
+        Err(error) => {
+            tracing::error!(%error, "definition could not be written");
+            Err(Problem::internal())
+        }
+    }
+}
+
 fn hash_of(definition: &Definition) -> Result<String, Problem> {
     content_hash(definition).map_err(|error| {
         tracing::error!(%error, "definition could not be hashed");
@@ -90,8 +100,13 @@ fn hash_of(definition: &Definition) -> Result<String, Problem> {
 
 /// `POST /validate`: 200 with all problems, whether there are any or not.
 pub(crate) async fn validate(call: Call) -> Result<Response, Problem> {
-    let (text, format) = source(&call)?;
-    let problems = (call.edge.gateway.definitions.read)(text, format).err().unwrap_or_default();
+    let problems = match parse::read(source(&call)?) {
+        Ok(definition) => {
+            check_texts(&definition)?;
+            Vec::new()
+        }
+        Err(problems) => problems,
+    };
     answer(StatusCode::OK, &json!({"valid": problems.is_empty(), "problems": problems}))
 }
 

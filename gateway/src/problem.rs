@@ -144,7 +144,8 @@ impl From<Rejection> for Problem {
             RejectionKind::Overloaded => StatusCode::TOO_MANY_REQUESTS,
             RejectionKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             RejectionKind::Internal => {
-                tracing::error!(code = %rejection.code, detail = %rejection.message, "service failed");
+                let Rejection { code, message, .. } = &rejection;
+                tracing::error!(%code, detail = %message, "service failed");
                 return Self::internal();
             }
         };

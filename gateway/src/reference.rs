@@ -60,7 +60,8 @@ pub(crate) fn page(document: &Value) -> String {
     let schemas: String = entries(&document["components"]["schemas"])
         .map(|(name, schema)| {
             let (name, schema) = (escape(name), pretty(schema));
-            format!("<details id=\"schema-{name}\"><summary>{name}</summary><pre>{schema}</pre></details>")
+            let summary = format!("<summary>{name}</summary>");
+            format!("<details id=\"schema-{name}\">{summary}<pre>{schema}</pre></details>")
         })
         .collect();
     format!(

@@ -7,6 +7,7 @@ use std::time::Duration;
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
 use domain::definition::parse::parse_value;
+use domain::definition::validate;
 use domain::ids::{ProjectId, RunId, WorkflowId};
 use domain::limits::{INPUT_BYTES, LABELS};
 use protocol::command::StartRun;
@@ -93,6 +94,10 @@ pub(crate) async fn start_definition(call: Call) -> Result<Response, Problem> {
         let document = value_at(&body.definition, "/definition")?;
         let read = parse_value(&document);
         let definition = read.map_err(|found| Problem::definition(found, "/definition"))?;
+        let found = validate::check(&definition);
+        if !found.is_empty() {
+            return Err(Problem::definition(found, "/definition"));
+        }
         RunTarget::Inline { project_id, definition: Box::new(definition) }
     };
     start(call, target, &body.input, body.labels).await

@@ -19,7 +19,7 @@ use crate::edge::{self, Edge};
 use crate::table::routes;
 
 /// Bytes below which an answer isn't worth compressing.
-const COMPRESS_ABOVE_BYTES: u16 = 1_024;
+const COMPRESS_ABOVE_BYTES: u64 = 1_024;
 
 /// Why the edge doesn't serve.
 #[derive(Debug, thiserror::Error)]

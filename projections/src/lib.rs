@@ -26,6 +26,9 @@ mod store;
 mod time_travel;
 mod timeline;
 
+#[cfg(test)]
+mod tests;
+
 pub use projection::FoldError;
 pub use rebuild::{Comparison, Difference, Progress, RebuildError};
 pub use store::OpenError;

@@ -9,6 +9,7 @@ use clap::ValueEnum;
 
 use crate::exit::{Exit, Failure};
 use crate::output;
+use crate::server;
 
 mod definitions;
 mod floor;
@@ -124,10 +125,18 @@ impl Workload {
 }
 
 pub(crate) async fn execute(args: BenchArgs) -> Result<Exit, Failure> {
+    // An interrupt drops the measurement, which ends the child and removes its folder.
+    tokio::select! {
+        measured = measure(&args) => measured,
+        signal = server::until_signal() => signal.map(|()| Exit::Failed),
+    }
+}
+
+async fn measure(args: &BenchArgs) -> Result<Exit, Failure> {
     let dir = args.dir.clone().unwrap_or_else(|| PathBuf::from("."));
     process::warn_of_memory_disk(&dir);
     for workload in args.workload.each() {
-        let size = workload.size(&args);
+        let size = workload.size(args);
         eprintln!("{workload:?}: n {} · clients {}", size.n, size.clients);
         if workload == Workload::Floor {
             for line in floor::measure(&dir, size.n).await? {
@@ -135,7 +144,7 @@ pub(crate) async fn execute(args: BenchArgs) -> Result<Exit, Failure> {
             }
             continue;
         }
-        let target = Target::open(&args, &dir).await?;
+        let target = Target::open(args, &dir).await?;
         let measured = workload::measure(workload, size, &target).await;
         target.close().await?;
         output::line(&measured?.to_string())?;

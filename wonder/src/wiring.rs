@@ -9,13 +9,12 @@ use async_trait::async_trait;
 use chassis::clock::{Clock, SystemClock};
 use chassis::journal::Journal;
 use chassis::journal::sqlite::{SqliteJournal, SqliteOptions};
-use chassis::telemetry::{self, Telemetry, TelemetryConfig};
+use chassis::telemetry::{self, LogFormat, Telemetry, TelemetryConfig};
 use commands::{CommandService, CoordinatorConfig};
-use domain::definition::{Definition, Problem, parse, schema};
 use domain::ids::{ProjectId, WorkspaceId};
 use executor::{Executor, ExecutorConfig};
 use gateway::{
-    AuthConfig, Definitions, Dependency, Format, Gateway, GatewayConfig, Health, Readiness,
+    AuthConfig, Dependency, Gateway, GatewayConfig, Health, Readiness,
     RenderMetrics, ServeError, SystemEnvironment,
 };
 use projections::Projections;
@@ -61,8 +60,9 @@ pub(crate) async fn start(
 ) -> anyhow::Result<Platform> {
     let telemetry = telemetry::init(&TelemetryConfig {
         version: env!("CARGO_PKG_VERSION"),
+        commit: option_env!("WONDER_COMMIT").unwrap_or("unknown"),
         filter: config.log.clone(),
-        ..TelemetryConfig::default()
+        format: LogFormat::Auto,
     })?;
     let data_dir = config.data_dir.clone();
     std::fs::create_dir_all(&data_dir)
@@ -106,7 +106,6 @@ pub(crate) async fn start(
         events: Arc::clone(&views) as _,
         environment: Arc::new(SystemEnvironment),
         config: GatewayConfig::new(auth(config, workspace_id), default_project),
-        definitions: Definitions { read, schema: schema::document },
         health: Arc::new(Platforms { journal: Arc::clone(&journal), views }),
         metrics: metrics(telemetry),
         shutdown: edge_stop.clone(),
@@ -178,10 +177,6 @@ fn auth(config: &Config, workspace_id: WorkspaceId) -> AuthConfig {
 /// The project that every workspace's runs belong to where none is named.
 fn default_project(workspace_id: WorkspaceId) -> ProjectId {
     ProjectId::derived(&workspace_id.to_string(), "default")
-}
-
-fn read(source: &str, _: Format) -> Result<Definition, Vec<Problem>> {
-    parse::read(source.as_bytes())
 }
 
 fn metrics(telemetry: Telemetry) -> RenderMetrics {

@@ -13,3 +13,20 @@ pub fn content_hash(definition: &Definition) -> String {
         .unwrap_or_else(|_| definition.name.as_str().as_bytes().to_vec());
     data_encoding::HEXLOWER.encode(&Sha256::digest(canonical))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::definition::parse;
+
+    #[test]
+    fn the_hash_is_of_the_content_and_not_of_its_form() {
+        let hash = |source: &str| content_hash(&parse::read(source.as_bytes()).expect("valid"));
+        let one = hash("name: x\nstart: a\nnodes: {a: {compute: {state.x: 1, state.y: 2}}}\n");
+        let same = "{\"nodes\": {\"a\": {\"compute\": {\"state.y\": 2, \"state.x\": 1}}}, \
+                    \"start\": \"a\", \"name\": \"x\"}";
+        assert_eq!(one.len(), 64);
+        assert_eq!(one, hash(same));
+        assert_ne!(one, hash(&same.replace('2', "3")));
+    }
+}

@@ -51,7 +51,7 @@ pub fn parse_value(value: &Value) -> Result<Definition, Vec<Problem>> {
 fn finish(mut value: Value, check: bool) -> Result<Definition, Vec<Problem>> {
     let mut problems = shape::check(&mut value);
     let curable = problems.iter().all(|problem| problem.code == ProblemCode::UnknownKey);
-    if !problems.is_empty() && !(curable && check) {
+    if !(problems.is_empty() || curable && check) {
         return Err(problems);
     }
     let definition: Definition = match serde_json::from_value(value) {

@@ -15,7 +15,7 @@ use crate::ids::{ProjectId, RunId, WorkflowId};
 
 /// A run. `Default` is the run before its first event.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "phase", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub enum Run {
     #[default]
     NotStarted,

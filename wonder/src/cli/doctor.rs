@@ -71,6 +71,7 @@ pub(crate) async fn execute(global: &Global, args: DoctorArgs) -> Result<Exit, F
 fn local(config: &Config) -> Vec<Check> {
     let mut checks = vec![writable(&config.data_dir), disk(&config.data_dir)];
     checks.push(lock(&config.data_dir));
+    checks.push(Check::new("sqlite", Verdict::Ok, format!("{}, built in", rusqlite::version())));
     checks.push(match TcpListener::bind(config.listen) {
         Ok(_) => Check::new("port", Verdict::Ok, format!("{} is free", config.listen)),
         Err(error) => Check::new(

@@ -62,7 +62,12 @@ pub(crate) async fn execute(global: &Global, args: RunArgs) -> Result<Exit, Fail
     let listener = server::bind(config.listen, PortBusy::Fail)?;
     let platform = wiring::start(&config, listener).await?;
     let client = Client::to(&platform.url)?;
-    let ended = start(global.output, &client, global, args, definition, input).await;
+    let run = start(global.output, &client, global, args, definition, input);
+    let ended = tokio::select! {
+        ended = run => ended,
+        // The store goes away, and the run with it.
+        signal = server::until_signal() => signal.map(|()| Exit::Cancelled),
+    };
     platform.stop().await?;
     ended
 }

@@ -49,7 +49,24 @@ fn looks_like_json(text: &str) -> bool {
     rest.starts_with('"') || rest.starts_with('}')
 }
 
+/// Bytes of stack for the YAML reader, whose frames are large: nesting up to the limit must fit
+/// whatever stack the caller runs on.
+const YAML_STACK: usize = 64 * 1024 * 1024;
+
 fn yaml(text: &str) -> Result<Tree, Problem> {
+    let broken = || syntax("the YAML reader failed on this source".to_owned(), None);
+    std::thread::scope(|scope| {
+        std::thread::Builder::new()
+            .name("definition".to_owned())
+            .stack_size(YAML_STACK)
+            .spawn_scoped(scope, || read_yaml(text))
+            .map_err(|_| broken())?
+            .join()
+            .map_err(|_| broken())?
+    })
+}
+
+fn read_yaml(text: &str) -> Result<Tree, Problem> {
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {
             max_events: 400_000,
@@ -59,6 +76,9 @@ fn yaml(text: &str) -> Result<Tree, Problem> {
             max_documents: 1,
             max_depth: limits::JSON_DEPTH + 2,
             max_total_scalar_bytes: 8 * limits::DEFINITION_BYTES,
+        },
+        alias_limits: serde_saphyr::alias_limits! {
+            max_total_replayed_events: 20_000,
         },
         duplicate_keys: serde_saphyr::DuplicateKeyPolicy::Error,
         merge_keys: serde_saphyr::MergeKeyPolicy::Error,

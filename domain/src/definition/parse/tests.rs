@@ -37,8 +37,8 @@ fn all_problems_are_told_at_once_with_place_line_and_remedy() {
         &[
             (ProblemCode::UnknownKey, "/nmae"),
             (ProblemCode::MissingKey, ""),
-            (ProblemCode::InvalidValue, "/nodes/a/timeout"),
             (ProblemCode::UnknownKey, "/nodes/a/retri"),
+            (ProblemCode::InvalidValue, "/nodes/a/timeout"),
             (ProblemCode::InvalidValue, "/transitions/0/when"),
             (ProblemCode::MissingKey, "/transitions/0"),
         ],
@@ -54,7 +54,7 @@ fn unknown_keys_come_with_the_rest_and_a_suggestion() {
     assert!(codes.contains(&ProblemCode::UnknownNode), "{codes:?}");
     let unknown = problems.iter().find(|p| p.code == ProblemCode::UnknownKey).expect("one");
     assert_eq!(unknown.suggestion.as_deref(), Some("compute"));
-    assert_eq!((unknown.pointer.as_str(), unknown.line), ("/nodes/a/comput", Some(4)));
+    assert_eq!((unknown.pointer.as_str(), unknown.line), ("/nodes/a/comput", Some(5)));
 }
 
 #[test]
@@ -75,6 +75,12 @@ fn what_yaml_can_do_to_a_document_is_refused() {
     assert!(!problems(&"- ".repeat(100_000)).is_empty());
     assert!(!problems(&"{\"a\":".repeat(100_000)).is_empty());
     check(&" ".repeat(limits::DEFINITION_BYTES + 1), &[(ProblemCode::LimitExceeded, "")]);
+    let deep = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+    check(&deep(60), &[(ProblemCode::InvalidValue, "")]);
+    assert!(matches!(
+        problems(&deep(66))[..],
+        [(ProblemCode::LimitExceeded | ProblemCode::Syntax, _)]
+    ));
     assert!(!problems("").is_empty());
 }
 

@@ -100,10 +100,10 @@ impl Checker<'_> {
 /// The names behind `state.` of a path to write to.
 fn state_path(key: &str) -> Option<Vec<&str>> {
     let parts: Vec<&str> = key.strip_prefix("state.")?.split('.').collect();
-    let fits = |part: &&str| {
+    let fits = |part: &str| {
         (1..=64).contains(&part.len())
             && !part.as_bytes()[0].is_ascii_digit()
             && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
     };
-    (parts.iter().all(|part| fits(&part)) && parts.len() <= 32).then_some(parts)
+    (parts.iter().all(|part| fits(part)) && parts.len() <= 32).then_some(parts)
 }

@@ -14,6 +14,10 @@ use crate::limits;
 const DEPTH: usize = 64;
 /// Nested levels that the parser is let into; its frames are large.
 const PARSER_DEPTH: u16 = 64;
+/// Nesting up to which a source is read on the caller's own stack.
+const INLINE_NESTING: usize = 8;
+/// Bytes of stack for reading what nests deeper.
+const STACK: usize = 64 * 1024 * 1024;
 
 pub(super) fn compile(source: &str) -> Result<Program, InvalidExpression> {
     if source.len() > limits::EXPRESSION_BYTES {
@@ -23,7 +27,22 @@ pub(super) fn compile(source: &str) -> Result<Program, InvalidExpression> {
             limits::EXPRESSION_BYTES
         )));
     }
-    super::texts::check_nesting(source)?;
+    if super::texts::check_nesting(source)? <= INLINE_NESTING {
+        return parsed(source);
+    }
+    let broken = || InvalidExpression::new("the expression can't be read");
+    std::thread::scope(|scope| {
+        std::thread::Builder::new()
+            .name("expression".to_owned())
+            .stack_size(STACK)
+            .spawn_scoped(scope, || parsed(source))
+            .map_err(|_| broken())?
+            .join()
+            .map_err(|_| broken())?
+    })
+}
+
+fn parsed(source: &str) -> Result<Program, InvalidExpression> {
     // The generated parser has paths that panic on broken input; that must not take a run down.
     let parsed = catch_unwind(AssertUnwindSafe(|| {
         cel::Env::default()

@@ -159,6 +159,39 @@ fn sources_that_are_no_expressions_are_refused() {
     }
 }
 
+/// A small stack must do for whatever is let through: workers have 2 MiB, used in part.
+#[test]
+fn deep_sources_need_little_stack() {
+    let deep = || {
+        for (open, core, close) in [
+            ("[", "1", "]"),
+            ("(", "1", ")"),
+            ("{'a': ", "1", "}"),
+            ("!", "true", ""),
+            ("size(", "[]", ")"),
+            ("[1].map(x, ", "1", ")"),
+            ("1 + ", "1", ""),
+            ("true ? 1 : ", "1", ""),
+            ("true || (false && ", "true", ")"),
+            ("", "state", ".a"),
+            ("", "state", "[0]"),
+            ("", "[1]", ".map(x, [x])"),
+        ] {
+            for levels in 1..200 {
+                let source = format!("{}{core}{}", open.repeat(levels), close.repeat(levels));
+                if let Ok(expression) = Expression::compile(&source) {
+                    let _ = expression.eval(&Roots::new());
+                }
+                if let Ok(expression) = Expression::compile(&format!("{source} == {source}")) {
+                    let _ = expression.eval(&Roots::new());
+                }
+            }
+        }
+    };
+    let thread = std::thread::Builder::new().stack_size(1024 * 1024).spawn(deep);
+    assert!(thread.expect("a thread").join().is_ok());
+}
+
 #[test]
 fn bombs_end_in_errors() {
     fails("range(10000).map(x, range(10000).map(y, x * y)).size()", "fuel_exhausted");

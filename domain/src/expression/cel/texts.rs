@@ -16,12 +16,14 @@ const PATTERN_BYTES: usize = 256 * 1024;
 const NESTING: usize = 200;
 
 /// Refuses sources whose nesting would take the parser too deep into its own recursion. An
-/// estimate from above: what it lets through, the tree's depth limit judges exactly.
-pub(super) fn check_nesting(source: &str) -> std::result::Result<(), InvalidExpression> {
+/// estimate from above: what it lets through, the tree's depth limit judges exactly. Gives the
+/// deepest nesting that it met.
+pub(super) fn check_nesting(source: &str) -> std::result::Result<usize, InvalidExpression> {
     // For each open bracket, how long the chain of operators around it is.
     let mut outer: Vec<usize> = Vec::new();
     let mut chain = 0_usize;
     let mut total = 0_usize;
+    let mut deepest = 0_usize;
     let mut previous = ' ';
     let mut at = 0;
     while let Some(first) = source[at..].chars().next() {
@@ -54,7 +56,8 @@ pub(super) fn check_nesting(source: &str) -> std::result::Result<(), InvalidExpr
         if first == 'i' && previous.is_whitespace() && source[at..].starts_with("in ") {
             chain += 1;
         }
-        if total + chain > NESTING {
+        deepest = deepest.max(total + chain);
+        if deepest > NESTING {
             return Err(InvalidExpression::new(
                 "the expression nests too deep: split it over `compute` nodes",
             ));
@@ -62,7 +65,7 @@ pub(super) fn check_nesting(source: &str) -> std::result::Result<(), InvalidExpr
         previous = first;
         at += first.len_utf8();
     }
-    Ok(())
+    Ok(deepest)
 }
 
 /// A regular expression, compiled within its size limit.

@@ -24,7 +24,7 @@ pub(super) struct Fixture {
 impl Fixture {
     pub(super) fn new(definition: Value) -> Self {
         let definition: Definition = serde_json::from_value(definition).expect("a definition");
-        let problems: Vec<()> = Vec::new();
+        let problems = crate::definition::validate::check(&definition);
         assert!(problems.is_empty(), "{problems:#?}");
         let plan = Plan::compile(&definition, &Resolved::default()).expect("it compiles");
         Self {

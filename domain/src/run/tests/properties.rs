@@ -38,7 +38,7 @@ fn blocks() -> impl Strategy<Value = Block> {
             1 => (boxed.clone(), boxed.clone()).prop_map(|(a, b)| Block::Choice(a, b)),
             1 => (boxed.clone(), 1..3_u32).prop_map(|(body, times)| Block::Loop(body, times)),
             1 => boxed.clone().prop_map(Block::Rescue),
-            3 => (0..4_u8, boxed, 0..4_u8, 0..3_u8, any::<bool>(), any::<bool>()).prop_map(
+            3 => (1..4_u8, boxed, 0..4_u8, 0..3_u8, any::<bool>(), any::<bool>()).prop_map(
                 |(count, body, wait, failed, rest, foreach)| Block::FanOut {
                     count, body, wait, failed, rest, foreach
                 }
@@ -329,7 +329,7 @@ fn runner() -> TestRunner {
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
     let config =
-        Config { cases: cases.unwrap_or(1_500), failure_persistence: None, ..Config::default() };
+        Config { cases: cases.unwrap_or(2_000), failure_persistence: None, ..Config::default() };
     TestRunner::new_with_rng(config, rng)
 }
 

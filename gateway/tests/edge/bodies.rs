@@ -1,0 +1,149 @@
+//! What comes in is limited, and what is refused says where.
+
+use axum::body::Body;
+use serde_json::json;
+
+use crate::fakes::{Client, run_id};
+
+const JSON: (&str, &str) = ("content-type", "application/json");
+
+async fn refused(client: &Client, path: &str, body: impl Into<Body>) -> (u16, String, String) {
+    let answer = client.post(path, body).await;
+    let pointer = answer.json()["pointer"].as_str().unwrap_or_default().to_owned();
+    (answer.status.as_u16(), answer.code(), pointer)
+}
+
+fn is(status: u16, code: &str, pointer: &str) -> (u16, String, String) {
+    (status, code.to_owned(), pointer.to_owned())
+}
+
+#[tokio::test]
+async fn bad_bodies_are_refused_with_their_place_and_nothing_is_written() {
+    let client = Client::dev();
+    let start = "/api/v1/runs";
+    let huge = "x".repeat(10_000_000);
+    let deep = format!(r#"{{"definition":"d","input":{}"#, "[".repeat(10_000));
+    assert_eq!(refused(&client, start, huge.clone()).await, is(413, "body_too_large", ""));
+    assert_eq!(refused(&client, start, deep).await.1, "json_too_deep");
+    let nul = r#"{"definition":"d","input":{"a":["\u0000"]}}"#;
+    assert_eq!(refused(&client, start, nul).await, is(400, "nul_character", "/input/a/0"));
+    let lone = r#"{"definition":"d","input":"\ud800"}"#;
+    assert_eq!(refused(&client, start, lone).await, is(400, "lone_surrogate", "/input"));
+    let project = "/api/v1/projects";
+    assert_eq!(refused(&client, project, huge).await.0, 413);
+    assert_eq!(refused(&client, project, "{").await.1, "invalid_json");
+    assert_eq!(refused(&client, project, "").await.1, "invalid_json");
+    let typed = r#"{"name":"a","limits":{"tasks_in_flight_per_run":"many"}}"#;
+    let place = "/limits/tasks_in_flight_per_run";
+    assert_eq!(refused(&client, project, typed).await, is(422, "invalid_body", place));
+    assert_eq!(refused(&client, project, r#"{"name":""}"#).await, is(422, "invalid_body", "/name"));
+    let labels = json!({"definition": "d", "labels": {"a=b": "c"}}).to_string();
+    assert_eq!(refused(&client, start, labels).await, is(422, "invalid_body", "/labels/a=b"));
+    assert!(client.world.commands.lock().expect("lock").is_empty());
+}
+
+#[tokio::test]
+async fn a_body_without_announced_length_is_cut_off_too() {
+    let client = Client::dev();
+    let chunks = (0..200).map(|_| Ok::<_, std::io::Error>(vec![b' '; 100_000]));
+    let body = Body::from_stream(futures::stream::iter(chunks));
+    assert_eq!(refused(&client, "/api/v1/runs", body).await.1, "body_too_large");
+    let chunks = (0..2).map(|_| Ok::<_, std::io::Error>(vec![b' '; 10]));
+    let body = Body::from_stream(futures::stream::iter(chunks));
+    let path = format!("/api/v1/projects/{}", domain::ids::ProjectId::derived("", "x"));
+    assert_eq!(client.call("DELETE", &path, &[], body).await.status, 413);
+}
+
+#[tokio::test]
+async fn other_content_types_are_refused() {
+    let client = Client::dev();
+    for media in ["text/plain", "application/x-www-form-urlencoded", "application/yaml"] {
+        let headers = [("content-type", media)];
+        let answer = client.call("POST", "/api/v1/projects", &headers, r#"{"name":"a"}"#).await;
+        assert_eq!(
+            (answer.status.as_u16(), answer.code().as_str()),
+            (415, "unsupported_media_type")
+        );
+    }
+    let charset = [("content-type", "Application/JSON; charset=utf-8")];
+    let answer = client.call("POST", "/api/v1/projects", &charset, r#"{"name":"a"}"#).await;
+    assert_eq!(answer.status, 201);
+}
+
+const DEFINITION: &str = "name: demo\nstart: a\nnodes:\n  a:\n    compute:\n      state.x: 1\n";
+
+#[tokio::test]
+async fn definitions_are_checked_and_published_from_yaml() {
+    let client = Client::dev();
+    let yaml = [("content-type", "application/yaml")];
+    let check = "/api/v1/workflow-definitions/validate";
+    let fine = client.call("POST", check, &yaml, DEFINITION).await;
+    assert_eq!(fine.json(), json!({"valid": true, "problems": []}));
+    let wrong = DEFINITION.replace("start: a", "strat: a");
+    let found = client.call("POST", check, &yaml, wrong.clone()).await;
+    assert_eq!((found.status.as_u16(), &found.json()["valid"]), (200, &json!(false)));
+    let nul = DEFINITION.replace("state.x: 1", r#"state.x: "a\0""#);
+    let nul = client.call("POST", check, &yaml, nul).await;
+    assert_eq!(nul.code(), "nul_character");
+    let path = "/api/v1/workflow-definitions";
+    let refused = client.call("POST", path, &yaml, wrong).await;
+    assert_eq!((refused.status.as_u16(), refused.code().as_str()), (422, "invalid_definition"));
+    let answer = client.call("POST", path, &yaml, DEFINITION).await;
+    let body = answer.json();
+    assert_eq!(
+        (answer.status.as_u16(), &body["name"], &body["version"]),
+        (201, &json!("demo"), &json!(1))
+    );
+    assert_eq!(body["hash"].as_str().map(str::len), Some(64));
+    let schema = client.get("/api/v1/workflow-definitions/schema").await;
+    assert!(schema.json().is_object());
+}
+
+#[tokio::test]
+async fn lists_pass_their_page_and_filters_on_and_refuse_others() {
+    let client = Client::dev();
+    let path = "/api/v1/runs?status=failed,running&status=completed&label=a%3Db&limit=200&cursor=c\
+                &min_position=9&started_after=2026-01-31T12:00:00Z&q=x";
+    assert_eq!(client.get(path).await.status, 200);
+    let page = client.world.pages.lock().expect("lock").pop().expect("a page");
+    assert_eq!((page.limit, page.cursor.as_deref(), page.min_position), (200, Some("c"), Some(9)));
+    let filter = client.world.filters.lock().expect("lock").pop().expect("a filter");
+    assert_eq!((filter.status.len(), filter.labels.len()), (3, 1));
+    for (query, code) in [
+        ("limit=0", "invalid_parameter"),
+        ("limit=201", "invalid_parameter"),
+        ("limit=x", "invalid_parameter"),
+        ("cursor=", "invalid_parameter"),
+        ("status=done", "invalid_parameter"),
+        ("label=x", "invalid_parameter"),
+        ("started_after=yesterday", "invalid_parameter"),
+        ("stauts=failed", "unknown_parameter"),
+    ] {
+        let answer = client.get(&format!("/api/v1/runs?{query}")).await;
+        assert_eq!((answer.status.as_u16(), answer.code()), (400, code.to_owned()), "{query}");
+    }
+    assert_eq!(client.get("/api/v1/projects").await.json()["next_cursor"], "next");
+}
+
+#[tokio::test]
+async fn a_state_is_asked_by_sequence_or_time() {
+    let client = Client::dev();
+    let path = format!("/api/v1/runs/{}/state", run_id());
+    let at = async |query: &str| client.get(&format!("{path}{query}")).await;
+    assert_eq!(at("").await.json()["state"]["at"], "Latest");
+    assert_eq!(at("?at=4").await.json()["state"]["at"], "Sequence(4)");
+    assert!(at("?at=2026-01-31T12:00:00Z").await.text.contains("Time(2026-01-31"));
+    assert_eq!(at("?at=soon").await.code(), "invalid_parameter");
+}
+
+#[tokio::test]
+async fn unknown_paths_methods_and_ids_are_problems() {
+    let client = Client::dev();
+    assert_eq!(client.get("/api/v2/runs").await.code(), "not_found");
+    let method = client.call("PUT", "/api/v1/runs", &[JSON], "{}").await;
+    assert_eq!((method.status.as_u16(), method.code().as_str()), (405, "method_not_allowed"));
+    assert!(!method.header("allow").is_empty());
+    assert_eq!(client.get("/api/v1/runs/run_x").await.code(), "not_found");
+    let other = format!("/api/v1/projects/{}", run_id());
+    assert_eq!(client.get(&other).await.code(), "not_found");
+}

@@ -1,0 +1,139 @@
+//! Event streams: history, resume, ends and errors.
+
+use axum::body::Body;
+use axum::http::Request;
+use futures::StreamExt as _;
+use gateway::AuthConfig;
+use serde_json::{Value, json};
+
+use crate::fakes::{Client, gateway as edge, home, run_id};
+
+const STREAM: (&str, &str) = ("accept", "text/event-stream");
+
+/// `(id, event, data)` of each message.
+fn messages(text: &str) -> Vec<(String, String, Value)> {
+    let field = |block: &str, name: &str| {
+        let line = block.lines().find_map(|line| line.strip_prefix(&format!("{name}: ")));
+        line.unwrap_or_default().to_owned()
+    };
+    let blocks = text.split("\n\n").filter(|block| block.contains("data: "));
+    blocks
+        .map(|block| {
+            let data = serde_json::from_str(&field(block, "data")).expect("json");
+            (field(block, "id"), field(block, "event"), data)
+        })
+        .collect()
+}
+
+fn ended_run() -> Client {
+    let client = Client::dev();
+    for event in ["run_started", "task_succeeded", "run_completed"] {
+        client.world.record(home(), event);
+    }
+    client
+}
+
+fn path() -> String {
+    format!("/api/v1/runs/{}/events", run_id())
+}
+
+#[tokio::test]
+async fn a_runs_stream_gives_its_history_and_ends_with_the_run() {
+    let client = ended_run();
+    let answer = client.call("GET", &path(), &[STREAM], "").await;
+    assert_eq!(answer.header("content-type"), "text/event-stream");
+    assert!(answer.text.contains("retry: 2000"));
+    let all = messages(&answer.text);
+    let names: Vec<_> = all.iter().map(|(id, event, _)| (id.as_str(), event.as_str())).collect();
+    assert_eq!(
+        names,
+        [
+            ("00000007:1", "run_started"),
+            ("00000007:2", "task_succeeded"),
+            ("00000007:3", "run_completed"),
+            ("00000007:3", "end"),
+        ]
+    );
+    assert_eq!(all[1].2["payload"]["text"], "a\nb");
+}
+
+#[tokio::test]
+async fn a_reader_goes_on_where_it_stopped() {
+    let client = ended_run();
+    let header = [STREAM, ("last-event-id", "00000007:2")];
+    let by_header = client.call("GET", &format!("{}?after=00000007:1", path()), &header, "").await;
+    assert_eq!(messages(&by_header.text)[0].0, "00000007:3");
+    let query = format!("{}?after=00000007:2", path());
+    let by_query = client.call("GET", &query, &[STREAM], "").await;
+    assert_eq!(messages(&by_query.text).len(), 2);
+    let seen = [STREAM, ("last-event-id", "00000007:3")];
+    let over = client.call("GET", &path(), &seen, "").await;
+    let over = messages(&over.text);
+    assert_eq!((over.len(), over[0].1.as_str()), (1, "end"));
+    let bad = client.call("GET", &path(), &[STREAM, ("last-event-id", "x")], "").await;
+    assert_eq!(bad.code(), "invalid_header");
+}
+
+#[tokio::test]
+async fn a_filter_by_type_still_ends_with_the_run() {
+    let client = ended_run();
+    let query = format!("{}?type=task_succeeded", path());
+    let answer = client.call("GET", &query, &[STREAM], "").await;
+    let names: Vec<_> = messages(&answer.text).into_iter().map(|(_, event, _)| event).collect();
+    assert_eq!(names, ["task_succeeded", "end"]);
+}
+
+#[tokio::test]
+async fn a_lagging_reader_gets_a_problem_and_is_cut_off() {
+    let client = Client::dev();
+    client.world.record(home(), "run_started");
+    *client.world.lag.lock().expect("lock") = true;
+    let answer = client.call("GET", "/api/v1/events", &[STREAM], "").await;
+    let all = messages(&answer.text);
+    let last = all.last().expect("a message");
+    assert_eq!((last.1.as_str(), &last.2["code"]), ("error", &json!("reader_lagged")));
+    assert_eq!(last.2["status"], 429);
+}
+
+#[tokio::test]
+async fn a_shutdown_ends_open_streams() {
+    let client = Client::dev();
+    client.world.record(home(), "run_started");
+    client.shutdown.cancel();
+    let answer = client.call("GET", "/api/v1/events", &[STREAM], "").await;
+    assert_eq!(answer.status, 200);
+}
+
+#[tokio::test]
+async fn streams_have_a_limit_and_give_their_place_back() {
+    let world = std::sync::Arc::new(crate::fakes::World::default());
+    world.record(home(), "run_started");
+    let mut gateway = edge(&world, AuthConfig::Dev { workspace_id: home() });
+    gateway.config.max_streams = 1;
+    let router = gateway::router(gateway);
+    let open = async || {
+        let request = Request::get("/api/v1/events").header("host", "localhost");
+        let request = request.header(STREAM.0, STREAM.1).body(Body::empty()).expect("a request");
+        tower::ServiceExt::oneshot(router.clone(), request).await.expect("an answer")
+    };
+    let first = open().await;
+    let status = first.status();
+    let mut body = first.into_body().into_data_stream();
+    let hello = body.next().await.expect("a chunk").expect("bytes");
+    assert_eq!((status.as_u16(), hello.is_empty()), (200, false));
+    assert_eq!(open().await.status(), 429);
+    drop(body);
+    assert_eq!(open().await.status(), 200);
+}
+
+#[tokio::test]
+async fn pages_hold_the_same_envelopes_and_say_where_to_go_on() {
+    let client = ended_run();
+    let page = client.get(&format!("{}?limit=2", path())).await.json();
+    assert_eq!((&page["more"], &page["cursor"]), (&json!(true), &json!("00000007:2")));
+    let rest = client.get(&format!("{}?after=00000007:2", path())).await.json();
+    assert_eq!(rest["items"][0]["event_type"], "run_completed");
+    let none = domain::ids::RunId::derived("", "none");
+    let missing = client.get(&format!("/api/v1/runs/{none}/events")).await;
+    assert_eq!(missing.code(), "not_found");
+}

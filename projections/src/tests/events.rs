@@ -1,0 +1,152 @@
+//! Events: pages and streams without a gap or a duplicate, and slow readers.
+
+use futures::StreamExt;
+use protocol::{Cursor, EventEnvelope, EventFilter, Events, RejectionKind};
+
+use super::*;
+
+fn of_run(run: RunId) -> EventFilter {
+    EventFilter {
+        workspace_id: Some(ours().to_string()),
+        aggregate_id: Some(run.to_string()),
+        ..EventFilter::default()
+    }
+}
+
+async fn all_pages(world: &World, filter: EventFilter, limit: u32) -> Vec<EventEnvelope> {
+    let (mut seen, mut after) = (Vec::new(), None);
+    loop {
+        let page = world.views.page(filter.clone(), after, limit).await.expect("a page");
+        seen.extend(page.items);
+        after = Some(page.cursor);
+        if !page.more {
+            return seen;
+        }
+    }
+}
+
+fn positions(events: &[EventEnvelope]) -> Vec<u64> {
+    events.iter().map(|event| event.position).collect()
+}
+
+#[tokio::test]
+async fn pages_hold_every_wanted_event_once() {
+    let world = World::new().await;
+    let mut runs = Vec::new();
+    for number in 1..=20 {
+        runs.push(world.whole_run(number, 5, true).await);
+    }
+    let head = world.journal.head().await.expect("it answers");
+    for limit in [1, 7, 1_000] {
+        let all = all_pages(&world, EventFilter::default(), limit).await;
+        assert_eq!(positions(&all), (1..=head).collect::<Vec<_>>());
+        let one = all_pages(&world, of_run(runs[9]), limit).await;
+        let wanted: Vec<u64> = all.iter().filter(|event| event.aggregate_id == runs[9].to_string())
+            .map(|event| event.position).collect();
+        assert_eq!((positions(&one), one.len()), (wanted, 12));
+        let started = EventFilter { event_type: Some("run_started".into()), ..Default::default() };
+        assert_eq!(all_pages(&world, started, limit).await.len(), 20);
+    }
+    let theirs = EventFilter { workspace_id: Some(theirs().to_string()), ..of_run(runs[0]) };
+    assert_eq!(all_pages(&world, theirs, 10).await, []);
+    assert_eq!(world.views.head().await.expect("it answers").position, head);
+}
+
+#[tokio::test]
+async fn moved_values_are_put_back_up_to_a_size() {
+    let world = World::new().await;
+    for (number, bytes, whole) in [(1, 100_000, true), (2, 1_100_000, false)] {
+        let run = run_id(number);
+        world.run(run, 0, &[started(run, json!("x".repeat(bytes)), &[])]).await;
+        let page = world.views.page(of_run(run), None, 1).await.expect("a page");
+        let input = &page.items[0].payload["input"];
+        assert_eq!(input.is_string(), whole);
+        assert_eq!(input.get("$ref").is_some(), !whole);
+    }
+}
+
+#[tokio::test]
+async fn a_cursor_of_another_store_is_refused() {
+    let world = World::new().await;
+    let head = world.views.head().await.expect("it answers");
+    let other = Some(Cursor { epoch: !head.epoch, position: 0 });
+    let page = world.views.page(EventFilter::default(), other, 1).await.expect_err("another");
+    assert_eq!((page.kind, &*page.code), (RejectionKind::Conflict, "cursor_of_another_store"));
+    assert!(world.views.follow(EventFilter::default(), other).await.is_err());
+}
+
+/// Follows while a writer runs, connecting again after every few events.
+async fn follow_to(world: &World, filter: EventFilter, from: u64, wanted: usize) -> Vec<u64> {
+    let epoch = world.journal.epoch();
+    let (mut seen, mut after) = (Vec::new(), Some(Cursor { epoch, position: from }));
+    while seen.len() < wanted {
+        let mut stream = world.views.follow(filter.clone(), after).await.expect("a stream");
+        for _ in 0..17.min(wanted - seen.len()) {
+            let event = stream.next().await.expect("it goes on").expect("an event");
+            after = Some(event.cursor);
+            seen.push(event.position);
+        }
+    }
+    seen
+}
+
+#[tokio::test]
+async fn streams_have_no_gap_and_no_duplicate_while_a_writer_runs() {
+    let world = Arc::new(World::new().await);
+    let watched = world.whole_run(1, 20, false).await;
+    let head = world.journal.head().await.expect("it answers");
+    let writer = {
+        let world = Arc::clone(&world);
+        tokio::spawn(async move {
+            for number in 0..40 {
+                world.whole_run(100 + number, 2, true).await;
+                let token = 21 + u64::try_from(number).expect("small");
+                world.run(run_id(1), 41 + 2 * (token - 21),
+                    &[succeeded(token, json!(1)), moved(token, token + 1)]).await;
+            }
+        })
+    };
+    let end = head + 40 * 8;
+    let (from_start, from_middle, from_head, one_run) = tokio::join!(
+        follow_to(&world, EventFilter::default(), 0, end as usize),
+        follow_to(&world, EventFilter::default(), head / 2, (end - head / 2) as usize),
+        follow_to(&world, EventFilter::default(), head, (end - head) as usize),
+        follow_to(&world, of_run(watched), 3, 41 + 80 - 3),
+    );
+    writer.await.expect("the writer ends");
+    assert_eq!(from_start, (1..=end).collect::<Vec<_>>());
+    assert_eq!(from_middle, (head / 2 + 1..=end).collect::<Vec<_>>());
+    assert_eq!(from_head, (head + 1..=end).collect::<Vec<_>>());
+    let all = all_pages(&world, of_run(watched), 1_000).await;
+    assert_eq!(one_run, positions(&all)[3..]);
+}
+
+#[tokio::test]
+async fn a_reader_that_was_live_and_lags_is_dropped_with_its_cursor() {
+    let mut world = World::idle(Config { reader_lag_events: 50, ..config() }).await;
+    world.start();
+    world.whole_run(1, 2, false).await;
+    let mut stream = world.views.follow(EventFilter::default(), None).await.expect("a stream");
+    for _ in 0..5 {
+        stream.next().await.expect("it goes on").expect("an event");
+    }
+    world.whole_run(2, 2, true).await;
+    let last = stream.next().await.expect("it goes on").expect("live again").cursor;
+    for number in 3..20 {
+        world.whole_run(number, 5, true).await;
+    }
+    let mut read = vec![last];
+    let refused = loop {
+        match stream.next().await.expect("an error comes before the end") {
+            Ok(event) => read.push(event.cursor),
+            Err(rejection) => break rejection,
+        }
+    };
+    let last = read.last().expect("one at least");
+    assert_eq!(refused.code, "reader_too_slow");
+    assert!(refused.message.contains(&last.to_string()), "{} after {last}", refused.message);
+    assert!(stream.next().await.is_none());
+    let mut again = world.views.follow(EventFilter::default(), Some(*last)).await.expect("again");
+    let next = again.next().await.expect("it goes on").expect("history has no lag");
+    assert_eq!(next.position, last.position + 1);
+}
