@@ -66,10 +66,22 @@ const MAILBOX: usize = 16_384;
 /// What a worker is told.
 enum Message {
     Start(Box<Start>),
-    Cancel { run_id: RunId, reason: Option<String>, cause: Cause, reply: Reply<Receipt> },
+    Cancel {
+        run_id: RunId,
+        reason: Option<String>,
+        cause: Cause,
+        reply: Reply<Receipt>,
+    },
     Outcome(Outcome),
-    Wait { run_id: RunId, workspace_id: WorkspaceId, reply: Reply<RunOutcome> },
-    Loaded { run_id: RunId, loaded: Result<load::Loaded, load::LoadError> },
+    Wait {
+        run_id: RunId,
+        workspace_id: WorkspaceId,
+        reply: Reply<RunOutcome>,
+    },
+    Loaded {
+        run_id: RunId,
+        loaded: Result<load::Loaded, load::LoadError>,
+    },
     /// A run that was open when the process started.
     Recover(RunId),
 }

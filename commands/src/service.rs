@@ -139,8 +139,9 @@ impl CommandService {
     ) -> Result<Receipt, Rejection> {
         if reason.is_some_and(|reason| reason.len() > 1_000) {
             let message = "the reason may have 1,000 bytes";
-            return Err(Rejection::new(RejectionKind::Invalid, "reason_too_long", message)
-                .at("/reason"));
+            return Err(
+                Rejection::new(RejectionKind::Invalid, "reason_too_long", message).at("/reason")
+            );
         }
         let remembered = envelope.idempotency_key.as_ref().map(|_| Remembered::of(envelope));
         if let Some(remembered) = &remembered
@@ -270,7 +271,8 @@ impl CommandService {
 /// The refusal of a definition with its problems.
 pub(crate) fn invalid_definition(problems: Vec<Problem>) -> Rejection {
     let count = problems.len();
-    let message = format!("the definition has {count} problem{}", if count == 1 { "" } else { "s" });
+    let message =
+        format!("the definition has {count} problem{}", if count == 1 { "" } else { "s" });
     Rejection::new(RejectionKind::Invalid, "definition_invalid", message).with_problems(problems)
 }
 

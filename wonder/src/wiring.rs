@@ -14,8 +14,8 @@ use commands::{CommandService, CoordinatorConfig};
 use domain::ids::{ProjectId, WorkspaceId};
 use executor::{Executor, ExecutorConfig};
 use gateway::{
-    AuthConfig, Dependency, Gateway, GatewayConfig, Health, Readiness,
-    RenderMetrics, ServeError, SystemEnvironment,
+    AuthConfig, Dependency, Gateway, GatewayConfig, Health, Readiness, RenderMetrics, ServeError,
+    SystemEnvironment,
 };
 use projections::Projections;
 use tokio::task::JoinHandle;

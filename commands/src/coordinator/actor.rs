@@ -4,16 +4,14 @@ use std::collections::VecDeque;
 use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
-use chassis::journal::{Append, Appended};
 use chassis::clock::Clock;
+use chassis::journal::{Append, Appended};
 use chrono::{DateTime, Utc};
 use domain::ids::{RunId, WorkspaceId};
 use domain::run::command::{AttemptError, Report};
 use domain::run::{Command, Decision, Event, Refusal, Run};
 use protocol::view::RunError;
-use protocol::{
-    Outcome, OutcomeResult, Receipt, Rejection, RejectionKind, RunOutcome, Task,
-};
+use protocol::{Outcome, OutcomeResult, Receipt, Rejection, RejectionKind, RunOutcome, Task};
 use serde_json::Value;
 
 use super::append::{self, Cause, Stream};

@@ -48,10 +48,12 @@ pub(super) fn append(
     let mut new_events = Vec::with_capacity(events.len());
     for event in events {
         let encoded = codec::encode(event, stream.workspace_id)?;
-        payloads.extend(encoded.blobs.into_iter().map(|(hash, bytes)| Payload {
-            hash: Arc::from(hash),
-            bytes: Bytes::from(bytes),
-        }));
+        payloads.extend(
+            encoded
+                .blobs
+                .into_iter()
+                .map(|(hash, bytes)| Payload { hash: Arc::from(hash), bytes: Bytes::from(bytes) }),
+        );
         new_events.push(NewEvent {
             id: clock.uuid_v7(),
             event_type: super::actor::event_type(event),

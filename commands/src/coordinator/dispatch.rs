@@ -27,13 +27,7 @@ struct Attempts {
 
 impl Dispatch {
     pub(super) fn new(limit: usize, limit_per_run: usize) -> Self {
-        Self {
-            limit,
-            limit_per_run,
-            in_flight: 0,
-            runs: HashMap::new(),
-            turns: VecDeque::new(),
-        }
+        Self { limit, limit_per_run, in_flight: 0, runs: HashMap::new(), turns: VecDeque::new() }
     }
 
     /// An attempt waits for its turn; nothing where it is on a worker already.

@@ -40,7 +40,8 @@ pub(super) async fn load(
 ) -> Result<Loaded, LoadError> {
     let id = run_id.to_string();
     let snapshot = journal.snapshot("run", &id, STATE_VERSION).await?;
-    let kept = snapshot.and_then(|one| Some((one.sequence, serde_json::from_slice(&one.state).ok()?)));
+    let kept =
+        snapshot.and_then(|one| Some((one.sequence, serde_json::from_slice(&one.state).ok()?)));
     // One event before the snapshot's end is read too: it tells workspace, position and time.
     let (mut run, mut folded, mut sequence) = match kept {
         Some((sequence, run)) => (run, sequence, sequence.saturating_sub(1)),

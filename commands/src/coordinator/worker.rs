@@ -1,6 +1,7 @@
 //! A worker: the loop that owns a share of the runs.
 
 use std::collections::{HashMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -51,8 +52,14 @@ type Commit = BoxFuture<'static, (RunId, Result<Appended, AppendError>)>;
 /// A run of this worker.
 enum Slot {
     /// Being loaded; what arrives waits.
-    Loading { queue: VecDeque<Queued>, waiters: Vec<(WorkspaceId, Reply<RunOutcome>)> },
+    Loading {
+        queue: VecDeque<Queued>,
+        waiters: Vec<(WorkspaceId, Reply<RunOutcome>)>,
+    },
     Loaded(Box<Actor>),
+    /// Deciding on it panicked: a defect of ours. It is left alone until the process starts again,
+    /// so that it neither takes others down nor repeats its work for ever.
+    Quarantined,
 }
 
 /// The worker.
@@ -115,7 +122,8 @@ impl Worker {
             self.hand_out();
         }
         while let Some((run_id, result)) = self.commits.next().await {
-            if let (Ok(appended), Some(Slot::Loaded(actor))) = (result, self.runs.get_mut(&run_id)) {
+            if let (Ok(appended), Some(Slot::Loaded(actor))) = (result, self.runs.get_mut(&run_id))
+            {
                 actor.committed(&appended);
             }
         }
@@ -183,6 +191,7 @@ impl Worker {
                 self.turns.push(run_id);
             }
             Some(Slot::Loading { queue, .. }) => queue.push_back(queued),
+            Some(Slot::Quarantined) => refuse_all(std::iter::once(queued), &quarantined()),
             None => {
                 self.load(run_id);
                 self.queue(run_id, workspace_id, queued);
@@ -199,6 +208,7 @@ impl Worker {
         match self.runs.get_mut(&run_id) {
             Some(Slot::Loaded(actor)) => wait_for(actor, workspace_id, reply),
             Some(Slot::Loading { waiters, .. }) => waiters.push((workspace_id, reply)),
+            Some(Slot::Quarantined) => drop(reply.send(Err(quarantined()))),
             None => {
                 self.load(run_id);
                 self.wait(run_id, workspace_id, reply);
@@ -207,8 +217,7 @@ impl Worker {
     }
 
     fn load(&mut self, run_id: RunId) {
-        self.runs
-            .insert(run_id, Slot::Loading { queue: VecDeque::new(), waiters: Vec::new() });
+        self.runs.insert(run_id, Slot::Loading { queue: VecDeque::new(), waiters: Vec::new() });
         self.load_after(run_id, Duration::ZERO);
     }
 
@@ -331,9 +340,19 @@ impl Worker {
         let Some(Slot::Loaded(actor)) = self.runs.remove(&run_id) else { return };
         self.dispatch.forget_ready(run_id);
         actor.failed(rejection);
-        self.runs
-            .insert(run_id, Slot::Loading { queue: VecDeque::new(), waiters: Vec::new() });
+        self.runs.insert(run_id, Slot::Loading { queue: VecDeque::new(), waiters: Vec::new() });
         self.load_after(run_id, LOAD_AGAIN);
+    }
+
+    fn quarantine(&mut self, run_id: RunId) {
+        tracing::error!(%run_id, "deciding on a run panicked, it is left alone until a restart");
+        metrics::counter!("wonder_runs_quarantined_total").increment(1);
+        let before = self.runs.insert(run_id, Slot::Quarantined);
+        self.dispatch.forget_ready(run_id);
+        self.timers.set(run_id, None);
+        if let Some(Slot::Loaded(actor)) = before {
+            actor.failed(&quarantined());
+        }
     }
 
     fn until_due(&self) -> Duration {
@@ -351,7 +370,12 @@ impl Worker {
     fn take_turns(&mut self) {
         for run_id in std::mem::take(&mut self.turns) {
             let Some(Slot::Loaded(actor)) = self.runs.get_mut(&run_id) else { continue };
-            match actor.turn(&*self.context.clock) {
+            let clock = &*self.context.clock;
+            let Ok(turn) = catch_unwind(AssertUnwindSafe(|| actor.turn(clock))) else {
+                self.quarantine(run_id);
+                continue;
+            };
+            match turn {
                 Turn::Append(append) => self.commits.push(commit(&self.context, run_id, append)),
                 Turn::Failed(rejection) => self.drop_run(run_id, &rejection),
                 Turn::Idle if matches!(actor.run, Run::NotStarted) && actor.is_idle() => {
@@ -373,7 +397,7 @@ impl Worker {
             for (token, attempt) in turn {
                 let task = match self.runs.get(&run_id) {
                     Some(Slot::Loaded(actor)) => actor.task(token, attempt),
-                    Some(Slot::Loading { .. }) | None => None,
+                    Some(Slot::Loading { .. } | Slot::Quarantined) | None => None,
                 };
                 match task {
                     Some(Ok(task)) => {
@@ -398,7 +422,7 @@ impl Worker {
         let now = Instant::now();
         let dispatch = &self.dispatch;
         self.runs.retain(|run_id, slot| match slot {
-            Slot::Loading { .. } => true,
+            Slot::Loading { .. } | Slot::Quarantined => true,
             Slot::Loaded(actor) => {
                 !actor.is_idle()
                     || dispatch.has_ready(*run_id)
@@ -432,6 +456,11 @@ fn not_found(run_id: RunId) -> Rejection {
     Rejection::new(RejectionKind::NotFound, "run_not_found", message)
 }
 
+fn quarantined() -> Rejection {
+    let message = "the engine failed on this run and leaves it alone until the service restarts";
+    Rejection::new(RejectionKind::Internal, "run_quarantined", message)
+}
+
 fn ended(outcome: &RunOutcome) -> Rejection {
     let message = format!("the run has ended as {}", outcome.status.as_str());
     Rejection::new(RejectionKind::Conflict, "run_ended", message)
@@ -463,4 +492,3 @@ impl Recent {
         self.ends.get(&run_id)
     }
 }
-

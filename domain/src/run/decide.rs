@@ -160,7 +160,7 @@ impl Decider<'_> {
                     });
                     self.route(report.token);
                 }
-                Err(error) => self.fail_attempt(node, report, error, None),
+                Err(error) => self.fail_attempt(node, report, *error, None),
             },
             Err(failure) => {
                 let error = RunError {
@@ -183,18 +183,15 @@ impl Decider<'_> {
         id: TokenId,
         node: &PlanNode,
         result: &Value,
-    ) -> Result<Map<String, Value>, RunError> {
+    ) -> Result<Map<String, Value>, Box<RunError>> {
         if size_of(result) > limits::CONTEXT_BYTES {
             let limit = limits::CONTEXT_BYTES;
-            return Err(permanent(
-                "result_too_large",
-                format!("the result has over {limit} bytes"),
-            ));
+            return Err(boxed("result_too_large", format!("the result has over {limit} bytes")));
         }
         if is_deeper_than(result, limits::JSON_DEPTH) {
             let limit = limits::JSON_DEPTH;
             let message = format!("the result is nested deeper than {limit} levels");
-            return Err(permanent("result_too_deep", message));
+            return Err(boxed("result_too_deep", message));
         }
         self.writes(id, &node.output, Some(result))
     }
@@ -205,14 +202,14 @@ impl Decider<'_> {
         id: TokenId,
         mapping: &[(String, Binding)],
         result: Option<&Value>,
-    ) -> Result<Map<String, Value>, RunError> {
+    ) -> Result<Map<String, Value>, Box<RunError>> {
         let found = self.live().and_then(|live| Some((live, live.tokens.get(&id)?)));
         let Some((live, token)) = found else { return Ok(Map::new()) };
         let scope = TokenScope { result, ..TokenScope::new(live, self.plan, token) };
         let mut writes = Map::new();
         let mut bytes = 0;
         for (path, binding) in mapping {
-            let value = binding.eval(&scope).map_err(|error| eval_failure(&error))?;
+            let value = binding.eval(&scope).map_err(|error| Box::new(eval_failure(&error)))?;
             bytes += size_of(&value);
             writes.insert(path.clone(), value);
         }
@@ -224,7 +221,7 @@ impl Decider<'_> {
         if before + bytes > limits::CONTEXT_BYTES {
             let limit = limits::CONTEXT_BYTES;
             let message = format!("state would take more than {limit} bytes");
-            return Err(permanent("context_too_large", message));
+            return Err(boxed("context_too_large", message));
         }
         Ok(writes)
     }
@@ -318,7 +315,7 @@ impl Decider<'_> {
                     self.emit(Event::NodeComputed { token: id, writes });
                     self.route(id);
                 }
-                Err(error) => self.fail_node(id, error),
+                Err(error) => self.fail_node(id, *error),
             },
             None => {
                 let message = format!("the definition has no node {:?}", token.node);
@@ -370,6 +367,10 @@ fn permanent(code: &str, message: String) -> RunError {
         attempt: None,
         detail: Value::Null,
     }
+}
+
+fn boxed(code: &str, message: String) -> Box<RunError> {
+    Box::new(permanent(code, message))
 }
 
 fn eval_failure(error: &EvalError) -> RunError {

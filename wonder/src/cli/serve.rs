@@ -30,7 +30,6 @@ pub(crate) async fn execute(args: ServeArgs) -> Result<Exit, Failure> {
     }
     let listener = server::bind(config.listen, PortBusy::Fail)?;
     let platform = wiring::start(&config, listener).await?;
-    eprintln!("serving {} · data {}", platform.url, platform.data_dir.display());
     if args.attached {
         output::line(&platform.url)?;
         tokio::select! {
@@ -38,9 +37,10 @@ pub(crate) async fn execute(args: ServeArgs) -> Result<Exit, Failure> {
             _ = end_of_stdin() => {}
         }
     } else {
+        eprintln!("serving {} · data {}", platform.url, platform.data_dir.display());
         server::until_signal().await?;
+        eprintln!("stopping");
     }
-    eprintln!("stopping");
     platform.stop().await?;
     Ok(Exit::Completed)
 }

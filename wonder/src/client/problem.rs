@@ -69,7 +69,9 @@ pub(crate) fn line(file: Option<&str>, problem: &Problem) -> String {
         text.push_str(&format!("{}: ", problem.pointer));
     }
     text.push_str(&problem.message);
-    if let Some(suggestion) = &problem.suggestion {
+    // Some messages name the suggestion themselves.
+    let said = |suggestion: &&String| problem.message.contains(&format!("{suggestion:?}"));
+    if let Some(suggestion) = problem.suggestion.as_ref().filter(|text| !said(text)) {
         text.push_str(&format!(" ({suggestion})"));
     }
     text
@@ -99,6 +101,9 @@ mod tests {
             "a.yaml:7: /nodez: unknown key `nodez` (did you mean `nodes`?)"
         );
         assert_eq!(line(Some("a.yaml"), &problem(None, "", None)), "a.yaml: unknown key `nodez`");
+        let twice =
+            Problem { message: "did you mean \"a\"?".to_owned(), ..problem(None, "", Some("a")) };
+        assert_eq!(line(None, &twice), "did you mean \"a\"?");
         assert_eq!(line(None, &problem(Some(7), "", None)), "line 7: unknown key `nodez`");
     }
 

@@ -14,8 +14,9 @@ use crate::limits;
 const DEPTH: usize = 64;
 /// Nested levels that the parser is let into; its frames are large.
 const PARSER_DEPTH: u16 = 64;
-/// Nesting up to which a source is read on the caller's own stack.
-const INLINE_NESTING: usize = 8;
+/// Nesting up to which a source is read on the caller's own stack: one level takes up to 200 KiB
+/// in builds without optimization.
+const INLINE_NESTING: usize = 2;
 /// Bytes of stack for reading what nests deeper.
 const STACK: usize = 64 * 1024 * 1024;
 

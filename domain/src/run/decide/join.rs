@@ -74,12 +74,12 @@ impl Decider<'_> {
             _ => None,
         };
         let writes = match error {
-            Some(error) => Err(error),
+            Some(error) => Err(Box::new(error)),
             None => merged(instance, join),
         };
         let (token, parent) = (live.next_token, instance.parent.branch);
         match writes {
-            Err(error) => self.fail_join(id, error),
+            Err(error) => self.fail_join(id, *error),
             Ok(writes) => {
                 self.emit(Event::JoinFired {
                     instance: id,
@@ -192,9 +192,9 @@ fn unsatisfied(instance: &Instance, join: &PlanJoin, numbers: &Arithmetic) -> Ru
 }
 
 /// The merge of what arrived, in the order of branch index.
-fn merged(instance: &Instance, join: &PlanJoin) -> Result<Map<String, Value>, RunError> {
+fn merged(instance: &Instance, join: &PlanJoin) -> Result<Map<String, Value>, Box<RunError>> {
     let (Some(merge), Some(into)) = (&join.spec.merge, &join.into) else { return Ok(Map::new()) };
-    let arrived = instance
+    let mut arrived = instance
         .arrived
         .iter()
         .map(|(index, value)| (*index, value.as_deref().cloned().unwrap_or_default()));
@@ -211,7 +211,7 @@ fn merged(instance: &Instance, join: &PlanJoin) -> Result<Map<String, Value>, Ru
         MergeStrategy::ByBranch => {
             Value::Object(arrived.map(|(index, value)| (index.to_string(), value)).collect())
         }
-        MergeStrategy::Last => arrived.last().map_or(Value::Null, |(_, value)| value),
+        MergeStrategy::Last => arrived.next_back().map_or(Value::Null, |(_, value)| value),
         MergeStrategy::Object => {
             let mut members = Map::new();
             for (index, value) in arrived {
@@ -219,7 +219,7 @@ fn merged(instance: &Instance, join: &PlanJoin) -> Result<Map<String, Value>, Ru
                     let message = format!(
                         "merge `object` wants objects; branch {index} brought another type"
                     );
-                    return Err(permanent("merge_type", message));
+                    return Err(Box::new(permanent("merge_type", message)));
                 };
                 members.extend(more);
             }
@@ -229,7 +229,7 @@ fn merged(instance: &Instance, join: &PlanJoin) -> Result<Map<String, Value>, Ru
     if size_of(&value) > limits::CONTEXT_BYTES {
         let limit = limits::CONTEXT_BYTES;
         let message = format!("the merged value takes more than {limit} bytes");
-        return Err(permanent("context_too_large", message));
+        return Err(Box::new(permanent("context_too_large", message)));
     }
     Ok(Map::from_iter([(into.clone(), value)]))
 }

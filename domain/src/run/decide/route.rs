@@ -24,9 +24,15 @@ struct Routing {
 /// Why a node's end leads nowhere.
 enum Stop {
     /// The token fails with this error (and its `on: failure` transitions are looked at).
-    Token(RunError),
+    Token(Box<RunError>),
     /// The whole run fails.
-    Run(RunError),
+    Run(Box<RunError>),
+}
+
+impl Stop {
+    fn token(error: RunError) -> Self {
+        Self::Token(Box::new(error))
+    }
 }
 
 impl Decider<'_> {
@@ -36,10 +42,10 @@ impl Decider<'_> {
         for _ in 0..2 {
             match self.routing(id) {
                 Ok(routing) => return self.routed(id, routing),
-                Err(Stop::Run(error)) => return self.emit(Event::RunFailed { error }),
+                Err(Stop::Run(error)) => return self.emit(Event::RunFailed { error: *error }),
                 Err(Stop::Token(mut error)) => {
                     error.node = self.token(id).map(|token| token.node.to_string());
-                    self.emit(Event::NodeFailed { token: id, error });
+                    self.emit(Event::NodeFailed { token: id, error: *error });
                 }
             }
         }
@@ -91,7 +97,7 @@ impl Decider<'_> {
                     None => (true, Map::new()),
                     Some(when) => {
                         let holds =
-                            when.holds(&scope).map_err(|e| Stop::Token(eval_failure(&e)))?;
+                            when.holds(&scope).map_err(|e| Stop::token(eval_failure(&e)))?;
                         (holds, when.reads(&scope))
                     }
                 };
@@ -157,7 +163,7 @@ impl Decider<'_> {
             let message = format!("the run would make more than {limit} tokens");
             let mut error = permanent("token_limit", message);
             error.node = Some(token.node.to_string());
-            return Err(Stop::Run(error));
+            return Err(Stop::Run(Box::new(error)));
         }
         Ok(())
     }
@@ -201,7 +207,7 @@ impl Decider<'_> {
             let message = format!(
                 "the join waits for branches of group {group:?}, and this token is not one of them"
             );
-            return Err(Stop::Token(permanent("not_in_group", message)));
+            return Err(Stop::token(permanent("not_in_group", message)));
         };
         let late = instance.fired || instance.is_through(branch.index);
         let merges = self.plan.join(Some(group)).is_some_and(|join| join.into.is_some());
@@ -209,7 +215,7 @@ impl Decider<'_> {
             _ if late || !merges => Carried::Nothing,
             None => Carried::Result,
             Some(binding) => {
-                Carried::Value(binding.eval(scope).map_err(|e| Stop::Token(eval_failure(&e)))?)
+                Carried::Value(binding.eval(scope).map_err(|e| Stop::token(eval_failure(&e)))?)
             }
         };
         Ok(Fired::Arrived { transition: index, instance: branch.instance, value, late })
@@ -307,14 +313,14 @@ fn iteration(
     if count > limit {
         let to = &transition.to;
         let message = format!("the transition to {to:?} may be taken {limit} times");
-        return Err(Stop::Token(permanent("loop_limit", message)));
+        return Err(Stop::token(permanent("loop_limit", message)));
     }
     Ok(Some(count))
 }
 
 fn fan_out(fan_out: &FanOut, scope: &TokenScope<'_>) -> Result<u64, Stop> {
     let evaluated = |binding: &crate::expression::Binding| {
-        binding.eval(scope).map_err(|error| Stop::Token(eval_failure(&error)))
+        binding.eval(scope).map_err(|error| Stop::token(eval_failure(&error)))
     };
     let wrong = |wanted: &str, value: &Value| {
         let found = match value {
@@ -325,7 +331,7 @@ fn fan_out(fan_out: &FanOut, scope: &TokenScope<'_>) -> Result<u64, Stop> {
             Value::Array(_) => "a list",
             Value::Object(_) => "an object",
         };
-        Stop::Token(permanent("type_mismatch", format!("{wanted}, found {found}")))
+        Stop::token(permanent("type_mismatch", format!("{wanted}, found {found}")))
     };
     match fan_out {
         FanOut::One => Ok(1),

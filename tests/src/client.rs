@@ -1,0 +1,178 @@
+//! A client of the public HTTP API, as programs of our users write it.
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use reqwest::header::{CONTENT_TYPE, HeaderMap};
+use reqwest::{Method, RequestBuilder};
+use serde_json::{Value, json};
+
+use crate::wait::wait_for;
+
+/// Longer than the longest `Prefer: wait`.
+const TIMEOUT: Duration = Duration::from_secs(70);
+
+/// A client of one platform. Clones share connections, and follow the platform to its next port.
+#[derive(Debug, Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    url: Arc<RwLock<String>>,
+}
+
+/// An answer, whatever its status.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: HeaderMap,
+    /// The body where it is JSON, else null.
+    pub body: Value,
+    pub text: String,
+}
+
+impl Answer {
+    /// Whether the command was acknowledged.
+    pub const fn is_success(&self) -> bool {
+        self.status >= 200 && self.status < 300
+    }
+
+    /// The stable code of a refusal, empty where there is none.
+    pub fn code(&self) -> &str {
+        self.body["code"].as_str().unwrap_or_default()
+    }
+
+    /// The body of a success.
+    ///
+    /// # Panics
+    /// When the answer is no success.
+    pub fn ok(self) -> Value {
+        assert!(self.is_success(), "status {}: {}", self.status, self.text);
+        self.body
+    }
+}
+
+impl Client {
+    pub(crate) fn new() -> Self {
+        let http = reqwest::Client::builder().no_proxy().timeout(TIMEOUT).build();
+        let http = http.expect("a client can be made");
+        Self { http, url: Arc::default() }
+    }
+
+    pub(crate) fn moved_to(&self, url: &str) {
+        *self.url.write().unwrap_or_else(PoisonError::into_inner) = url.to_owned();
+    }
+
+    /// A request to a path below `/api/v1`; a path that starts with two slashes is taken from the
+    /// root (`//readyz`).
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let base = self.url.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let url = match path.strip_prefix('/').filter(|rest| rest.starts_with('/')) {
+            Some(from_root) => format!("{base}{from_root}"),
+            None => format!("{base}/api/v1{path}"),
+        };
+        self.http.request(method, url)
+    }
+
+    /// Sends a request; an error means that there was no whole answer.
+    pub async fn send(&self, request: RequestBuilder) -> Result<Answer, reqwest::Error> {
+        let response = request.send().await?;
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let text = response.text().await?;
+        let body = serde_json::from_str(&text).unwrap_or_default();
+        Ok(Answer { status, headers, body, text })
+    }
+
+    /// `POST` of JSON.
+    pub async fn try_post(&self, path: &str, body: &Value) -> Result<Answer, reqwest::Error> {
+        self.send(self.request(Method::POST, path).json(body)).await
+    }
+
+    /// `POST` of JSON to a platform that is up.
+    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.try_post(path, body).await.expect("the platform answers")
+    }
+
+    /// `POST` of any bytes, with their media type.
+    pub async fn post_bytes(&self, path: &str, media: &str, body: Vec<u8>) -> Answer {
+        let request = self.request(Method::POST, path).header(CONTENT_TYPE, media).body(body);
+        self.send(request).await.expect("the platform answers")
+    }
+
+    /// `GET` of JSON.
+    ///
+    /// # Panics
+    /// When the answer is no success.
+    pub async fn get(&self, path: &str) -> Value {
+        let answer = self.send(self.request(Method::GET, path)).await;
+        answer.expect("the platform answers").ok()
+    }
+
+    /// Publishes a definition to the default project; answers `{id, name, version, hash, …}`.
+    pub async fn publish(&self, yaml: &str) -> Value {
+        let source = yaml.as_bytes().to_vec();
+        self.post_bytes("/workflow-definitions", "application/yaml", source).await.ok()
+    }
+
+    /// Starts a run of a definition (inline, or the name of a published one); answers its id.
+    pub async fn start(&self, definition: &Value, input: Value) -> String {
+        let body = json!({"definition": definition, "input": input});
+        let started = self.post("/runs", &body).await.ok();
+        started["id"].as_str().expect("a started run has an id").to_owned()
+    }
+
+    /// Starts a run and answers its view once it has ended.
+    pub async fn run_to_end(&self, definition: &Value, input: Value) -> Value {
+        let run_id = self.start(definition, input).await;
+        self.end_of(&run_id).await
+    }
+
+    /// The view of a run once it has ended, however it did.
+    pub async fn end_of(&self, run_id: &str) -> Value {
+        let path = format!("/runs/{run_id}");
+        wait_for(&format!("the end of {run_id}"), || async {
+            let request = self.request(Method::GET, &path).header("prefer", "wait=20");
+            let view = self.send(request).await.expect("the platform answers").ok();
+            view["ended_at"].is_string().then_some(view)
+        })
+        .await
+    }
+
+    /// All events of a run, in order.
+    pub async fn events(&self, run_id: &str) -> Vec<Value> {
+        self.pages(&format!("/runs/{run_id}/events?limit=1000")).await
+    }
+
+    /// All events of the workspace, in order.
+    pub async fn all_events(&self) -> Vec<Value> {
+        self.pages("/events?limit=1000").await
+    }
+
+    /// The position of the newest event of the workspace.
+    pub async fn head(&self) -> u64 {
+        self.all_events().await.last().map_or(0, |event| event["position"].as_u64().unwrap_or(0))
+    }
+
+    /// All runs of the workspace, newest first, once the read model has reached a position.
+    pub async fn runs(&self, min_position: u64) -> Vec<Value> {
+        let mut runs = Vec::new();
+        let mut path = format!("/runs?limit=200&min_position={min_position}");
+        loop {
+            let page = self.get(&path).await;
+            runs.extend(page["items"].as_array().cloned().unwrap_or_default());
+            let Some(cursor) = page["next_cursor"].as_str() else { return runs };
+            path = format!("/runs?limit=200&cursor={cursor}");
+        }
+    }
+
+    async fn pages(&self, path: &str) -> Vec<Value> {
+        let mut events = Vec::new();
+        let mut page = self.get(path).await;
+        loop {
+            events.extend(page["items"].as_array().cloned().unwrap_or_default());
+            if page["more"] != true {
+                return events;
+            }
+            let cursor = page["cursor"].as_str().expect("a page has a cursor").to_owned();
+            page = self.get(&format!("{path}&after={cursor}")).await;
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! The journal's file, read while no process has it open: what really stands there.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use chassis::journal::{Journal, RecordedEvent, SqliteJournal, SqliteOptions};
+use domain::codec;
+use domain::run::{Event, Run};
+
+/// Events that are read at once.
+const PAGE: usize = 2_000;
+
+/// Every event of a journal.
+#[derive(Debug)]
+pub struct Records {
+    pub events: Vec<RecordedEvent>,
+    blobs: HashMap<Arc<str>, Vec<u8>>,
+}
+
+/// A run after one of its events.
+#[derive(Debug, Clone)]
+pub struct Step {
+    pub sequence: u64,
+    pub event: Event,
+    pub run: Run,
+}
+
+impl Records {
+    /// Reads the journal of a data folder whose platform is stopped or killed.
+    pub async fn read(data_dir: &Path) -> Self {
+        let path = data_dir.join("journal.db");
+        let journal = SqliteJournal::open(&path, SqliteOptions::default()).await;
+        let journal = journal.expect("the journal can be opened: no process has it open");
+        let records = Self::of(&*journal).await;
+        journal.close().await;
+        records
+    }
+
+    /// Reads all of a journal.
+    pub async fn of(journal: &dyn Journal) -> Self {
+        let mut events: Vec<RecordedEvent> = Vec::new();
+        let mut blobs = HashMap::new();
+        loop {
+            let after = events.last().map_or(0, |event| event.position);
+            let page = journal.read(after, PAGE).await.expect("the journal can be read");
+            if page.is_empty() {
+                return Self { events, blobs };
+            }
+            let refs = page.iter().flat_map(|event| codec::refs(&event.payload)).map(Arc::from);
+            let hashes: HashSet<Arc<str>> = refs.collect();
+            let hashes: Vec<Arc<str>> = hashes.into_iter().collect();
+            let payloads = journal.payloads(&hashes).await.expect("every reference has its value");
+            blobs.extend(payloads.into_iter().map(|one| (one.hash, one.bytes.to_vec())));
+            events.extend(page);
+        }
+    }
+
+    /// Checks what holds for every journal: positions 1, 2, 3 … without a gap, each aggregate's
+    /// sequences 1, 2, 3 … without a gap, every event id once, and every event readable.
+    ///
+    /// # Panics
+    /// With the first event that breaks it.
+    pub fn check(&self) {
+        let mut sequences: HashMap<(&str, &str), u64> = HashMap::new();
+        let mut ids = HashSet::new();
+        for (index, event) in self.events.iter().enumerate() {
+            let (position, id) = (event.position, &event.aggregate_id);
+            assert_eq!(position, index as u64 + 1, "positions have a gap or a repetition");
+            let last = sequences.entry((&event.aggregate_type, id)).or_default();
+            assert_eq!(event.sequence, *last + 1, "{id} isn't dense at position {position}");
+            *last = event.sequence;
+            assert!(ids.insert(event.id), "event {} stands twice", event.id);
+            if &*event.aggregate_type != "run" {
+                let decoded = self.decode::<domain::resource::Event>(event);
+                decoded.unwrap_or_else(|error| panic!("position {position}: {error}"));
+            }
+        }
+        for run_id in self.run_ids() {
+            self.fold(&run_id);
+        }
+    }
+
+    /// The ids of all runs, each once, in the order of their first events.
+    pub fn run_ids(&self) -> Vec<String> {
+        let started = self.events.iter().filter(|event| &*event.event_type == "run_started");
+        started.map(|event| event.aggregate_id.to_string()).collect()
+    }
+
+    /// The events of a run, in order.
+    pub fn of_run(&self, run_id: &str) -> Vec<&RecordedEvent> {
+        self.events.iter().filter(|event| &*event.aggregate_id == run_id).collect()
+    }
+
+    /// How often each event type stands in a run.
+    pub fn count(&self, run_id: &str) -> BTreeMap<String, usize> {
+        let mut counts = BTreeMap::new();
+        for event in self.of_run(run_id) {
+            *counts.entry(event.event_type.to_string()).or_default() += 1;
+        }
+        counts
+    }
+
+    /// Folds a run with the engine's own `evolve`; answers the run after each of its events.
+    pub fn fold(&self, run_id: &str) -> Vec<Step> {
+        let mut run = Run::default();
+        let mut steps = Vec::new();
+        for recorded in self.of_run(run_id) {
+            let event: Event = self.decode(recorded).unwrap_or_else(|error| {
+                panic!("{run_id} can't be read at {}: {error}", recorded.position)
+            });
+            run.evolve(&event, recorded.recorded_at);
+            steps.push(Step { sequence: recorded.sequence, event, run: run.clone() });
+        }
+        steps
+    }
+
+    /// Decodes an event of a family.
+    pub fn decode<E: codec::Stored>(&self, event: &RecordedEvent) -> Result<E, codec::DecodeError> {
+        codec::decode(&event.event_type, event.event_version, &event.payload, &|hash| {
+            self.blobs.get(hash).cloned()
+        })
+    }
+}

@@ -1,0 +1,68 @@
+//! Definitions that the promises are tried with. None of them needs anything outside.
+
+use serde_json::{Value, json};
+
+/// Tasks one after the other, each adding one to a counter that starts at `input.n`.
+pub fn sequence(name: &str, tasks: usize) -> Value {
+    let node = |from: &str| {
+        json!({
+            "action": {"kind": "transform", "with": {"value": "${input.n + 1}"}},
+            "input": {"n": from},
+            "output": {"state.n": "${result}"}
+        })
+    };
+    let mut nodes = serde_json::Map::new();
+    for task in 0..tasks {
+        let from = if task == 0 { "${input.n}" } else { "${state.n}" };
+        nodes.insert(format!("t{task}"), node(from));
+    }
+    let transitions: Vec<Value> = (1..tasks)
+        .map(|task| json!({"from": format!("t{}", task - 1), "to": format!("t{task}")}))
+        .collect();
+    json!({
+        "name": name, "start": "t0", "nodes": nodes, "transitions": transitions,
+        "output": {"n": "${state.n}"}
+    })
+}
+
+/// One mock task per item of `input.items`, which takes `delay` and answers the item, and a join
+/// over all of them.
+pub fn fan_out(name: &str, delay: &str) -> Value {
+    json!({
+        "name": name,
+        "start": "split",
+        "nodes": {
+            "split": {"compute": {"state.expected": "${size(input.items)}"}},
+            "work": {
+                "action": {"kind": "mock", "with": {"delay": delay, "result": "${input.item}"}},
+                "input": {"item": "${item}"}
+            },
+            "gather": {"compute": {"state.count": "${size(state.items)}"}}
+        },
+        "transitions": [
+            {"from": "split", "to": "work", "foreach": "${input.items}", "group": "g"},
+            {"from": "work", "to": "gather", "join": {
+                "group": "g", "wait": "all",
+                "merge": {"strategy": "collect", "into": "state.items"}
+            }}
+        ],
+        "output": {"count": "${state.count}", "items": "${state.items}"}
+    })
+}
+
+/// One task that fails so many attempts as transient before it answers 1.
+pub fn flaky(name: &str, failures: u32, max_attempts: u32) -> Value {
+    json!({
+        "name": name,
+        "start": "try",
+        "nodes": {"try": {
+            "action": {"kind": "mock", "with": {
+                "result": 1, "fail": {"times": failures, "kind": "transient", "code": "flaky"}
+            }},
+            "retry": {
+                "max_attempts": max_attempts, "backoff": "constant", "initial": "20ms",
+                "jitter": false
+            }
+        }}
+    })
+}
