@@ -6,9 +6,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use chassis::clock::Clock;
 use chassis::journal::{InboxEntry, Journal, ReadError};
-use domain::definition::{Definition, Problem, Resolved, validate};
+use domain::definition::{Definition, Problem, Resolved, content_hash, validate};
 use domain::ids::{DefinitionId, ProjectId, RunId, WorkflowId, WorkspaceId};
-use domain::resource::{DefinitionSpec, Spec, content_hash};
+use domain::resource::{DefinitionSpec, Spec};
 use domain::run::event::{DefinitionRef, RunStarted};
 use protocol::command::StartRun;
 use protocol::{

@@ -12,6 +12,7 @@ pub mod resolved;
 pub mod schema;
 pub mod validate;
 
+pub use hash::content_hash;
 pub use model::{
     ActionKind, ActionUse, Backoff, Definition, FailedPolicy, JoinSpec, JoinTimeout, JoinWait,
     Mapping, Merge, MergeStrategy, Node, On, Rest, Retry, Step, StepFailure, StepThen, Transition,

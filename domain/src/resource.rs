@@ -5,7 +5,6 @@
 //! [`decide`] turns a command into events or a refusal; [`Resource::evolve`] folds an event.
 
 pub mod command;
-pub mod content;
 pub mod decide;
 pub mod error;
 pub mod event;
@@ -20,7 +19,6 @@ mod validate;
 mod tests;
 
 pub use command::{Change, Command};
-pub use content::content_hash;
 pub use decide::{Decision, decide};
 pub use error::Error;
 pub use event::Event;

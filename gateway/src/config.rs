@@ -1,12 +1,15 @@
 //! What the edge is made of and how it is set up.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use domain::ids::{ProjectId, WorkspaceId};
 use protocol::{Commands, Events, ResourceQueries, RunQueries};
+use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
+use crate::auth::same;
 use crate::environment::Environment;
 use crate::health::Health;
 
@@ -64,6 +67,31 @@ pub enum AuthConfig {
     /// Everybody is `dev` with all scopes in this workspace. On loopback only, and only for
     /// requests that name a loopback host.
     Dev { workspace_id: WorkspaceId },
-    /// API keys only.
-    Keys,
+    /// API keys, and the administrator's key where one was set up.
+    Keys { administrator: Option<Administrator> },
+}
+
+/// The administrator's key, from the configuration: all scopes, over all workspaces.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Administrator {
+    hash: [u8; 32],
+    pub(crate) workspace_id: WorkspaceId,
+}
+
+impl Administrator {
+    /// Who sends this secret as `Authorization: Bearer …` is the administrator; what it makes
+    /// belongs to the workspace.
+    pub fn new(secret: &str, workspace_id: WorkspaceId) -> Self {
+        Self { hash: Sha256::digest(secret).into(), workspace_id }
+    }
+
+    pub(crate) fn is(&self, token: &str) -> bool {
+        same(&self.hash, &Sha256::digest(token).into())
+    }
+}
+
+impl fmt::Debug for Administrator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Administrator({})", self.workspace_id)
+    }
 }

@@ -2,10 +2,11 @@
 
 use axum::http::StatusCode;
 use axum::response::Response;
+use domain::definition::content_hash;
 use domain::definition::schema::definition_schema;
 use domain::definition::{Definition, parse};
 use domain::ids::ProjectId;
-use domain::resource::{DefinitionSpec, Spec, content_hash};
+use domain::resource::{DefinitionSpec, Spec};
 use protocol::Command;
 use serde::Serialize;
 use serde_json::json;

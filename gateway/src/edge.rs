@@ -83,7 +83,7 @@ fn unmatched(edge: &Edge, status: StatusCode, request: &Request) -> Problem {
         let detail = format!("{path} doesn't take {}; see /docs", request.method());
         return Problem::new(status, "method_not_allowed", detail);
     }
-    let keys = matches!(edge.gateway.config.auth, AuthConfig::Keys);
+    let keys = matches!(edge.gateway.config.auth, AuthConfig::Keys { .. });
     tracing::debug!(keys, "no such route");
     Problem::not_found(format!("there is nothing at {path}; see /docs"))
 }

@@ -31,7 +31,7 @@ mod table;
 mod trace;
 
 pub use auth::Secret;
-pub use config::{AuthConfig, Gateway, GatewayConfig, RenderMetrics};
+pub use config::{Administrator, AuthConfig, Gateway, GatewayConfig, RenderMetrics};
 pub use environment::{Environment, SystemEnvironment};
 pub use error_pages::documented_codes;
 pub use health::{Dependency, Health, Readiness};

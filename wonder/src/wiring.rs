@@ -14,8 +14,8 @@ use commands::{CommandService, CoordinatorConfig};
 use domain::ids::{ProjectId, WorkspaceId};
 use executor::{Executor, ExecutorConfig};
 use gateway::{
-    AuthConfig, Dependency, Gateway, GatewayConfig, Health, Readiness, RenderMetrics, ServeError,
-    SystemEnvironment,
+    Administrator, AuthConfig, Dependency, Gateway, GatewayConfig, Health, Readiness,
+    RenderMetrics, ServeError, SystemEnvironment,
 };
 use projections::Projections;
 use tokio::task::JoinHandle;
@@ -170,7 +170,12 @@ fn executor_config(config: &Config) -> anyhow::Result<ExecutorConfig> {
 fn auth(config: &Config, workspace_id: WorkspaceId) -> AuthConfig {
     match config.auth {
         AuthMode::Dev => AuthConfig::Dev { workspace_id },
-        AuthMode::Keys => AuthConfig::Keys,
+        AuthMode::Keys => AuthConfig::Keys {
+            administrator: config
+                .admin_key
+                .as_ref()
+                .map(|key| Administrator::new(key.reveal(), workspace_id)),
+        },
     }
 }
 

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
+use domain::definition::content_hash;
 use domain::definition::validate;
 use domain::ids::{ProjectId, WorkspaceId};
 use domain::resource::{
-    self, ApiKeySpec, Change, DefinitionSpec, Kind, Spec, WorkflowSpec, check_id, content_hash,
-    id_of, owned,
+    self, ApiKeySpec, Change, DefinitionSpec, Kind, Spec, WorkflowSpec, check_id, id_of, owned,
 };
 use protocol::command::{Command, CommandEnvelope};
 use protocol::{Rejection, RejectionKind};

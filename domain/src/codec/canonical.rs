@@ -70,8 +70,11 @@ pub(super) fn children(container: &[u8]) -> Vec<Child<'_>> {
     found
 }
 
+/// A member's name (none in a list) and its canonical bytes.
+pub(super) type Part<'a> = (Option<&'a [u8]>, Cow<'a, [u8]>);
+
 /// Puts children together again; `open` is `{` or `[`.
-pub(super) fn assemble(open: u8, parts: &[(Option<&[u8]>, Cow<'_, [u8]>)], out: &mut Vec<u8>) {
+pub(super) fn assemble(open: u8, parts: &[Part<'_>], out: &mut Vec<u8>) {
     out.push(open);
     for (index, (key, value)) in parts.iter().enumerate() {
         if index > 0 {

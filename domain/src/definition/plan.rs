@@ -296,7 +296,7 @@ impl Compiler<'_> {
             to: Arc::from(transition.to.as_str()),
             on: transition.on,
             when: transition.when.as_ref().and_then(|when| {
-                self.compiled(&format!("{place}/when"), Expression::compile(bare(when)))
+                self.compiled(&format!("{place}/when"), Expression::compile(when))
             }),
             priority: transition.priority,
             fan_out,
@@ -365,16 +365,6 @@ impl Compiler<'_> {
         let pointer = pointer.to_owned();
         self.problems.push(Problem { code, pointer, line: None, message, suggestion: None });
     }
-}
-
-/// A condition may be written bare or as `${…}`.
-pub(crate) fn bare(condition: &str) -> &str {
-    let trimmed = condition.trim();
-    trimmed
-        .strip_prefix("${")
-        .and_then(|rest| rest.strip_suffix('}'))
-        .filter(|inner| !inner.contains("${"))
-        .unwrap_or(trimmed)
 }
 
 type Tiers = Vec<(i32, Vec<TransitionIndex>)>;

@@ -99,6 +99,17 @@ impl Scope for TokenScope<'_> {
         }
     }
 
+    fn declares(&self, name: &str) -> bool {
+        match name {
+            "input" | "state" | "run" => true,
+            "item" => self.token.item.is_some(),
+            "index" => self.token.branch.is_some(),
+            "result" => self.result.is_some(),
+            "error" => self.error.is_some(),
+            other => self.named_item(other).is_some(),
+        }
+    }
+
     fn member(&self, root: &str, key: &str) -> Option<Cow<'_, Value>> {
         match root {
             "input" => self.live.header.input.get(key).map(Cow::Borrowed),
@@ -124,6 +135,10 @@ impl Scope for RunScope<'_> {
             "run" => Some(Cow::Owned(run_value(&self.0.header))),
             _ => None,
         }
+    }
+
+    fn declares(&self, name: &str) -> bool {
+        matches!(name, "input" | "state" | "run")
     }
 
     fn member(&self, root: &str, key: &str) -> Option<Cow<'_, Value>> {

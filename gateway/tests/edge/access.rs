@@ -55,7 +55,7 @@ fn concrete(path: &str) -> String {
 
 #[tokio::test]
 async fn every_route_asks_for_its_scope_and_for_no_less() {
-    let client = Client::new(AuthConfig::Keys);
+    let client = Client::new(AuthConfig::Keys { administrator: None });
     client.world.record(home(), "run_completed");
     let scopes = [Scope::Read, Scope::Run, Scope::Write, Scope::Admin];
     let keys = scopes.map(|scope| (scope, grant(&client, home(), &[scope], None)));
@@ -76,7 +76,7 @@ async fn every_route_asks_for_its_scope_and_for_no_less() {
 
 #[tokio::test]
 async fn a_key_that_is_wrong_expired_or_archived_is_nobody() {
-    let client = Client::new(AuthConfig::Keys);
+    let client = Client::new(AuthConfig::Keys { administrator: None });
     let good = grant(&client, home(), &[Scope::Read], Some(60));
     let status = async |key: &str| {
         client.call("GET", "/api/v1/runs", &[("authorization", key)], "").await.status.as_u16()
@@ -97,7 +97,7 @@ async fn a_key_that_is_wrong_expired_or_archived_is_nobody() {
 
 #[tokio::test]
 async fn a_key_is_cached_and_an_archived_one_stops_within_five_seconds() {
-    let client = Client::new(AuthConfig::Keys);
+    let client = Client::new(AuthConfig::Keys { administrator: None });
     let key = grant(&client, home(), &[Scope::Read], None);
     let headers = [("authorization", key.as_str())];
     for _ in 0..3 {
@@ -111,7 +111,7 @@ async fn a_key_is_cached_and_an_archived_one_stops_within_five_seconds() {
 
 #[tokio::test]
 async fn another_tenants_things_are_not_there() {
-    let client = Client::new(AuthConfig::Keys);
+    let client = Client::new(AuthConfig::Keys { administrator: None });
     let there = WorkspaceId::derived("", "there");
     let key = grant(&client, there, &[Scope::Admin], None);
     client.world.record(home(), "run_started");

@@ -111,7 +111,8 @@ async fn large_json_is_compressed_on_request_and_headers_are_safe() {
     assert_eq!(plain.header("content-encoding"), "");
     let request = axum::http::Request::get("/openapi.json").header("host", "localhost");
     let request = request.header("accept-encoding", "gzip").body(axum::body::Body::empty());
-    let gateway = crate::fakes::gateway(&client.world, gateway::AuthConfig::Keys);
+    let gateway =
+        crate::fakes::gateway(&client.world, gateway::AuthConfig::Keys { administrator: None });
     let router = gateway::router(gateway);
     let answer = tower::ServiceExt::oneshot(router, request.expect("a request")).await;
     assert_eq!(answer.expect("an answer").headers()["content-encoding"], "gzip");

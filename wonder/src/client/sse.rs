@@ -17,6 +17,9 @@ const MAX_DELAY: Duration = Duration::from_secs(3);
 /// An event's payload is at most a few MiB; more without an end isn't a stream of events.
 const MAX_BUFFER: usize = 32 << 20;
 
+/// An event, and the text that it came in.
+pub(crate) type Received = (EventEnvelope, String);
+
 /// Events of the journal, live, without a gap or a duplicate across reconnects.
 pub(crate) struct EventStream {
     client: Client,
@@ -51,9 +54,9 @@ impl Client {
 }
 
 impl EventStream {
-    /// The next event, with the text it came in; `None` after a run's last one. Fails where the server refuses, or has been
-    /// away for several attempts.
-    pub(crate) async fn next(&mut self) -> Result<Option<(EventEnvelope, String)>, Failure> {
+    /// The next event; `None` after a run's last one. Fails where the server refuses, or has
+    /// been away for several attempts.
+    pub(crate) async fn next(&mut self) -> Result<Option<Received>, Failure> {
         loop {
             if let Some(message) = self.ready.pop_front() {
                 if message.name == "end" {
