@@ -15,7 +15,8 @@ pub(crate) struct After {
 /// A number that another filter doesn't have.
 pub(crate) fn fingerprint(scope: &str, filter: &impl Serialize) -> String {
     let filter = serde_json::to_vec(filter).unwrap_or_default();
-    let digest = Sha256::new().chain_update(scope).chain_update([0]).chain_update(filter).finalize();
+    let digest =
+        Sha256::new().chain_update(scope).chain_update([0]).chain_update(filter).finalize();
     data_encoding::HEXLOWER.encode(&digest[..8])
 }
 

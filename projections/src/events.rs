@@ -68,6 +68,7 @@ impl Events for Projections {
             history: None,
             tail: self.journal.tail(after),
             position: after,
+            head,
             live: false,
             ready: VecDeque::new(),
             filter,
@@ -180,6 +181,8 @@ struct Follower {
     tail: Tail,
     /// The last event that was looked at.
     position: u64,
+    /// The journal's head when it was last looked at.
+    head: u64,
     /// It has once been at the journal's head.
     live: bool,
     ready: VecDeque<Arc<RecordedEvent>>,
@@ -212,6 +215,7 @@ impl Follower {
             self.refuse_if_slow().await?;
             if let Some(event) = self.ready.pop_front() {
                 self.position = event.position;
+                self.live |= event.position >= self.head;
                 return envelope(self.journal.as_ref(), &event).await.map(Some);
             }
             if self.history.is_some() {
@@ -261,6 +265,7 @@ impl Follower {
         let read_up_to = self.ready.front().map_or(self.position, |event| event.position - 1);
         let lag = head.saturating_sub(read_up_to);
         self.live |= lag == 0 && self.history.is_none();
+        self.head = head;
         if !self.live || lag <= self.most_lag {
             return Ok(());
         }

@@ -35,7 +35,10 @@ enum Stop {
 
 impl Projector {
     pub(crate) fn new(projection: Arc<dyn Projection>, position: u64) -> Self {
-        Self { projection, reached: watch::Sender::new(Reached { mark: Mark::at(position), stopped: None }) }
+        Self {
+            projection,
+            reached: watch::Sender::new(Reached { mark: Mark::at(position), stopped: None }),
+        }
     }
 
     pub(crate) fn name(&self) -> &'static str {
@@ -63,7 +66,8 @@ impl Projector {
     /// Waits until a position is reached, or never will be. Answers whether it is.
     pub(crate) async fn reached(&self, position: u64) -> bool {
         let mut receiver = self.reached.subscribe();
-        let done = |reached: &Reached| reached.mark.position >= position || reached.stopped.is_some();
+        let done =
+            |reached: &Reached| reached.mark.position >= position || reached.stopped.is_some();
         match receiver.wait_for(done).await {
             Ok(reached) => reached.mark.position >= position,
             Err(_) => false,
@@ -88,8 +92,12 @@ impl Projector {
         match self.follow(journal, store, config, &shutdown).await {
             Stop::Asked => tracing::info!(projection = name, "projection ended"),
             Stop::Failed(reason) => {
-                tracing::error!(projection = name, position = self.position(), reason,
-                    "projection stopped: its rows fall behind until it is repaired and restarted");
+                tracing::error!(
+                    projection = name,
+                    position = self.position(),
+                    reason,
+                    "projection stopped: its rows fall behind until it is repaired and restarted"
+                );
                 metrics::gauge!("wonder_projection_stopped", "projection" => name).set(1.0);
                 self.reached.send_modify(|reached| reached.stopped = Some(reason.into()));
             }

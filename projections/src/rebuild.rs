@@ -11,9 +11,9 @@ use chassis::journal::{ReadError, RecordedEvent};
 use futures::FutureExt;
 use sqlx::{Connection, SqliteConnection};
 
+use crate::Projections;
 use crate::projection::{FoldError, Projection, by_name};
 use crate::store::{Mark, OpenError, Store};
-use crate::Projections;
 
 /// Events that are applied in one transaction.
 const BATCH_EVENTS: usize = 5_000;
@@ -164,10 +164,8 @@ impl Projections {
             }
             let batch: Vec<Arc<RecordedEvent>> = events.into_iter().map(Arc::new).collect();
             let journal = self.journal.as_ref();
-            mark = next
-                .apply(&mut writer, projection.as_ref(), journal, mark, &batch)
-                .boxed()
-                .await?;
+            mark =
+                next.apply(&mut writer, projection.as_ref(), journal, mark, &batch).boxed().await?;
             progress(Progress { position: mark.position, target });
         }
         Ok(mark)

@@ -135,9 +135,7 @@ fn name_and_project(spec: &Spec) -> (String, Option<String>) {
     let (name, project) = match spec {
         Spec::Workspace(spec) => (spec.name.to_string(), None),
         Spec::Project(spec) => (spec.name.to_string(), None),
-        Spec::WorkflowDefinition(spec) => {
-            (spec.definition.name.to_string(), Some(spec.project_id))
-        }
+        Spec::WorkflowDefinition(spec) => (spec.definition.name.to_string(), Some(spec.project_id)),
         Spec::Workflow(spec) => (spec.name.to_string(), Some(spec.project_id)),
         Spec::Action(spec) => (spec.name.to_string(), Some(spec.project_id)),
         Spec::PromptSpec(spec) => (spec.name.to_string(), Some(spec.project_id)),
@@ -169,8 +167,8 @@ impl Row {
         let what = format!("the row of {}", self.id);
         let mut spec: Value =
             serde_json::from_str(&self.spec).map_err(|error| refusal::damaged(&what, &error))?;
-        let kind = kind(&self.kind)
-            .ok_or_else(|| refusal::damaged(&what, &"it is of no known kind"))?;
+        let kind =
+            kind(&self.kind).ok_or_else(|| refusal::damaged(&what, &"it is of no known kind"))?;
         if !with_secrets {
             hide_secrets(kind, &mut spec);
         }
@@ -234,9 +232,10 @@ impl ResourceQueries for Projections {
             .map_err(refusal::storage)?;
         let more = rows.len() > page.limit as usize;
         rows.truncate(page.limit as usize);
-        let next_cursor = rows.last().filter(|_| more).map(|row| {
-            After { micros: row.created_micros, id: row.id.clone() }.write(&bound_to)
-        });
+        let next_cursor = rows
+            .last()
+            .filter(|_| more)
+            .map(|row| After { micros: row.created_micros, id: row.id.clone() }.write(&bound_to));
         let items = rows.into_iter().map(|row| row.view(false)).collect::<Result<_, _>>()?;
         Ok(Page { items, next_cursor })
     }

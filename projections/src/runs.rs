@@ -13,8 +13,8 @@ use domain::ids::{RunId, WorkspaceId};
 use domain::run::{RunStatus, Usage};
 use protocol::view::DefinitionRef;
 use protocol::{
-    Page, PageRequest, Rejection, RejectionKind, RunFilter, RunQueries, RunState, RunView,
-    StateAt, TimelineEntry,
+    Page, PageRequest, Rejection, RejectionKind, RunFilter, RunQueries, RunState, RunView, StateAt,
+    TimelineEntry,
 };
 use serde_json::Value;
 use sqlx::{FromRow, SqliteConnection};
@@ -142,9 +142,10 @@ impl RunQueries for Projections {
             .map_err(refusal::storage)?;
         let more = rows.len() > page.limit as usize;
         rows.truncate(page.limit as usize);
-        let next_cursor = rows.last().filter(|_| more).map(|row| {
-            After { micros: row.started_micros, id: row.id.clone() }.write(&bound_to)
-        });
+        let next_cursor = rows
+            .last()
+            .filter(|_| more)
+            .map(|row| After { micros: row.started_micros, id: row.id.clone() }.write(&bound_to));
         let items = rows.into_iter().map(|row| row.view(None)).collect::<Result<_, _>>()?;
         Ok(Page { items, next_cursor })
     }
@@ -164,9 +165,8 @@ impl RunQueries for Projections {
             .await
             .map_err(refusal::storage)?;
         let row = row.ok_or_else(|| refusal::not_found("run", &run_id.to_string()))?;
-        let blobs = Blobs::fetch(self.journal.as_ref(), row.values())
-            .await
-            .map_err(refusal::journal)?;
+        let blobs =
+            Blobs::fetch(self.journal.as_ref(), row.values()).await.map_err(refusal::journal)?;
         row.view(Some(&blobs))
     }
 
@@ -197,21 +197,21 @@ impl Row {
     /// The view; without stored values at hand, what refers to one is `null`.
     fn view(self, blobs: Option<&Blobs>) -> Result<RunView, Rejection> {
         let id = self.id.clone();
-        let unreadable = |reason: &dyn std::fmt::Display| {
-            refusal::damaged(&format!("the row of {id}"), reason)
-        };
+        let unreadable =
+            |reason: &dyn std::fmt::Display| refusal::damaged(&format!("the row of {id}"), reason);
         let value = |stored: &str| match blobs {
             None if !codec::refs(stored.as_bytes()).is_empty() => Ok(Value::Null),
             None => codec::value(stored.as_bytes(), &|_| None).map_err(|e| unreadable(&e)),
-            Some(blobs) => codec::value(stored.as_bytes(), &|hash| blobs.get(hash))
-                .map_err(|e| unreadable(&e)),
+            Some(blobs) => {
+                codec::value(stored.as_bytes(), &|hash| blobs.get(hash)).map_err(|e| unreadable(&e))
+            }
         };
         let error = match self.error.as_deref().map(value).transpose()? {
             None | Some(Value::Null) => None,
             Some(error) => Some(serde_json::from_value(error).map_err(|e| unreadable(&e))?),
         };
-        let status: RunStatus = serde_json::from_value(Value::String(self.status))
-            .map_err(|e| unreadable(&e))?;
+        let status: RunStatus =
+            serde_json::from_value(Value::String(self.status)).map_err(|e| unreadable(&e))?;
         let labels: BTreeMap<String, String> =
             serde_json::from_str(&self.labels).map_err(|e| unreadable(&e))?;
         Ok(RunView {

@@ -41,7 +41,9 @@ impl Mark {
 pub enum OpenError {
     #[error("{path} can't be opened: {source}")]
     Storage { path: PathBuf, source: sqlx::Error },
-    #[error("{path} was written by a newer release or is damaged ({source}): delete it, it is made again")]
+    #[error(
+        "{path} was written by a newer release or is damaged ({source}): delete it, it is made again"
+    )]
     Migration { path: PathBuf, source: sqlx::migrate::MigrateError },
     #[error("{path} was folded from another journal: delete it, it is made again")]
     AnotherStore { path: PathBuf },
@@ -111,12 +113,13 @@ impl Store {
     ) -> Result<u64, OpenError> {
         let failed = |source| OpenError::Storage { path: self.path.clone(), source };
         let mut writer = self.writer.lock().await;
-        let row: Option<(i64, i64, i64)> =
-            sqlx::query_as("select version, epoch, position from checkpoints where projection = $1")
-                .bind(projection.name())
-                .fetch_optional(&mut *writer)
-                .await
-                .map_err(failed)?;
+        let row: Option<(i64, i64, i64)> = sqlx::query_as(
+            "select version, epoch, position from checkpoints where projection = $1",
+        )
+        .bind(projection.name())
+        .fetch_optional(&mut *writer)
+        .await
+        .map_err(failed)?;
         if let Some((version, epoch, position)) = row {
             let position = position.unsigned_abs();
             if epoch != i64::from(self.epoch) || position > head {
@@ -186,7 +189,10 @@ impl Store {
             .await?;
         if moved.rows_affected() != 1 {
             transaction.rollback().await?;
-            return Err(FoldError::NotAlone { projection: projection.name(), expected: mark.stored });
+            return Err(FoldError::NotAlone {
+                projection: projection.name(),
+                expected: mark.stored,
+            });
         }
         transaction.commit().await?;
         Ok(Mark { position: last.position, stored: last.position })

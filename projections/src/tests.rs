@@ -50,8 +50,7 @@ impl World {
     async fn idle(config: Config) -> Self {
         let folder = TempDir::new().expect("a temporary folder");
         let path = folder.path().join("journal.db");
-        let journal =
-            SqliteJournal::open(&path, SqliteOptions::default()).await.expect("it opens");
+        let journal = SqliteJournal::open(&path, SqliteOptions::default()).await.expect("it opens");
         let views = folder.path().join("views.db");
         let views =
             Projections::open(Arc::clone(&journal) as _, &views, config).await.expect("it opens");
@@ -89,10 +88,11 @@ impl World {
         for event in events {
             let tagged = serde_json::to_value(event).expect("JSON");
             let one = codec::encode(event, workspace).expect("it encodes");
-            payloads.extend(one.blobs.into_iter().map(|(hash, bytes)| Payload {
-                hash: hash.into(),
-                bytes: bytes.into(),
-            }));
+            payloads.extend(
+                one.blobs
+                    .into_iter()
+                    .map(|(hash, bytes)| Payload { hash: hash.into(), bytes: bytes.into() }),
+            );
             encoded.push(NewEvent {
                 id: Uuid::now_v7(),
                 event_type: tagged["type"].as_str().expect("a tag").into(),

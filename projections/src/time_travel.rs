@@ -50,8 +50,7 @@ impl Projections {
         let (Some(status), Some(moment), false) = (run.status(), moment, out_of_range) else {
             return Err(no_such_moment(&id, sequence, first.recorded_at));
         };
-        let state =
-            serde_json::to_value(&run).map_err(|error| refusal::damaged(&id, &error))?;
+        let state = serde_json::to_value(&run).map_err(|error| refusal::damaged(&id, &error))?;
         Ok(RunState { run_id: id, sequence, at: moment, status, state })
     }
 
@@ -80,8 +79,7 @@ impl Projections {
         events: &'a [RecordedEvent],
     ) -> Result<Vec<(&'a RecordedEvent, Event)>, Rejection> {
         let stored = events.iter().map(|event| event.payload.as_ref());
-        let blobs =
-            Blobs::fetch(self.journal.as_ref(), stored).await.map_err(refusal::journal)?;
+        let blobs = Blobs::fetch(self.journal.as_ref(), stored).await.map_err(refusal::journal)?;
         let decode = |recorded: &'a RecordedEvent| {
             let (name, version) = (&recorded.event_type, recorded.event_version);
             codec::decode(name, version, &recorded.payload, &|hash| blobs.get(hash))
@@ -107,8 +105,14 @@ impl Projections {
             .map_err(refusal::journal)?;
         let usable = snapshot.filter(|snapshot| snapshot.sequence <= most);
         let run = usable.and_then(|snapshot| {
-            let run = serde_json::from_slice(&snapshot.state).ok()?;
-            Some((run, snapshot.sequence))
+            let sequence = snapshot.sequence;
+            match serde_json::from_slice(&snapshot.state) {
+                Ok(run) => Some((run, sequence)),
+                Err(error) => {
+                    tracing::warn!(run_id = id, sequence, %error, "snapshot can't be read");
+                    None
+                }
+            }
         });
         Ok(run.unwrap_or_default())
     }

@@ -6,6 +6,8 @@ use std::time::Duration;
 use reqwest::header::{CONTENT_TYPE, HeaderMap};
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 
 use crate::wait::wait_for;
 
@@ -95,6 +97,22 @@ impl Client {
     pub async fn post_bytes(&self, path: &str, media: &str, body: Vec<u8>) -> Answer {
         let request = self.request(Method::POST, path).header(CONTENT_TYPE, media).body(body);
         self.send(request).await.expect("the platform answers")
+    }
+
+    /// Sends a `POST` of JSON under an idempotency key, and hangs up without reading the answer.
+    pub async fn post_and_hang_up(&self, path: &str, key: &str, body: &Value) {
+        let base = self.url.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let address = base.trim_start_matches("http://");
+        let body = body.to_string();
+        let length = body.len();
+        let head = format!(
+            "POST /api/v1{path} HTTP/1.1\r\nhost: {address}\r\ncontent-length: {length}\r\n\
+             content-type: application/json\r\nidempotency-key: {key}\r\n\r\n"
+        );
+        let mut stream = TcpStream::connect(address).await.expect("the platform listens");
+        stream.write_all(head.as_bytes()).await.expect("the platform reads");
+        stream.write_all(body.as_bytes()).await.expect("the platform reads");
+        stream.flush().await.expect("the platform reads");
     }
 
     /// `GET` of JSON.

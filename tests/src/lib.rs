@@ -10,6 +10,7 @@
 mod client;
 mod platform;
 mod records;
+mod sse;
 mod wait;
 pub mod workflows;
 mod writer;
@@ -17,5 +18,6 @@ mod writer;
 pub use client::{Answer, Client};
 pub use platform::Platform;
 pub use records::{Records, Step};
+pub use sse::{Follower, Sent};
 pub use wait::{Pace, wait_for, within};
 pub use writer::Writer;

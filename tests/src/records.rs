@@ -16,11 +16,14 @@ const PAGE: usize = 2_000;
 pub struct Records {
     pub events: Vec<RecordedEvent>,
     blobs: HashMap<Arc<str>, Vec<u8>>,
+    /// Places in `events`, by aggregate.
+    places: HashMap<Arc<str>, Vec<usize>>,
 }
 
 /// A run after one of its events.
 #[derive(Debug, Clone)]
 pub struct Step {
+    pub position: u64,
     pub sequence: u64,
     pub event: Event,
     pub run: Run,
@@ -45,7 +48,7 @@ impl Records {
             let after = events.last().map_or(0, |event| event.position);
             let page = journal.read(after, PAGE).await.expect("the journal can be read");
             if page.is_empty() {
-                return Self { events, blobs };
+                break;
             }
             let refs = page.iter().flat_map(|event| codec::refs(&event.payload)).map(Arc::from);
             let hashes: HashSet<Arc<str>> = refs.collect();
@@ -54,6 +57,11 @@ impl Records {
             blobs.extend(payloads.into_iter().map(|one| (one.hash, one.bytes.to_vec())));
             events.extend(page);
         }
+        let mut places: HashMap<_, Vec<_>> = HashMap::new();
+        for (place, event) in events.iter().enumerate() {
+            places.entry(Arc::clone(&event.aggregate_id)).or_default().push(place);
+        }
+        Self { events, blobs, places }
     }
 
     /// Checks what holds for every journal: positions 1, 2, 3 … without a gap, each aggregate's
@@ -89,7 +97,8 @@ impl Records {
 
     /// The events of a run, in order.
     pub fn of_run(&self, run_id: &str) -> Vec<&RecordedEvent> {
-        self.events.iter().filter(|event| &*event.aggregate_id == run_id).collect()
+        let places = self.places.get(run_id).map(Vec::as_slice).unwrap_or_default();
+        places.iter().map(|place| &self.events[*place]).collect()
     }
 
     /// How often each event type stands in a run.
@@ -110,7 +119,8 @@ impl Records {
                 panic!("{run_id} can't be read at {}: {error}", recorded.position)
             });
             run.evolve(&event, recorded.recorded_at);
-            steps.push(Step { sequence: recorded.sequence, event, run: run.clone() });
+            let (position, sequence) = (recorded.position, recorded.sequence);
+            steps.push(Step { position, sequence, event, run: run.clone() });
         }
         steps
     }

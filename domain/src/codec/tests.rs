@@ -109,7 +109,7 @@ fn many_middling_values_move_as_one() {
     assert_eq!(encoded.blobs.len(), 1);
     assert_eq!(there_and_back(&event), event);
 
-    let large: Vec<Value> = (0..1_000).map(|_| json!("z".repeat(70_000))).collect();
+    let large: Vec<Value> = (0..900).map(|_| json!("z".repeat(66_000))).collect();
     let event = completed(Value::from(large));
     let encoded = encode(&event, workspace(1)).expect("encodes");
     assert!(encoded.payload.len() < 200, "references alone would be too much");

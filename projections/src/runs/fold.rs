@@ -105,6 +105,11 @@ pub(super) fn fold<'a>(events: &[&'a RecordedEvent]) -> Result<Changes<'a>, Fold
     Ok(changes)
 }
 
+/// Whether there may be a usage, without reading the whole.
+fn has_usage(payload: &[u8]) -> bool {
+    payload.windows(8).any(|window| window == b"\"usage\":")
+}
+
 impl<'a> Changes<'a> {
     fn take(&mut self, event: &'a RecordedEvent) -> Result<(), serde_json::Error> {
         let id: &'a str = &event.aggregate_id;
@@ -123,11 +128,9 @@ impl<'a> Changes<'a> {
                 let labels = change.start(event)?;
                 self.labels.extend(labels.into_iter().map(|(key, value)| (id, key, value)));
             }
-            "task_succeeded" | "task_failed" => {
-                if event.payload.windows(8).any(|window| window == b"\"usage\":") {
-                    let payload: UsagePayload = serde_json::from_slice(&event.payload)?;
-                    change.usage.add(&payload.usage);
-                }
+            "task_succeeded" | "task_failed" if has_usage(&event.payload) => {
+                let payload: UsagePayload = serde_json::from_slice(&event.payload)?;
+                change.usage.add(&payload.usage);
             }
             "run_completed" => {
                 let payload: OutputPayload<'a> = serde_json::from_slice(&event.payload)?;

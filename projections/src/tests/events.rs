@@ -41,8 +41,11 @@ async fn pages_hold_every_wanted_event_once() {
         let all = all_pages(&world, EventFilter::default(), limit).await;
         assert_eq!(positions(&all), (1..=head).collect::<Vec<_>>());
         let one = all_pages(&world, of_run(runs[9]), limit).await;
-        let wanted: Vec<u64> = all.iter().filter(|event| event.aggregate_id == runs[9].to_string())
-            .map(|event| event.position).collect();
+        let wanted: Vec<u64> = all
+            .iter()
+            .filter(|event| event.aggregate_id == runs[9].to_string())
+            .map(|event| event.position)
+            .collect();
         assert_eq!((positions(&one), one.len()), (wanted, 12));
         let started = EventFilter { event_type: Some("run_started".into()), ..Default::default() };
         assert_eq!(all_pages(&world, started, limit).await.len(), 20);
@@ -101,8 +104,13 @@ async fn streams_have_no_gap_and_no_duplicate_while_a_writer_runs() {
             for number in 0..40 {
                 world.whole_run(100 + number, 2, true).await;
                 let token = 21 + u64::try_from(number).expect("small");
-                world.run(run_id(1), 41 + 2 * (token - 21),
-                    &[succeeded(token, json!(1)), moved(token, token + 1)]).await;
+                world
+                    .run(
+                        run_id(1),
+                        41 + 2 * (token - 21),
+                        &[succeeded(token, json!(1)), moved(token, token + 1)],
+                    )
+                    .await;
             }
         })
     };

@@ -72,13 +72,14 @@ async fn a_snapshot_is_used_for_later_moments_only() {
     let run = run_id(1);
     let events = fan_out(run);
     let mut state = Run::default();
-    for (number, event) in (0..4).zip(&events) {
+    for (number, event) in (0..5).zip(&events) {
         state.evolve(event, moment(number));
     }
     world.run(run, 0, &events[..4]).await;
     // A mark that only this snapshot has shows whether it was used.
     let mut marked = serde_json::to_value(&state).expect("JSON");
-    marked["header"]["labels"] = json!({"from": "snapshot"});
+    marked["live"]["header"]["labels"] = json!({"from": "snapshot"});
+    serde_json::from_value::<Run>(marked.clone()).expect("a state reads back as it was written");
     let append = Append {
         aggregate_type: "run".into(),
         aggregate_id: run.to_string().into(),
@@ -95,14 +96,15 @@ async fn a_snapshot_is_used_for_later_moments_only() {
         inbox: Vec::new(),
         payloads: Vec::new(),
         open: None,
-        snapshot: Some(snapshot(4, marked.to_string().into_bytes())),
+        snapshot: Some(snapshot(5, marked.to_string().into_bytes())),
     };
     world.journal.append(append).await.expect("it appends");
-    for (sequence, is_used) in [(3, false), (4, true), (5, true)] {
+    world.run(run, 5, &events[5..6]).await;
+    for (sequence, is_used) in [(4, false), (5, true), (6, true)] {
         let at = StateAt::Sequence(sequence);
         let found = world.views.state(ours(), run, at).await.expect("there");
         assert_eq!(found.sequence, sequence);
-        let mark = found.state.pointer("/header/labels/from").is_some();
+        let mark = found.state.pointer("/live/header/labels/from").is_some();
         assert_eq!(mark, is_used, "at {sequence}");
     }
 }
@@ -119,13 +121,16 @@ async fn the_timeline_tells_what_each_token_did() {
         .iter()
         .map(|e| (e.token, &*e.node, e.group.as_deref(), e.index, &*e.status, e.attempts))
         .collect();
-    assert_eq!(short, [
-        (1, "first", None, None, "succeeded", 2),
-        (2, "judge", Some("judges"), Some(0), "succeeded", 1),
-        (3, "judge", Some("judges"), Some(1), "cancelled", 1),
-        (4, "check", Some("judges"), Some(2), "cancelled", 1),
-        (5, "pick", None, None, "succeeded", 1),
-    ]);
+    assert_eq!(
+        short,
+        [
+            (1, "first", None, None, "succeeded", 2),
+            (2, "judge", Some("judges"), Some(0), "succeeded", 1),
+            (3, "judge", Some("judges"), Some(1), "cancelled", 1),
+            (4, "check", Some("judges"), Some(2), "cancelled", 1),
+            (5, "pick", None, None, "succeeded", 1),
+        ]
+    );
     assert_eq!((timeline[0].first_sequence, timeline[0].last_sequence), (1, 5));
     assert_eq!(timeline[0].duration_ms, Some(12));
     assert_eq!(timeline[1].usage.input_tokens, 10);

@@ -76,8 +76,9 @@ async fn of_two_projectors_one_stops_and_nothing_is_applied_twice() {
     let mut stopped = Vec::new();
     for views in [&world.views, &other] {
         let standings = views.standings().await.expect("it answers");
-        stopped.extend(standings.into_iter().filter(|s| s.projection == "runs")
-            .map(|s| s.stopped.is_some()));
+        stopped.extend(
+            standings.into_iter().filter(|s| s.projection == "runs").map(|s| s.stopped.is_some()),
+        );
     }
     assert_eq!(stopped.iter().filter(|stopped| **stopped).count(), 1);
     assert!(rows(&other).await.iter().all(|run| run.usage.input_tokens == 40));

@@ -27,9 +27,8 @@ async fn a_resource_shows_its_newest_revision() {
     world.append(stream, ours(), 0, &[created]).await;
     let revised = ResourceEvent::Revised { spec: project("alpha", &long), revision: 2 };
     let position = world.append(stream, ours(), 1, &[revised]).await;
-    let get = |workspace, at| {
-        ResourceQueries::get(&*world.views, workspace, Kind::Project, "prj_1", at)
-    };
+    let get =
+        |workspace, at| ResourceQueries::get(&*world.views, workspace, Kind::Project, "prj_1", at);
     let view = get(Some(ours()), Some(position)).await.expect("there");
     assert_eq!((view.version, &*view.name, view.archived), (2, "alpha", false));
     assert_eq!(view.spec["description"], json!(long));

@@ -19,8 +19,11 @@ async fn a_run_shows_what_its_events_say() {
     let run = run_id(8);
     let first = [started(run, json!({"q": 1}), &[("team", "red")]), succeeded(1, json!("a"))];
     world.run(run, 0, &first).await;
-    let second = [moved(1, 2), succeeded(2, json!("b")),
-        Event::RunCompleted { output: json!({"$ref": "mine"}) }];
+    let second = [
+        moved(1, 2),
+        succeeded(2, json!("b")),
+        Event::RunCompleted { output: json!({"$ref": "mine"}) },
+    ];
     let position = world.run(run, 2, &second).await;
     let view = RunQueries::get(&*world.views, ours(), run, Some(position)).await.expect("there");
     assert_eq!(view.status, RunStatus::Completed);
@@ -43,7 +46,8 @@ async fn large_values_are_whole_in_a_read_and_null_in_a_list() {
     let position = world.run(run, 0, &[started(run, input.clone(), &[])]).await;
     let view = RunQueries::get(&*world.views, ours(), run, Some(position)).await.expect("there");
     assert_eq!(view.input, input);
-    let page = RunQueries::list(&*world.views, ours(), RunFilter::default(), PageRequest::default());
+    let page =
+        RunQueries::list(&*world.views, ours(), RunFilter::default(), PageRequest::default());
     assert_eq!(page.await.expect("a page").items[0].input, Value::Null);
 }
 
@@ -55,8 +59,16 @@ async fn filters_narrow() {
         {"code": "stalled", "message": "50% done", "kind": "permanent"}});
     world.run(a, 0, &[started(a, json!(1), &[("team", "red"), ("x", "1")])]).await;
     world.run(b, 0, &[started(b, json!(1), &[("team", "red")]), event(error)]).await;
-    world.run(c, 0, &[started(c, json!(1), &[("team", "blue")]),
-        Event::RunCancelled { reason: Some("enough".into()) }]).await;
+    world
+        .run(
+            c,
+            0,
+            &[
+                started(c, json!(1), &[("team", "blue")]),
+                Event::RunCancelled { reason: Some("enough".into()) },
+            ],
+        )
+        .await;
     world.caught_up().await;
     let label = |key: &str, value: &str| (key.to_owned(), value.to_owned());
     let all = RunFilter::default();
@@ -65,17 +77,29 @@ async fn filters_narrow() {
         (RunFilter { labels: vec![label("team", "red")], ..all.clone() }, vec![a, b]),
         (RunFilter { labels: vec![label("team", "red"), label("x", "1")], ..all.clone() }, vec![a]),
         (RunFilter { labels: vec![label("team", "1")], ..all.clone() }, vec![]),
-        (RunFilter { status: vec![RunStatus::Failed, RunStatus::Running], ..all.clone() },
-            vec![a, b]),
+        (
+            RunFilter { status: vec![RunStatus::Failed, RunStatus::Running], ..all.clone() },
+            vec![a, b],
+        ),
         (RunFilter { definition: Some("flow-2".into()), ..all.clone() }, vec![b]),
         (RunFilter { project_id: Some(project_id(0).to_string()), ..all.clone() }, vec![a, c]),
         (RunFilter { q: Some("0% d".into()), ..all.clone() }, vec![b]),
         (RunFilter { q: Some("0_ d".into()), ..all.clone() }, vec![]),
         (RunFilter { q: Some("enough".into()), ..all.clone() }, vec![c]),
-        (RunFilter { started_after: Some(DateTime::UNIX_EPOCH + TimeDelta::seconds(5)),
-            ..all.clone() }, vec![c]),
-        (RunFilter { started_before: Some(DateTime::UNIX_EPOCH + TimeDelta::seconds(6)),
-            ..all.clone() }, vec![a, b]),
+        (
+            RunFilter {
+                started_after: Some(DateTime::UNIX_EPOCH + TimeDelta::seconds(5)),
+                ..all.clone()
+            },
+            vec![c],
+        ),
+        (
+            RunFilter {
+                started_before: Some(DateTime::UNIX_EPOCH + TimeDelta::seconds(6)),
+                ..all.clone()
+            },
+            vec![a, b],
+        ),
     ];
     for (filter, wanted) in cases {
         let wanted = wanted.iter().map(ToString::to_string).collect();

@@ -1,0 +1,173 @@
+//! Promise 02: a command answered 4xx wrote nothing; the same `Idempotency-Key` gives the same
+//! answer, and with another body 422.
+//!
+//! It fails where the inbox row isn't part of the append (concurrent and cut-off repetitions start
+//! a second run), where the fingerprint isn't compared, and where anything is appended before the
+//! last check of a command.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use system_tests::{Answer, Client, Pace, Records, wait_for, workflows};
+use tokio::task::JoinSet;
+
+/// Repetitions that run at the same time.
+const AT_ONCE: usize = 16;
+/// Answers that are cut off.
+const CUT_OFF: u64 = 25;
+
+async fn keyed(client: &Client, path: &str, key: &str, body: &Value) -> Answer {
+    let request = client.request(Method::POST, path).header("idempotency-key", key).json(body);
+    client.send(request).await.expect("the platform answers")
+}
+
+fn run_of(answer: Answer) -> String {
+    answer.ok()["id"].as_str().expect("a run's id").to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_gives_the_same_answer_also_after_a_kill_and_refuses_another_body() {
+    let mut platform = crate::platform().await;
+    let client = platform.client();
+    client.post("/workflow-definitions", &workflows::sequence("p02", 2)).await.ok();
+    let body = json!({"definition": "p02", "input": {"n": 1}});
+    let first = keyed(&client, "/runs", "key-1", &body).await.ok();
+    let project = keyed(&client, "/projects", "key-2", &json!({"name": "p02"})).await.ok();
+    client.end_of(first["id"].as_str().expect("a run's id")).await;
+    let head = client.head().await;
+
+    for restart in [false, true] {
+        if restart {
+            platform.restart().await;
+        }
+        let again = keyed(&client, "/runs", "key-1", &body).await.ok();
+        for field in ["id", "version", "position", "at"] {
+            assert_eq!(again[field], first[field], "{field} of the repeated answer");
+        }
+        let again = keyed(&client, "/projects", "key-2", &json!({"name": "p02"})).await.ok();
+        assert_eq!((&again["id"], &again["position"]), (&project["id"], &project["position"]));
+        let other = json!({"definition": "p02", "input": {"n": 2}});
+        for (path, key, body) in [
+            ("/runs", "key-1", &other),
+            ("/projects", "key-2", &json!({"name": "p02-other"})),
+            ("/projects", "key-1", &json!({"name": "p02-other"})),
+        ] {
+            let refused = keyed(&client, path, key, body).await;
+            assert_eq!((refused.status, refused.code()), (422, "idempotency_mismatch"), "{path}");
+        }
+        assert_eq!(client.head().await, head, "repetitions wrote something");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn repetitions_at_the_same_time_start_one_run() {
+    let mut platform = crate::platform().await;
+    let client = platform.client();
+    client.post("/workflow-definitions", &workflows::sequence("p02", 1)).await.ok();
+    for round in 0..10 {
+        let mut asked = JoinSet::new();
+        for _ in 0..AT_ONCE {
+            let client = client.clone();
+            asked.spawn(async move {
+                let body = json!({"definition": "p02", "input": {"n": round}});
+                keyed(&client, "/runs", &format!("round-{round}"), &body).await
+            });
+        }
+        let mut runs: Vec<String> = asked.join_all().await.into_iter().map(run_of).collect();
+        runs.dedup();
+        assert_eq!(runs.len(), 1, "round {round} started several runs");
+    }
+    platform.stop().await;
+    let records = Records::read(&platform.data_dir()).await;
+    records.check();
+    assert_eq!(records.run_ids().len(), 10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_whose_answer_was_cut_off_is_found_by_its_key() {
+    let mut platform = crate::platform().await;
+    let client = platform.client();
+    client.post("/workflow-definitions", &workflows::sequence("p02", 1)).await.ok();
+    let mut pace = Pace::new(2);
+    for number in 0..CUT_OFF {
+        let (key, body) = (format!("cut-{number}"), json!({"definition": "p02", "input": {"n": 1}}));
+        client.post_and_hang_up("/runs", &key, &body).await;
+        if number % 2 == 0 {
+            pace.pause(4).await;
+        }
+        run_of(keyed(&client, "/runs", &key, &body).await);
+    }
+    // A request that was cut off may still be on its way when its repetition is answered.
+    wait_for("all runs to end", || async {
+        let open = client.get("/runs?status=queued,running,waiting&limit=1").await;
+        open["items"].as_array()?.is_empty().then_some(())
+    })
+    .await;
+    platform.stop().await;
+    let records = Records::read(&platform.data_dir()).await;
+    records.check();
+    assert_eq!(records.run_ids().len() as u64, CUT_OFF);
+}
+
+/// A command that must be refused: method, path, body, `If-Match`, and the status it gets.
+type Refused = (Method, String, Value, Option<&'static str>, u16);
+
+fn refused(workflow: &str, project: &str, ended: &str) -> Vec<Refused> {
+    let post = |path: &str, body: Value, status| {
+        (Method::POST, path.to_owned(), body, None, status)
+    };
+    let mut strict = workflows::sequence("p02-strict", 1);
+    strict["input_schema"] = json!({"type": "object", "required": ["n"]});
+    let mut broken = workflows::sequence("p02-broken", 1);
+    broken["start"] = json!("nowhere");
+    let mut dangling = workflows::sequence("p02-dangling", 1);
+    dangling["nodes"]["t0"]["action"] = json!({"use": "no-such-action"});
+    vec![
+        post("/runs", json!({"definition": "no-such-definition"}), 422),
+        post("/runs", json!({"definition": "p02-checked", "input": {}}), 422),
+        post("/runs", json!({"definition": strict, "input": {}}), 422),
+        post("/runs", json!({"definition": broken, "input": {"n": 1}}), 422),
+        post("/runs", json!({"definition": dangling, "input": {"n": 1}}), 422),
+        post("/runs", json!({"definition": "p02-checked", "inptu": {"n": 1}}), 422),
+        post("/workflow-definitions", broken, 422),
+        post("/workflow-definitions", dangling, 422),
+        post("/projects", json!({"name": "p02"}), 409),
+        post("/projects", json!({"name": "not a name"}), 422),
+        post("/workflows/wf_00000000000000000000000000/runs", json!({}), 404),
+        post(&format!("/workflows/{workflow}/runs"), json!({"input": {}}), 422),
+        post(&format!("/runs/{ended}/cancel"), json!({}), 409),
+        (Method::PATCH, format!("/projects/{project}"), json!({"description": "x"}), Some("\"99\""), 412),
+        (Method::PATCH, format!("/projects/{project}"), json!({"nonsense": 1}), None, 422),
+        (Method::DELETE, "/projects/prj_00000000000000000000000000".into(), Value::Null, None, 404),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_command_wrote_nothing() {
+    let platform = crate::platform().await;
+    let client = platform.client();
+    let mut checked = workflows::sequence("p02-checked", 1);
+    checked["input_schema"] = json!({"type": "object", "required": ["n"]});
+    let definition = client.post("/workflow-definitions", &checked).await.ok();
+    let project = client.post("/projects", &json!({"name": "p02"})).await.ok();
+    let workflow = json!({"name": "p02", "definition_id": definition["id"]});
+    let workflow = client.post("/workflows", &workflow).await.ok();
+    let ended = client.run_to_end(&json!("p02-checked"), json!({"n": 1})).await;
+    let id = |value: &Value| value["id"].as_str().expect("an id").to_owned();
+    let head = client.head().await;
+
+    for (method, path, body, if_match, status) in
+        refused(&id(&workflow), &id(&project), &id(&ended))
+    {
+        let mut request = client.request(method.clone(), &path);
+        if !body.is_null() {
+            request = request.json(&body);
+        }
+        if let Some(version) = if_match {
+            request = request.header("if-match", version);
+        }
+        let answer = client.send(request).await.expect("the platform answers");
+        assert!(!answer.code().is_empty(), "{method} {path}: {}", answer.text);
+        assert_eq!(answer.status, status, "{method} {path} {body}: {}", answer.text);
+        assert_eq!(client.head().await, head, "{method} {path} {body} wrote something");
+    }
+}
