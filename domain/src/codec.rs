@@ -178,9 +178,10 @@ pub fn refs(payload: &[u8]) -> Vec<String> {
     found
 }
 
-/// Gives the numbers of a value the form that they have when they are read back from the journal
-/// (1.0 becomes 1, integers beyond 2^53 become the nearest double), so that state in memory is
-/// what a later fold gives. Call it on values from outside before they are decided on.
+/// Gives a value the form that it has when it is read back from the journal: 1.0 becomes 1,
+/// integers beyond 2^53 become the nearest double, members stand in canonical order. State in
+/// memory is then what a later fold gives, down to the text that an object is printed as. Call it
+/// on every value that enters an event.
 pub fn normalise(value: &mut Value) -> Result<(), EncodeError> {
     normalise_at(value, 1)
 }
@@ -200,6 +201,12 @@ fn normalise_at(value: &mut Value, depth: usize) -> Result<(), EncodeError> {
         _ if depth > JSON_DEPTH => Err(EncodeError::TooDeep),
         Value::Array(items) => items.iter_mut().try_for_each(|item| normalise_at(item, depth + 1)),
         Value::Object(members) => {
+            let in_order = |a: &String, b: &String| a.encode_utf16().le(b.encode_utf16());
+            if !members.keys().is_sorted_by(|a, b| in_order(a, b)) {
+                let mut sorted: Vec<_> = std::mem::take(members).into_iter().collect();
+                sorted.sort_by(|(a, _), (b, _)| a.encode_utf16().cmp(b.encode_utf16()));
+                *members = sorted.into_iter().collect();
+            }
             members.values_mut().try_for_each(|member| normalise_at(member, depth + 1))
         }
     }

@@ -8,10 +8,11 @@ use super::error::Refusal;
 use super::event::{Event, FailureKind, RunError, RunStarted, TokenId};
 use super::scope::{RunScope, TokenScope, root_state};
 use super::state::{Live, Phase, Run, Timer, Token};
-use super::vars::{is_deeper_than, size_of};
+use super::vars::size_of;
+use crate::codec;
 use crate::definition::Plan;
 use crate::definition::plan::{NodeWork, PlanNode};
-use crate::expression::{Binding, EvalError};
+use crate::expression::{Binding, EvalError, Scope};
 use crate::limits;
 
 mod join;
@@ -117,20 +118,21 @@ impl Decider<'_> {
         if bytes > limits::INPUT_BYTES {
             return Err(Refusal::InputTooLarge { bytes, limit: limits::INPUT_BYTES });
         }
-        if is_deeper_than(&started.input, limits::JSON_DEPTH) {
+        let Ok(input) = canonical(started.input.clone()) else {
             return Err(Refusal::InputTooDeep { limit: limits::JSON_DEPTH });
-        }
+        };
         if started.labels.len() > limits::LABELS {
             let count = started.labels.len();
             return Err(Refusal::TooManyLabels { count, limit: limits::LABELS });
         }
-        let problems = self.plan.input_problems(&started.input);
+        let problems = self.plan.input_problems(&input);
         if !problems.is_empty() {
             return Err(Refusal::InvalidInput { problems });
         }
         let timeout = self.plan.timeout;
         self.emit(Event::RunStarted(Box::new(RunStarted {
             start: self.plan.start.to_string(),
+            input,
             started_at: self.now,
             deadline: timeout.map(|timeout| self.now + timeout.as_duration()),
             ..started.clone()
@@ -149,11 +151,11 @@ impl Decider<'_> {
         let Some(node) = node.filter(|_| attempt == report.attempt) else { return Err(stale) };
         match &report.result {
             Ok(result) => match self.accept_result(report.token, node, result) {
-                Ok(writes) => {
+                Ok((result, writes)) => {
                     self.emit(Event::TaskSucceeded {
                         token: report.token,
                         attempt,
-                        result: result.clone(),
+                        result,
                         writes,
                         usage: report.usage,
                         duration_ms: report.duration_ms,
@@ -169,7 +171,7 @@ impl Decider<'_> {
                     kind: failure.kind,
                     node: None,
                     attempt: None,
-                    detail: failure.detail.clone(),
+                    detail: canonical(failure.detail.clone()).unwrap_or_default(),
                 };
                 self.fail_attempt(node, report, error, failure.retry_after);
             }
@@ -183,17 +185,14 @@ impl Decider<'_> {
         id: TokenId,
         node: &PlanNode,
         result: &Value,
-    ) -> Result<Map<String, Value>, Box<RunError>> {
+    ) -> Result<(Value, Map<String, Value>), Box<RunError>> {
         if size_of(result) > limits::CONTEXT_BYTES {
             let limit = limits::CONTEXT_BYTES;
             return Err(boxed("result_too_large", format!("the result has over {limit} bytes")));
         }
-        if is_deeper_than(result, limits::JSON_DEPTH) {
-            let limit = limits::JSON_DEPTH;
-            let message = format!("the result is nested deeper than {limit} levels");
-            return Err(boxed("result_too_deep", message));
-        }
-        self.writes(id, &node.output, Some(result))
+        let result = canonical(result.clone())?;
+        let writes = self.writes(id, &node.output, Some(&result))?;
+        Ok((result, writes))
     }
 
     /// Evaluates a mapping into `state` whole, before anything of it is written.
@@ -209,7 +208,7 @@ impl Decider<'_> {
         let mut writes = Map::new();
         let mut bytes = 0;
         for (path, binding) in mapping {
-            let value = binding.eval(&scope).map_err(|error| Box::new(eval_failure(&error)))?;
+            let value = evaluated(binding, &scope)?;
             bytes += size_of(&value);
             writes.insert(path.clone(), value);
         }
@@ -337,13 +336,14 @@ impl Decider<'_> {
             None => Ok(root_state(live)),
             Some(mapping) => {
                 let scope = RunScope(live);
-                let members =
-                    mapping.iter().map(|(name, binding)| Ok((name.clone(), binding.eval(&scope)?)));
-                members.collect::<Result<Map<_, _>, EvalError>>().map(Value::Object)
+                let members = mapping
+                    .iter()
+                    .map(|(name, binding)| Ok((name.clone(), evaluated(binding, &scope)?)));
+                members.collect::<Result<Map<_, _>, _>>().map(Value::Object).and_then(canonical)
             }
         };
         let failed = match output {
-            Err(error) => eval_failure(&error),
+            Err(error) => *error,
             Ok(output) => {
                 let problems = self.plan.output_problems(&output);
                 if problems.is_empty() {
@@ -356,6 +356,19 @@ impl Decider<'_> {
         };
         self.emit(Event::RunFailed { error: failed });
     }
+}
+
+/// A value as an event holds it, so that the fold gives what was decided on.
+fn canonical(mut value: Value) -> Result<Value, Box<RunError>> {
+    match codec::normalise(&mut value) {
+        Ok(()) => Ok(value),
+        Err(error) => Err(boxed("value_not_storable", error.to_string())),
+    }
+}
+
+/// The value of a mapping, as an event holds it.
+fn evaluated(binding: &Binding, scope: &dyn Scope) -> Result<Value, Box<RunError>> {
+    canonical(binding.eval(scope).map_err(|error| Box::new(eval_failure(&error)))?)
 }
 
 fn permanent(code: &str, message: String) -> RunError {

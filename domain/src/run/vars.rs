@@ -72,19 +72,6 @@ pub fn size_of(value: &Value) -> usize {
     }
 }
 
-/// Whether a value is nested deeper than `limit` levels; a scalar has depth 0.
-pub fn is_deeper_than(value: &Value, limit: usize) -> bool {
-    match value {
-        Value::Array(items) => {
-            limit == 0 || items.iter().any(|item| is_deeper_than(item, limit - 1))
-        }
-        Value::Object(members) => {
-            limit == 0 || members.values().any(|member| is_deeper_than(member, limit - 1))
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -106,13 +93,5 @@ mod tests {
         vars.set("n", json!(1), None);
         vars.set("n.x.y", json!(2), None);
         assert_eq!(vars.get("n").map(|v| (**v).clone()), Some(json!({"x": {"y": 2}})));
-    }
-
-    #[test]
-    fn depth_is_counted_in_containers() {
-        assert!(!is_deeper_than(&json!(1), 0));
-        assert!(is_deeper_than(&json!([1]), 0));
-        assert!(!is_deeper_than(&json!([[1]]), 2));
-        assert!(is_deeper_than(&json!([[[1]]]), 2));
     }
 }

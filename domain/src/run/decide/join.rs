@@ -231,5 +231,5 @@ fn merged(instance: &Instance, join: &PlanJoin) -> Result<Map<String, Value>, Bo
         let message = format!("the merged value takes more than {limit} bytes");
         return Err(Box::new(permanent("context_too_large", message)));
     }
-    Ok(Map::from_iter([(into.clone(), value)]))
+    Ok(Map::from_iter([(into.clone(), super::canonical(value)?)]))
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{Decider, eval_failure, permanent};
+use super::{Decider, canonical, eval_failure, evaluated, permanent};
 use crate::definition::On;
 use crate::definition::plan::{FanOut, Plan, PlanTransition};
 use crate::limits;
@@ -98,7 +98,12 @@ impl Decider<'_> {
                     Some(when) => {
                         let holds =
                             when.holds(&scope).map_err(|e| Stop::token(eval_failure(&e)))?;
-                        (holds, when.reads(&scope))
+                        let Value::Object(read) =
+                            canonical(Value::Object(when.reads(&scope))).map_err(Stop::Token)?
+                        else {
+                            continue;
+                        };
+                        (holds, read)
                     }
                 };
                 let tier = *tier;
@@ -214,9 +219,7 @@ impl Decider<'_> {
         let value = match &transition.carries {
             _ if late || !merges => Carried::Nothing,
             None => Carried::Result,
-            Some(binding) => {
-                Carried::Value(binding.eval(scope).map_err(|e| Stop::token(eval_failure(&e)))?)
-            }
+            Some(binding) => Carried::Value(evaluated(binding, scope).map_err(Stop::Token)?),
         };
         Ok(Fired::Arrived { transition: index, instance: branch.instance, value, late })
     }
@@ -272,7 +275,7 @@ impl Decider<'_> {
                 let list = plan
                     .transition(branches.transition)
                     .and_then(|transition| match &transition.fan_out {
-                        FanOut::Foreach(binding) => binding.eval(&scope).ok(),
+                        FanOut::Foreach(binding) => evaluated(binding, &scope).ok(),
                         FanOut::One | FanOut::Spawn(_) => None,
                     })
                     .unwrap_or_default();
@@ -319,9 +322,6 @@ fn iteration(
 }
 
 fn fan_out(fan_out: &FanOut, scope: &TokenScope<'_>) -> Result<u64, Stop> {
-    let evaluated = |binding: &crate::expression::Binding| {
-        binding.eval(scope).map_err(|error| Stop::token(eval_failure(&error)))
-    };
     let wrong = |wanted: &str, value: &Value| {
         let found = match value {
             Value::Null => "null",
@@ -336,11 +336,11 @@ fn fan_out(fan_out: &FanOut, scope: &TokenScope<'_>) -> Result<u64, Stop> {
     match fan_out {
         FanOut::One => Ok(1),
         FanOut::Spawn(binding) => {
-            let value = evaluated(binding)?;
+            let value = evaluated(binding, scope).map_err(Stop::Token)?;
             value.as_u64().ok_or_else(|| wrong("spawn wants a whole number from 0", &value))
         }
         FanOut::Foreach(binding) => {
-            let value = evaluated(binding)?;
+            let value = evaluated(binding, scope).map_err(Stop::Token)?;
             match &value {
                 Value::Array(items) => Ok(items.len() as u64),
                 other => Err(wrong("foreach wants a list", other)),

@@ -11,6 +11,8 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use serde_json::{Map, Value, json};
 
 use super::fixture::{Fixture, error};
+use crate::codec;
+use crate::ids::WorkspaceId;
 use crate::run::event::{FailureKind, Fired};
 use crate::run::{Command, Event, Run};
 
@@ -65,7 +67,8 @@ impl Layout {
 
     fn compute(&mut self) -> String {
         let path = format!("state.v{}", self.nodes.len());
-        self.node(json!({"compute": {path: "${size(input.items)}"}}))
+        let value = json!({"n": "${size(input.items) * 1.5}", "text": "seen ${input}"});
+        self.node(json!({"compute": {path: value}}))
     }
 
     fn link(&mut self, from: &str, to: &str, more: Value) {
@@ -169,7 +172,9 @@ fn outcome(choice: u32, faults: bool) -> Result<Value, FailureKind> {
         7 if faults => Err(FailureKind::Transient),
         8 if faults => Err(FailureKind::Permanent),
         9 if faults => Err(FailureKind::Timeout),
-        _ => Ok(json!({"choice": "same"})),
+        _ => Ok(
+            json!({"z": 1.0, "big": 9_007_199_254_740_993_u64, "a": [2.50, {"y": 1, "$ref": 0}]}),
+        ),
     }
 }
 
@@ -177,7 +182,8 @@ fn outcome(choice: u32, faults: bool) -> Result<Value, FailureKind> {
 fn run_by(definition: &Value, items: usize, schedule: &[u32], faults: bool) -> Fixture {
     let mut run = Fixture::new(definition.clone());
     let mut shadow = Shadow::default();
-    run.start(json!({"items": vec![json!(7); items]})).expect("it starts");
+    run.start(json!({"z": 0.50, "items": vec![json!(7.0); items], "a": {"y": 1, "b": 2e3}}))
+        .expect("it starts");
     shadow.follow(&run);
     let mut steps = schedule.iter().copied().cycle();
     let mut next = || steps.next().unwrap_or_default();
@@ -231,6 +237,14 @@ fn refuses_stale(run: &mut Fixture, token: u64, attempt: u32) {
     assert_eq!((&run.run, run.events.len()), (&before.0, before.1));
 }
 
+/// The event as the journal gives it back.
+fn stored(event: &Event) -> Event {
+    let encoded = codec::encode(event, WorkspaceId::derived("", "w")).expect("it can be stored");
+    let blobs = |hash: &str| encoded.blobs.iter().find(|(h, _)| h == hash).map(|(_, b)| b.clone());
+    codec::decode(event.event_type(), event.event_version(), &encoded.payload, &blobs)
+        .expect("what was stored is read")
+}
+
 /// The fold of the events so far, and what they say of tokens and groups.
 #[derive(Default)]
 struct Shadow {
@@ -246,7 +260,7 @@ impl Shadow {
     fn follow(&mut self, run: &Fixture) {
         for (event, at) in &run.events[self.seen..] {
             self.count(event);
-            self.run.evolve(event, *at);
+            self.run.evolve(&stored(event), *at);
             let kept = serde_json::to_vec(&self.run).expect("a run has a JSON form");
             let back: Run = serde_json::from_slice(&kept).expect("a snapshot reads back");
             assert_eq!(back, self.run, "a snapshot is the state");
