@@ -1,6 +1,6 @@
 //! Configuration: flag, then environment, then TOML file, then default; and which of them it was.
 //!
-//! The structure belongs to the caller: its `Default` gives the keys and the defaults, and
+//! The structure belongs to the caller: a value of it gives the keys and the defaults, and
 //! `#[serde(deny_unknown_fields)]` makes a misspelt key an error that names its place.
 
 use std::path::PathBuf;
@@ -22,10 +22,9 @@ pub struct Sources {
     pub file: Option<PathBuf>,
     /// Names and values; [`environment`] gives the process's own.
     pub environment: Vec<(String, String)>,
-    /// What a variable of ours begins with, like `WONDER_`; `__` goes one level down.
+    /// What a variable of ours begins with, like `WONDER_`; `__` goes one level down. Variables
+    /// that stand for no key are left alone: a cluster sets some of its own with any prefix.
     pub prefix: &'static str,
-    /// Variables with the prefix that aren't settings.
-    pub not_settings: &'static [&'static str],
     /// Keys whose values are never shown, beside those that are called `…secret`, `…password`,
     /// `…token` or `…_key`.
     pub secrets: &'static [&'static str],
@@ -59,20 +58,25 @@ pub enum ConfigError {
     Invalid(#[from] Box<figment::Error>),
 }
 
-/// The process's environment, as far as it is text.
+/// The process's environment, as far as it is text. An empty variable counts as unset.
 pub fn environment() -> Vec<(String, String)> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .filter(|(_, value)| !value.is_empty())
         .collect()
 }
 
-/// Loads settings. `flags` serialises to the keys that were given as flags, absent or null for
-/// the others.
-pub fn load<T>(sources: &Sources, flags: &impl Serialize) -> Result<Loaded<T>, ConfigError>
+/// Loads settings. `defaults` serialises to every key there is, null where it has no default;
+/// `flags` to the keys that were given as flags, absent or null for the others.
+pub fn load<T>(
+    sources: &Sources,
+    defaults: &T,
+    flags: &impl Serialize,
+) -> Result<Loaded<T>, ConfigError>
 where
-    T: DeserializeOwned + Serialize + Default,
+    T: DeserializeOwned + Serialize,
 {
-    let defaults = Value::serialize(T::default()).map_err(Box::new)?;
+    let defaults = Value::serialize(defaults).map_err(Box::new)?;
     let mut figment = Figment::from(Serialized::defaults(&defaults));
     if let Some(file) = &sources.file {
         if !file.is_file() {
@@ -87,8 +91,8 @@ where
         let Some(name) = variable.strip_prefix(sources.prefix) else {
             continue;
         };
-        if !sources.not_settings.contains(&variable.as_str()) {
-            let key = name.to_ascii_lowercase().replace("__", ".");
+        let key = name.to_ascii_lowercase().replace("__", ".");
+        if defaults.find_ref(&key).is_some() {
             figment = merge_variable(figment, sources, variable, &key, &defaults);
         }
     }
@@ -116,9 +120,14 @@ fn merge_variable(
     let Some((_, text)) = sources.environment.iter().find(|(name, _)| name == variable) else {
         return figment;
     };
-    // Text stays text even where it looks like a number.
     let value = match defaults.find_ref(key) {
+        // Text stays text even where it looks like a number.
         Some(Value::String(..)) => Value::from(text.as_str()),
+        _ if is_secret(key, sources) => Value::from(text.as_str()),
+        Some(Value::Array(..)) => {
+            let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+            Value::from(items.collect::<Vec<_>>())
+        }
         _ => text.parse().unwrap_or_else(|never| match never {}),
     };
     let source = format!("variable {variable}");
@@ -135,7 +144,8 @@ fn settings(figment: &Figment, sources: &Sources) -> Result<Vec<Setting>, Config
             Some(figment::Source::Custom(name)) => name.clone(),
             _ => "default".into(),
         };
-        let value = if is_secret(&key, sources) { HIDDEN.into() } else { shown(&value) };
+        let hidden = is_secret(&key, sources) && !matches!(value, Value::Empty(..));
+        let value = if hidden { HIDDEN.into() } else { shown(&value) };
         Setting { key, value, source }
     });
     Ok(settings.collect())
@@ -164,6 +174,7 @@ fn shown(value: &Value) -> String {
     match value {
         Value::Empty(..) => String::new(),
         Value::String(_, text) => without_password(text),
+        Value::Array(_, items) => items.iter().map(shown).collect::<Vec<_>>().join(","),
         other => serde_json::to_string(other).unwrap_or_else(|_| HIDDEN.into()),
     }
 }

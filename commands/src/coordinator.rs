@@ -26,6 +26,7 @@ mod append;
 mod dispatch;
 mod load;
 mod plans;
+mod recent;
 mod timers;
 mod worker;
 
@@ -33,6 +34,7 @@ pub(crate) use append::{Cause, unavailable};
 pub(crate) use plans::{LivePlan, Plans};
 use worker::Worker;
 
+use crate::prepared::Prepared;
 use crate::resolve::Resolver;
 
 /// How much a coordinator takes on.
@@ -42,7 +44,8 @@ pub struct CoordinatorConfig {
     pub workers: usize,
     /// Tasks on workers at the same time, over all runs; default 4,096.
     pub tasks_in_flight: usize,
-    /// Tasks of one run on workers at the same time; default 500, at most 5,000.
+    /// Tasks of one run on workers at the same time, where its project says nothing; default
+    /// 500, at most 5,000.
     pub tasks_in_flight_per_run: usize,
     /// How long a run without work under way stays in memory; default 30 s.
     pub idle: Duration,
@@ -60,6 +63,8 @@ impl Default for CoordinatorConfig {
     }
 }
 
+/// Tasks of one run that are on workers at the same time at most, whoever wants more.
+const TASKS_IN_FLIGHT_PER_RUN: usize = 5_000;
 /// Messages that a worker's mailbox holds before senders wait.
 const MAILBOX: usize = 16_384;
 
@@ -91,6 +96,7 @@ struct Start {
     run_id: RunId,
     started: RunStarted,
     plan: Arc<LivePlan>,
+    tasks_in_flight: Option<usize>,
     cause: Cause,
     reply: Reply<Receipt>,
 }
@@ -117,7 +123,7 @@ impl Coordinator {
         let workers = config.workers.max(1);
         let (task_sender, tasks) = bus::queue(config.tasks_in_flight.max(workers));
         let mut mailboxes = Vec::with_capacity(workers);
-        for _ in 0..workers {
+        for worker in 0..workers {
             let (sender, mailbox) = mpsc::channel(MAILBOX);
             let context = worker::Context {
                 journal: Arc::clone(&journal),
@@ -127,10 +133,10 @@ impl Coordinator {
                 tasks: task_sender.clone(),
                 mailbox: sender.downgrade(),
                 tasks_in_flight: (config.tasks_in_flight / workers).max(1),
-                tasks_in_flight_per_run: config.tasks_in_flight_per_run.clamp(1, 5_000),
+                tasks_in_flight_per_run: config.tasks_in_flight_per_run,
                 idle: config.idle,
             };
-            tracker.spawn(Worker::new(context).run(mailbox, shutdown.clone()));
+            tracker.spawn(Worker::new(worker, context).run(mailbox, shutdown.clone()));
             mailboxes.push(sender);
         }
         let coordinator = Self { mailboxes: mailboxes.into(), tasks };
@@ -164,11 +170,13 @@ impl Coordinator {
         &self,
         run_id: RunId,
         started: RunStarted,
-        plan: Arc<LivePlan>,
+        prepared: &Prepared,
         cause: Cause,
     ) -> Result<Receipt, Rejection> {
         let (reply, answer) = oneshot::channel();
-        let start = Start { run_id, started, plan, cause, reply };
+        let plan = Arc::clone(&prepared.plan);
+        let tasks_in_flight = prepared.tasks_in_flight;
+        let start = Start { run_id, started, plan, tasks_in_flight, cause, reply };
         self.send(run_id, Message::Start(Box::new(start))).await;
         answered(answer).await
     }

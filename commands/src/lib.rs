@@ -4,6 +4,7 @@
 //! coordinator. Decisions load from the journal, never from projections.
 
 mod coordinator;
+mod prepared;
 pub mod resolve;
 pub mod resources;
 mod service;

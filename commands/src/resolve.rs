@@ -9,7 +9,8 @@ use std::sync::Arc;
 use domain::definition::{Definition, Resolved};
 use domain::ids::{DefinitionId, ProjectId, WorkflowId, WorkspaceId};
 use domain::resource::{
-    ActionSpec, DefinitionSpec, Kind, ModelProfileSpec, PromptSpecSpec, Spec, WorkflowSpec, owned,
+    ActionSpec, DefinitionSpec, Kind, ModelProfileSpec, PromptSpecSpec, Resource, Spec,
+    WorkflowSpec, owned,
 };
 use domain::run::event::Pin;
 use protocol::{Rejection, RejectionKind};
@@ -17,6 +18,7 @@ use protocol::{Rejection, RejectionKind};
 use crate::resources::heads::{Body, Heads};
 use crate::resources::refusal;
 
+mod providers;
 mod references;
 
 #[cfg(test)]
@@ -35,11 +37,18 @@ pub struct Version<T> {
 #[derive(Clone)]
 pub struct Resolver {
     heads: Arc<Heads>,
+    uses: Arc<references::Uses>,
 }
 
 impl Resolver {
     pub(crate) fn new(heads: Arc<Heads>) -> Self {
-        Self { heads }
+        Self { heads, uses: Arc::default() }
+    }
+
+    /// A number that grows with every write of any resource: while it stays, everything that was
+    /// looked up stays as it is.
+    pub fn writes(&self) -> u64 {
+        self.heads.writes()
     }
 
     /// A workflow of a workspace, as it is now.
@@ -149,6 +158,29 @@ impl Resolver {
         self.spec(id, version).await
     }
 
+    /// The version of its project's definition that has this content already; `None` where none
+    /// has, or where the definition is archived.
+    ///
+    /// # Errors
+    /// The journal's own.
+    pub async fn published(
+        &self,
+        project: ProjectId,
+        definition: &Definition,
+        hash: &str,
+    ) -> Result<Option<(DefinitionId, u64)>, Rejection> {
+        let kind = Kind::WorkflowDefinition;
+        let id = owned(kind, project, definition.name.as_str());
+        let Some(head) = self.heads.head(kind, &id).await? else {
+            return Ok(None);
+        };
+        let version = match &head.resource {
+            Resource::Live(revisions) => revisions.version_of(hash),
+            Resource::Absent | Resource::Archived(_) => None,
+        };
+        Ok(version.and_then(|version| Some((id.parse().ok()?, version))))
+    }
+
     /// Everything that a definition refers to: at the newest versions, or at exactly the pinned
     /// ones (for a run that goes on).
     ///
@@ -156,11 +188,44 @@ impl Resolver {
     /// `unknown_reference` with one problem per reference that leads nowhere; the journal's own.
     pub async fn resolved(
         &self,
-        project: ProjectId,
-        definition: &Definition,
+        definition: &DefinitionSpec,
         pins: Option<&[Pin]>,
     ) -> Result<Resolved, Rejection> {
-        references::resolve(self, project, definition, pins).await
+        Ok(references::resolve(self, definition, pins).await?.resolved)
+    }
+
+    /// The same at the newest versions, for a run that starts in a workspace.
+    ///
+    /// # Errors
+    /// As above, and `provider_not_allowed` for a model that the workspace doesn't allow.
+    pub async fn resolved_for_start(
+        &self,
+        workspace: WorkspaceId,
+        definition: &DefinitionSpec,
+    ) -> Result<Resolved, Rejection> {
+        let found = references::resolve(self, definition, None).await?;
+        let head = self.heads.head(Kind::Workspace, &workspace.to_string()).await?;
+        if let Some(Spec::Workspace(workspace)) = head.as_ref().and_then(|one| one.resource.spec())
+        {
+            providers::check(&workspace.allowed_providers, &found.models)?;
+        }
+        Ok(found.resolved)
+    }
+
+    /// How many tasks of one run may be on workers at the same time, if the project says so.
+    ///
+    /// # Errors
+    /// The journal's own.
+    pub async fn tasks_in_flight_per_run(
+        &self,
+        project: ProjectId,
+    ) -> Result<Option<usize>, Rejection> {
+        let head = self.heads.head(Kind::Project, &project.to_string()).await?;
+        let Some(Spec::Project(project)) = head.as_ref().and_then(|one| one.resource.spec()) else {
+            return Ok(None);
+        };
+        let limit = project.limits.tasks_in_flight_per_run;
+        Ok(limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX)))
     }
 
     /// The id and the version that a reference means now.

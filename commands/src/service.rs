@@ -1,25 +1,27 @@
 //! The command service: takes commands from the edge to resources and runs.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use chassis::clock::Clock;
 use chassis::journal::{InboxEntry, Journal, ReadError};
-use domain::definition::{Definition, Problem, Resolved, content_hash, validate};
+use domain::definition::{Definition, Problem, content_hash, validate};
 use domain::ids::{DefinitionId, ProjectId, RunId, WorkflowId, WorkspaceId};
 use domain::resource::{DefinitionSpec, Spec};
-use domain::run::event::{DefinitionRef, RunStarted};
-use protocol::command::StartRun;
+use domain::run::event::RunStarted;
 use protocol::{
     Command, CommandEnvelope, Commands, Receipt, Rejection, RejectionKind, RunOutcome, RunTarget,
     Tasks,
 };
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::coordinator::{Cause, Coordinator, CoordinatorConfig, LivePlan, Plans, unavailable};
-use crate::resolve::Resolver;
+use crate::coordinator::{Cause, Coordinator, CoordinatorConfig, Plans, unavailable};
+use crate::prepared::{Preparations, Prepared};
+use crate::resolve::{Resolver, Version};
 use crate::resources::{Defaults, Resources};
 use crate::store::inbox::{self, Remembered};
 use crate::store::metadata;
@@ -30,7 +32,7 @@ pub struct CommandService {
     clock: Arc<dyn Clock>,
     resources: Resources,
     resolver: Arc<Resolver>,
-    plans: Arc<Plans>,
+    preparations: Preparations,
     coordinator: Coordinator,
     defaults: Defaults,
 }
@@ -47,9 +49,14 @@ pub enum StartError {
 /// What a run is started from.
 struct Target {
     workflow_id: Option<WorkflowId>,
-    project_id: ProjectId,
-    definition_ref: DefinitionRef,
-    plan: Arc<LivePlan>,
+    prepared: Arc<Prepared>,
+}
+
+/// What a run is started with.
+#[derive(Default)]
+struct Given {
+    input: Value,
+    labels: BTreeMap<String, String>,
 }
 
 impl CommandService {
@@ -80,7 +87,16 @@ impl CommandService {
             tracker,
         )
         .await?;
-        Ok(Arc::new(Self { journal, clock, resources, resolver, plans, coordinator, defaults }))
+        let preparations = Preparations::new(Arc::clone(&resolver), plans);
+        Ok(Arc::new(Self {
+            journal,
+            clock,
+            resources,
+            resolver,
+            preparations,
+            coordinator,
+            defaults,
+        }))
     }
 
     /// Where executors get tasks and leave outcomes.
@@ -96,7 +112,8 @@ impl CommandService {
     async fn start_run(
         &self,
         envelope: &CommandEnvelope,
-        start: &StartRun,
+        target: &RunTarget,
+        given: Given,
     ) -> Result<Receipt, Rejection> {
         let remembered = envelope.idempotency_key.as_ref().map(|_| Remembered::of(envelope));
         if let Some(remembered) = &remembered
@@ -104,17 +121,17 @@ impl CommandService {
         {
             return Ok(receipt);
         }
-        let target = self.target(envelope, &start.target).await?;
+        let Target { workflow_id, prepared } = self.target(envelope, target).await?;
         let run_id = RunId::new(self.clock.uuid_v7());
         let started = RunStarted {
             run_id,
-            project_id: target.project_id,
-            workflow_id: target.workflow_id,
-            definition: target.definition_ref,
-            pins: target.plan.pins.clone(),
+            project_id: prepared.project_id,
+            workflow_id,
+            definition: prepared.definition.clone(),
+            pins: prepared.plan.pins.clone(),
             start: String::new(),
-            input: start.input.clone(),
-            labels: start.labels.clone(),
+            input: given.input,
+            labels: given.labels,
             started_at: self.clock.now(),
             deadline: None,
         };
@@ -127,7 +144,7 @@ impl CommandService {
             outcome: None,
         };
         let cause = cause(envelope, remembered.as_ref(), &answer);
-        let done = self.coordinator.start_run(run_id, started, target.plan, cause).await;
+        let done = self.coordinator.start_run(run_id, started, &prepared, cause).await;
         self.settled(done, remembered.as_ref()).await
     }
 
@@ -191,35 +208,41 @@ impl CommandService {
         target: &RunTarget,
     ) -> Result<Target, Rejection> {
         let workspace_id = envelope.workspace_id;
-        match target {
+        let (workflow_id, id, definition) = match target {
             RunTarget::Workflow(workflow_id) => {
                 let workflow = self.resolver.workflow(workspace_id, *workflow_id).await?;
-                if !workflow.enabled {
-                    let message = format!("workflow {workflow_id} is disabled");
-                    return Err(Rejection::new(
-                        RejectionKind::Conflict,
-                        "workflow_disabled",
-                        message,
-                    ));
-                }
                 let (id, version) = (workflow.definition_id, workflow.definition_version);
-                let definition = self.resolver.definition_by_id(id, version).await?;
-                let (id, version) = (definition.id.clone(), definition.version);
-                self.planned(Some(*workflow_id), &id, version, &definition.spec).await
+                (Some(*workflow_id), id, self.resolver.definition_by_id(id, version).await?)
             }
             RunTarget::Named { project_id, reference } => {
                 self.resources.authorise_project(workspace_id, *project_id).await?;
                 let definition = self.resolver.definition(*project_id, reference).await?;
-                let (id, version) = (definition.id.clone(), definition.version);
-                self.planned(None, &id, version, &definition.spec).await
+                (None, parsed(&definition.id)?, definition)
             }
             RunTarget::Inline { project_id, definition } => {
-                let receipt = self.publish(envelope, *project_id, definition).await?;
-                let id: DefinitionId = parsed(&receipt.id)?;
-                let published = self.resolver.definition_by_id(id, Some(receipt.version)).await?;
-                self.planned(None, &receipt.id, receipt.version, &published.spec).await
+                let (id, version) = self.published(envelope, *project_id, definition).await?;
+                (None, id, self.resolver.definition_by_id(id, Some(version)).await?)
             }
+        };
+        let Version { version, spec, .. } = definition;
+        let prepared = self.preparations.get(workspace_id, id, version, &spec).await?;
+        Ok(Target { workflow_id, prepared })
+    }
+
+    /// The version that has an inline definition's content; published now where none has.
+    async fn published(
+        &self,
+        envelope: &CommandEnvelope,
+        project_id: ProjectId,
+        definition: &Definition,
+    ) -> Result<(DefinitionId, u64), Rejection> {
+        self.resources.authorise_project(envelope.workspace_id, project_id).await?;
+        let hash = content_hash(definition).map_err(|error| internal(&error.to_string()))?;
+        if let Some(known) = self.resolver.published(project_id, definition, &hash).await? {
+            return Ok(known);
         }
+        let receipt = self.publish(envelope, project_id, definition, hash).await?;
+        Ok((parsed(&receipt.id)?, receipt.version))
     }
 
     async fn publish(
@@ -227,44 +250,24 @@ impl CommandService {
         envelope: &CommandEnvelope,
         project_id: ProjectId,
         definition: &Definition,
+        hash: String,
     ) -> Result<Receipt, Rejection> {
         let problems = validate::check(definition);
         if !problems.is_empty() {
             return Err(invalid_definition(problems));
         }
-        let hash = content_hash(definition).map_err(|error| internal(&error.to_string()))?;
         let spec = DefinitionSpec { project_id, definition: definition.clone(), hash };
         let publish = CommandEnvelope {
             id: domain::ids::CommandId::new(self.clock.uuid_v7()),
             idempotency_key: None,
             expected_version: None,
+            workspace_id: envelope.workspace_id,
+            actor: envelope.actor.clone(),
+            fingerprint: envelope.fingerprint.clone(),
+            traceparent: envelope.traceparent.clone(),
             command: Command::Create(Box::new(Spec::WorkflowDefinition(spec))),
-            ..envelope.clone()
         };
         self.resources.execute(&publish).await
-    }
-
-    async fn planned(
-        &self,
-        workflow_id: Option<WorkflowId>,
-        id: &str,
-        version: u64,
-        spec: &DefinitionSpec,
-    ) -> Result<Target, Rejection> {
-        let id = parsed(id)?;
-        let definition_ref = DefinitionRef {
-            id,
-            name: spec.definition.name.to_string(),
-            version,
-            hash: spec.hash.clone(),
-        };
-        let resolved: Resolved =
-            self.resolver.resolved(spec.project_id, &spec.definition, None).await?;
-        let plan = self
-            .plans
-            .get(&definition_ref, &spec.definition, &resolved)
-            .map_err(invalid_definition)?;
-        Ok(Target { workflow_id, project_id: spec.project_id, definition_ref, plan })
     }
 }
 
@@ -298,12 +301,23 @@ fn cause(envelope: &CommandEnvelope, remembered: Option<&Remembered>, answer: &R
 
 #[async_trait]
 impl Commands for CommandService {
-    async fn execute(&self, envelope: CommandEnvelope) -> Result<Receipt, Rejection> {
+    async fn execute(&self, mut envelope: CommandEnvelope) -> Result<Receipt, Rejection> {
+        // Moved rather than copied: an input may have megabytes.
+        let given = match &mut envelope.command {
+            Command::StartRun(start) => Given {
+                input: std::mem::take(&mut start.input),
+                labels: std::mem::take(&mut start.labels),
+            },
+            Command::Create(_)
+            | Command::Revise { .. }
+            | Command::Archive { .. }
+            | Command::CancelRun { .. } => Given::default(),
+        };
         match &envelope.command {
             Command::Create(_) | Command::Revise { .. } | Command::Archive { .. } => {
                 self.resources.execute(&envelope).await
             }
-            Command::StartRun(start) => self.start_run(&envelope, start).await,
+            Command::StartRun(start) => self.start_run(&envelope, &start.target, given).await,
             Command::CancelRun { run_id, reason } => {
                 self.cancel_run(&envelope, *run_id, reason.as_ref()).await
             }

@@ -89,7 +89,7 @@ async fn finish(worker: &Worker, mut running: JoinSet<()>, reporter: tokio::task
     if ended.await.is_err() {
         tracing::warn!(
             waiting,
-            grace_ms = worker.config.grace.as_millis(),
+            grace_ms = u64::try_from(worker.config.grace.as_millis()).unwrap_or(u64::MAX),
             "tasks were abandoned at shutdown and stay owed"
         );
     }

@@ -49,6 +49,7 @@ const PAGES: &[(&str, &str)] = pages! {
     "number_out_of_range"
     "overloaded"
     "position_not_reached"
+    "provider_not_allowed"
     "reader_lagged"
     "reason_too_long"
     "run_already_started"

@@ -21,8 +21,6 @@ pub struct Task {
     pub token: u64,
     /// From 1.
     pub attempt: u32,
-    /// How often this attempt was handed out; grows after a loss.
-    pub dispatch: u32,
     /// The node's name.
     pub node: Arc<str>,
     /// What to do; shared by all tasks of a node, so that compiled forms can be kept by `Work::key`.

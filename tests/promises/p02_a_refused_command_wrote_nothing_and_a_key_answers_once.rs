@@ -29,30 +29,42 @@ async fn a_key_gives_the_same_answer_also_after_a_kill_and_refuses_another_body(
     let mut platform = crate::platform().await;
     let client = platform.client();
     client.post("/workflow-definitions", &workflows::sequence("p02", 2)).await.ok();
-    let body = json!({"definition": "p02", "input": {"n": 1}});
-    let first = keyed(&client, "/runs", "key-1", &body).await.ok();
-    let project = keyed(&client, "/projects", "key-2", &json!({"name": "p02"})).await.ok();
-    client.end_of(first["id"].as_str().expect("a run's id")).await;
+    client
+        .post("/workflow-definitions", &workflows::fan_out("p02-computes-first", "10m"))
+        .await
+        .ok();
+    let asked = [
+        ("/projects".to_owned(), json!({"name": "p02"})),
+        ("/runs".to_owned(), json!({"definition": "p02", "input": {"n": 1}})),
+        ("/runs".to_owned(), json!({"definition": "p02-computes-first", "input": {"items": [1]}})),
+    ];
+    let mut asked = Vec::from(asked);
+    let mut first = Vec::new();
+    for number in 0..4 {
+        if number == 3 {
+            let run_id: &Value = &first[2];
+            let run_id = run_id["id"].as_str().expect("a run's id");
+            asked.push((format!("/runs/{run_id}/cancel"), json!({"reason": "enough"})));
+        }
+        let (path, body) = &asked[number];
+        first.push(keyed(&client, path, &format!("key-{number}"), body).await.ok());
+    }
+    client.end_of(first[1]["id"].as_str().expect("a run's id")).await;
     let head = client.head().await;
 
     for restart in [false, true] {
         if restart {
             platform.restart().await;
         }
-        let again = keyed(&client, "/runs", "key-1", &body).await.ok();
-        for field in ["id", "version", "position", "at"] {
-            assert_eq!(again[field], first[field], "{field} of the repeated answer");
-        }
-        let again = keyed(&client, "/projects", "key-2", &json!({"name": "p02"})).await.ok();
-        assert_eq!((&again["id"], &again["position"]), (&project["id"], &project["position"]));
-        let other = json!({"definition": "p02", "input": {"n": 2}});
-        for (path, key, body) in [
-            ("/runs", "key-1", &other),
-            ("/projects", "key-2", &json!({"name": "p02-other"})),
-            ("/projects", "key-1", &json!({"name": "p02-other"})),
-        ] {
-            let refused = keyed(&client, path, key, body).await;
-            assert_eq!((refused.status, refused.code()), (422, "idempotency_mismatch"), "{path}");
+        for (number, (path, body)) in asked.iter().enumerate() {
+            let key = format!("key-{number}");
+            let again = keyed(&client, path, &key, body).await.ok();
+            for field in ["id", "version", "position", "created", "at"] {
+                assert_eq!(again[field], first[number][field], "{field} of {path} repeated");
+            }
+            let other = json!({"definition": "p02", "input": {"n": 2}});
+            let refused = keyed(&client, "/runs", &key, &other).await;
+            assert_eq!((refused.status, refused.code()), (422, "idempotency_key_reused"), "{path}");
         }
         assert_eq!(client.head().await, head, "repetitions wrote something");
     }
@@ -89,7 +101,8 @@ async fn a_command_whose_answer_was_cut_off_is_found_by_its_key() {
     client.post("/workflow-definitions", &workflows::sequence("p02", 1)).await.ok();
     let mut pace = Pace::new(2);
     for number in 0..CUT_OFF {
-        let (key, body) = (format!("cut-{number}"), json!({"definition": "p02", "input": {"n": 1}}));
+        let (key, body) =
+            (format!("cut-{number}"), json!({"definition": "p02", "input": {"n": 1}}));
         client.post_and_hang_up("/runs", &key, &body).await;
         if number % 2 == 0 {
             pace.pause(4).await;
@@ -112,9 +125,8 @@ async fn a_command_whose_answer_was_cut_off_is_found_by_its_key() {
 type Refused = (Method, String, Value, Option<&'static str>, u16);
 
 fn refused(workflow: &str, project: &str, ended: &str) -> Vec<Refused> {
-    let post = |path: &str, body: Value, status| {
-        (Method::POST, path.to_owned(), body, None, status)
-    };
+    let post =
+        |path: &str, body: Value, status| (Method::POST, path.to_owned(), body, None, status);
     let mut strict = workflows::sequence("p02-strict", 1);
     strict["input_schema"] = json!({"type": "object", "required": ["n"]});
     let mut broken = workflows::sequence("p02-broken", 1);
@@ -135,7 +147,13 @@ fn refused(workflow: &str, project: &str, ended: &str) -> Vec<Refused> {
         post("/workflows/wf_00000000000000000000000000/runs", json!({}), 404),
         post(&format!("/workflows/{workflow}/runs"), json!({"input": {}}), 422),
         post(&format!("/runs/{ended}/cancel"), json!({}), 409),
-        (Method::PATCH, format!("/projects/{project}"), json!({"description": "x"}), Some("\"99\""), 412),
+        (
+            Method::PATCH,
+            format!("/projects/{project}"),
+            json!({"description": "x"}),
+            Some("\"99\""),
+            412,
+        ),
         (Method::PATCH, format!("/projects/{project}"), json!({"nonsense": 1}), None, 422),
         (Method::DELETE, "/projects/prj_00000000000000000000000000".into(), Value::Null, None, 404),
     ]
@@ -149,7 +167,10 @@ async fn a_refused_command_wrote_nothing() {
     checked["input_schema"] = json!({"type": "object", "required": ["n"]});
     let definition = client.post("/workflow-definitions", &checked).await.ok();
     let project = client.post("/projects", &json!({"name": "p02"})).await.ok();
-    let workflow = json!({"name": "p02", "definition_id": definition["id"]});
+    let projects = client.get("/projects?name=default").await;
+    let project_id = &projects["items"][0]["id"];
+    let workflow =
+        json!({"name": "p02", "project_id": project_id, "definition_id": definition["id"]});
     let workflow = client.post("/workflows", &workflow).await.ok();
     let ended = client.run_to_end(&json!("p02-checked"), json!({"n": 1})).await;
     let id = |value: &Value| value["id"].as_str().expect("an id").to_owned();

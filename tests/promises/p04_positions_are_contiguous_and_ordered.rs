@@ -66,8 +66,7 @@ async fn readers_see_every_position_once_while_many_write() {
     let readers: Vec<_> = [u64::MAX, 37]
         .map(|each| tokio::spawn(reader(client.clone(), each, Arc::clone(&last))))
         .into();
-    let writers: JoinSet<()> =
-        (0..WRITERS).map(|number| writer(client.clone(), number)).collect();
+    let writers: JoinSet<()> = (0..WRITERS).map(|number| writer(client.clone(), number)).collect();
     within("the writers", writers.join_all()).await;
     wait_for("all runs to end", || async {
         let open = client.get("/runs?status=queued,running,waiting&limit=1").await;

@@ -11,9 +11,11 @@ use domain::definition::Definition;
 use domain::ids::{CommandId, RunId};
 use protocol::command::StartRun;
 use protocol::{
-    Actor, Command, CommandEnvelope, Commands, Receipt, Rejection, RunOutcome, RunTarget, Tasks,
+    Actor, Command, CommandEnvelope, Commands, Outcome, OutcomeResult, Receipt, Rejection,
+    RunOutcome, RunTarget, Success, Tasks,
 };
 use serde_json::Value;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -84,6 +86,28 @@ impl Writer {
         let patience = std::time::Duration::from_secs(60);
         let ended = self.service.wait(workspace_id, run_id, patience).await;
         ended.expect("the run is known").expect("the run ends within a minute")
+    }
+
+    /// A worker that answers every task at once with 1, until the write side ends.
+    pub fn answer_everything(&self) -> JoinHandle<()> {
+        let tasks = Arc::clone(&self.tasks);
+        tokio::spawn(async move {
+            loop {
+                let pulled = tasks.pull(64).await;
+                if pulled.is_empty() {
+                    return;
+                }
+                let success = Success { result: Value::from(1), usage: Default::default() };
+                let outcomes = pulled.iter().map(|task| Outcome {
+                    run_id: task.run_id,
+                    token: task.token,
+                    attempt: task.attempt,
+                    result: OutcomeResult::Success(success.clone()),
+                    duration_ms: 1,
+                });
+                tasks.report(outcomes.collect()).await;
+            }
+        })
     }
 
     /// Every event so far.

@@ -125,10 +125,11 @@ impl Workload {
 }
 
 pub(crate) async fn execute(args: BenchArgs) -> Result<Exit, Failure> {
+    let shutdown = server::signals()?;
     // An interrupt drops the measurement, which ends the child and removes its folder.
     tokio::select! {
         measured = measure(&args) => measured,
-        signal = server::until_signal() => signal.map(|()| Exit::Failed),
+        () = shutdown.requested() => Ok(Exit::Failed),
     }
 }
 

@@ -3,6 +3,8 @@
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 
+use chassis::shutdown::Shutdown;
+
 use crate::config::{AuthMode, Config};
 use crate::exit::Failure;
 
@@ -75,20 +77,11 @@ fn check_admin_key(config: &Config) -> Result<(), Failure> {
     }
 }
 
-/// Returns at the first interrupt or termination signal.
-pub(crate) async fn until_signal() -> Result<(), Failure> {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        let mut terminate = signal(SignalKind::terminate())?;
-        tokio::select! {
-            interrupted = tokio::signal::ctrl_c() => interrupted?,
-            _ = terminate.recv() => {}
-        }
-    }
-    #[cfg(not(unix))]
-    tokio::signal::ctrl_c().await?;
-    Ok(())
+/// The shutdown that an interrupt or a termination signal asks for; a second one means now.
+pub(crate) fn signals() -> Result<Shutdown, Failure> {
+    let shutdown = Shutdown::new();
+    shutdown.listen()?;
+    Ok(shutdown)
 }
 
 #[cfg(test)]

@@ -9,27 +9,25 @@ use async_trait::async_trait;
 use chassis::clock::{Clock, SystemClock};
 use chassis::journal::Journal;
 use chassis::journal::sqlite::{SqliteJournal, SqliteOptions};
+use chassis::shutdown::{Drained, Shutdown, Stage};
 use chassis::telemetry::{self, LogFormat, Telemetry, TelemetryConfig};
 use commands::{CommandService, CoordinatorConfig};
 use domain::ids::{ProjectId, WorkspaceId};
 use executor::{Executor, ExecutorConfig};
+use futures::future::join_all;
 use gateway::{
     Administrator, AuthConfig, Dependency, Gateway, GatewayConfig, Health, Readiness,
     RenderMetrics, ServeError, SystemEnvironment,
 };
 use projections::Projections;
 use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::config::{AuthMode, Config};
 
-/// The journal, in the data folder.
-const JOURNAL: &str = "journal.db";
-/// The read tables, in the data folder. Made anew from the journal where they are missing.
-const VIEWS: &str = "views.db";
-/// How long each part may take to stop.
-const STOP: Duration = Duration::from_secs(20);
+/// How long all parts together may take to stop; what they leave undone is owed, and done after
+/// the next start. With the journal's own time it stays below 25 s, after which orchestrators kill.
+const STOP: Duration = Duration::from_millis(23_500);
+const CLOSE_JOURNAL: Duration = Duration::from_secs(1);
 
 /// A platform that runs in this process.
 pub(crate) struct Platform {
@@ -37,19 +35,10 @@ pub(crate) struct Platform {
     pub(crate) url: String,
     /// Where it keeps its data.
     pub(crate) data_dir: PathBuf,
-    edge: Part<Result<(), ServeError>>,
-    executor: Executor,
-    executor_stop: CancellationToken,
-    commands_stop: CancellationToken,
-    commands: TaskTracker,
-    projections_stop: CancellationToken,
-    projections: Vec<JoinHandle<()>>,
+    /// In the order in which they stop.
+    stages: [Stage; 3],
+    edge: JoinHandle<Result<(), ServeError>>,
     journal: Arc<SqliteJournal>,
-}
-
-struct Part<T> {
-    stop: CancellationToken,
-    task: JoinHandle<T>,
 }
 
 /// Starts journal, commands, projections, executor and gateway on a bound listener. Returns when
@@ -68,37 +57,37 @@ pub(crate) async fn start(
     std::fs::create_dir_all(&data_dir)
         .with_context(|| format!("can't make the data folder {}", data_dir.display()))?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let sqlite = SqliteJournal::open(&data_dir.join(JOURNAL), SqliteOptions::default()).await?;
+    let sqlite = SqliteJournal::open(&config.journal_path(), SqliteOptions::default()).await?;
     let journal: Arc<dyn Journal> = Arc::clone(&sqlite) as Arc<dyn Journal>;
 
-    let (commands_stop, tracker) = (CancellationToken::new(), TaskTracker::new());
-    let coordinator = CoordinatorConfig::default();
+    // The edge and the executor both bring work in, and what they have begun ends side by side.
+    let intake = Stage::new("edge and executor");
+    let coordinator = Stage::new("coordinator");
+    let folds = Stage::new("projections");
+
     let commands = CommandService::start(
         Arc::clone(&journal),
         Arc::clone(&clock),
-        &coordinator,
-        commands_stop.clone(),
-        &tracker,
+        &CoordinatorConfig::default(),
+        coordinator.token(),
+        coordinator.tasks(),
     )
     .await?;
 
-    let projections_stop = CancellationToken::new();
     let views = Projections::open(
         Arc::clone(&journal),
-        &data_dir.join(VIEWS),
+        &config.views_path(),
         projections::Config::default(),
     )
     .await?;
-    let folds = views.start(&projections_stop);
+    folds.spawn(join_all(views.start(&folds.token())));
     views.caught_up(journal.head().await?).await;
 
-    let executor_stop = CancellationToken::new();
-    let executor =
-        Executor::start(commands.tasks(), executor_config(config)?, executor_stop.clone())?;
+    let executor = Executor::start(commands.tasks(), executor_config(config)?, intake.token())?;
+    intake.spawn(executor.join());
 
     let workspace_id = commands.defaults().workspace_id;
     let url = format!("http://{}", listener.local_addr()?);
-    let edge_stop = CancellationToken::new();
     let gateway = Gateway {
         commands,
         resources: Arc::clone(&views) as _,
@@ -108,54 +97,28 @@ pub(crate) async fn start(
         config: GatewayConfig::new(auth(config, workspace_id), default_project),
         health: Arc::new(Platforms { journal: Arc::clone(&journal), views }),
         metrics: metrics(telemetry),
-        shutdown: edge_stop.clone(),
+        shutdown: intake.token(),
     };
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let task = tokio::spawn(gateway::serve(listener, gateway, edge_stop.clone()));
-    Ok(Platform {
-        url,
-        data_dir,
-        edge: Part { stop: edge_stop, task },
-        executor,
-        executor_stop,
-        commands_stop,
-        commands: tracker,
-        projections_stop,
-        projections: folds,
-        journal: sqlite,
-    })
+    let edge = intake.spawn(gateway::serve(listener, gateway, intake.token()));
+    let stages = [intake, coordinator, folds];
+    Ok(Platform { url, data_dir, stages, edge, journal: sqlite })
 }
 
 impl Platform {
-    /// Stops in order: no new requests, what is under way ends, the journal closes.
-    pub(crate) async fn stop(self) -> anyhow::Result<()> {
-        self.edge.stop.cancel();
-        let served = within("the edge", self.edge.task).await;
-        self.executor_stop.cancel();
-        within("the executor", self.executor.join()).await;
-        self.commands_stop.cancel();
-        self.commands.close();
-        within("the coordinator", self.commands.wait()).await;
-        self.projections_stop.cancel();
-        for fold in self.projections {
-            within("a projection", fold).await;
+    /// Stops in order: no new requests and tasks while those under way end, then the coordinator,
+    /// then the projections; the journal closes last.
+    pub(crate) async fn stop(self, shutdown: &Shutdown) -> anyhow::Result<()> {
+        let drained = shutdown.drain(&self.stages, STOP).await;
+        let closed = tokio::time::timeout(CLOSE_JOURNAL, self.journal.close()).await;
+        if closed.is_err() {
+            tracing::warn!("the journal did not close in time, it recovers at the next start");
         }
-        self.journal.close().await;
-        match served {
-            Some(served) => Ok(served??),
-            None => Ok(()),
+        match drained {
+            Drained::Clean => Ok(self.edge.await??),
+            Drained::Abandoned { .. } => Ok(()),
         }
     }
-}
-
-/// Waits for a part to end, but not for ever: what it leaves undone is owed, and done after the
-/// next start.
-async fn within<T>(part: &'static str, ended: impl Future<Output = T>) -> Option<T> {
-    let ended = tokio::time::timeout(STOP, ended).await;
-    if ended.is_err() {
-        tracing::warn!(part, "did not stop in time");
-    }
-    ended.ok()
 }
 
 fn executor_config(config: &Config) -> anyhow::Result<ExecutorConfig> {

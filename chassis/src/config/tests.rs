@@ -12,6 +12,7 @@ struct Settings {
     name: String,
     admin_key: Option<String>,
     database_url: Option<String>,
+    hosts: Vec<String>,
     limits: Limits,
 }
 
@@ -30,6 +31,7 @@ impl Default for Settings {
             name: "here".into(),
             admin_key: None,
             database_url: None,
+            hosts: Vec::new(),
             limits: Limits { queue: 10, batch: 20 },
         }
     }
@@ -45,9 +47,12 @@ fn sources(environment: &[(&str, &str)]) -> Sources {
     Sources {
         environment: environment.iter().map(owned).collect(),
         prefix: "APP_",
-        not_settings: &["APP_LOG"],
         ..Sources::default()
     }
+}
+
+fn load(sources: &Sources, flags: &Flags) -> Result<Loaded<Settings>, ConfigError> {
+    super::load(sources, &Settings::default(), flags)
 }
 
 fn setting<'a, T>(loaded: &'a Loaded<T>, key: &str) -> (&'a str, &'a str) {
@@ -69,8 +74,7 @@ fn a_flag_goes_before_the_environment_before_the_file_before_the_default() {
         ("APP_LOG", "x"),
     ];
     let sources = Sources { file: Some(file.clone()), ..sources(&environment) };
-    let loaded: Loaded<Settings> =
-        load(&sources, &Flags { workers: Some(7) }).expect("all sources are right");
+    let loaded = load(&sources, &Flags { workers: Some(7) }).expect("all sources are right");
     let wanted = Settings {
         listen: "8080".into(),
         workers: 7,
@@ -85,39 +89,51 @@ fn a_flag_goes_before_the_environment_before_the_file_before_the_default() {
     assert_eq!(setting(&loaded, "name"), ("file", &*from_file));
     assert_eq!(setting(&loaded, "limits.queue"), ("11", &*from_file));
     assert_eq!(setting(&loaded, "limits.batch"), ("21", "variable APP_LIMITS__BATCH"));
-    assert_eq!(setting(&loaded, "admin_key"), ("(hidden)", "default"));
+    assert_eq!(setting(&loaded, "admin_key"), ("", "default"));
+}
+
+#[test]
+fn texts_of_the_environment_become_what_the_key_is() {
+    let environment = [("APP_ADMIN_KEY", "0123"), ("APP_HOSTS", "a.internal, 10.0.0.1,7,")];
+    let loaded = load(&sources(&environment), &Flags::default()).expect("both are right");
+    assert_eq!(loaded.value.admin_key.as_deref(), Some("0123"));
+    assert_eq!(setting(&loaded, "admin_key"), ("(hidden)", "variable APP_ADMIN_KEY"));
+    assert_eq!(loaded.value.hosts, ["a.internal", "10.0.0.1", "7"]);
+    assert_eq!(setting(&loaded, "hosts").0, "a.internal,10.0.0.1,7");
 }
 
 #[test]
 fn well_known_variables_need_no_prefix_and_show_no_password() {
     let environment = [("DATABASE_URL", "postgres://me:pa@ss@db:5432/x"), ("NATS_URL", "nats://n")];
-    let loaded: Loaded<Settings> = load(&sources(&environment), &Flags::default())
+    let loaded = load(&sources(&environment), &Flags::default())
         .expect("a variable without a key is no error");
     assert_eq!(loaded.value.database_url.as_deref(), Some("postgres://me:pa@ss@db:5432/x"));
     let shown = ("postgres://me:(hidden)@db:5432/x", "variable DATABASE_URL");
     assert_eq!(setting(&loaded, "database_url"), shown);
 
     let both = [("DATABASE_URL", "postgres://a"), ("APP_DATABASE_URL", "postgres://b")];
-    let loaded: Loaded<Settings> =
-        load(&sources(&both), &Flags::default()).expect("both are right");
+    let loaded = load(&sources(&both), &Flags::default()).expect("both are right");
     assert_eq!(loaded.value.database_url.as_deref(), Some("postgres://b"));
 }
 
 #[test]
 fn errors_name_the_key_and_the_source() {
-    let wrong = |environment: &[(&str, &str)]| {
-        let loaded = load::<Settings>(&sources(environment), &Flags::default());
-        loaded.expect_err("the environment is wrong").to_string()
+    let dir = tempfile::tempdir().expect("a folder for the test");
+    let file = dir.path().join("app.toml");
+    std::fs::write(&file, "workrs = 1").expect("the folder is writable");
+    let wrong = |sources: Sources| {
+        let loaded = load(&sources, &Flags::default());
+        loaded.expect_err("a source is wrong").to_string()
     };
-    let unknown = wrong(&[("APP_WORKRS", "1")]);
-    assert!(unknown.contains("workrs") && unknown.contains("APP_WORKRS"), "{unknown}");
-    let mistyped = wrong(&[("APP_WORKERS", "many")]);
+    let unknown = wrong(Sources { file: Some(file), ..sources(&[]) });
+    assert!(unknown.contains("workrs") && unknown.contains("app.toml"), "{unknown}");
+    let mistyped = wrong(sources(&[("APP_WORKERS", "many")]));
     assert!(mistyped.contains("workers") && mistyped.contains("APP_WORKERS"), "{mistyped}");
 }
 
 #[test]
 fn a_file_that_was_named_has_to_exist() {
     let sources = Sources { file: Some("/nowhere/app.toml".into()), ..sources(&[]) };
-    let loaded = load::<Settings>(&sources, &Flags::default());
+    let loaded = load(&sources, &Flags::default());
     assert!(matches!(loaded, Err(ConfigError::NoFile(_))));
 }

@@ -26,6 +26,8 @@ pub(super) struct Actor {
     workspace: Arc<str>,
     pub run: Run,
     pub plan: Arc<LivePlan>,
+    /// The project's cap on attempts that are on workers.
+    pub tasks_in_flight: Option<usize>,
     /// The sequence of the last event that was decided, durable or under way.
     sequence: u64,
     snapshot_at: u64,
@@ -79,6 +81,8 @@ pub(super) struct Taken {
     pub workspace_id: WorkspaceId,
     pub run: Run,
     pub plan: Arc<LivePlan>,
+    /// See [`crate::resolve::Resolver::tasks_in_flight_per_run`].
+    pub tasks_in_flight: Option<usize>,
     pub sequence: u64,
     pub snapshot_at: u64,
     pub position: u64,
@@ -96,6 +100,7 @@ impl Actor {
             workspace: Arc::from(taken.workspace_id.to_string()),
             run: taken.run,
             plan: taken.plan,
+            tasks_in_flight: taken.tasks_in_flight,
             sequence: taken.sequence,
             snapshot_at: taken.snapshot_at,
             position: taken.position,
@@ -309,7 +314,6 @@ impl Actor {
             run_id: self.run_id,
             token,
             attempt,
-            dispatch: 1,
             node: Arc::clone(&node.name),
             work: Arc::clone(work),
             input,

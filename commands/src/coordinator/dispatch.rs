@@ -11,7 +11,6 @@ const TURN: usize = 16;
 #[derive(Debug)]
 pub(super) struct Dispatch {
     limit: usize,
-    limit_per_run: usize,
     in_flight: usize,
     runs: HashMap<RunId, Attempts>,
     /// Runs with ready attempts and room in their own cap, each once, in the order of turns.
@@ -20,19 +19,24 @@ pub(super) struct Dispatch {
 
 #[derive(Debug, Default)]
 struct Attempts {
+    /// How many may be on workers at the same time.
+    limit: usize,
     ready: VecDeque<(u64, u32)>,
     in_flight: HashSet<(u64, u32)>,
     has_turn: bool,
 }
 
 impl Dispatch {
-    pub(super) fn new(limit: usize, limit_per_run: usize) -> Self {
-        Self { limit, limit_per_run, in_flight: 0, runs: HashMap::new(), turns: VecDeque::new() }
+    /// `limit` holds over all runs.
+    pub(super) fn new(limit: usize) -> Self {
+        Self { limit, in_flight: 0, runs: HashMap::new(), turns: VecDeque::new() }
     }
 
-    /// An attempt waits for its turn; nothing where it is on a worker already.
-    pub(super) fn ready(&mut self, run_id: RunId, token: u64, attempt: u32) {
+    /// An attempt waits for its turn; nothing where it is on a worker already. `limit` (at least
+    /// 1) is how many attempts of the run may be on workers at the same time from now on.
+    pub(super) fn ready(&mut self, run_id: RunId, limit: usize, token: u64, attempt: u32) {
         let attempts = self.runs.entry(run_id).or_default();
+        attempts.limit = limit;
         if !attempts.in_flight.contains(&(token, attempt)) {
             attempts.ready.push_back((token, attempt));
             self.give_turn(run_id);
@@ -53,7 +57,7 @@ impl Dispatch {
             }
         };
         attempts.has_turn = false;
-        let own_room = self.limit_per_run.saturating_sub(attempts.in_flight.len());
+        let own_room = attempts.limit.saturating_sub(attempts.in_flight.len());
         let count = attempts.ready.len().min(room).min(own_room).min(TURN);
         let turn: Vec<_> = attempts.ready.drain(..count).collect();
         for one in &turn {
@@ -100,7 +104,7 @@ impl Dispatch {
 
     fn give_turn(&mut self, run_id: RunId) {
         let Some(attempts) = self.runs.get_mut(&run_id) else { return };
-        let has_room = attempts.in_flight.len() < self.limit_per_run;
+        let has_room = attempts.in_flight.len() < attempts.limit;
         if !attempts.has_turn && has_room && !attempts.ready.is_empty() {
             attempts.has_turn = true;
             self.turns.push_back(run_id);
@@ -122,9 +126,9 @@ mod tests {
 
     #[test]
     fn runs_take_turns() {
-        let mut dispatch = Dispatch::new(100, 100);
-        (1..=40).for_each(|token| dispatch.ready(run(1), token, 1));
-        dispatch.ready(run(2), 1, 1);
+        let mut dispatch = Dispatch::new(100);
+        (1..=40).for_each(|token| dispatch.ready(run(1), 100, token, 1));
+        dispatch.ready(run(2), 100, 1, 1);
         let turns: Vec<_> = std::iter::from_fn(|| dispatch.next_turn())
             .map(|(run_id, turn)| (run_id, turn.len()))
             .collect();
@@ -133,9 +137,9 @@ mod tests {
 
     #[test]
     fn caps_hold_and_open_again() {
-        let mut dispatch = Dispatch::new(3, 2);
-        (1..=5).for_each(|token| dispatch.ready(run(1), token, 1));
-        (1..=5).for_each(|token| dispatch.ready(run(2), token, 1));
+        let mut dispatch = Dispatch::new(3);
+        (1..=5).for_each(|token| dispatch.ready(run(1), 2, token, 1));
+        (1..=5).for_each(|token| dispatch.ready(run(2), 2, token, 1));
         assert_eq!(dispatch.next_turn(), Some((run(1), vec![(1, 1), (2, 1)])));
         assert_eq!(dispatch.next_turn(), Some((run(2), vec![(1, 1)])));
         assert_eq!(dispatch.next_turn(), None);
@@ -148,10 +152,10 @@ mod tests {
 
     #[test]
     fn what_is_on_a_worker_is_not_handed_out_again() {
-        let mut dispatch = Dispatch::new(10, 10);
-        dispatch.ready(run(1), 1, 1);
+        let mut dispatch = Dispatch::new(10);
+        dispatch.ready(run(1), 10, 1, 1);
         assert!(dispatch.next_turn().is_some());
-        dispatch.ready(run(1), 1, 1);
+        dispatch.ready(run(1), 10, 1, 1);
         assert_eq!(dispatch.next_turn(), None);
         dispatch.back(run(1), 1, 1);
         assert!(dispatch.runs.is_empty());
@@ -159,13 +163,25 @@ mod tests {
 
     #[test]
     fn an_ended_run_hands_out_nothing() {
-        let mut dispatch = Dispatch::new(10, 1);
-        dispatch.ready(run(1), 1, 1);
-        dispatch.ready(run(1), 2, 1);
+        let mut dispatch = Dispatch::new(10);
+        dispatch.ready(run(1), 1, 1, 1);
+        dispatch.ready(run(1), 1, 2, 1);
         assert!(dispatch.next_turn().is_some());
         dispatch.forget_ready(run(1));
         dispatch.back(run(1), 1, 1);
         assert_eq!(dispatch.next_turn(), None);
         assert!(dispatch.runs.is_empty() && dispatch.in_flight() == 0);
+    }
+
+    #[test]
+    fn each_run_has_a_cap_of_its_own() {
+        let mut dispatch = Dispatch::new(100);
+        (1..=5).for_each(|token| dispatch.ready(run(1), 1, token, 1));
+        (1..=5).for_each(|token| dispatch.ready(run(2), 3, token, 1));
+        assert_eq!(dispatch.next_turn(), Some((run(1), vec![(1, 1)])));
+        assert_eq!(dispatch.next_turn().map(|(_, turn)| turn.len()), Some(3));
+        assert_eq!(dispatch.next_turn(), None);
+        dispatch.back(run(1), 1, 1);
+        assert_eq!(dispatch.next_turn(), Some((run(1), vec![(2, 1)])));
     }
 }

@@ -75,9 +75,11 @@ pub(super) async fn load(
         .await
         .map_err(LoadError::Definition)?;
     let resolved = resolver
-        .resolved(header.project_id, &definition.spec.definition, Some(&header.pins))
+        .resolved(&definition.spec, Some(&header.pins))
         .await
         .map_err(LoadError::Definition)?;
+    let tasks_in_flight =
+        resolver.tasks_in_flight_per_run(header.project_id).await.map_err(LoadError::Definition)?;
     let plan = plans
         .get(&header.definition, &definition.spec.definition, &resolved)
         .map_err(|problems| LoadError::Definition(crate::service::invalid_definition(problems)))?;
@@ -86,6 +88,7 @@ pub(super) async fn load(
         workspace_id: last.workspace_id.parse().unwrap_or(WorkspaceId::derived("", "")),
         run,
         plan,
+        tasks_in_flight,
         sequence,
         snapshot_at,
         position: last.position,

@@ -22,8 +22,9 @@ use super::append::{refused, unavailable};
 use super::dispatch::Dispatch;
 use super::load::{self, LoadError, Loaded};
 use super::plans::Plans;
+use super::recent::Recent;
 use super::timers::Timers;
-use super::{Message, Reply, Start};
+use super::{Message, Reply, Start, TASKS_IN_FLIGHT_PER_RUN};
 use crate::resolve::Resolver;
 
 /// What a worker works with.
@@ -36,16 +37,26 @@ pub(super) struct Context {
     /// The worker's own mailbox, for what it loads in the background.
     pub mailbox: mpsc::WeakSender<Message>,
     pub tasks_in_flight: usize,
+    /// Where the run's project says nothing.
     pub tasks_in_flight_per_run: usize,
     pub idle: Duration,
 }
 
+impl Context {
+    /// How many attempts of a run may be on workers at the same time.
+    fn limit_of(&self, actor: &Actor) -> usize {
+        let limit = actor.tasks_in_flight.unwrap_or(self.tasks_in_flight_per_run);
+        limit.clamp(1, TASKS_IN_FLIGHT_PER_RUN)
+    }
+}
+
 /// Messages taken at a time.
 const BATCH: usize = 1_024;
-/// Ends that are remembered for those who ask right after.
-const RECENT: usize = 2_048;
 /// How long a failed load waits before it is tried again.
 const LOAD_AGAIN: Duration = Duration::from_millis(500);
+/// How often idle runs are looked for, at most and at least.
+const SWEEP_AT_MOST: Duration = Duration::from_millis(10);
+const SWEEP_AT_LEAST: Duration = Duration::from_secs(5);
 
 type Commit = BoxFuture<'static, (RunId, Result<Appended, AppendError>)>;
 
@@ -70,13 +81,14 @@ pub(super) struct Worker {
     timers: Timers,
     dispatch: Dispatch,
     recent: Recent,
+    gauges: Gauges,
     /// Runs that have something to decide, each once.
     turns: Vec<RunId>,
 }
 
 impl Worker {
-    pub(super) fn new(context: Context) -> Self {
-        let dispatch = Dispatch::new(context.tasks_in_flight, context.tasks_in_flight_per_run);
+    pub(super) fn new(worker: usize, context: Context) -> Self {
+        let dispatch = Dispatch::new(context.tasks_in_flight);
         Self {
             context,
             runs: HashMap::new(),
@@ -84,6 +96,7 @@ impl Worker {
             timers: Timers::default(),
             dispatch,
             recent: Recent::default(),
+            gauges: Gauges::of(worker),
             turns: Vec::new(),
         }
     }
@@ -95,9 +108,10 @@ impl Worker {
         shutdown: CancellationToken,
     ) {
         let mut messages = Vec::with_capacity(BATCH);
-        let mut sweep = tokio::time::interval(Duration::from_secs(5));
+        let every = self.context.idle.clamp(SWEEP_AT_MOST, SWEEP_AT_LEAST);
+        let mut swept = Instant::now();
         loop {
-            let due = self.until_due();
+            let due = self.until_due().min(every);
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break,
@@ -108,7 +122,6 @@ impl Worker {
                     }
                 }
                 () = tokio::time::sleep(due) => {}
-                _ = sweep.tick() => self.sweep(),
             }
             while messages.len() < BATCH {
                 let Ok(message) = mailbox.try_recv() else { break };
@@ -120,6 +133,10 @@ impl Worker {
             self.wake_due();
             self.take_turns();
             self.hand_out();
+            if swept.elapsed() >= every {
+                self.sweep();
+                swept = Instant::now();
+            }
         }
         while let Some((run_id, result)) = self.commits.next().await {
             if let (Ok(appended), Some(Slot::Loaded(actor))) = (result, self.runs.get_mut(&run_id))
@@ -160,6 +177,7 @@ impl Worker {
             workspace_id: start.cause.workspace_id,
             run: Run::default(),
             plan: Arc::clone(&start.plan),
+            tasks_in_flight: start.tasks_in_flight,
             sequence: 0,
             snapshot_at: 0,
             position: 0,
@@ -285,9 +303,10 @@ impl Worker {
             wait_for(&mut actor, workspace_id, waiter);
         }
         self.timers.set(run_id, owed.next_due);
+        let limit = self.context.limit_of(&actor);
         self.runs.insert(run_id, Slot::Loaded(actor));
         for (token, attempt) in owed.attempts {
-            self.dispatch.ready(run_id, token, attempt);
+            self.dispatch.ready(run_id, limit, token, attempt);
         }
         self.turns.push(run_id);
     }
@@ -326,8 +345,9 @@ impl Worker {
             return;
         }
         self.timers.set(run_id, actor.run.live().and_then(|live| live.next_due()));
+        let limit = self.context.limit_of(actor);
         for (token, attempt) in dispatch {
-            self.dispatch.ready(run_id, token, attempt);
+            self.dispatch.ready(run_id, limit, token, attempt);
         }
         if !actor.queue.is_empty() {
             self.turns.push(run_id);
@@ -356,7 +376,7 @@ impl Worker {
     }
 
     fn until_due(&self) -> Duration {
-        let Some(due) = self.timers.next() else { return Duration::from_secs(3_600) };
+        let Some(due) = self.timers.next() else { return Duration::MAX };
         (due - self.context.clock.now()).to_std().unwrap_or(Duration::ZERO)
     }
 
@@ -413,7 +433,7 @@ impl Worker {
         if !self.turns.is_empty() {
             self.take_turns();
         }
-        metrics::gauge!("wonder_tasks_owed_in_flight").set(self.dispatch.in_flight() as f64);
+        self.gauges.in_flight.set(self.dispatch.in_flight() as f64);
     }
 
     /// Lets idle runs leave memory. Their timers stay.
@@ -424,12 +444,30 @@ impl Worker {
         self.runs.retain(|run_id, slot| match slot {
             Slot::Loading { .. } | Slot::Quarantined => true,
             Slot::Loaded(actor) => {
+                // Who gave up waiting doesn't hold the run.
+                actor.waiters.retain(|waiter| !waiter.is_closed());
                 !actor.is_idle()
                     || dispatch.has_ready(*run_id)
                     || now.duration_since(actor.last_used) < idle
             }
         });
-        metrics::gauge!("wonder_runs_in_memory").set(self.runs.len() as f64);
+        self.gauges.runs.set(self.runs.len() as f64);
+    }
+}
+
+/// What a worker shows of itself.
+struct Gauges {
+    in_flight: metrics::Gauge,
+    runs: metrics::Gauge,
+}
+
+impl Gauges {
+    fn of(worker: usize) -> Self {
+        let worker = worker.to_string();
+        Self {
+            in_flight: metrics::gauge!("wonder_tasks_owed_in_flight", "worker" => worker.clone()),
+            runs: metrics::gauge!("wonder_runs_in_memory", "worker" => worker),
+        }
     }
 }
 
@@ -464,31 +502,4 @@ fn quarantined() -> Rejection {
 fn ended(outcome: &RunOutcome) -> Rejection {
     let message = format!("the run has ended as {}", outcome.status.as_str());
     Rejection::new(RejectionKind::Conflict, "run_ended", message)
-}
-
-/// How runs ended that have just left memory.
-#[derive(Default)]
-struct Recent {
-    ends: HashMap<RunId, (WorkspaceId, RunOutcome)>,
-    order: VecDeque<RunId>,
-}
-
-impl Recent {
-    fn keep(&mut self, run_id: RunId, workspace_id: WorkspaceId, outcome: RunOutcome) {
-        let bytes = outcome.output.as_ref().map_or(0, domain::run::vars::size_of);
-        if bytes > domain::limits::INLINE_VALUE_BYTES {
-            return;
-        }
-        self.ends.insert(run_id, (workspace_id, outcome));
-        self.order.push_back(run_id);
-        if self.order.len() > RECENT
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.ends.remove(&oldest);
-        }
-    }
-
-    fn get(&self, run_id: RunId) -> Option<&(WorkspaceId, RunOutcome)> {
-        self.ends.get(&run_id)
-    }
 }

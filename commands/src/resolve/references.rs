@@ -1,41 +1,78 @@
 //! Follows a definition's references to the end: actions, what actions use, model fallbacks.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use domain::definition::resolved::{Use, referred, uses};
-use domain::definition::{ActionKind, Definition, Problem, ProblemCode, Resolved};
+use domain::definition::{ActionKind, Problem, ProblemCode, Resolved};
 use domain::ids::ProjectId;
-use domain::resource::{Kind, Spec};
+use domain::resource::{DefinitionSpec, Kind, ModelProfileSpec, Provider, Spec};
 use domain::run::event::Pin;
 use protocol::{Rejection, RejectionKind};
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use crate::resolve::providers::Model;
 use crate::resolve::{OfKind, Resolver, Version};
 use crate::resources::heads::Body;
 use crate::resources::refusal;
 
+/// Definitions whose uses are kept; beyond, all are forgotten and decoded again when needed.
+const KEPT: usize = 2_000;
+
+/// The uses of actions in definitions, by the definition's hash: finding them decodes all nodes.
+#[derive(Debug, Default)]
+pub(super) struct Uses(Mutex<HashMap<String, Arc<[Use]>>>);
+
+impl Uses {
+    fn of(&self, spec: &DefinitionSpec) -> Result<Arc<[Use]>, Rejection> {
+        if let Some(known) = self.kept().get(&spec.hash) {
+            return Ok(Arc::clone(known));
+        }
+        let uses = uses(&spec.definition).map_err(|error| {
+            Rejection::new(RejectionKind::Invalid, "definition_invalid", error.to_string())
+        })?;
+        let uses: Arc<[Use]> = uses.into();
+        let mut kept = self.kept();
+        if kept.len() >= KEPT {
+            kept.clear();
+        }
+        kept.insert(spec.hash.clone(), Arc::clone(&uses));
+        Ok(uses)
+    }
+
+    fn kept(&self) -> MutexGuard<'_, HashMap<String, Arc<[Use]>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a definition's references lead to.
+pub(super) struct Found {
+    pub(super) resolved: Resolved,
+    /// Every model that it may ask, in the order in which they were found.
+    pub(super) models: Vec<Model>,
+}
+
 /// See [`Resolver::resolved`].
 pub(super) async fn resolve(
     resolver: &Resolver,
-    project: ProjectId,
-    definition: &Definition,
+    definition: &DefinitionSpec,
     pins: Option<&[Pin]>,
-) -> Result<Resolved, Rejection> {
-    let uses = uses(definition).map_err(|error| {
-        Rejection::new(RejectionKind::Invalid, "definition_invalid", error.to_string())
-    })?;
+) -> Result<Found, Rejection> {
+    let uses = resolver.uses.of(definition)?;
     let mut walk = Walk {
         resolver,
-        project,
+        project: definition.project_id,
         given: pins,
         resolved: Resolved::default(),
+        models: Vec::new(),
         pins: BTreeMap::new(),
         problems: Vec::new(),
     };
-    for action in &uses {
+    for action in &*uses {
         walk.action(action).await?;
     }
-    let Walk { mut resolved, pins, problems, .. } = walk;
+    let Walk { mut resolved, models, pins, problems, .. } = walk;
     if !problems.is_empty() {
         let message = format!("{} references of the definition lead nowhere", problems.len());
         let refusal = Rejection::new(RejectionKind::Invalid, "unknown_reference", message)
@@ -44,7 +81,7 @@ pub(super) async fn resolve(
         return Err(refusal);
     }
     resolved.pins = pins.into_values().collect();
-    Ok(resolved)
+    Ok(Found { resolved, models })
 }
 
 struct Walk<'a> {
@@ -53,6 +90,7 @@ struct Walk<'a> {
     /// The versions of a run that goes on.
     given: Option<&'a [Pin]>,
     resolved: Resolved,
+    models: Vec<Model>,
     pins: BTreeMap<(Kind, String), Pin>,
     problems: Vec<Problem>,
 }
@@ -97,10 +135,18 @@ impl Walk<'_> {
         {
             self.resolved.prompts.insert(reference.to_owned(), spec);
         }
-        match referred(with, "model") {
-            Some(model) => self.model(model, &place("model")).await,
-            None if with.contains_key("model") => Ok(()),
-            None => self.default_model(action).await,
+        match (referred(with, "model"), with.get("model")) {
+            (Some(model), _) => self.model(model, &place("model")).await,
+            (None, Some(inline)) => {
+                if let Some(provider) = inline.get("provider")
+                    && let Ok(provider) = Provider::deserialize(provider)
+                {
+                    let pointer = place("model");
+                    self.models.push(Model { provider, profile: None, pointer });
+                }
+                Ok(())
+            }
+            (None, None) => self.default_model(action).await,
         }
     }
 
@@ -112,9 +158,14 @@ impl Walk<'_> {
                 continue;
             }
             let found = self.find(Kind::ModelProfile, &reference, place).await?;
-            let Some(spec): Option<domain::resource::ModelProfileSpec> = found else {
+            let Some(spec): Option<ModelProfileSpec> = found else {
                 continue;
             };
+            self.models.push(Model {
+                provider: spec.provider,
+                profile: Some(reference.clone()),
+                pointer: place.to_owned(),
+            });
             wanted.extend(spec.fallback.iter().map(ToString::to_string));
             self.resolved.models.insert(reference, spec);
         }

@@ -82,6 +82,12 @@ impl Heads {
         Ok(Some(head))
     }
 
+    /// A number that grows with every write of any resource: what was found between two equal
+    /// numbers is as it was found.
+    pub(crate) fn writes(&self) -> u64 {
+        self.known().writes
+    }
+
     /// Announces a write of a resource: until the guard is gone its head isn't kept.
     pub(crate) fn writing<'a>(&'a self, id: &'a str) -> Writing<'a> {
         let mut known = self.known();

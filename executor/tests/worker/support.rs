@@ -123,7 +123,6 @@ pub(crate) fn task_of(work: Work, input: Value) -> Task {
         run_id: domain::ids::RunId::new(uuid::Uuid::from_u128(2)),
         token: 7,
         attempt: 1,
-        dispatch: 1,
         node: "node".into(),
         work: Arc::new(work),
         input,

@@ -17,7 +17,7 @@ pub(crate) struct ConfigArgs {
 pub(crate) fn execute(global: &Global, args: &ConfigArgs) -> Result<Exit, Failure> {
     let loaded = config::load(&args.server, AuthMode::Keys)
         .map_err(|error| Failure::Refused(format!("{error:#}")))?;
-    let answer = Answer { text: json!({"items": loaded.settings()}).to_string() };
+    let answer = Answer { text: json!({"items": loaded.settings}).to_string() };
     let columns = [("key", "/key"), ("value", "/value"), ("source", "/source")];
     global.output.list(&answer, &columns)?;
     Ok(Exit::Completed)

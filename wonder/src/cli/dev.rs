@@ -32,7 +32,7 @@ pub(crate) struct DevArgs {
 pub(crate) async fn execute(global: &Global, args: DevArgs) -> Result<Exit, Failure> {
     let mut config = config::load(&args.server, AuthMode::Dev)
         .map_err(|error| Failure::Refused(format!("{error:#}")))?
-        .config;
+        .value;
     if !config.listen.ip().is_loopback() {
         return Err(Failure::Refused(format!(
             "`wonder dev` signs everybody in, so it listens on loopback only, and {} is not: \
@@ -46,15 +46,16 @@ pub(crate) async fn execute(global: &Global, args: DevArgs) -> Result<Exit, Fail
         config.data_dir = folder.path().to_owned();
     }
     let listener = server::bind(config.listen, PortBusy::TakeNext)?;
+    let shutdown = server::signals()?;
     let platform = wiring::start(&config, listener).await?;
     banner(&platform, &config, args.ephemeral);
     let session = session(global, &args, &platform);
     let ended = tokio::select! {
         ended = session => ended,
-        signal = server::until_signal() => signal.map(|()| Exit::Completed),
+        () = shutdown.requested() => Ok(Exit::Completed),
     };
     eprintln!("stopping");
-    platform.stop().await?;
+    platform.stop(&shutdown).await?;
     ended
 }
 

@@ -55,7 +55,7 @@ pub(crate) async fn execute(global: &Global, args: DoctorArgs) -> Result<Exit, F
     match config::load(&args.server, AuthMode::Dev) {
         Ok(loaded) => {
             checks.push(Check::new("config", Verdict::Ok, "is valid"));
-            checks.extend(local(&loaded.config));
+            checks.extend(local(&loaded.value));
         }
         Err(error) => checks.push(Check::new("config", Verdict::Fail, format!("{error:#}"))),
     }

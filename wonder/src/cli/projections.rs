@@ -36,7 +36,7 @@ pub(crate) async fn execute(global: &Global, command: ProjectionsCommand) -> Res
     let ProjectionsCommand::Rebuild(args) = command;
     let config = config::load(&args.server, AuthMode::Keys)
         .map_err(|error| Failure::Refused(format!("{error:#}")))?
-        .config;
+        .value;
     let path = config.journal_path();
     if !path.is_file() {
         let text = format!("there is no journal at {}: choose one with --data-dir", path.display());

@@ -60,15 +60,16 @@ pub(crate) async fn execute(global: &Global, args: RunArgs) -> Result<Exit, Fail
     let folder = tempfile::tempdir()?;
     let config = Config::throwaway(folder.path());
     let listener = server::bind(config.listen, PortBusy::Fail)?;
+    let shutdown = server::signals()?;
     let platform = wiring::start(&config, listener).await?;
     let client = Client::to(&platform.url)?;
     let run = start(global.output, &client, global, args, definition, input);
     let ended = tokio::select! {
         ended = run => ended,
         // The store goes away, and the run with it.
-        signal = server::until_signal() => signal.map(|()| Exit::Cancelled),
+        () = shutdown.requested() => Ok(Exit::Cancelled),
     };
-    platform.stop().await?;
+    platform.stop(&shutdown).await?;
     ended
 }
 

@@ -23,25 +23,26 @@ pub(crate) struct ServeArgs {
 pub(crate) async fn execute(args: ServeArgs) -> Result<Exit, Failure> {
     let config = config::load(&args.server, AuthMode::Keys)
         .map_err(|error| Failure::Refused(format!("{error:#}")))?
-        .config;
+        .value;
     server::check_exposure(&config)?;
     if config.auth == AuthMode::Keys && config.admin_key.is_none() {
         eprintln!("no WONDER_ADMIN_KEY is set: only API keys made earlier are let in");
     }
     let listener = server::bind(config.listen, PortBusy::Fail)?;
+    let shutdown = server::signals()?;
     let platform = wiring::start(&config, listener).await?;
     if args.attached {
         output::line(&platform.url)?;
         tokio::select! {
-            signal = server::until_signal() => signal?,
+            () = shutdown.requested() => {}
             _ = end_of_stdin() => {}
         }
     } else {
         eprintln!("serving {} · data {}", platform.url, platform.data_dir.display());
-        server::until_signal().await?;
+        shutdown.requested().await;
         eprintln!("stopping");
     }
-    platform.stop().await?;
+    platform.stop(&shutdown).await?;
     Ok(Exit::Completed)
 }
 

@@ -6,19 +6,24 @@ fn load_with(
     flags: &ServerArgs,
     env: &[(&str, &str)],
     file: Option<&str>,
-) -> anyhow::Result<Loaded> {
+) -> anyhow::Result<Loaded<Config>> {
     let folder = tempfile::tempdir().expect("a folder for the file");
     let path = folder.path().join("wonder.toml");
     if let Some(text) = file {
         std::fs::write(&path, text).expect("the file is written");
     }
-    let env = |name: &str| env.iter().find(|(key, _)| *key == name).map(|(_, v)| (*v).to_owned());
-    load_from(flags.layer(), &env, file.map(|_| path.as_path()), AuthMode::Keys)
+    let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    load_from(flags, env.collect(), file.map(|_| path), AuthMode::Keys)
 }
 
-fn source(loaded: &Loaded, key: &str) -> String {
-    let settings = loaded.settings();
-    settings.iter().find(|setting| setting.key == key).expect("the key is known").source.clone()
+fn source(loaded: &Loaded<Config>, key: &str) -> String {
+    loaded
+        .settings
+        .iter()
+        .find(|setting| setting.key == key)
+        .expect("the key is known")
+        .source
+        .clone()
 }
 
 #[test]
@@ -30,12 +35,12 @@ fn a_flag_wins_over_the_environment_over_the_file_over_the_default() {
 
     let loaded = load_with(&flags, &env, Some(file)).expect("it is valid");
 
-    assert_eq!(loaded.config.listen.port(), 3);
-    assert_eq!(loaded.config.executor_concurrency, 4);
-    assert_eq!(loaded.config.log, "debug");
-    assert_eq!(loaded.config.auth, AuthMode::Keys);
+    assert_eq!(loaded.value.listen.port(), 3);
+    assert_eq!(loaded.value.executor_concurrency, 4);
+    assert_eq!(loaded.value.log, "debug");
+    assert_eq!(loaded.value.auth, AuthMode::Keys);
     assert_eq!(source(&loaded, "listen"), "flag --listen");
-    assert_eq!(source(&loaded, "executor_concurrency"), "environment WONDER_EXECUTOR_CONCURRENCY");
+    assert_eq!(source(&loaded, "executor_concurrency"), "variable WONDER_EXECUTOR_CONCURRENCY");
     assert!(source(&loaded, "log").ends_with("wonder.toml"));
     assert_eq!(source(&loaded, "auth"), "default");
 }
@@ -44,7 +49,7 @@ fn a_flag_wins_over_the_environment_over_the_file_over_the_default() {
 fn the_data_folder_follows_xdg_and_home() {
     let xdg = [("XDG_DATA_HOME", "/data"), ("HOME", "/home/a")];
     let of = |env: &[(&str, &str)]| {
-        load_with(&ServerArgs::default(), env, None).expect("it is valid").config.data_dir
+        load_with(&ServerArgs::default(), env, None).expect("it is valid").value.data_dir
     };
     assert_eq!(of(&xdg), Path::new("/data/wonder"));
     assert_eq!(of(&xdg[1..]), Path::new("/home/a/.local/share/wonder"));
@@ -54,22 +59,22 @@ fn the_data_folder_follows_xdg_and_home() {
 fn an_administrators_key_is_taken_as_text_and_never_shown() {
     let env = [("WONDER_ADMIN_KEY", "0123")];
     let loaded = load_with(&ServerArgs::default(), &env, None).expect("it is valid");
-    assert_eq!(loaded.config.admin_key.as_ref().map(Secret::reveal), Some("0123"));
-    assert!(loaded.settings().iter().all(|setting| !setting.value.contains("0123")));
-    assert!(!format!("{:?}", loaded.config).contains("0123"));
+    assert_eq!(loaded.value.admin_key.as_ref().map(Secret::reveal), Some("0123"));
+    assert!(loaded.settings.iter().all(|setting| !setting.value.contains("0123")));
+    assert!(!format!("{:?}", loaded.value).contains("0123"));
 }
 
 #[test]
 fn lists_may_be_written_with_commas() {
     let env = [("WONDER_ALLOW_PRIVATE_HOSTS", "a.internal, 10.0.0.1,")];
     let loaded = load_with(&ServerArgs::default(), &env, None).expect("it is valid");
-    assert_eq!(loaded.config.allow_private_hosts, ["a.internal", "10.0.0.1"]);
+    assert_eq!(loaded.value.allow_private_hosts, ["a.internal", "10.0.0.1"]);
 }
 
 #[test]
 fn what_is_wrong_is_refused_by_name() {
     let refused = |env: &[(&str, &str)], file: Option<&str>| {
-        let error = load_with(&ServerArgs::default(), env, file).err().expect("it is refused");
+        let error = load_with(&ServerArgs::default(), env, file).expect_err("it is refused");
         format!("{error:#}")
     };
     assert!(refused(&[], Some("lisen = \"x\"")).contains("lisen"));

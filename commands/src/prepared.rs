@@ -1,0 +1,89 @@
+//! What starting a run of a definition takes, kept until any resource changes.
+//!
+//! Starts of the same definition come thousands a second, and their references, the workspace's
+//! providers and the project's limits change seldom: they are looked up once, and again after a
+//! write of any resource.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use domain::ids::{DefinitionId, ProjectId, WorkspaceId};
+use domain::resource::DefinitionSpec;
+use domain::run::event::DefinitionRef;
+use protocol::Rejection;
+
+use crate::coordinator::{LivePlan, Plans};
+use crate::resolve::Resolver;
+
+/// A version of a definition, ready to start.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub(crate) project_id: ProjectId,
+    pub(crate) definition: DefinitionRef,
+    pub(crate) plan: Arc<LivePlan>,
+    /// See [`Resolver::tasks_in_flight_per_run`].
+    pub(crate) tasks_in_flight: Option<usize>,
+}
+
+/// Versions that are kept; beyond, all are forgotten and prepared again when they are needed.
+const KEPT: usize = 1_024;
+
+type Key = (WorkspaceId, DefinitionId, u64);
+
+/// The prepared versions of this process.
+pub(crate) struct Preparations {
+    resolver: Arc<Resolver>,
+    plans: Arc<Plans>,
+    /// With the number of writes before which each was made.
+    kept: Mutex<HashMap<Key, (u64, Arc<Prepared>)>>,
+}
+
+impl Preparations {
+    pub(crate) fn new(resolver: Arc<Resolver>, plans: Arc<Plans>) -> Self {
+        Self { resolver, plans, kept: Mutex::default() }
+    }
+
+    /// A version of a definition, as a run that starts in a workspace now has to follow it.
+    ///
+    /// # Errors
+    /// Those of [`Resolver::resolved_for_start`], and `definition_invalid`.
+    pub(crate) async fn get(
+        &self,
+        workspace_id: WorkspaceId,
+        id: DefinitionId,
+        version: u64,
+        spec: &DefinitionSpec,
+    ) -> Result<Arc<Prepared>, Rejection> {
+        let key = (workspace_id, id, version);
+        let writes = self.resolver.writes();
+        if let Some((at, prepared)) = self.kept().get(&key)
+            && *at == writes
+        {
+            return Ok(Arc::clone(prepared));
+        }
+        let definition = DefinitionRef {
+            id,
+            name: spec.definition.name.to_string(),
+            version,
+            hash: spec.hash.clone(),
+        };
+        let resolved = self.resolver.resolved_for_start(workspace_id, spec).await?;
+        let plan = self
+            .plans
+            .get(&definition, &spec.definition, &resolved)
+            .map_err(crate::service::invalid_definition)?;
+        let project_id = spec.project_id;
+        let tasks_in_flight = self.resolver.tasks_in_flight_per_run(project_id).await?;
+        let prepared = Arc::new(Prepared { project_id, definition, plan, tasks_in_flight });
+        let mut kept = self.kept();
+        if kept.len() >= KEPT {
+            kept.clear();
+        }
+        kept.insert(key, (writes, Arc::clone(&prepared)));
+        Ok(prepared)
+    }
+
+    fn kept(&self) -> MutexGuard<'_, HashMap<Key, (u64, Arc<Prepared>)>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
