@@ -10,6 +10,8 @@ mod p06_a_rebuilt_read_model_equals_the_live_one;
 mod p07_the_fold_is_the_state_at_every_step;
 mod p08_an_outcome_is_applied_exactly_once;
 mod p12_a_poison_task_ends_visible;
+mod p14_what_is_over_a_limit_is_refused_before_anything_is_written;
+mod p18_every_event_ever_written_decodes;
 
 /// The real binary on an empty folder.
 async fn platform() -> Platform {

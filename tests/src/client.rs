@@ -6,10 +6,10 @@ use std::time::Duration;
 use reqwest::header::{CONTENT_TYPE, HeaderMap};
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
-use crate::wait::wait_for;
+use crate::wait::{wait_for, within};
 
 /// Longer than the longest `Prefer: wait`.
 const TIMEOUT: Duration = Duration::from_secs(70);
@@ -95,8 +95,31 @@ impl Client {
 
     /// `POST` of any bytes, with their media type.
     pub async fn post_bytes(&self, path: &str, media: &str, body: Vec<u8>) -> Answer {
+        self.try_post_bytes(path, media, body).await.expect("the platform answers")
+    }
+
+    /// The same where the platform may hang up before it has read everything.
+    pub async fn try_post_bytes(
+        &self,
+        path: &str,
+        media: &str,
+        body: Vec<u8>,
+    ) -> Result<Answer, reqwest::Error> {
         let request = self.request(Method::POST, path).header(CONTENT_TYPE, media).body(body);
-        self.send(request).await.expect("the platform answers")
+        self.send(request).await
+    }
+
+    /// Announces a `POST` of so many bytes, sends none, and answers the answer's first line.
+    pub async fn announce(&self, path: &str, media: &str, length: usize) -> String {
+        let base = self.url.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let address = base.trim_start_matches("http://");
+        let mut stream = TcpStream::connect(address).await.expect("the platform listens");
+        let head = head(address, path, media, length, "");
+        stream.write_all(head.as_bytes()).await.expect("the platform reads");
+        let mut line = String::new();
+        let answer = within("an early answer", BufReader::new(stream).read_line(&mut line)).await;
+        answer.expect("the platform answers");
+        line
     }
 
     /// Sends a `POST` of JSON under an idempotency key, and hangs up without reading the answer.
@@ -104,11 +127,8 @@ impl Client {
         let base = self.url.read().unwrap_or_else(PoisonError::into_inner).clone();
         let address = base.trim_start_matches("http://");
         let body = body.to_string();
-        let length = body.len();
-        let head = format!(
-            "POST /api/v1{path} HTTP/1.1\r\nhost: {address}\r\ncontent-length: {length}\r\n\
-             content-type: application/json\r\nidempotency-key: {key}\r\n\r\n"
-        );
+        let key = format!("idempotency-key: {key}\r\n");
+        let head = head(address, path, "application/json", body.len(), &key);
         let mut stream = TcpStream::connect(address).await.expect("the platform listens");
         stream.write_all(head.as_bytes()).await.expect("the platform reads");
         stream.write_all(body.as_bytes()).await.expect("the platform reads");
@@ -193,4 +213,12 @@ impl Client {
             page = self.get(&format!("{path}&after={cursor}")).await;
         }
     }
+}
+
+/// The head of a `POST`, for connections that are handled by hand.
+fn head(address: &str, path: &str, media: &str, length: usize, more: &str) -> String {
+    format!(
+        "POST /api/v1{path} HTTP/1.1\r\nhost: {address}\r\ncontent-type: {media}\r\n\
+         content-length: {length}\r\n{more}\r\n"
+    )
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use chassis::journal::{Journal, RecordedEvent, SqliteJournal, SqliteOptions};
 use domain::codec;
 use domain::run::{Event, Run};
+use serde_json::{Value, json};
 
 /// Events that are read at once.
 const PAGE: usize = 2_000;
@@ -57,11 +58,63 @@ impl Records {
             blobs.extend(payloads.into_iter().map(|one| (one.hash, one.bytes.to_vec())));
             events.extend(page);
         }
+        Self::from_parts(events, blobs)
+    }
+
+    fn from_parts(events: Vec<RecordedEvent>, blobs: HashMap<Arc<str>, Vec<u8>>) -> Self {
         let mut places: HashMap<_, Vec<_>> = HashMap::new();
         for (place, event) in events.iter().enumerate() {
             places.entry(Arc::clone(&event.aggregate_id)).or_default().push(place);
         }
         Self { events, blobs, places }
+    }
+
+    /// All of it as JSON lines: stored values first, then events. Payloads are texts, so that
+    /// their bytes stay as they are.
+    pub fn export(&self) -> String {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let mut blobs: Vec<_> = self.blobs.iter().collect();
+        blobs.sort();
+        let blobs = blobs.iter().map(|(hash, bytes)| json!({"hash": hash, "value": text(bytes)}));
+        let events = self.events.iter().map(|event| {
+            json!({
+                "position": event.position, "id": event.id.to_string(),
+                "aggregate_type": event.aggregate_type, "aggregate_id": event.aggregate_id,
+                "sequence": event.sequence, "event_type": event.event_type,
+                "event_version": event.event_version, "workspace_id": event.workspace_id,
+                "payload": text(&event.payload), "metadata": text(&event.metadata),
+                "recorded_at": event.recorded_at,
+            })
+        });
+        blobs.chain(events).map(|line| format!("{line}\n")).collect()
+    }
+
+    /// What [`Records::export`] wrote.
+    pub fn import(lines: &str) -> Self {
+        let (mut events, mut blobs) = (Vec::new(), HashMap::new());
+        for line in lines.lines() {
+            let line: Value = serde_json::from_str(line).expect("a line is JSON");
+            let text = |key: &str| line[key].as_str().expect("a text").to_owned();
+            let number = |key: &str| line[key].as_u64().expect("a number");
+            if line["hash"].is_string() {
+                blobs.insert(Arc::from(text("hash")), text("value").into_bytes());
+                continue;
+            }
+            events.push(RecordedEvent {
+                position: number("position"),
+                id: text("id").parse().expect("an event's id"),
+                aggregate_type: Arc::from(text("aggregate_type")),
+                aggregate_id: Arc::from(text("aggregate_id")),
+                sequence: number("sequence"),
+                event_type: Arc::from(text("event_type")),
+                event_version: u32::try_from(number("event_version")).expect("a version"),
+                workspace_id: Arc::from(text("workspace_id")),
+                payload: text("payload").into_bytes().into(),
+                metadata: text("metadata").into_bytes().into(),
+                recorded_at: text("recorded_at").parse().expect("a time"),
+            });
+        }
+        Self::from_parts(events, blobs)
     }
 
     /// Checks what holds for every journal: positions 1, 2, 3 … without a gap, each aggregate's

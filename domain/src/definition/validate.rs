@@ -117,6 +117,14 @@ impl<'d> Checker<'d> {
         }
     }
 
+    /// Whether a failure may lead to the node, so that it sees the `error`.
+    fn takes_failures(&self, name: &str) -> bool {
+        let leads = |transition: &Transition| {
+            transition.to == name && matches!(transition.on, On::Failure | On::Timeout)
+        };
+        self.definition.transitions.iter().any(leads)
+    }
+
     fn node(&mut self, name: &str, node: &Node) {
         let place = format!("/nodes/{}", escaped(name));
         if let Err(error) = name.parse::<Name>() {
@@ -141,7 +149,10 @@ impl<'d> Checker<'d> {
             }
         }
         self.node_work(&place, node);
-        let names = Names::of_node(&self.item_names);
+        let mut names = Names::of_node(&self.item_names);
+        if self.takes_failures(name) {
+            names = names.and("error");
+        }
         if let Some(input) = &node.input {
             self.mapping(&format!("{place}/input"), input, &names);
         }

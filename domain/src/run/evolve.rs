@@ -235,10 +235,7 @@ impl Live {
         let value = match value {
             Carried::Nothing => None,
             Carried::Value(value) => Some(Arc::new(value.clone())),
-            Carried::Result => match &token.phase {
-                Phase::Succeeded { result } => result.clone(),
-                _ => None,
-            },
+            Carried::Result => token.phase.result().cloned(),
         };
         instance.arrived_bytes += value.as_deref().map_or(0, size_of);
         instance.arrived.insert(branch.index, value);
@@ -267,10 +264,7 @@ impl Live {
             extra_parts: Default::default(),
             fired: false,
             deadline: opened.deadline,
-            result: match &token.phase {
-                Phase::Succeeded { result } => result.clone(),
-                _ => None,
-            },
+            cause: Some(token.phase.clone()),
             arrived_bytes: 0,
         };
         self.next_instance = self.next_instance.max(opened.instance + 1);
@@ -280,8 +274,9 @@ impl Live {
     fn spawn(&mut self, id: InstanceId, first: u64, token: TokenId, count: u64, items: &[Value]) {
         let Some(instance) = self.instances.get_mut(&id) else { return };
         instance.spawned = instance.spawned.max(first + count);
+        let error = instance.cause.as_ref().and_then(Phase::error).cloned().map(Box::new);
         if instance.spawned == instance.declared {
-            instance.result = None;
+            instance.cause = None;
         }
         let mut made = Vec::with_capacity(usize::try_from(count).unwrap_or(0));
         for offset in 0..count {
@@ -294,6 +289,7 @@ impl Live {
                     branch: Some(Branch { instance: id, index }),
                     item: item.filter(|_| branches.foreach).cloned().map(Arc::new),
                     taken: took(&instance.parent.taken, branches.transition, branches.iteration),
+                    error: error.clone(),
                     ..Token::at(&branches.node)
                 },
             ));
@@ -436,6 +432,7 @@ impl Token {
             vars: Vars::default(),
             item: None,
             taken: Taken::default(),
+            error: None,
             phase: Phase::Working { attempt: 1 },
         }
     }
@@ -445,6 +442,7 @@ impl Token {
             branch: self.branch,
             vars: self.vars.clone(),
             item: self.item.clone(),
+            error: self.phase.error().cloned().map(Box::new),
             ..Self::at(node)
         }
     }

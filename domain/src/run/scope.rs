@@ -24,7 +24,14 @@ pub(crate) struct TokenScope<'a> {
 
 impl<'a> TokenScope<'a> {
     pub(crate) fn new(live: &'a Live, plan: &'a Plan, token: &'a Token) -> Self {
-        Self { live, plan, token, root: &live.root, result: None, error: None }
+        let error = token.error.as_deref();
+        Self { live, plan, token, root: &live.root, result: None, error }
+    }
+
+    /// The scope of what follows a node's end: with its result, or with its error.
+    pub(crate) fn of_end(live: &'a Live, plan: &'a Plan, token: &'a Token) -> Self {
+        let result = token.phase.result().map(|result| &**result);
+        Self { result, error: token.phase.error(), ..Self::new(live, plan, token) }
     }
 
     fn state(&self) -> Map<String, Value> {
@@ -101,11 +108,11 @@ impl Scope for TokenScope<'_> {
 
     fn declares(&self, name: &str) -> bool {
         match name {
-            "input" | "state" | "run" => true,
+            // A node that failures and successes lead to asks `has(error.code)`.
+            "input" | "state" | "run" | "error" => true,
             "item" => self.token.item.is_some(),
             "index" => self.token.branch.is_some(),
             "result" => self.result.is_some(),
-            "error" => self.error.is_some(),
             other => self.named_item(other).is_some(),
         }
     }

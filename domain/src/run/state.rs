@@ -86,6 +86,9 @@ pub struct Token {
     /// How often its lineage took the transitions that are limited.
     #[serde(default, skip_serializing_if = "no_taken")]
     pub taken: Taken,
+    /// The failure whose transition led here: `error` in the node's expressions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<Box<RunError>>,
     pub phase: Phase,
 }
 
@@ -140,9 +143,10 @@ pub struct Instance {
     pub fired: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<DateTime<Utc>>,
-    /// The result of the parent's node, which `foreach` may read for as long as branches are made.
+    /// How the parent's node ended, for as long as branches are made: `foreach` may read its
+    /// result, and the branches its error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub result: Option<Arc<Value>>,
+    pub cause: Option<Phase>,
     /// Bytes of the values that arrived.
     pub arrived_bytes: usize,
 }
@@ -245,6 +249,24 @@ impl Run {
             Self::NotStarted => Usage::default(),
             Self::Live(live) => live.usage,
             Self::Closed(closed) => closed.usage,
+        }
+    }
+}
+
+impl Phase {
+    /// The failure of a node that failed.
+    pub fn error(&self) -> Option<&RunError> {
+        match self {
+            Self::Failed { error } => Some(error),
+            Self::Working { .. } | Self::BackingOff { .. } | Self::Succeeded { .. } => None,
+        }
+    }
+
+    /// The result of a node that succeeded on a worker.
+    pub fn result(&self) -> Option<&Arc<Value>> {
+        match self {
+            Self::Succeeded { result } => result.as_ref(),
+            Self::Working { .. } | Self::BackingOff { .. } | Self::Failed { .. } => None,
         }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! | place | names |
 //! |---|---|
-//! | node `input`, `compute` | `input state item index run` and every `as` name |
+//! | node `input`, `compute` | `input state item index run`, every `as` name; `error` too where a
+//!   transition `on: failure` or `on: timeout` leads there |
 //! | node `output` | the same and `result` |
 //! | `when`, `spawn`, `foreach` | as `input`, and `result` after success, `error` otherwise |
 //! | `join.merge.from` | the same and `result` |

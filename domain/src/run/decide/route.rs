@@ -54,7 +54,7 @@ impl Decider<'_> {
 
     fn routed(&mut self, id: TokenId, routing: Routing) {
         let Some(token) = self.token(id) else { return };
-        let (branch, error) = (token.branch, failure(token).cloned());
+        let (branch, error) = (token.branch, token.phase.error().cloned());
         let Routing { considered, fired, opened } = routing;
         let failed = error.is_some() && fired.is_empty() && opened.is_empty();
         let instances: Vec<_> = opened.iter().map(|one| one.instance).collect();
@@ -79,12 +79,8 @@ impl Decider<'_> {
         let found = self.live().and_then(|live| Some((live, live.tokens.get(&id)?)));
         let Some((live, token)) = found else { return Ok(Routing::default()) };
         let Some(node) = self.plan.node(&token.node) else { return Ok(Routing::default()) };
-        let error = failure(token);
-        let result = match &token.phase {
-            Phase::Succeeded { result } => result.as_deref(),
-            _ => None,
-        };
-        let scope = TokenScope { result, error, ..TokenScope::new(live, self.plan, token) };
+        let error = token.phase.error();
+        let scope = TokenScope::of_end(live, self.plan, token);
         let mut routing = Routing::default();
         for (tier, transitions) in &node.tiers {
             let mut held = Vec::new();
@@ -261,11 +257,11 @@ impl Decider<'_> {
             vars: instance.parent.vars.clone(),
             item: instance.parent.item.clone(),
             taken: instance.parent.taken.clone(),
-            phase: Phase::Working { attempt: 1 },
+            error: None,
+            phase: instance.cause.clone().unwrap_or(Phase::Working { attempt: 1 }),
         };
-        let result = instance.result.as_deref();
         let root = &instance.parent.vars;
-        let scope = TokenScope { root, result, ..TokenScope::new(live, plan, &parent) };
+        let scope = TokenScope { root, ..TokenScope::of_end(live, plan, &parent) };
         let mut items = Vec::new();
         let mut begin = 0;
         for branches in &instance.branches {
@@ -287,13 +283,6 @@ impl Decider<'_> {
             begin = end;
         }
         items
-    }
-}
-
-fn failure(token: &Token) -> Option<&RunError> {
-    match &token.phase {
-        Phase::Failed { error } => Some(error),
-        Phase::Working { .. } | Phase::BackingOff { .. } | Phase::Succeeded { .. } => None,
     }
 }
 

@@ -262,3 +262,36 @@ fn state_paths_are_written_together_after_the_mapping_was_evaluated_whole() {
     );
     assert_eq!(run.output(), json!({"x": 2, "y": {"z": 1}}));
 }
+
+#[test]
+fn a_node_that_a_failure_leads_to_sees_the_error() {
+    let definition = json!({
+        "name": "fallback", "start": "a",
+        "nodes": {"a": task(),
+            "note": {"compute": {"state.why": "${has(error.code) ? error.code : 'fine'}"}},
+            "each": {"compute": {"state.same": "${item.code == error.code}"}},
+            "end": {"compute": {"state.end": 1}}},
+        "transitions": [
+            {"from": "a", "to": "note"},
+            {"from": "a", "to": "note", "on": "failure", "priority": 1},
+            {"from": "a", "to": "each", "on": "failure", "priority": 1, "group": "g",
+             "foreach": "${[error, error]}"},
+            {"from": "each", "to": "end", "join": {"group": "g", "merge": {
+                "strategy": "collect", "from": "${state.same}", "into": "state.all"}}}
+        ],
+        "output": {"all": "${has(state.all) ? state.all : []}"}
+    });
+    let mut run = Fixture::started(definition.clone(), json!({}));
+    run.fail("a", FailureKind::Permanent);
+    assert_eq!(run.output(), json!({"all": [true, true]}));
+    let why = |run: &Fixture| {
+        run.events.iter().find_map(|(event, _)| match event {
+            Event::NodeComputed { writes, .. } => writes.get("why").cloned(),
+            _ => None,
+        })
+    };
+    assert_eq!(why(&run), Some(json!("broken")));
+    let mut run = Fixture::started(definition, json!({}));
+    run.succeed("a", json!(null));
+    assert_eq!(why(&run), Some(json!("fine")));
+}

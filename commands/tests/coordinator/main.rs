@@ -1,0 +1,10 @@
+//! The coordinator through the command service's own edge: commands in, a fake worker on the task
+//! queue, and a journal that counts and can fail.
+
+mod commits;
+mod faults;
+mod limits;
+mod platform;
+mod repetition;
+mod retries;
+mod watched;

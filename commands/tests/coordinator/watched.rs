@@ -1,0 +1,154 @@
+//! A real journal that counts what is asked of it, and fails when it is told to.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use chassis::journal::{
+    Append, AppendError, Appended, Journal, Payload, ReadError, Recalled, RecordedEvent, Snapshot,
+    SqliteJournal, Tail,
+};
+
+/// How an append of a run fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// Nothing was written.
+    NotWritten,
+    /// Written, but the answer got lost.
+    AnswerLost,
+}
+
+/// See the module.
+pub(crate) struct Watched {
+    pub(crate) inner: Arc<SqliteJournal>,
+    /// Events of each append of a run, in order.
+    appends: Mutex<Vec<usize>>,
+    faults: Mutex<VecDeque<Fault>>,
+    reads: AtomicUsize,
+    run_loads: AtomicUsize,
+}
+
+impl Watched {
+    pub(crate) fn new(inner: Arc<SqliteJournal>) -> Self {
+        Self {
+            inner,
+            appends: Mutex::default(),
+            faults: Mutex::default(),
+            reads: AtomicUsize::new(0),
+            run_loads: AtomicUsize::new(0),
+        }
+    }
+
+    /// Events of each append of a run so far.
+    pub(crate) fn appends(&self) -> Vec<usize> {
+        self.appends.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The next append of a run fails.
+    pub(crate) fn fail_next(&self, fault: Fault) {
+        self.faults.lock().unwrap_or_else(PoisonError::into_inner).push_back(fault);
+    }
+
+    /// Reads of any kind so far.
+    pub(crate) fn reads(&self) -> usize {
+        self.reads.load(Ordering::SeqCst)
+    }
+
+    /// How often the events of a run were asked for.
+    pub(crate) fn run_loads(&self) -> usize {
+        self.run_loads.load(Ordering::SeqCst)
+    }
+
+    fn count(&self) {
+        self.reads.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+fn away() -> AppendError {
+    AppendError::Unavailable(Arc::from("the test says so"))
+}
+
+#[async_trait]
+impl Journal for Watched {
+    async fn append(&self, append: Append) -> Result<Appended, AppendError> {
+        if &*append.aggregate_type != "run" {
+            return self.inner.append(append).await;
+        }
+        let fault = self.faults.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        if fault == Some(Fault::NotWritten) {
+            return Err(away());
+        }
+        let events = append.events.len();
+        let appended = self.inner.append(append).await?;
+        self.appends.lock().unwrap_or_else(PoisonError::into_inner).push(events);
+        if fault == Some(Fault::AnswerLost) {
+            return Err(away());
+        }
+        Ok(appended)
+    }
+
+    async fn load(
+        &self,
+        aggregate_type: &str,
+        aggregate_id: &str,
+        after_sequence: u64,
+        limit: usize,
+    ) -> Result<Vec<RecordedEvent>, ReadError> {
+        self.count();
+        if aggregate_type == "run" {
+            self.run_loads.fetch_add(1, Ordering::SeqCst);
+        }
+        self.inner.load(aggregate_type, aggregate_id, after_sequence, limit).await
+    }
+
+    async fn read(
+        &self,
+        after_position: u64,
+        limit: usize,
+    ) -> Result<Vec<RecordedEvent>, ReadError> {
+        self.count();
+        self.inner.read(after_position, limit).await
+    }
+
+    async fn snapshot(
+        &self,
+        aggregate_type: &str,
+        aggregate_id: &str,
+        version: u32,
+    ) -> Result<Option<Snapshot>, ReadError> {
+        self.count();
+        self.inner.snapshot(aggregate_type, aggregate_id, version).await
+    }
+
+    async fn recall(&self, key: &str) -> Result<Option<Recalled>, ReadError> {
+        self.count();
+        self.inner.recall(key).await
+    }
+
+    async fn payloads(&self, hashes: &[Arc<str>]) -> Result<Vec<Payload>, ReadError> {
+        self.count();
+        self.inner.payloads(hashes).await
+    }
+
+    async fn open_aggregates(
+        &self,
+        aggregate_type: &str,
+        after_id: &str,
+        limit: usize,
+    ) -> Result<Vec<Arc<str>>, ReadError> {
+        self.inner.open_aggregates(aggregate_type, after_id, limit).await
+    }
+
+    async fn head(&self) -> Result<u64, ReadError> {
+        self.inner.head().await
+    }
+
+    fn epoch(&self) -> u32 {
+        self.inner.epoch()
+    }
+
+    fn tail(&self, after_position: u64) -> Tail {
+        self.inner.tail(after_position)
+    }
+}

@@ -1,0 +1,133 @@
+//! Promise 18: every event ever written decodes.
+//!
+//! The golden events of the domain, and a journal that an earlier build of the platform wrote.
+//! Neither is ever changed: a payload that changes gets a new version and an upcaster. It fails
+//! where a field becomes required, is renamed, or means something else in the fold.
+
+use std::path::{Path, PathBuf};
+
+use domain::codec;
+use serde_json::{Value, json};
+use system_tests::{Records, wait_for, workflows};
+
+/// The journal of an earlier build, and what its runs fold to.
+fn recorded() -> (PathBuf, PathBuf) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/promises/golden");
+    (folder.join("journal.jsonl"), folder.join("runs.json"))
+}
+
+fn golden_events() -> Vec<(String, PathBuf)> {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../domain/tests/golden");
+    let list = |folder: &Path| -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(folder).expect("the golden files are there");
+        entries.map(|entry| entry.expect("the folder can be read").path()).collect()
+    };
+    let families = list(&golden).into_iter();
+    let name = |path: &Path| path.file_name().expect("a name").to_string_lossy().into_owned();
+    families.flat_map(|family| list(&family).into_iter().map(move |file| (name(&family), file))).collect()
+}
+
+#[test]
+fn every_golden_event_decodes() {
+    let files = golden_events();
+    assert!(files.len() >= 15, "golden files are missing");
+    for (family, file) in files {
+        let name = file.file_name().expect("a name").to_string_lossy().into_owned();
+        let name = name.strip_suffix(".json").expect("<type>.v<version>.json");
+        let (event_type, version) = name.split_once(".v").expect("<type>.v<version>.json");
+        let version = version.parse().expect("a version");
+        let stored = std::fs::read(&file).expect("the file can be read");
+        let decoded = match family.as_str() {
+            "run" => codec::decode::<domain::run::Event>(event_type, version, &stored, &|_| None).err(),
+            "resource" => {
+                codec::decode::<domain::resource::Event>(event_type, version, &stored, &|_| None).err()
+            }
+            other => panic!("there is no family of events called {other:?}"),
+        };
+        assert_eq!(decoded, None, "{}", file.display());
+    }
+}
+
+/// A large value by the length of its text.
+fn short(value: Value) -> Value {
+    let length = value.to_string().len();
+    if length < 1_000 { value } else { json!({"bytes": length}) }
+}
+
+/// What each run of a journal folds to.
+fn folded(records: &Records) -> Value {
+    let runs = records.run_ids().into_iter().map(|run_id| {
+        let steps = records.fold(&run_id);
+        let last = steps.last().expect("a run has an event");
+        let header = last.run.header().expect("its first event starts it");
+        let (output, error) = match &last.run {
+            domain::run::Run::Closed(closed) => (closed.output.clone(), closed.error.clone()),
+            _ => (None, None),
+        };
+        let view = json!({
+            "definition": header.definition.name, "status": last.run.status(),
+            "sequence": last.sequence, "output": short(json!(output)), "error": error, "usage": last.run.usage(),
+        });
+        (run_id, view)
+    });
+    runs.collect::<serde_json::Map<_, _>>().into()
+}
+
+/// Writes a journal with every way that a run can end. Only where there is none yet.
+async fn record(journal: &Path, runs: &Path) {
+    let mut platform = crate::platform().await;
+    let client = platform.client();
+    let mut expiring = workflows::flaky("expiring", 0, 1);
+    expiring["nodes"]["try"]["action"]["with"]["delay"] = json!("10m");
+    let cancelled = client.start(&expiring, json!({})).await;
+    client.post(&format!("/runs/{cancelled}/cancel"), &json!({"reason": "enough"})).await.ok();
+    expiring["timeout"] = json!("50ms");
+    client.run_to_end(&expiring, json!({})).await;
+    client.run_to_end(&workflows::sequence("sequence", 3), json!({"n": 1})).await;
+    client.run_to_end(&workflows::flaky("flaky", 2, 4), json!({})).await;
+    client.run_to_end(&workflows::flaky("poison", 9, 2), json!({})).await;
+    let large = "x".repeat(70_000);
+    let items = json!({"items": ["a", 1.5, {"$ref": "not a reference"}, large]});
+    client.run_to_end(&workflows::fan_out("fan-out", "1ms"), items).await;
+    let project = client.post("/projects", &json!({"name": "golden"})).await.ok();
+    let project = format!("/projects/{}", project["id"].as_str().expect("an id"));
+    for (method, body) in [("PATCH", json!({"description": "renamed"})), ("DELETE", Value::Null)] {
+        let method = method.parse().expect("a method");
+        let mut request = client.request(method, &project);
+        if !body.is_null() {
+            request = request.json(&body);
+        }
+        client.send(request).await.expect("the platform answers").ok();
+    }
+    wait_for("all runs to end", || async {
+        let open = client.get("/runs?status=queued,running,waiting&limit=1").await;
+        open["items"].as_array()?.is_empty().then_some(())
+    })
+    .await;
+    platform.stop().await;
+    let records = Records::read(&platform.data_dir()).await;
+    std::fs::create_dir_all(journal.parent().expect("a folder")).expect("it can be made");
+    std::fs::write(journal, records.export()).expect("it can be written");
+    let text = serde_json::to_string_pretty(&folded(&records)).expect("it is JSON");
+    std::fs::write(runs, text + "\n").expect("it can be written");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_journal_of_an_earlier_build_decodes_and_folds_to_the_same_runs() {
+    let (journal, runs) = recorded();
+    if !journal.exists() && std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
+        record(&journal, &runs).await;
+    }
+    let lines = std::fs::read_to_string(&journal).expect("the recorded journal is there");
+    let records = Records::import(&lines);
+    records.check();
+    assert_eq!(records.export(), lines, "the import loses something");
+    let expected = std::fs::read_to_string(&runs).expect("what it folds to is there");
+    let expected: Value = serde_json::from_str(&expected).expect("it is JSON");
+    assert_eq!(folded(&records), expected);
+    let statuses: Vec<&Value> =
+        expected.as_object().expect("an object").values().map(|run| &run["status"]).collect();
+    for status in ["completed", "failed", "cancelled", "timed_out"] {
+        assert!(statuses.contains(&&json!(status)), "no recorded run has {status}");
+    }
+}
