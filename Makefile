@@ -10,10 +10,10 @@ help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: ## Start the platform, run a demo workflow to its end, and keep serving
-	@$(CARGO) run --quiet --locked -p wonder -- dev
+	@$(CARGO) run --locked -p wonder -- dev
 
 demo: ## The same, and exit 0 once the demo run completed
-	@$(CARGO) run --quiet --locked -p wonder -- dev --exit --ephemeral
+	@$(CARGO) run --locked -p wonder -- dev --exit --ephemeral
 
 test: ## Run every test; needs nothing but Rust and a C compiler
 	$(CARGO) $(TEST) --locked --workspace

@@ -46,7 +46,7 @@ impl Preparations {
     /// A version of a definition, as a run that starts in a workspace now has to follow it.
     ///
     /// # Errors
-    /// Those of [`Resolver::resolved_for_start`], and `definition_invalid`.
+    /// Those of [`Resolver::resolved_for_start`], and `invalid_definition`.
     pub(crate) async fn get(
         &self,
         workspace_id: WorkspaceId,

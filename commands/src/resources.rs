@@ -79,7 +79,7 @@ impl Resources {
     ///
     /// # Errors
     /// A typed refusal: `not_found`, `already_exists`, `name_archived`, `archived`,
-    /// `version_mismatch`, `immutable`, `invalid_spec`, `definition_invalid`,
+    /// `version_mismatch`, `immutable`, `invalid_spec`, `invalid_definition`,
     /// `idempotency_key_reused`, and the journal's own.
     pub async fn execute(&self, envelope: &CommandEnvelope) -> Result<Receipt, Rejection> {
         let (inner, envelope) = (Arc::clone(&self.inner), envelope.clone());

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use chassis::clock::Clock;
-use chassis::journal::{InboxEntry, Journal, ReadError};
+use chassis::journal::{Journal, ReadError};
 use domain::definition::{Definition, Problem, content_hash, validate};
 use domain::ids::{DefinitionId, ProjectId, RunId, WorkflowId, WorkspaceId};
+use domain::limits;
 use domain::resource::{DefinitionSpec, Spec};
 use domain::run::event::RunStarted;
 use protocol::{
@@ -23,7 +24,7 @@ use crate::coordinator::{Cause, Coordinator, CoordinatorConfig, Plans, unavailab
 use crate::prepared::{Preparations, Prepared};
 use crate::resolve::{Resolver, Version};
 use crate::resources::{Defaults, Resources};
-use crate::store::inbox::{self, Remembered};
+use crate::store::inbox::Remembered;
 use crate::store::metadata;
 
 /// The write side of one process.
@@ -135,15 +136,7 @@ impl CommandService {
             started_at: self.clock.now(),
             deadline: None,
         };
-        let answer = Receipt {
-            id: run_id.to_string(),
-            version: 1,
-            position: 0,
-            created: true,
-            at: started.started_at,
-            outcome: None,
-        };
-        let cause = cause(envelope, remembered.as_ref(), &answer);
+        let cause = cause(envelope, remembered.clone());
         let done = self.coordinator.start_run(run_id, started, &prepared, cause).await;
         self.settled(done, remembered.as_ref()).await
     }
@@ -154,8 +147,8 @@ impl CommandService {
         run_id: RunId,
         reason: Option<&String>,
     ) -> Result<Receipt, Rejection> {
-        if reason.is_some_and(|reason| reason.len() > 1_000) {
-            let message = "the reason may have 1,000 bytes";
+        if reason.is_some_and(|reason| reason.len() > limits::REASON_BYTES) {
+            let message = format!("the reason may have {} bytes", limits::REASON_BYTES);
             return Err(
                 Rejection::new(RejectionKind::Invalid, "reason_too_long", message).at("/reason")
             );
@@ -166,15 +159,7 @@ impl CommandService {
         {
             return Ok(receipt);
         }
-        let answer = Receipt {
-            id: run_id.to_string(),
-            version: 0,
-            position: 0,
-            created: false,
-            at: self.clock.now(),
-            outcome: None,
-        };
-        let cause = cause(envelope, remembered.as_ref(), &answer);
+        let cause = cause(envelope, remembered.clone());
         let done = self.coordinator.cancel(run_id, reason.cloned(), cause).await;
         self.settled(done, remembered.as_ref()).await
     }
@@ -276,7 +261,7 @@ pub(crate) fn invalid_definition(problems: Vec<Problem>) -> Rejection {
     let count = problems.len();
     let message =
         format!("the definition has {count} problem{}", if count == 1 { "" } else { "s" });
-    Rejection::new(RejectionKind::Invalid, "definition_invalid", message).with_problems(problems)
+    Rejection::new(RejectionKind::Invalid, "invalid_definition", message).with_problems(problems)
 }
 
 fn parsed(id: &str) -> Result<DefinitionId, Rejection> {
@@ -287,16 +272,8 @@ fn internal(message: &str) -> Rejection {
     Rejection::new(RejectionKind::Internal, "internal", message)
 }
 
-fn cause(envelope: &CommandEnvelope, remembered: Option<&Remembered>, answer: &Receipt) -> Cause {
-    Cause {
-        workspace_id: envelope.workspace_id,
-        metadata: metadata::of(envelope),
-        inbox: remembered.map(|remembered| InboxEntry {
-            key: remembered.key.clone(),
-            fingerprint: remembered.fingerprint.clone(),
-            answer: inbox::encode(answer),
-        }),
-    }
+fn cause(envelope: &CommandEnvelope, remembered: Option<Remembered>) -> Cause {
+    Cause { workspace_id: envelope.workspace_id, metadata: metadata::of(envelope), remembered }
 }
 
 #[async_trait]

@@ -34,8 +34,8 @@ pub const INLINE_VALUE_BYTES: usize = 64 * 1024;
 pub const LABELS: usize = 32;
 /// Attempts of one node.
 pub const ATTEMPTS: u32 = 100;
-/// Events of a run at which it is warned about.
-pub const EVENTS_WARN: u64 = 100_000;
+/// Bytes of the reason that a run is cancelled for.
+pub const REASON_BYTES: usize = 1_000;
 /// Bytes of a resource's spec, as JSON; a definition is bounded by [`DEFINITION_BYTES`].
 pub const SPEC_BYTES: usize = 1024 * 1024;
 /// Bytes of a description.

@@ -40,6 +40,16 @@ impl Caller {
     fn may(&self, scope: Scope) -> bool {
         self.scopes.contains(&scope) || self.scopes.contains(&Scope::Admin)
     }
+
+    /// Refuses a caller without a scope that only some requests of a route need.
+    pub(crate) fn require(&self, scope: Scope, because: &str) -> Result<(), Problem> {
+        if self.may(scope) {
+            return Ok(());
+        }
+        let wanted = format!("{scope:?}").to_lowercase();
+        let detail = format!("{because}: it needs an api key with the scope {wanted}");
+        Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", detail))
+    }
 }
 
 /// Signs a request in and checks the route's permission. `None` on public routes.
@@ -57,12 +67,8 @@ pub(crate) async fn admit(
         return Ok(None);
     };
     let caller = identify(edge, headers).await?;
-    if caller.may(scope) {
-        return Ok(Some(caller));
-    }
-    let wanted = format!("{scope:?}").to_lowercase();
-    let detail = format!("this needs an api key with the scope {wanted}");
-    Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", detail))
+    caller.require(scope, "this is not for every caller")?;
+    Ok(Some(caller))
 }
 
 /// Whose request it is. A key that is sent counts in dev mode too.

@@ -107,7 +107,7 @@ fn requests() -> Value {
             ]},
             "project_id": text(), "input": input, "labels": labels,
         })),
-        "CancelRun": strict(&[], json!({"reason": {"type": "string", "maxLength": 1024}})),
+        "CancelRun": strict(&[], json!({"reason": {"type": "string", "maxLength": 1000}})),
         "MergePatch": {"type": "object", "description": "Keys to set; null takes a key away."},
         "Document": {"type": "object",
             "description": "See `/api/v1/workflow-definitions/schema`."},

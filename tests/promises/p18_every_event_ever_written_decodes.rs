@@ -24,7 +24,9 @@ fn golden_events() -> Vec<(String, PathBuf)> {
     };
     let families = list(&golden).into_iter();
     let name = |path: &Path| path.file_name().expect("a name").to_string_lossy().into_owned();
-    families.flat_map(|family| list(&family).into_iter().map(move |file| (name(&family), file))).collect()
+    families
+        .flat_map(|family| list(&family).into_iter().map(move |file| (name(&family), file)))
+        .collect()
 }
 
 #[test]
@@ -38,9 +40,12 @@ fn every_golden_event_decodes() {
         let version = version.parse().expect("a version");
         let stored = std::fs::read(&file).expect("the file can be read");
         let decoded = match family.as_str() {
-            "run" => codec::decode::<domain::run::Event>(event_type, version, &stored, &|_| None).err(),
+            "run" => {
+                codec::decode::<domain::run::Event>(event_type, version, &stored, &|_| None).err()
+            }
             "resource" => {
-                codec::decode::<domain::resource::Event>(event_type, version, &stored, &|_| None).err()
+                codec::decode::<domain::resource::Event>(event_type, version, &stored, &|_| None)
+                    .err()
             }
             other => panic!("there is no family of events called {other:?}"),
         };

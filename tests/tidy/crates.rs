@@ -1,6 +1,7 @@
 //! Which package may depend on which: the table of the architecture, as data.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
 
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
 
@@ -65,11 +66,18 @@ const TABLE: &[Rule] = &[
 /// What nobody may have in the whole build: a second TLS, a schema crate that fetches.
 const NOWHERE: &[&str] = &["openssl-sys", "native-tls"];
 
+/// The workspace, with its graph resolved for this machine only: the crates of others needn't be
+/// here.
 fn metadata() -> Metadata {
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let version = Command::new(rustc).arg("-vV").output().expect("rustc is here");
+    let version = String::from_utf8_lossy(&version.stdout).into_owned();
+    let host = version.lines().find_map(|line| line.strip_prefix("host: "));
+    let platform = format!("--filter-platform={}", host.expect("rustc says where it is"));
     let mut command = MetadataCommand::new();
     command.manifest_path(root().join("Cargo.toml"));
-    command.other_options(["--locked".to_owned(), "--offline".to_owned()]);
-    command.exec().expect("cargo metadata answers")
+    command.other_options(["--locked".to_owned(), platform]);
+    command.exec().unwrap_or_else(|error| panic!("cargo metadata failed: {error}"))
 }
 
 /// The names of a package's dependencies of a kind.

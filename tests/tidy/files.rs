@@ -57,15 +57,15 @@ fn names_say_what_is_inside() {
 
 #[test]
 fn nothing_is_left_for_later() {
-    let words = [
-        ["#[ign", "ore"],
-        ["to", "do!("],
-        ["unimpl", "emented!("],
-        ["FIX", "ME"],
-        ["TO", "DO"],
-        ["XX", "X"],
-    ];
+    let words = [["#[ign", "ore"], ["to", "do!("], ["unimpl", "emented!("]];
     none("nothing is left for later", findings(|source| lines_with(&source.text, &words)));
+    let marks = [["FIX", "ME"], ["TO", "DO"], ["XX", "X"]].map(|halves| halves.concat());
+    let marked = findings(|source| {
+        let is_word = |c: char| c.is_alphanumeric() || c == '_' || c == '\\';
+        let words = source.text.split(|c| !is_word(c));
+        words.filter(|word| marks.iter().any(|mark| mark == word)).map(str::to_owned).collect()
+    });
+    none("nothing is marked for later", marked);
 }
 
 #[test]
@@ -73,7 +73,8 @@ fn lints_are_switched_off_with_a_reason() {
     let words = [["#[al", "low("], ["#![al", "low("]];
     none("use #[expect(…, reason = …)]", findings(|source| lines_with(&source.text, &words)));
     let expected = findings(|source| {
-        let texts = source.text.split("#[expect(").skip(1);
+        let attribute = ["#[exp", "ect("].concat();
+        let texts = source.text.split(&attribute).skip(1);
         let bare = texts.filter(|rest| {
             let end = rest.find(")]").unwrap_or(rest.len());
             !rest[..end].contains("reason =")
@@ -110,7 +111,7 @@ const AT_HOME: [(&str, &[&str]); 5] = [
     ("cqrs_es::", &["commands/src/store"]),
     ("axum::", &["gateway/", "executor/tests/", "tests/"]),
     ("sqlx::", &["projections/", "chassis/"]),
-    ("rusqlite::", &["chassis/", "tests/", "wonder/src/bench"]),
+    ("rusqlite::", &["chassis/", "tests/", "wonder/src/bench", "wonder/src/cli/doctor"]),
     ("cel::", &["domain/"]),
 ];
 

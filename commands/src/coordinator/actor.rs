@@ -220,7 +220,7 @@ impl Actor {
             let version = env!("CARGO_PKG_VERSION");
             bytes::Bytes::from(format!(r#"{{"actor":"coordinator","engine_version":"{version}"}}"#))
         });
-        Cause { workspace_id: self.workspace_id, metadata: METADATA.clone(), inbox: None }
+        Cause { workspace_id: self.workspace_id, metadata: METADATA.clone(), remembered: None }
     }
 
     /// The append under way is durable: answers its command. Gives the attempts to hand out.
@@ -374,7 +374,7 @@ fn rejection(refusal: &Refusal) -> Rejection {
         Refusal::AlreadyStarted => (Conflict, "run_already_started"),
         Refusal::Ended { .. } => (Conflict, "run_ended"),
         Refusal::StaleOutcome { .. } => (Conflict, "stale_outcome"),
-        Refusal::InvalidInput { .. } => (Invalid, "input_invalid"),
+        Refusal::InvalidInput { .. } => (Invalid, "invalid_input"),
         Refusal::InputTooLarge { .. } => (TooLarge, "input_too_large"),
         Refusal::InputTooDeep { .. } => (Invalid, "input_too_deep"),
         Refusal::TooManyLabels { .. } => (Invalid, "too_many_labels"),

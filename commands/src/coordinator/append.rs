@@ -9,14 +9,16 @@ use chrono::{DateTime, Utc};
 use domain::codec::{self, EncodeError};
 use domain::ids::WorkspaceId;
 use domain::run::{Event, Run, STATE_VERSION};
-use protocol::{Rejection, RejectionKind};
+use protocol::{Receipt, Rejection, RejectionKind};
+
+use crate::store::inbox::{self, Remembered};
 
 /// What made a run's events happen: their metadata, and the answer to keep for a retried command.
 #[derive(Debug, Clone)]
 pub(crate) struct Cause {
     pub workspace_id: WorkspaceId,
     pub metadata: Bytes,
-    pub inbox: Option<InboxEntry>,
+    pub remembered: Option<Remembered>,
 }
 
 /// Events after which a run's state is kept as a snapshot.
@@ -72,7 +74,7 @@ pub(super) fn append(
         metadata: cause.metadata.clone(),
         recorded_at: at,
         events: new_events,
-        inbox: cause.inbox.iter().cloned().collect(),
+        inbox: answer(stream, last, started, at, cause).into_iter().collect(),
         payloads,
         open: match (started, ended) {
             (true, false) => Some(true),
@@ -80,6 +82,24 @@ pub(super) fn append(
             (true, true) | (false, false) => None,
         },
         snapshot: snapshot(stream, run, last),
+    })
+}
+
+/// The answer that a repetition of the command gets: the same as the first one's.
+fn answer(
+    stream: &Stream<'_>,
+    version: u64,
+    created: bool,
+    at: DateTime<Utc>,
+    cause: &Cause,
+) -> Option<InboxEntry> {
+    let remembered = cause.remembered.as_ref()?;
+    let receipt =
+        Receipt { id: stream.id.to_string(), version, position: 0, created, at, outcome: None };
+    Some(InboxEntry {
+        key: remembered.key.clone(),
+        fingerprint: remembered.fingerprint.clone(),
+        answer: inbox::encode(&receipt),
     })
 }
 

@@ -30,7 +30,7 @@ impl Uses {
             return Ok(Arc::clone(known));
         }
         let uses = uses(&spec.definition).map_err(|error| {
-            Rejection::new(RejectionKind::Invalid, "definition_invalid", error.to_string())
+            Rejection::new(RejectionKind::Invalid, "invalid_definition", error.to_string())
         })?;
         let uses: Arc<[Use]> = uses.into();
         let mut kept = self.kept();

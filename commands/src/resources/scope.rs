@@ -89,11 +89,11 @@ fn publishable(spec: &mut DefinitionSpec) -> Result<(), Rejection> {
     if !problems.is_empty() {
         let message =
             format!("the definition has {} problems; nothing was published", problems.len());
-        return Err(Rejection::new(RejectionKind::Invalid, "definition_invalid", message)
+        return Err(Rejection::new(RejectionKind::Invalid, "invalid_definition", message)
             .with_problems(problems));
     }
     spec.hash = content_hash(&spec.definition).map_err(|error| {
-        Rejection::new(RejectionKind::Invalid, "definition_invalid", error.to_string())
+        Rejection::new(RejectionKind::Invalid, "invalid_definition", error.to_string())
     })?;
     Ok(())
 }

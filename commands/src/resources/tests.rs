@@ -274,7 +274,7 @@ async fn the_same_definition_is_published_once() {
     let mut broken = ship("three");
     broken["start"] = json!("nowhere");
     let refusal = world.publish(broken).await.expect_err("a refusal");
-    assert_eq!(refusal.code, "definition_invalid");
+    assert_eq!(refusal.code, "invalid_definition");
     assert!(!refusal.problems.is_empty());
     assert_eq!(world.head().await, head);
 }

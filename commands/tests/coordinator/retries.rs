@@ -18,15 +18,17 @@ async fn a_retry_comes_when_it_is_due_and_not_before() {
     let platform =
         Platform::start_with(folder.path(), &config(), Arc::clone(&clock) as Arc<dyn Clock>).await;
     let mut definition = sequence(1);
-    definition["nodes"]["s0"]["retry"] =
-        json!({"max_attempts": 2, "backoff": "constant", "initial": "1h", "max": "1h", "jitter": false});
+    definition["nodes"]["s0"]["retry"] = json!({"max_attempts": 2, "backoff": "constant", "initial": "1h", "max": "1h", "jitter": false});
     let run_id = platform.run(&definition).await;
     let first = platform.pull_one().await;
     platform.fail(&first, FailureKind::Transient).await;
-    // Whatever wakes the worker before the hour is over, the retry isn't handed out.
-    clock.advance(TimeDelta::minutes(59));
-    let other = platform.run(&sequence(1)).await;
-    assert_eq!(platform.pull_one().await.run_id, other);
+    // Whatever wakes the worker before the hour is over, the retry isn't handed out. The first
+    // of these runs also says that the failure was decided before the clock moves.
+    for minutes in [0, 59] {
+        clock.advance(TimeDelta::minutes(minutes));
+        let other = platform.run(&sequence(1)).await;
+        assert_eq!(platform.pull_one().await.run_id, other);
+    }
     clock.advance(TimeDelta::minutes(1));
     platform.cancel_from_elsewhere(run_id).await;
     let second = platform.pull_one().await;

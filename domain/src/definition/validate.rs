@@ -4,6 +4,7 @@ mod actions;
 mod graph;
 mod groups;
 mod mappings;
+mod model;
 mod scopes;
 
 use std::collections::{BTreeMap, BTreeSet};

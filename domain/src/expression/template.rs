@@ -91,6 +91,17 @@ impl Template {
         Ok(Self(Arc::new(environment)))
     }
 
+    /// The variables that it looks up, sorted. A name is left out that the template itself asks
+    /// for (`is defined`) or has a substitute for (`default`).
+    pub fn variables(&self) -> Vec<String> {
+        let Ok(template) = self.0.get_template(NAME) else { return Vec::new() };
+        let source = template.source();
+        let mut names: Vec<_> = template.undeclared_variables(false).into_iter().collect();
+        names.retain(|name| name != "range" && !is_optional(source, name));
+        names.sort_unstable();
+        names
+    }
+
     /// Renders it over a context: an object, whose members are the names that it can use, and
     /// which it also sees as `input`, unless that is one of them.
     ///
@@ -112,10 +123,17 @@ impl Template {
         if output.over {
             return Err(too_large());
         }
-        rendered.map_err(|error| failed(&error))?;
+        rendered.map_err(|error| failed_at(&error, template.source()))?;
         String::from_utf8(output.bytes)
             .map_err(|_| EvalError::new("template_failed", "the template wrote broken text"))
     }
+}
+
+/// Whether a source gives a name that may be missing a substitute, or asks whether it is there.
+fn is_optional(source: &str, name: &str) -> bool {
+    let name = regex::escape(name);
+    let uses = format!(r"\b{name}\s*(\|\s*(default|d)\b|is\s+(not\s+)?(un)?defined\b)");
+    regex::Regex::new(&uses).is_ok_and(|uses| uses.is_match(source))
 }
 
 struct Capped {
@@ -143,6 +161,19 @@ fn too_large() -> EvalError {
         "too_large",
         format!("the template writes more than {} bytes", limits::EVALUATION_BYTES),
     )
+}
+
+/// As [`failed`], and of a missing value what it is.
+fn failed_at(error: &Error, source: &str) -> EvalError {
+    const SHOWN_BYTES: usize = 120;
+    let mut failure = failed(error);
+    if error.kind() == ErrorKind::UndefinedError
+        && let Some(place) = error.range().and_then(|range| source.get(range))
+        && place.len() <= SHOWN_BYTES
+    {
+        failure.message.push_str(&format!(": `{}` isn't there", place.trim()));
+    }
+    failure
 }
 
 fn failed(error: &Error) -> EvalError {

@@ -3,7 +3,7 @@
 use axum::body::Body;
 use domain::ids::{ApiKeyId, ProjectId, WorkspaceId};
 use domain::resource::{Kind, Scope};
-use gateway::{AuthConfig, Permission, Secret, SystemEnvironment, routes};
+use gateway::{Administrator, AuthConfig, Permission, Secret, SystemEnvironment, routes};
 use protocol::ResourceView;
 use serde_json::json;
 
@@ -217,4 +217,31 @@ async fn it_serves_on_loopback_until_it_is_shut_down() {
     let mut rest = String::new();
     socket.read_to_string(&mut rest).await.expect("the stream's end");
     server.await.expect("no panic").expect("a clean end");
+}
+
+#[tokio::test]
+async fn an_inline_definition_needs_the_right_to_publish_it() {
+    let client = Client::new(AuthConfig::Keys { administrator: None });
+    let run = grant(&client, home(), &[Scope::Run], None);
+    let write = grant(&client, home(), &[Scope::Run, Scope::Write], None);
+    let inline = json!({"definition": {"name": "d", "start": "a",
+        "nodes": {"a": {"compute": {"state.x": 1}}}}, "input": {}});
+    let named = json!({"definition": "d", "input": {}});
+    for (key, body, status) in [(&run, &inline, 403), (&run, &named, 201), (&write, &inline, 201)] {
+        let headers = [JSON, ("authorization", key.as_str())];
+        let answer = client.call("POST", "/api/v1/runs", &headers, body.to_string()).await;
+        assert_eq!(answer.status, status, "{body}");
+    }
+}
+
+#[tokio::test]
+async fn the_administrators_key_opens_everything_and_nothing_like_it_does() {
+    let secret = "0123456789abcdef0123456789abcdef";
+    let administrator = Some(Administrator::new(secret, home()));
+    let client = Client::new(AuthConfig::Keys { administrator });
+    for (token, status) in [(secret, 200), (&secret[1..], 401), ("", 401)] {
+        let key = format!("Bearer {token}");
+        let answer = client.call("GET", "/api/v1/projects", &[("authorization", &key)], "").await;
+        assert_eq!(answer.status, status, "{token}");
+    }
 }

@@ -15,13 +15,20 @@ pub(super) fn bodies() -> Vec<Body> {
     let start = |input: &str| format!(r#"{{"definition":"p14","input":{input}}}"#).into_bytes();
     let nested = |depth: usize| format!("{}1{}", "[".repeat(depth), "]".repeat(depth));
     let long = |length: usize| format!(r#"{{"n":"{}"}}"#, "x".repeat(length));
-    let labels: Value = (0..33).map(|n| (format!("l{n}"), json!("v"))).collect::<serde_json::Map<_, _>>().into();
+    let labels: Value =
+        (0..33).map(|n| (format!("l{n}"), json!("v"))).collect::<serde_json::Map<_, _>>().into();
     let labels = json!({"definition": "p14", "input": {"n": 1}, "labels": labels}).to_string();
     let definitions = "/workflow-definitions";
     vec![
         ("an input of 10 MiB", "/runs", JSON, start(&long(10 * MIB)), (413, "body_too_large")),
         ("an input over 4 MiB", "/runs", JSON, start(&long(4 * MIB)), (413, "body_too_large")),
-        ("a definition of 10 MiB", definitions, YAML, vec![b' '; 10 * MIB], (413, "body_too_large")),
+        (
+            "a definition of 10 MiB",
+            definitions,
+            YAML,
+            vec![b' '; 10 * MIB],
+            (413, "body_too_large"),
+        ),
         ("a project of 10 MiB", "/projects", JSON, vec![b' '; 10 * MIB], (413, "body_too_large")),
         ("depth 10,000", "/runs", JSON, start(&nested(10_000)), (400, "json_too_deep")),
         ("depth 65", "/runs", JSON, start(&nested(65)), (400, "json_too_deep")),
@@ -29,15 +36,39 @@ pub(super) fn bodies() -> Vec<Body> {
         ("a NUL", "/runs", JSON, start(r#"{"n":"a\u0000b"}"#), (400, "nul_character")),
         ("a NUL in a key", "/runs", JSON, start(r#"{"a\u0000":1}"#), (400, "nul_character")),
         ("half a pair", "/runs", JSON, start(r#"{"n":"\ud83d"}"#), (400, "lone_surrogate")),
-        ("a pair reversed", "/runs", JSON, start(r#"{"n":"\ude00\ud83d"}"#), (400, "lone_surrogate")),
+        (
+            "a pair reversed",
+            "/runs",
+            JSON,
+            start(r#"{"n":"\ude00\ud83d"}"#),
+            (400, "lone_surrogate"),
+        ),
         ("a key twice", "/runs", JSON, start(r#"{"n":1,"n":2}"#), (400, "duplicate_key")),
         ("2^53", "/runs", JSON, start(r#"{"n":9007199254740992}"#), (400, "number_out_of_range")),
         ("1e999", "/runs", JSON, start(r#"{"n":1e999}"#), (400, "invalid_json")),
         ("33 labels", "/runs", JSON, labels.into_bytes(), (422, "invalid_body")),
-        ("no UTF-8", "/runs", JSON, start("\"").into_iter().chain([0xff]).collect(), (400, "invalid_json")),
-        ("half a document", "/runs", JSON, br#"{"definition":"p14""#.to_vec(), (400, "invalid_json")),
+        (
+            "no UTF-8",
+            "/runs",
+            JSON,
+            start("\"").into_iter().chain([0xff]).collect(),
+            (400, "invalid_json"),
+        ),
+        (
+            "half a document",
+            "/runs",
+            JSON,
+            br#"{"definition":"p14""#.to_vec(),
+            (400, "invalid_json"),
+        ),
         ("nothing", "/runs", JSON, Vec::new(), (400, "invalid_json")),
-        ("a form", "/runs", "application/x-www-form-urlencoded", b"a=b".to_vec(), (415, "unsupported_media_type")),
+        (
+            "a form",
+            "/runs",
+            "application/x-www-form-urlencoded",
+            b"a=b".to_vec(),
+            (415, "unsupported_media_type"),
+        ),
         ("a NUL in YAML", definitions, YAML, b"name: x\0".to_vec(), (400, "nul_character")),
         ("YAML without UTF-8", definitions, YAML, b"name: \xff".to_vec(), (400, "invalid_body")),
     ]

@@ -1,9 +1,11 @@
 //! Checking actions: the keys of each kind's `with`, and what stands under them.
+//!
+//! An inline model is checked in `model`, prose in `mappings`.
 
 use serde_json::{Map, Value};
 
 use super::super::problem::escaped;
-use super::super::{ActionKind, ActionUse, Node, ProblemCode, Step};
+use super::super::{ActionKind, ActionUse, Mapping, Node, ProblemCode, Step};
 use super::Checker;
 use super::scopes::{Names, is_identifier};
 use crate::expression::closest;
@@ -14,6 +16,8 @@ use crate::span::Span;
 enum Holds {
     /// A JSON value with `${…}` in its texts.
     Value,
+    /// A model profile: its name, or one inline.
+    Model,
     /// A Jinja text.
     Template,
     /// `{role, content}` objects whose `content` is a Jinja text.
@@ -25,7 +29,7 @@ enum Holds {
 }
 
 const LLM: &[(&str, Holds)] = &[
-    ("model", Holds::Value),
+    ("model", Holds::Model),
     ("system", Holds::Template),
     ("prompt", Holds::Template),
     ("prompt_spec", Holds::Plain),
@@ -48,13 +52,32 @@ const TRANSFORM: &[(&str, Holds)] = &[("value", Holds::Value)];
 const MOCK: &[(&str, Holds)] =
     &[("result", Holds::Value), ("delay", Holds::Plain), ("fail", Holds::Plain)];
 const MOCK_FAIL: [&str; 4] = ["times", "kind", "code", "message"];
+/// What templates see beside the members of the input.
+const OF_TEMPLATES: [&str; 3] = ["input", "run", "steps"];
 const FAILURE_KINDS: [&str; 3] = ["transient", "permanent", "timeout"];
+
+/// What the texts of an action can name.
+pub(super) struct Seen<'n> {
+    /// Of expressions.
+    pub(super) names: Names<'n>,
+    /// Of templates.
+    pub(super) variables: Vec<&'n str>,
+}
+
+impl<'n> Seen<'n> {
+    fn new(names: Names<'n>, input: Option<&'n Mapping>) -> Self {
+        let mut variables = OF_TEMPLATES.to_vec();
+        variables.extend(input.into_iter().flat_map(Mapping::keys).map(String::as_str));
+        Self { names, variables }
+    }
+}
 
 impl Checker<'_> {
     /// Checks what a node does.
     pub(super) fn node_work(&mut self, place: &str, node: &Node) {
         if let Some(action) = &node.action {
-            self.action(&format!("{place}/action"), action, &Names::of_action());
+            let seen = Seen::new(Names::of_action(), node.input.as_ref());
+            self.action(&format!("{place}/action"), action, &seen);
         }
         let steps = node.steps.as_deref().unwrap_or_default();
         for (index, step) in steps.iter().enumerate() {
@@ -64,11 +87,12 @@ impl Checker<'_> {
                     format!("a step named {:?} stands before this one", step.name.as_str());
                 self.problem(ProblemCode::InvalidName, &format!("{place}/name"), message);
             }
-            self.step(&place, step);
+            self.step(&place, step, node.input.as_ref());
         }
     }
 
-    fn step(&mut self, place: &str, step: &Step) {
+    /// Checks a step; without an input of its own it has the node's.
+    fn step(&mut self, place: &str, step: &Step, of_node: Option<&Mapping>) {
         let names = Names::of_step();
         if let Some(condition) = &step.condition {
             self.condition(&format!("{place}/if"), condition, &names);
@@ -85,10 +109,11 @@ impl Checker<'_> {
         if let Some(input) = &step.input {
             self.mapping(&format!("{place}/input"), input, &names);
         }
-        self.action(&format!("{place}/action"), &step.action, &names);
+        let seen = Seen::new(names, step.input.as_ref().or(of_node));
+        self.action(&format!("{place}/action"), &step.action, &seen);
     }
 
-    fn action(&mut self, place: &str, action: &ActionUse, names: &Names<'_>) {
+    fn action(&mut self, place: &str, action: &ActionUse, seen: &Seen<'_>) {
         match (&action.reference, action.kind) {
             (Some(_), Some(_)) => {
                 let message = "`use` and `kind` exclude each other";
@@ -99,16 +124,16 @@ impl Checker<'_> {
                     "an action needs `use` (a name) or `kind` (llm, http, transform, mock)";
                 self.problem(ProblemCode::MissingKey, place, message);
             }
-            (Some(_), None) => self.overrides(&format!("{place}/with"), &action.with, names),
-            (None, Some(kind)) => self.kind(place, kind, &action.with, names),
+            (Some(_), None) => self.overrides(&format!("{place}/with"), &action.with, seen),
+            (None, Some(kind)) => self.kind(place, kind, &action.with, seen),
         }
     }
 
     /// The overrides of a referenced action, whose kind isn't known here: each key is read as
     /// the kind reads it that has such a key.
-    fn overrides(&mut self, place: &str, with: &Map<String, Value>, names: &Names<'_>) {
+    fn overrides(&mut self, place: &str, with: &Map<String, Value>, seen: &Seen<'_>) {
         let all = [LLM, HTTP, TRANSFORM, MOCK].concat();
-        self.with(place, with, &all, names);
+        self.with(place, with, &all, seen);
     }
 
     fn kind(
@@ -116,7 +141,7 @@ impl Checker<'_> {
         place: &str,
         kind: ActionKind,
         with: &Map<String, Value>,
-        names: &Names<'_>,
+        seen: &Seen<'_>,
     ) {
         let keys = match kind {
             ActionKind::Llm => LLM,
@@ -149,7 +174,7 @@ impl Checker<'_> {
                 self.problem(ProblemCode::InvalidValue, &format!("{place}/{other}"), message);
             }
         }
-        self.with(&place, with, keys, names);
+        self.with(&place, with, keys, seen);
     }
 
     fn with(
@@ -157,14 +182,16 @@ impl Checker<'_> {
         place: &str,
         with: &Map<String, Value>,
         keys: &[(&str, Holds)],
-        names: &Names<'_>,
+        seen: &Seen<'_>,
     ) {
         for (key, value) in with {
             let place = format!("{place}/{}", escaped(key));
             match keys.iter().find(|(known, _)| known == key).map(|(_, holds)| *holds) {
-                Some(Holds::Value) => self.value(&place, value, names),
-                Some(Holds::Template) => self.template(&place, value, names),
-                Some(Holds::Messages) => self.messages(&place, value, names),
+                Some(Holds::Value) => self.value(&place, value, &seen.names),
+                Some(Holds::Model) if value.is_object() => self.inline_model(&place, value),
+                Some(Holds::Model) => self.model_name(&place, value, &seen.names),
+                Some(Holds::Template) => self.template(&place, value, seen),
+                Some(Holds::Messages) => self.messages(&place, value, seen),
                 Some(Holds::Schema) => self.schema(&place, Some(value)),
                 Some(Holds::Plain) => self.plain(&place, key, value),
                 None => self.unknown(&place, key, keys.iter().map(|(known, _)| *known).collect()),
@@ -172,7 +199,7 @@ impl Checker<'_> {
         }
     }
 
-    fn unknown(&mut self, place: &str, key: &str, known: Vec<&str>) {
+    pub(super) fn unknown(&mut self, place: &str, key: &str, known: Vec<&str>) {
         let like = closest(key, known.iter().copied());
         let message = match like {
             Some(like) => format!("unknown key {key:?}, did you mean {like:?}?"),
@@ -181,17 +208,17 @@ impl Checker<'_> {
         self.suggest(ProblemCode::UnknownKey, place, message, like);
     }
 
-    fn messages(&mut self, place: &str, value: &Value, names: &Names<'_>) {
+    fn messages(&mut self, place: &str, value: &Value, seen: &Seen<'_>) {
         let Some(messages) = value.as_array() else {
             // A list that an expression yields is looked at when it is there.
-            self.value(place, value, names);
+            self.value(place, value, &seen.names);
             return;
         };
         for (index, message) in messages.iter().enumerate() {
             let place = format!("{place}/{index}");
             match message.get("content") {
                 Some(content @ Value::String(_)) => {
-                    self.template(&format!("{place}/content"), content, names);
+                    self.template(&format!("{place}/content"), content, seen);
                 }
                 Some(_) => {}
                 None => {

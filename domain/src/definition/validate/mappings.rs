@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::super::problem::escaped;
 use super::super::{Mapping, ProblemCode};
 use super::Checker;
+use super::actions::Seen;
 use super::scopes::Names;
 use crate::expression::{Binding, Expression, InvalidExpression, Template, closest};
 
@@ -62,20 +63,34 @@ impl Checker<'_> {
     }
 
     /// Checks prose: a Jinja text, or one with `${…}` where it has no mark of Jinja.
-    pub(super) fn template(&mut self, place: &str, value: &Value, names: &Names<'_>) {
+    pub(super) fn template(&mut self, place: &str, value: &Value, seen: &Seen<'_>) {
         let Some(source) = value.as_str() else {
             self.problem(ProblemCode::InvalidValue, place, "this must be a text");
             return;
         };
         let is_jinja = ["{{", "{%", "{#"].iter().any(|mark| source.contains(mark));
         if source.contains("${") && !is_jinja {
-            return self.value(place, value, names);
+            return self.value(place, value, &seen.names);
         }
-        if let Err(invalid) = Template::compile(source) {
-            let line =
-                invalid.line.map_or_else(String::new, |line| format!(" (line {line} of it)"));
-            let message = format!("{}{line}", invalid.message);
-            self.problem(ProblemCode::InvalidTemplate, place, message);
+        match Template::compile(source) {
+            Ok(template) => self.variables(place, &template, &seen.variables),
+            Err(invalid) => {
+                let line =
+                    invalid.line.map_or_else(String::new, |line| format!(" (line {line} of it)"));
+                let message = format!("{}{line}", invalid.message);
+                self.problem(ProblemCode::InvalidTemplate, place, message);
+            }
+        }
+    }
+
+    fn variables(&mut self, place: &str, template: &Template, known: &[&str]) {
+        for name in template.variables().iter().filter(|name| !known.contains(&name.as_str())) {
+            let like = closest(name, known.iter().copied());
+            let message = format!(
+                "the template's variable `{name}` isn't there; there are {}: map it in the                  node's `input`",
+                known.join(", ")
+            );
+            self.suggest(ProblemCode::UndeclaredName, place, message, like);
         }
     }
 

@@ -111,6 +111,80 @@ fn actions_have_the_keys_of_their_kind() {
 }
 
 #[test]
+fn inline_models_are_checked_like_profiles() {
+    let place = "/nodes/a/action/with/model";
+    let model = |model: &str, expected: &[(P, &str)]| {
+        let expected: Vec<_> =
+            expected.iter().map(|(code, at)| (*code, format!("{place}{at}"))).collect();
+        let expected: Vec<_> = expected.iter().map(|(code, at)| (*code, at.as_str())).collect();
+        node(&format!("{{action: {{kind: llm, with: {{prompt: x, model: {model}}}}}}}"), &expected);
+    };
+    model("{provider: mock, model: m, temperature: 0, max_tokens: 5, fallback: [big]}", &[]);
+    model("{provider: openai, model: m, prices: {input_micros: 1, output_micros: 2}}", &[]);
+    model("fast", &[]);
+    model("'${input.model}'", &[]);
+    model("{providr: mock, model: m}", &[(P::MissingKey, ""), (P::UnknownKey, "/providr")]);
+    model("{provider: anthropc, model: m}", &[(P::InvalidValue, "/provider")]);
+    model("{provider: mock}", &[(P::MissingKey, "")]);
+    model("{provider: mock, model: m, name: x}", &[(P::UnknownKey, "/name")]);
+    model(
+        "{provider: mock, model: '', temperature: 3, max_tokens: 0, base_url: ftp, \
+          api_key_env: a-b, fallback: x, prices: {input: 1, output_micros: -1}}",
+        &[
+            (P::InvalidValue, "/model"),
+            (P::InvalidValue, "/temperature"),
+            (P::InvalidValue, "/max_tokens"),
+            (P::InvalidValue, "/base_url"),
+            (P::InvalidValue, "/api_key_env"),
+            (P::InvalidValue, "/fallback"),
+            (P::UnknownKey, "/prices/input"),
+            (P::InvalidValue, "/prices/output_micros"),
+        ],
+    );
+    model("[x]", &[(P::InvalidValue, "")]);
+    model("a b", &[(P::InvalidName, "")]);
+    let source = "name: x\nstart: a\nnodes: {a: {action: {kind: llm, with: {prompt: x, model: \
+                  {provider: anthropc, model: m}}}}}\n";
+    let problems = parse::read(source.as_bytes()).expect_err("the provider is unknown");
+    assert_eq!(problems[0].suggestion.as_deref(), Some("anthropic"));
+}
+
+#[test]
+fn templates_use_what_the_input_maps() {
+    node(
+        "{action: {kind: llm, with: {prompt: '{{ question }} {{ run.id }} {{ input.x }}'}}, \
+          input: {question: 1}}",
+        &[],
+    );
+    node(
+        "{action: {kind: llm, with: {prompt: '{{ queston }}', system: '{{ x }}'}}, \
+          input: {question: 1}}",
+        &[
+            (P::UndeclaredName, "/nodes/a/action/with/prompt"),
+            (P::UndeclaredName, "/nodes/a/action/with/system"),
+        ],
+    );
+    node(
+        "{action: {kind: http, with: {url: 'http://h/{{ id }}'}}}",
+        &[(P::UndeclaredName, "/nodes/a/action/with/url")],
+    );
+    node(
+        "{action: {kind: llm, with: {messages: [{role: user, content: '{{ x }}'}]}}}",
+        &[(P::UndeclaredName, "/nodes/a/action/with/messages/0/content")],
+    );
+    node("{action: {kind: llm, with: {prompt: \"{{ tone | default('dry') }}\"}}}", &[]);
+    node(
+        "{input: {x: 1}, steps: [{name: s, action: {kind: llm, with: {prompt: '{{ x }}'}}}, \
+          {name: t, input: {y: 1}, action: {kind: llm, with: {prompt: '{{ x }}{{ steps.s }}'}}}]}",
+        &[(P::UndeclaredName, "/nodes/a/steps/1/action/with/prompt")],
+    );
+    let source = "name: x\nstart: a\nnodes: {a: {input: {question: 1}, action: {kind: llm, with: \
+                  {prompt: '{{ queston }}'}}}}\n";
+    let problems = parse::read(source.as_bytes()).expect_err("a letter is missing");
+    assert_eq!(problems[0].suggestion.as_deref(), Some("question"));
+}
+
+#[test]
 fn names_must_be_in_scope() {
     node(
         "{action: {kind: mock}, input: {x: '${result.y}'}}",

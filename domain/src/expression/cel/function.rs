@@ -73,7 +73,9 @@ functions! {
     "sort" Sort 1..=1;
     "distinct" Distinct 1..=1;
     "reverse" Reverse 1..=1;
-    "slice" Slice 3..=3;
+    "slice" Slice 2..=3;
+    "first" First 1..=1;
+    "last" Last 1..=1;
     "flatten" Flatten 1..=1;
     "keys" Keys 1..=1;
     "values" Values 1..=1;
@@ -186,12 +188,24 @@ fn on_list<'a>(
             items.reverse();
             Val::list(items)
         }),
+        (Function::Slice, [Val::Int(from)]) => {
+            slice(machine, list, *from, i64::try_from(list.len()).unwrap_or(i64::MAX))
+        }
         (Function::Slice, [Val::Int(from), Val::Int(to)]) => slice(machine, list, *from, *to),
+        (Function::First, []) => end(list, 0),
+        (Function::Last, []) => end(list, list.len().saturating_sub(1)),
         (Function::Flatten, []) => flatten(machine, list),
         (Function::Contains, [item]) => {
             arithmetic::binary(machine, super::node::Operator::In, item, &Val::List(list.clone()))
         }
         _ => return None,
+    })
+}
+
+/// The first or last item.
+fn end<'a>(list: &List<'a>, index: usize) -> Result<Val<'a>> {
+    list.get(index).ok_or_else(|| {
+        EvalError::new("empty_list", "an empty list has no first and no last item: ask its size")
     })
 }
 

@@ -96,6 +96,10 @@ fn macros() {
     check("[1, 2].map(x, [3].map(y, x * y + state.n))", json!([[6], [9]]));
     check("[1].map(state, state + 1)", json!([2]));
     fails("state.empty.max(v, v.score)", "empty_list");
+    fails("state.empty.first()", "empty_list");
+    fails("last(state.empty)", "empty_list");
+    fails("state.numbers.slice(4)", "index_out_of_range");
+    fails("state.draft.first()", "type_mismatch");
     fails("state.list.max(v, v)", "type_mismatch");
 }
 
@@ -105,6 +109,9 @@ fn functions() {
     check("state.numbers.sum() + state.numbers.max() + min(state.numbers)", json!(13));
     check("[[1], 2, [[3]]].flatten()", json!([1, 2, [3]]));
     check("range(3)", json!([0, 1, 2]));
+    check("state.numbers.slice(1) + state.numbers.slice(3)", json!([1, 3]));
+    check("state.numbers.slice(0, 2)", json!([4, 1]));
+    check("[state.numbers.first(), last(state.list).name]", json!([4, "c"]));
     check("'a,b'.split(',').join('-')", json!("a-b"));
     check("' A '.trim().lower() + 'b'.upper()", json!("aB"));
     check("'aXbX'.replace('X', '')", json!("ab"));

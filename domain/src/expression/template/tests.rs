@@ -43,6 +43,34 @@ fn what_is_missing_is_an_error() {
 }
 
 #[test]
+fn what_is_missing_is_named() {
+    for (source, name) in [
+        ("hi\n{{ nobody }}", "`nobody`"),
+        ("{{ input.nobody.deeper }}", "input.nobody"),
+        ("{% for x in nobody %}{% endfor %}", "`nobody`"),
+        ("{{ input.nobody | upper }}", "input.nobody"),
+        ("{% if nobody %}x{% endif %}", "`nobody`"),
+    ] {
+        let error = render(source, &json!({})).expect_err(source);
+        assert!(error.message.contains(name), "{source}: {error}");
+    }
+}
+
+#[test]
+fn the_variables_that_must_be_there_are_known() {
+    for (source, expected) in [
+        ("{{ b }}{{ a.x }}{{ input.c }}", &["a", "b", "input"][..]),
+        ("{% for x in list %}{{ x }}{{ loop.index }}{% endfor %}{{ range(3) }}", &["list"]),
+        ("{% set y = z %}{{ y }}{% with w = 1 %}{{ w }}{% endwith %}", &["z"]),
+        ("{{ a | default('x') }}{% if b is defined %}{{ b }}{% endif %}{{ c | d(1) }}", &[]),
+        ("no variables", &[]),
+    ] {
+        let template = Template::compile(source).unwrap_or_else(|e| panic!("{source}: {e}"));
+        assert_eq!(template.variables(), expected, "{source}");
+    }
+}
+
+#[test]
 fn what_reaches_out_or_builds_on_the_side_is_refused() {
     for bad in [
         "{% include 'template' %}",
