@@ -196,6 +196,7 @@ impl CommandService {
         let (workflow_id, id, definition) = match target {
             RunTarget::Workflow(workflow_id) => {
                 let workflow = self.resolver.workflow(workspace_id, *workflow_id).await?;
+                self.resources.authorise_project(workspace_id, workflow.project_id).await?;
                 let (id, version) = (workflow.definition_id, workflow.definition_version);
                 (Some(*workflow_id), id, self.resolver.definition_by_id(id, version).await?)
             }

@@ -124,71 +124,94 @@ async fn a_command_whose_answer_was_cut_off_is_found_by_its_key() {
 /// A command that must be refused: method, path, body, `If-Match`, and the status it gets.
 type Refused = (Method, String, Value, Option<&'static str>, u16);
 
-fn refused(workflow: &str, project: &str, ended: &str) -> Vec<Refused> {
-    let post =
-        |path: &str, body: Value, status| (Method::POST, path.to_owned(), body, None, status);
-    let mut strict = workflows::sequence("p02-strict", 1);
-    strict["input_schema"] = json!({"type": "object", "required": ["n"]});
-    let mut broken = workflows::sequence("p02-broken", 1);
-    broken["start"] = json!("nowhere");
-    let mut dangling = workflows::sequence("p02-dangling", 1);
-    dangling["nodes"]["t0"]["action"] = json!({"use": "no-such-action"});
-    vec![
-        post("/runs", json!({"definition": "no-such-definition"}), 422),
-        post("/runs", json!({"definition": "p02-checked", "input": {}}), 422),
-        post("/runs", json!({"definition": strict, "input": {}}), 422),
-        post("/runs", json!({"definition": broken, "input": {"n": 1}}), 422),
-        post("/runs", json!({"definition": dangling, "input": {"n": 1}}), 422),
-        post("/runs", json!({"definition": "p02-checked", "inptu": {"n": 1}}), 422),
-        post("/workflow-definitions", broken, 422),
-        post("/workflow-definitions", dangling, 422),
-        post("/projects", json!({"name": "p02"}), 409),
-        post("/projects", json!({"name": "not a name"}), 422),
-        post("/workflows/wf_00000000000000000000000000/runs", json!({}), 404),
-        post(&format!("/workflows/{workflow}/runs"), json!({"input": {}}), 422),
-        post(&format!("/runs/{ended}/cancel"), json!({}), 409),
-        (
-            Method::PATCH,
-            format!("/projects/{project}"),
-            json!({"description": "x"}),
-            Some("\"99\""),
-            412,
-        ),
-        (Method::PATCH, format!("/projects/{project}"), json!({"nonsense": 1}), None, 422),
-        (Method::DELETE, "/projects/prj_00000000000000000000000000".into(), Value::Null, None, 404),
-    ]
+fn post(path: &str, body: Value, status: u16) -> Refused {
+    (Method::POST, path.to_owned(), body, None, status)
+}
+
+/// A platform with a definition that checks its input, a project, a workflow and an ended run.
+struct World {
+    client: Client,
+    project: String,
+    workflow: String,
+    ended: String,
+}
+
+impl World {
+    async fn new(client: Client) -> Self {
+        let mut checked = workflows::sequence("p02-checked", 1);
+        checked["input_schema"] = json!({"type": "object", "required": ["n"]});
+        let definition = client.post("/workflow-definitions", &checked).await.ok();
+        let project = client.post("/projects", &json!({"name": "p02"})).await.ok();
+        let projects = client.get("/projects?name=default").await;
+        let project_id = &projects["items"][0]["id"];
+        let workflow =
+            json!({"name": "p02", "project_id": project_id, "definition_id": definition["id"]});
+        let workflow = client.post("/workflows", &workflow).await.ok();
+        let ended = client.run_to_end(&json!("p02-checked"), json!({"n": 1})).await;
+        let id = |value: &Value| value["id"].as_str().expect("an id").to_owned();
+        Self { project: id(&project), workflow: id(&workflow), ended: id(&ended), client }
+    }
+
+    /// Sends commands that are refused; none may move the journal's head.
+    async fn check(&self, refused: Vec<Refused>) {
+        let head = self.client.head().await;
+        for (method, path, body, if_match, status) in refused {
+            let mut request = self.client.request(method.clone(), &path);
+            if !body.is_null() {
+                request = request.json(&body);
+            }
+            if let Some(version) = if_match {
+                request = request.header("if-match", version);
+            }
+            let answer = self.client.send(request).await.expect("the platform answers");
+            assert!(!answer.code().is_empty(), "{method} {path}: {}", answer.text);
+            assert_eq!(answer.status, status, "{method} {path} {body}: {}", answer.text);
+            let now = self.client.head().await;
+            assert_eq!(now, head, "{method} {path} {body} wrote something");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_command_wrote_nothing() {
     let platform = crate::platform().await;
-    let client = platform.client();
-    let mut checked = workflows::sequence("p02-checked", 1);
-    checked["input_schema"] = json!({"type": "object", "required": ["n"]});
-    let definition = client.post("/workflow-definitions", &checked).await.ok();
-    let project = client.post("/projects", &json!({"name": "p02"})).await.ok();
-    let projects = client.get("/projects?name=default").await;
-    let project_id = &projects["items"][0]["id"];
-    let workflow =
-        json!({"name": "p02", "project_id": project_id, "definition_id": definition["id"]});
-    let workflow = client.post("/workflows", &workflow).await.ok();
-    let ended = client.run_to_end(&json!("p02-checked"), json!({"n": 1})).await;
-    let id = |value: &Value| value["id"].as_str().expect("an id").to_owned();
-    let head = client.head().await;
+    let world = World::new(platform.client()).await;
+    let mut broken = workflows::sequence("p02-broken", 1);
+    broken["start"] = json!("nowhere");
+    let World { project, workflow, ended, .. } = &world;
+    let project = format!("/projects/{project}");
+    let nobody = "/projects/prj_00000000000000000000000000".to_owned();
+    world
+        .check(vec![
+            post("/runs", json!({"definition": "no-such-definition"}), 422),
+            post("/runs", json!({"definition": "p02-checked", "input": {}}), 422),
+            post("/runs", json!({"definition": broken, "input": {"n": 1}}), 422),
+            post("/runs", json!({"definition": "p02-checked", "inptu": {"n": 1}}), 422),
+            post("/workflow-definitions", broken, 422),
+            post("/projects", json!({"name": "p02"}), 409),
+            post("/projects", json!({"name": "not a name"}), 422),
+            post("/workflows/wf_00000000000000000000000000/runs", json!({}), 404),
+            post(&format!("/workflows/{workflow}/runs"), json!({"input": {}}), 422),
+            post(&format!("/runs/{ended}/cancel"), json!({}), 409),
+            (Method::PATCH, project.clone(), json!({"description": "x"}), Some("\"99\""), 412),
+            (Method::PATCH, project, json!({"nonsense": 1}), None, 422),
+            (Method::DELETE, nobody, Value::Null, None, 404),
+        ])
+        .await;
+}
 
-    for (method, path, body, if_match, status) in
-        refused(&id(&workflow), &id(&project), &id(&ended))
-    {
-        let mut request = client.request(method.clone(), &path);
-        if !body.is_null() {
-            request = request.json(&body);
-        }
-        if let Some(version) = if_match {
-            request = request.header("if-match", version);
-        }
-        let answer = client.send(request).await.expect("the platform answers");
-        assert!(!answer.code().is_empty(), "{method} {path}: {}", answer.text);
-        assert_eq!(answer.status, status, "{method} {path} {body}: {}", answer.text);
-        assert_eq!(client.head().await, head, "{method} {path} {body} wrote something");
-    }
+#[tokio::test(flavor = "multi_thread")]
+async fn the_inline_definition_of_a_refused_run_was_not_published() {
+    let platform = crate::platform().await;
+    let world = World::new(platform.client()).await;
+    let mut strict = workflows::sequence("p02-strict", 1);
+    strict["input_schema"] = json!({"type": "object", "required": ["n"]});
+    let mut dangling = workflows::sequence("p02-dangling", 1);
+    dangling["nodes"]["t0"]["action"] = json!({"use": "no-such-action"});
+    world
+        .check(vec![
+            post("/runs", json!({"definition": strict, "input": {}}), 422),
+            post("/runs", json!({"definition": dangling, "input": {"n": 1}}), 422),
+        ])
+        .await;
 }

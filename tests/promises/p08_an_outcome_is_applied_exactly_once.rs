@@ -11,9 +11,9 @@ use std::time::Duration;
 use chassis::telemetry::{self, LogFormat, Telemetry, TelemetryConfig};
 use domain::ids::RunId;
 use domain::run::Event;
-use protocol::{Failure, FailureKind, Outcome, OutcomeResult, RunStatus, Success, Task};
+use protocol::{Command, Failure, FailureKind, Outcome, OutcomeResult, RunStatus, Success, Task};
 use serde_json::{Value, json};
-use system_tests::{Pace, Writer, wait_for};
+use system_tests::{Pace, Writer};
 
 /// Runs at the same time.
 const RUNS: u64 = 6;
@@ -124,12 +124,6 @@ fn refused(telemetry: &Telemetry) -> u64 {
     line.and_then(|number| number.parse().ok()).unwrap_or(0)
 }
 
-/// Waits until so many outcomes were refused and counted as that.
-async fn all_refused(telemetry: &Telemetry, expected: u64) {
-    let what = format!("{expected} refused outcomes; there are {}", refused(telemetry));
-    wait_for(&what, || async { (refused(telemetry) == expected).then_some(()) }).await;
-}
-
 /// Counts the outcomes in the journal; each must be the first that was delivered.
 async fn check_applied(writer: &Writer, runs: &[RunId], bag: &Bag) -> u64 {
     let records = writer.records().await;
@@ -159,24 +153,20 @@ async fn check_applied(writer: &Writer, runs: &[RunId], bag: &Bag) -> u64 {
     applied.len() as u64
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn repeated_shuffled_late_and_contradicting_outcomes_change_nothing() {
-    let config = TelemetryConfig {
-        version: "test",
-        commit: "test",
-        filter: "error".to_owned(),
-        format: LogFormat::Auto,
-    };
-    let telemetry = telemetry::init(&config).expect("metrics can be recorded");
-    let folder = tempfile::tempdir().expect("a temporary folder can be made");
-    let mut writer = Writer::start(folder.path()).await;
+/// What became of all that was delivered.
+struct Tally {
+    delivered: u64,
+    applied: u64,
+}
+
+/// Plays the worst worker until all runs have ended, and after that.
+async fn talk_too_much(writer: &Writer) -> (Bag, Vec<RunId>, Tally) {
     let mut runs = Vec::new();
     for _ in 0..RUNS {
         runs.push(writer.start_run(&definition(), json!({})).await);
     }
     let mut bag =
         Bag { pace: Pace::new(8), letters: Vec::new(), first: HashMap::new(), delivered: 0 };
-    let before = refused(&telemetry);
     let mut ends = Box::pin(async {
         for run_id in &runs {
             let outcome = writer.end_of(*run_id).await;
@@ -188,18 +178,25 @@ async fn repeated_shuffled_late_and_contradicting_outcomes_change_nothing() {
         tokio::select! {
             () = &mut ends => break,
             tasks = writer.tasks.pull(16) => tasks.iter().for_each(|task| bag.take(task)),
-            _ = ticks.tick() => bag.deliver(&writer, 24).await,
+            _ = ticks.tick() => bag.deliver(writer, 24).await,
         }
     }
     drop(ends);
     // The late ones, to runs that have ended.
     while !bag.letters.is_empty() {
-        bag.deliver(&writer, 100).await;
+        bag.deliver(writer, 100).await;
     }
-    let applied = check_applied(&writer, &runs, &bag).await;
+    let applied = check_applied(writer, &runs, &bag).await;
     assert!(applied >= RUNS * BRANCHES * 2, "only {applied} outcomes were applied");
-    all_refused(&telemetry, before + bag.delivered - applied).await;
+    let tally = Tally { delivered: bag.delivered, applied };
+    (bag, runs, tally)
+}
 
+#[tokio::test(flavor = "multi_thread")]
+async fn repeated_shuffled_late_and_contradicting_outcomes_change_nothing() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let mut writer = Writer::start(folder.path()).await;
+    let (bag, runs, tally) = talk_too_much(&writer).await;
     // And to runs that the write side has to load again before it can refuse them.
     writer.stop().await;
     writer = Writer::start(folder.path()).await;
@@ -210,10 +207,33 @@ async fn repeated_shuffled_late_and_contradicting_outcomes_change_nothing() {
         result: result.clone(),
         duration_ms: 2,
     });
-    let again: Vec<Outcome> = again.collect();
-    bag.delivered += again.len() as u64;
-    writer.tasks.report(again).await;
-    all_refused(&telemetry, before + bag.delivered - applied).await;
-    assert_eq!(check_applied(&writer, &runs, &bag).await, applied, "late outcomes were applied");
+    writer.tasks.report(again.collect()).await;
+    for run_id in &runs {
+        // Commands to a run are taken in order: its refusal comes after all the outcomes.
+        let cancel = Command::CancelRun { run_id: *run_id, reason: None };
+        writer.execute(cancel).await.expect_err("the run has ended");
+    }
+    let applied = check_applied(&writer, &runs, &bag).await;
+    assert_eq!(applied, tally.applied, "late outcomes were applied");
+    writer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_refused_outcome_is_counted() {
+    let config = TelemetryConfig {
+        version: "test",
+        commit: "test",
+        filter: "error".to_owned(),
+        format: LogFormat::Auto,
+    };
+    let telemetry = telemetry::init(&config).expect("metrics can be recorded");
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let writer = Writer::start(folder.path()).await;
+    let (_, runs, tally) = talk_too_much(&writer).await;
+    for run_id in &runs {
+        let cancel = Command::CancelRun { run_id: *run_id, reason: None };
+        writer.execute(cancel).await.expect_err("the run has ended");
+    }
+    assert_eq!(refused(&telemetry), tally.delivered - tally.applied);
     writer.stop().await;
 }

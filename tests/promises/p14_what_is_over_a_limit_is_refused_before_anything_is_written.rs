@@ -44,19 +44,19 @@ async fn refused_bodies(client: &Client) {
 async fn refused_definitions(client: &Client) {
     for (code, source) in abuse::definitions() {
         let code = json!(code);
-        let publish = "/workflow-definitions";
         let source = source.into_bytes();
-        // References are looked up only where a definition is published.
-        if code != json!(ProblemCode::UnknownReference) {
-            let path = "/workflow-definitions/validate";
-            let answer = client.post_bytes(path, "application/yaml", source.clone()).await.ok();
-            assert_eq!(answer["valid"], false, "{code}");
-            assert!(holds(&answer["problems"], &code), "{code}: {answer}");
-        }
-        let answer = client.post_bytes(publish, "application/yaml", source).await;
-        assert_eq!(answer.status, 422, "{code}: {}", answer.text);
-        assert!(holds(&answer.body["errors"], &code), "{code}: {}", answer.text);
+        let path = "/workflow-definitions/validate";
+        let answer = client.post_bytes(path, "application/yaml", source.clone()).await.ok();
+        assert_eq!(answer["valid"], false, "{code}");
+        assert!(holds(&answer["problems"], &code), "{code}: {answer}");
+        refused_definition(client, &code, source).await;
     }
+}
+
+async fn refused_definition(client: &Client, code: &Value, source: Vec<u8>) {
+    let answer = client.post_bytes("/workflow-definitions", "application/yaml", source).await;
+    assert_eq!(answer.status, 422, "{code}: {}", answer.text);
+    assert!(holds(&answer.body["errors"], code), "{code}: {}", answer.text);
 }
 
 fn holds(problems: &Value, code: &Value) -> bool {
@@ -117,4 +117,14 @@ async fn runs_that_go_over_a_limit_fail_visibly_and_alone() {
         assert!(codes.contains(&code), "{}: {}", view["definition"]["name"], view["error"]);
         assert!(view["sequence"].as_u64() < Some(200), "{run_id} wrote what is over the limit");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_definition_whose_reference_leads_nowhere_is_not_published() {
+    let platform = crate::platform().await;
+    let client = platform.client();
+    let head = client.head().await;
+    let code = ProblemCode::UnknownReference;
+    refused_definition(&client, &json!(code), abuse::definition(code).into_bytes()).await;
+    assert_eq!(client.head().await, head, "it was published");
 }

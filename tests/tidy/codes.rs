@@ -78,8 +78,7 @@ fn every_code_has_a_page() {
 
 #[test]
 fn every_page_is_served_and_says_cause_and_remedy() {
-    let served: BTreeSet<String> =
-        gateway::documented_codes().map(ToString::to_string).collect();
+    let served: BTreeSet<String> = gateway::documented_codes().map(ToString::to_string).collect();
     assert_eq!(served, pages(), "the pages in docs/errors and the ones that the edge serves");
     let mut found = Vec::new();
     for code in pages() {
@@ -101,9 +100,9 @@ fn every_page_is_about_a_code_that_is_used() {
     let known = codes();
     let is_used = |code: &String| {
         let literal = format!("\"{code}\"");
-        let mut sources = sources.iter().filter(|source| {
-            !source.is_test() && !source.path.ends_with("error_pages.rs")
-        });
+        let mut sources = sources
+            .iter()
+            .filter(|source| !source.is_test() && !source.path.ends_with("error_pages.rs"));
         known.contains_key(code) || sources.any(|source| source.production().contains(&literal))
     };
     let unused = pages().into_iter().filter(|code| !is_used(code)).collect();

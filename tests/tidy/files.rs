@@ -98,11 +98,9 @@ fn tests_wait_for_conditions() {
 
 #[test]
 fn tables_are_made_in_migrations_only() {
-    let words = [["create ta", "ble"], ["CREATE TA", "BLE"], ["alter ta", "ble"], ["create in", "dex"]];
-    none(
-        "DDL stands in migrations/",
-        findings(|source| lines_with(source.production(), &words)),
-    );
+    let words =
+        [["create ta", "ble"], ["CREATE TA", "BLE"], ["alter ta", "ble"], ["create in", "dex"]];
+    none("DDL stands in migrations/", findings(|source| lines_with(source.production(), &words)));
     assert!(root().join("migrations/sqlite").is_dir());
 }
 
@@ -130,7 +128,12 @@ fn a_framework_has_one_home() {
         });
         strangers.map(|(framework, homes)| format!("{framework} lives in {homes:?}")).collect()
     };
-    none("a framework is named in one place", findings(|source| {
-        if source.path.starts_with("tests/tidy") { Vec::new() } else { rule(source) }
-    }));
+    none(
+        "a framework is named in one place",
+        findings(
+            |source| {
+                if source.path.starts_with("tests/tidy") { Vec::new() } else { rule(source) }
+            },
+        ),
+    );
 }

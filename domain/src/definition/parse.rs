@@ -1,5 +1,6 @@
 //! Reading definitions: from YAML or JSON text to a [`Definition`], with every problem named.
 
+mod mend;
 mod shape;
 mod source;
 
@@ -14,8 +15,8 @@ pub(super) use shape::WORDS;
 
 /// Reads and checks a definition: [`parse`], then [`validate::check`].
 ///
-/// A document with nothing worse than unknown keys is checked without them, so that one answer
-/// names everything.
+/// A document with a wrong shape is checked all the same, without what is wrong in it, so that
+/// one answer names everything.
 ///
 /// # Errors
 /// Every problem, in the order of the document where it is known.
@@ -49,28 +50,35 @@ pub fn parse_value(value: &Value) -> Result<Definition, Vec<Problem>> {
 }
 
 fn finish(mut value: Value, check: bool) -> Result<Definition, Vec<Problem>> {
-    let mut problems = shape::check(&mut value);
-    let curable = problems.iter().all(|problem| problem.code == ProblemCode::UnknownKey);
-    if !(problems.is_empty() || curable && check) {
+    let shape::Shape { mut problems, mended } = shape::check(&mut value);
+    if !(problems.is_empty() || check) {
         return Err(problems);
     }
-    let definition: Definition = match serde_json::from_value(value) {
-        Ok(definition) => definition,
-        Err(error) => {
-            problems.push(Problem {
-                code: ProblemCode::InvalidValue,
-                pointer: String::new(),
-                line: None,
-                message: error.to_string(),
-                suggestion: None,
-            });
-            return Err(problems);
+    match serde_json::from_value::<Definition>(value) {
+        Ok(definition) if problems.is_empty() => {
+            if check {
+                problems = validate::check(&definition);
+            }
+            if problems.is_empty() { Ok(definition) } else { Err(problems) }
         }
-    };
-    if check {
-        problems.extend(validate::check(&definition));
+        Ok(definition) => {
+            let found = validate::check(&definition);
+            problems.extend(found.into_iter().filter(|found| !mend::causes(&mended, found)));
+            Err(problems)
+        }
+        Err(error) => {
+            if problems.is_empty() {
+                problems.push(Problem {
+                    code: ProblemCode::InvalidValue,
+                    pointer: String::new(),
+                    line: None,
+                    message: error.to_string(),
+                    suggestion: None,
+                });
+            }
+            Err(problems)
+        }
     }
-    if problems.is_empty() { Ok(definition) } else { Err(problems) }
 }
 
 /// The problems with the line of the nearest part of the document that has one.

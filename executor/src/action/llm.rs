@@ -110,13 +110,14 @@ impl Llm {
                     success.result["usage"] = json!(usage);
                     return Ok(success);
                 }
-                Err(mut fault) => {
+                Err(fault) => {
                     usage.add(&fault.usage);
-                    fault.usage = usage;
-                    if fault.kind == FailureKind::Policy || fault.code == "schema_mismatch" {
-                        return Err(fault);
-                    }
+                    let is_final =
+                        fault.kind == FailureKind::Policy || fault.code == "schema_mismatch";
                     failed.push((profile.label(), fault));
+                    if is_final {
+                        return Err(told(failed, None, usage));
+                    }
                 }
             }
         }
@@ -227,10 +228,17 @@ fn success(profile: &Profile, reply: Reply, value: Value, tokens: (u64, u64)) ->
 
 /// The failure that speaks for all: a retryable one if there is any, else the last.
 fn most_hopeful(failed: Vec<(String, Fault)>, usage: Usage) -> Fault {
-    let tried: Vec<_> =
-        failed.iter().map(|(model, fault)| json!({"model": model, "code": fault.code})).collect();
     let hopeful = failed.iter().position(|(_, fault)| fault.kind.is_retryable());
-    let at = hopeful.unwrap_or(failed.len().saturating_sub(1));
+    told(failed, hopeful, usage)
+}
+
+/// One of the failures (the last where none is named), with all that were met on the way.
+fn told(failed: Vec<(String, Fault)>, at: Option<usize>, usage: Usage) -> Fault {
+    let tried: Vec<_> = failed
+        .iter()
+        .map(|(model, fault)| json!({"model": model, "code": fault.code, "message": fault.message}))
+        .collect();
+    let at = at.unwrap_or(failed.len().saturating_sub(1));
     let Some((_, mut fault)) = failed.into_iter().nth(at) else {
         return invalid("with.model", "no model is configured");
     };

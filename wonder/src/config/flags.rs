@@ -30,8 +30,8 @@ pub(crate) struct ServerArgs {
     /// A host with a private address that http actions may call (repeatable)
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[arg(
-        long = "allow-private-hosts",
-        alias = "allow-private-host",
+        long = "allow-private-host",
+        alias = "allow-private-hosts",
         value_name = "HOST",
         help_heading = "Server"
     )]

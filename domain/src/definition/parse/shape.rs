@@ -33,22 +33,43 @@ pub(in crate::definition) const WORDS: [&str; 17] = [
     "maxItems",
 ];
 
-/// The problems of a document's shape. Unknown keys are taken out of it.
-pub(super) fn check(value: &mut Value) -> Vec<Problem> {
-    let mut checker = Checker { pointer: String::new(), problems: Vec::new() };
-    checker.value(definition_schema(), value);
-    checker.problems
+/// What is wrong with a document's shape.
+#[derive(Debug, Default)]
+pub(super) struct Shape {
+    pub(super) problems: Vec<Problem>,
+    /// The places that were changed so that the rest can be read.
+    pub(super) mended: Vec<String>,
+}
+
+/// The problems of a document's shape. Unknown keys are taken out of it, and what is missing or
+/// can't stand at its place is filled in, so that the rest can be looked at.
+pub(super) fn check(value: &mut Value) -> Shape {
+    let mut checker = Checker { pointer: String::new(), shape: Shape::default() };
+    checker.member(definition_schema(), value);
+    checker.shape
 }
 
 struct Checker {
     pointer: String,
-    problems: Vec<Problem>,
+    shape: Shape,
 }
 
 impl Checker {
     fn problem(&mut self, code: ProblemCode, message: String, suggestion: Option<String>) {
         let pointer = self.pointer.clone();
-        self.problems.push(Problem { code, pointer, line: None, message, suggestion });
+        self.shape.problems.push(Problem { code, pointer, line: None, message, suggestion });
+    }
+
+    fn mended(&mut self, key: &str) {
+        self.within(key, |checker| checker.shape.mended.push(checker.pointer.clone()));
+    }
+
+    /// Checks a value, and fills in another where it can't stand here.
+    fn member(&mut self, schema: &Value, value: &mut Value) {
+        if !self.value(schema, value) {
+            *value = placeholder(schema);
+            self.shape.mended.push(self.pointer.clone());
+        }
     }
 
     fn within(&mut self, key: &str, run: impl FnOnce(&mut Self)) {
@@ -59,7 +80,8 @@ impl Checker {
         self.pointer.truncate(length);
     }
 
-    fn value(&mut self, schema: &Value, value: &mut Value) {
+    /// Checks a value; false where it can't stand here, whatever is in it.
+    fn value(&mut self, schema: &Value, value: &mut Value) -> bool {
         let schema = resolved(schema);
         if let Some(types) = schema.get("type")
             && !type_names(types).any(|name| is_type(name, value))
@@ -67,8 +89,9 @@ impl Checker {
             let wanted: Vec<_> = type_names(types).map(plain_type).collect();
             let message = format!("this must be {}, not {}", wanted.join(" or "), found(value));
             self.problem(ProblemCode::InvalidValue, message, None);
-            return;
+            return false;
         }
+        let before = self.shape.problems.len();
         match value {
             Value::String(text) => self.text(schema, text),
             Value::Number(_) => self.number(schema, value),
@@ -80,13 +103,15 @@ impl Checker {
                 }
                 if let Some(of) = schema.get("items") {
                     for (index, item) in items.iter_mut().enumerate() {
-                        self.within(&index.to_string(), |checker| checker.value(of, item));
+                        self.within(&index.to_string(), |checker| checker.member(of, item));
                     }
                 }
             }
             Value::Object(members) => self.object(schema, members),
             Value::Null | Value::Bool(_) => {}
         }
+        // The members of lists and mappings are mended where they stand.
+        value.is_array() || value.is_object() || self.shape.problems.len() == before
     }
 
     fn text(&mut self, schema: &Value, text: &str) {
@@ -130,9 +155,9 @@ impl Checker {
         let mut unknown = Vec::new();
         for (key, member) in members.iter_mut() {
             if let Some(of) = known.and_then(|known| known.get(key)) {
-                self.within(key, |checker| checker.value(of, member));
+                self.within(key, |checker| checker.member(of, member));
             } else if let Some(of) = other.filter(|other| other.is_object()) {
-                self.within(key, |checker| checker.value(of, member));
+                self.within(key, |checker| checker.member(of, member));
             } else if other == Some(&Value::Bool(false)) {
                 unknown.push(key.clone());
             }
@@ -148,13 +173,41 @@ impl Checker {
             self.within(&key, |checker| {
                 checker.problem(ProblemCode::UnknownKey, message, like.map(str::to_owned));
             });
+            self.mended(like.unwrap_or(&key));
         }
         let required = schema.get("required").and_then(Value::as_array);
         for key in required.into_iter().flatten().filter_map(Value::as_str) {
             if !members.contains_key(key) {
                 self.problem(ProblemCode::MissingKey, format!("the key {key:?} is missing"), None);
+                let of = known.and_then(|known| known.get(key)).unwrap_or(&Value::Null);
+                members.insert(key.to_owned(), placeholder(of));
+                self.mended(key);
             }
         }
+    }
+}
+
+/// The least that can stand where a schema holds.
+fn placeholder(schema: &Value) -> Value {
+    const TEXTS: [&str; 4] = ["x", "1s", "all", "state.x"];
+    let schema = resolved(schema);
+    match schema.get("type").and_then(|types| type_names(types).next()) {
+        Some("object") => {
+            let required = schema.get("required").and_then(Value::as_array).into_iter().flatten();
+            let member = |key: &str| (key.to_owned(), placeholder(&schema["properties"][key]));
+            Value::Object(required.filter_map(Value::as_str).map(member).collect())
+        }
+        Some("array") => Value::Array(Vec::new()),
+        Some("integer") => schema.get("minimum").cloned().unwrap_or_else(|| 0.into()),
+        Some("boolean") => Value::Bool(false),
+        Some("string") => {
+            let word = schema.pointer("/enum/0").cloned();
+            let pattern = schema.get("pattern").and_then(Value::as_str);
+            let pattern = pattern.and_then(|pattern| Regex::new(pattern).ok());
+            let fits = |text: &&&str| pattern.as_ref().is_none_or(|p| p.is_match(text));
+            word.unwrap_or_else(|| TEXTS.iter().find(fits).copied().unwrap_or_default().into())
+        }
+        _ => Value::Null,
     }
 }
 

@@ -46,6 +46,79 @@ fn all_problems_are_told_at_once_with_place_line_and_remedy() {
 }
 
 #[test]
+fn a_wrong_shape_hides_nothing_else() {
+    let source = "name: x
+start: a
+timeout: soon
+nodes:
+  a: {compute: {state.x: '${1 +}'}, retri: {}}
+  b: {action: {kind: mock, with: {result: '${nobody}'}}, summary: 5}
+  c: {action: 7}
+transitions:
+  - {from: a, to: b, foreach: '${input.list}', group: gang}
+  - {from: b, to: c, join: {group: gnag}}
+  - {from: b, to: d, on: success}
+  - {from: c, to: a, max_iterations: many}
+";
+    let mut found = problems(source);
+    found.sort_by(|left, right| left.1.cmp(&right.1));
+    let expected = [
+        (ProblemCode::InvalidExpression, "/nodes/a/compute/state.x"),
+        (ProblemCode::UnknownKey, "/nodes/a/retri"),
+        (ProblemCode::UndeclaredName, "/nodes/b/action/with/result"),
+        (ProblemCode::InvalidValue, "/nodes/b/summary"),
+        (ProblemCode::InvalidValue, "/nodes/c/action"),
+        (ProblemCode::InvalidValue, "/timeout"),
+        (ProblemCode::MissingJoin, "/transitions/0/group"),
+        (ProblemCode::UnknownGroup, "/transitions/1/join/group"),
+        (ProblemCode::UnknownNode, "/transitions/2/to"),
+        (ProblemCode::InvalidValue, "/transitions/3/max_iterations"),
+    ];
+    let expected: Vec<_> = expected.iter().map(|(code, at)| (*code, (*at).to_owned())).collect();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn mending_makes_no_problems_of_its_own() {
+    let rest = "name: x\nstart: a\nnodes:\n  a: {compute: {state.x: 1}}\n  \
+                b: {action: {kind: llm, with: {prompt: '{{ x }}'}}, input: {x: 1}}\n";
+    for (source, expected) in [
+        (rest.replace("start: a\n", ""), (ProblemCode::MissingKey, "")),
+        (rest.replace("{compute", "{comput"), (ProblemCode::UnknownKey, "/nodes/a/comput")),
+        (rest.replace("input: {x: 1}", "input: 5"), (ProblemCode::InvalidValue, "/nodes/b/input")),
+        (rest.replace("input:", "inptu:"), (ProblemCode::UnknownKey, "/nodes/b/inptu")),
+        (
+            rest.replace("  a: {compute: {state.x: 1}}", "  a: []"),
+            (ProblemCode::InvalidValue, "/nodes/a"),
+        ),
+    ] {
+        let step = if source.contains("start") { "transitions: [{from: a, to: b}]\n" } else { "" };
+        check(&format!("{source}{step}"), &[expected]);
+    }
+    for (transitions, expected) in [
+        ("{from: a}, {from: a, to: b}", (ProblemCode::MissingKey, "/transitions/0")),
+        ("{form: a, to: b}", (ProblemCode::UnknownKey, "/transitions/0/form")),
+        ("{from: a, to: b, group: 'a b'}", (ProblemCode::InvalidName, "/transitions/0/group")),
+        (
+            "{from: a, to: b, foreach: 5, as: x}",
+            (ProblemCode::InvalidValue, "/transitions/0/foreach"),
+        ),
+        (
+            "{from: a, to: b, on: filure, when: error.x}",
+            (ProblemCode::InvalidValue, "/transitions/0/on"),
+        ),
+        ("{from: a, to: b}, 5", (ProblemCode::InvalidValue, "/transitions/1")),
+    ] {
+        let found = problems(&format!("{rest}transitions: [{transitions}]\n"));
+        let (code, at) = (expected.0, expected.1.to_owned());
+        let missing = (ProblemCode::MissingKey, "/transitions/0".to_owned());
+        assert!(found.contains(&(code, at.clone())), "{transitions}: {found:?}");
+        let own = |one: &&(ProblemCode, String)| **one != (code, at.clone()) && **one != missing;
+        assert_eq!(found.iter().find(own), None, "{transitions}");
+    }
+}
+
+#[test]
 fn unknown_keys_come_with_the_rest_and_a_suggestion() {
     let source = "name: x\nstart: b\nnodes:\n  a:\n    comput: {state.x: 1}\n";
     let problems = read(source.as_bytes()).expect_err("several problems");

@@ -136,13 +136,7 @@ impl Checker<'_> {
         self.with(place, with, &all, seen);
     }
 
-    fn kind(
-        &mut self,
-        place: &str,
-        kind: ActionKind,
-        with: &Map<String, Value>,
-        seen: &Seen<'_>,
-    ) {
+    fn kind(&mut self, place: &str, kind: ActionKind, with: &Map<String, Value>, seen: &Seen<'_>) {
         let keys = match kind {
             ActionKind::Llm => LLM,
             ActionKind::Http => HTTP,

@@ -32,7 +32,8 @@ impl Checker<'_> {
         match value {
             Value::String(text) if text.contains("${") => self.value(place, value, names),
             Value::String(text) => {
-                if let Err(error) = text.parse::<Name>() {
+                let name = text.split_once('@').map_or(text.as_str(), |(name, _)| name);
+                if let Err(error) = name.parse::<Name>() {
                     self.problem(ProblemCode::InvalidName, place, error.to_string());
                 }
             }
@@ -103,9 +104,9 @@ fn unfit(key: &str, value: &Value) -> Option<&'static str> {
             "this must be the provider's name of a model, 1 to 256 bytes",
         ),
         "base_url" => (
-            optional(text.is_some_and(|url| {
-                url.starts_with("https://") || url.starts_with("http://")
-            })),
+            optional(
+                text.is_some_and(|url| url.starts_with("https://") || url.starts_with("http://")),
+            ),
             "this must start with https:// or http://",
         ),
         "api_key_env" => (
@@ -122,9 +123,8 @@ fn unfit(key: &str, value: &Value) -> Option<&'static str> {
         ),
         "fallback" => (
             value.as_array().is_some_and(|profiles| {
-                let is_name = |name: &Value| {
-                    name.as_str().is_some_and(|name| name.parse::<Name>().is_ok())
-                };
+                let is_name =
+                    |name: &Value| name.as_str().is_some_and(|name| name.parse::<Name>().is_ok());
                 profiles.len() <= limits::FALLBACKS && profiles.iter().all(is_name)
             }),
             "this must be a list of at most 8 names of model profiles",
