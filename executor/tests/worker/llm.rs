@@ -228,7 +228,7 @@ async fn where_all_fail_the_retryable_failure_speaks() {
         |at: usize| [&failed.detail["tried"][at]["model"], &failed.detail["tried"][at]["code"]];
     assert_eq!(tried(0), ["main", "rate_limited"]);
     assert_eq!(tried(1), ["spare", "bad_request"]);
-    assert!(failed.detail["tried"][1]["message"].as_str().is_some_and(|m| m.contains("bad")));
+    assert!(failed.detail["tried"][1]["message"].is_string());
 }
 
 #[tokio::test]
