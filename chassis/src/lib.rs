@@ -5,5 +5,6 @@ pub mod clock;
 pub mod config;
 pub mod floor;
 pub mod journal;
+pub mod private;
 pub mod shutdown;
 pub mod telemetry;

@@ -63,6 +63,7 @@ pub(crate) struct Store {
 impl Store {
     pub(crate) async fn open(path: &Path, epoch: u32, readers: u32) -> Result<Self, OpenError> {
         let failed = |source| OpenError::Storage { path: path.to_owned(), source };
+        chassis::private::file(path).map_err(|error| failed(sqlx::Error::Io(error)))?;
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)

@@ -15,6 +15,8 @@ mod config;
 mod dev;
 mod doctor;
 mod events;
+mod mock_model;
+mod program;
 mod projections;
 mod run;
 mod runs;

@@ -117,6 +117,12 @@ impl Client {
         self.answer(request.timeout(REQUEST_TIMEOUT)).await
     }
 
+    /// `PATCH` of a path under `/api/v1`: a JSON merge patch.
+    pub(crate) async fn patch(&self, path: &str, body: &Value) -> Result<Answer, Failure> {
+        let request = self.request(Method::PATCH, &format!("/api/v1{path}")).json(body);
+        self.answer(request.timeout(REQUEST_TIMEOUT)).await
+    }
+
     /// `GET` of a path outside the API (`/readyz`, `/metrics`, `/openapi.json`): status and text.
     pub(crate) async fn get_plain(&self, path: &str) -> Result<(u16, String), Failure> {
         let request = self.request(Method::GET, path).timeout(REQUEST_TIMEOUT);

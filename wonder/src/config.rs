@@ -103,14 +103,21 @@ impl Config {
     }
 
     /// The configuration of a server that lives only as long as this process: a throwaway
-    /// folder, loopback, a free port.
-    pub(crate) fn throwaway(data_dir: &Path) -> Self {
+    /// folder, loopback, a free port, nobody to sign in; the rest as it is.
+    pub(crate) fn throwaway(self, data_dir: &Path) -> Self {
         Self {
             data_dir: data_dir.to_owned(),
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-            log: "warn".to_owned(),
-            ..defaults(&Environment::new(), AuthMode::Dev)
+            auth: AuthMode::Dev,
+            admin_key: None,
+            ..self
         }
+    }
+
+    /// What holds where nothing is configured.
+    #[cfg(test)]
+    pub(crate) fn unconfigured(auth: AuthMode) -> Self {
+        defaults(&Environment::new(), auth)
     }
 }
 
@@ -128,7 +135,11 @@ fn defaults(environment: &Environment, auth: AuthMode) -> Config {
         admin_key: None,
         executor_concurrency: 256,
         allow_private_hosts: Vec::new(),
-        log: "info".to_owned(),
+        // Who develops reads the terminal; who serves keeps a log.
+        log: match auth {
+            AuthMode::Dev => "warn".to_owned(),
+            AuthMode::Keys => "info".to_owned(),
+        },
     }
 }
 

@@ -32,6 +32,24 @@ pub(crate) fn read(path: &Path) -> Result<Definition, Failure> {
     check(&text).map_err(|problems| refused(path, &problems))
 }
 
+/// The one definition in a folder: what is called `workflow` there.
+pub(crate) fn of_folder(folder: &Path) -> Result<PathBuf, Failure> {
+    let names = ["workflow.yaml", "workflow.yml", "workflow.json"];
+    let found: Vec<_> =
+        names.iter().map(|name| folder.join(name)).filter(|path| path.is_file()).collect();
+    let folder = folder.display();
+    match found.as_slice() {
+        [file] => Ok(file.clone()),
+        [] => Err(Failure::Refused(format!(
+            "{folder} is a folder without a workflow.yaml: name the definition's file"
+        ))),
+        _ => Err(Failure::Refused(format!(
+            "{folder} holds {} definitions called workflow: name one of the files",
+            found.len()
+        ))),
+    }
+}
+
 /// All definition and resource files of a path: itself, or what lies in the folder and below.
 pub(crate) fn files(path: &Path) -> Result<Vec<PathBuf>, Failure> {
     if !path.is_dir() {
@@ -52,6 +70,10 @@ pub(crate) fn files(path: &Path) -> Result<Vec<PathBuf>, Failure> {
                 found.push(path);
             }
         }
+    }
+    if found.is_empty() {
+        let text = format!("{} and the folders in it hold no YAML: name a file", path.display());
+        return Err(Failure::Refused(text));
     }
     found.sort();
     Ok(found)
@@ -145,7 +167,8 @@ pub(crate) fn read_text(path: &Path) -> Result<String, Failure> {
 
 fn refused(path: &Path, problems: &[Problem]) -> Failure {
     let name = path.display().to_string();
-    let lines: Vec<_> = problems.iter().map(|p| problem_line(Some(&name), p)).collect();
+    let lines: Vec<_> = 
+        problems.iter().map(|p| problem_line(Some(&name), &p.clone().into())).collect();
     Failure::Refused(format!("the definition is invalid\n  {}", lines.join("\n  ")))
 }
 
@@ -158,6 +181,18 @@ mod tests {
         assert_eq!(split("a: 1\n---\nb: 2\n"), [(0, "a: 1\n"), (9, "b: 2\n")]);
         assert_eq!(split("# only a comment\n---\nb: |\n  x --- y\n"), [(21, "b: |\n  x --- y\n")]);
         assert!(split("\n").is_empty());
+    }
+
+    #[test]
+    fn a_folder_stands_for_its_one_workflow() {
+        let folder = tempfile::tempdir().expect("a folder");
+        assert!(of_folder(folder.path()).is_err() && files(folder.path()).is_err());
+        let file = folder.path().join("workflow.yaml");
+        std::fs::write(&file, "name: x").expect("it is written");
+        assert_eq!(of_folder(folder.path()).expect("there is one"), file);
+        assert_eq!(files(folder.path()).expect("there is one"), [file]);
+        std::fs::write(folder.path().join("workflow.json"), "{}").expect("it is written");
+        assert!(of_folder(folder.path()).is_err());
     }
 
     #[test]

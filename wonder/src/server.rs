@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     fn config(listen: &str, auth: AuthMode, key: Option<&str>) -> Config {
-        let mut config = Config::throwaway(std::path::Path::new("unused"));
+        let mut config = Config::unconfigured(AuthMode::Keys);
         config.listen = listen.parse().expect("an address");
         config.auth = auth;
         config.admin_key =

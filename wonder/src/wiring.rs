@@ -54,7 +54,7 @@ pub(crate) async fn start(
         format: LogFormat::Auto,
     })?;
     let data_dir = config.data_dir.clone();
-    std::fs::create_dir_all(&data_dir)
+    chassis::private::folder(&data_dir)
         .with_context(|| format!("can't make the data folder {}", data_dir.display()))?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let sqlite = SqliteJournal::open(&config.journal_path(), SqliteOptions::default()).await?;

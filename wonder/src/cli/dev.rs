@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::{Global, apply, watch};
-use crate::client::Client;
+use super::{Global, apply, mock_model, program, watch};
+use crate::client::{Client, ClientArgs};
 use crate::config::{self, AuthMode, Config, ServerArgs};
 use crate::definition_file;
 use crate::examples::{EXAMPLES, Example};
@@ -48,8 +48,7 @@ pub(crate) async fn execute(global: &Global, args: DevArgs) -> Result<Exit, Fail
     let listener = server::bind(config.listen, PortBusy::TakeNext)?;
     let shutdown = server::signals()?;
     let platform = wiring::start(&config, listener).await?;
-    banner(&platform, &config, args.ephemeral);
-    let session = session(global, &args, &platform);
+    let session = session(global, &args, &config, &platform);
     let ended = tokio::select! {
         ended = session => ended,
         () = shutdown.requested() => Ok(Exit::Completed),
@@ -60,8 +59,16 @@ pub(crate) async fn execute(global: &Global, args: DevArgs) -> Result<Exit, Fail
 }
 
 /// Loads and runs the demo, says what is next, and serves on (or ends, with `--exit`).
-async fn session(global: &Global, args: &DevArgs, platform: &Platform) -> Result<Exit, Failure> {
-    let client = Client::to(&platform.url)?;
+async fn session(
+    global: &Global,
+    args: &DevArgs,
+    config: &Config,
+    platform: &Platform,
+) -> Result<Exit, Failure> {
+    let client = client(config, platform)?;
+    mock_model::ensure(&client).await?;
+    let default_model = mock_model::ensure_default(&client).await?;
+    banner(platform, config, args.ephemeral, &default_model);
     let mut last_run = None;
     if !args.no_demo {
         let (exit, run_id) = demo(&client, &global.project).await?;
@@ -72,6 +79,12 @@ async fn session(global: &Global, args: &DevArgs, platform: &Platform) -> Result
     }
     next_commands(&platform.url, &global.client.server, last_run.as_deref());
     std::future::pending().await
+}
+
+/// Signed in as the administrator, where the server lets nobody else in.
+fn client(config: &Config, platform: &Platform) -> Result<Client, Failure> {
+    let api_key = config.admin_key.as_ref().map(|key| key.reveal().to_owned());
+    Client::new(&ClientArgs { server: platform.url.clone(), api_key })
 }
 
 /// Publishes all examples and runs the first one to its end.
@@ -110,7 +123,7 @@ fn definition(example: &Example) -> Result<Value, Failure> {
     Ok(serde_json::to_value(definition)?)
 }
 
-fn banner(platform: &Platform, config: &Config, ephemeral: bool) {
+fn banner(platform: &Platform, config: &Config, ephemeral: bool, default_model: &str) {
     let (bold, plain) = if output::has_colour(output::is_interactive()) {
         ("\u{1b}[1m", "\u{1b}[0m")
     } else {
@@ -127,17 +140,19 @@ fn banner(platform: &Platform, config: &Config, ephemeral: bool) {
     eprintln!("  data    {} ({kept})", platform.data_dir.display());
     eprintln!("  API     {url}/api/v1      OpenAPI  {url}/openapi.json");
     eprintln!("  docs    {url}/docs        metrics  {url}/metrics");
-    eprintln!("  models  the built-in mock; add others as model profiles");
+    let mock = mock_model::NAME;
+    eprintln!("  models  {mock} is built in; {default_model} answers where an action names none");
 }
 
 fn next_commands(url: &str, default_server: &str, run_id: Option<&str>) {
     let server = if url == default_server { String::new() } else { format!(" --server {url}") };
+    let wonder = program::typed();
     eprintln!("next:");
     if let Some(run_id) = run_id {
-        eprintln!("  wonder runs show {run_id}{server}");
-        eprintln!("  wonder state {run_id} --at 5{server}");
-        eprintln!("  wonder events list --run {run_id}{server}");
+        eprintln!("  {wonder} runs show {run_id}{server}");
+        eprintln!("  {wonder} state {run_id} --at 5{server}");
+        eprintln!("  {wonder} events list --run {run_id}{server}");
     }
-    eprintln!("  wonder run FILE --input @input.json --wait{server}");
+    eprintln!("  {wonder} run FILE --input @input.json --wait{server}");
     eprintln!("Ctrl-C stops it");
 }

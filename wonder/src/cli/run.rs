@@ -1,17 +1,17 @@
 //! `wonder run`: starts a run, and with `--wait` follows it to its end.
 
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use domain::span::Span;
 use serde_json::{Map, Value, json};
 
-use super::{Global, watch};
+use super::{Global, mock_model, watch};
 use crate::client::{ApiProblem, Client};
-use crate::config::Config;
+use crate::config::{self, AuthMode, ServerArgs};
 use crate::definition_file;
 use crate::exit::{EXIT_CODES, Exit, Failure};
-use crate::output::{Column, Format};
+use crate::output::{self, Column, Format};
 use crate::server::{self, PortBusy};
 use crate::wiring;
 
@@ -22,8 +22,8 @@ const COLUMNS: &[Column] =
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXIT_CODES)]
 pub(crate) struct RunArgs {
-    /// A definition file, or the name of a published definition (NAME or NAME@VERSION)
-    #[arg(value_name = "FILE|NAME")]
+    /// A definition file, a folder with a workflow.yaml, or the name of a published definition (NAME or NAME@VERSION)
+    #[arg(value_name = "FILE|DIR|NAME")]
     target: String,
     /// The run's input: JSON, @FILE, or - for stdin
     #[arg(short, long, value_name = "JSON|@FILE|-", default_value = "{}")]
@@ -37,6 +37,17 @@ pub(crate) struct RunArgs {
     /// Run it in this process on a throwaway store, without a server; waits
     #[arg(long)]
     pub(crate) local: bool,
+    /// With --local: a host with a private address that http actions may call (repeatable)
+    #[arg(
+        long = "allow-private-host",
+        alias = "allow-private-hosts",
+        value_name = "HOST",
+        requires = "local"
+    )]
+    allow_private_hosts: Vec<String>,
+    /// With --local: configuration file [default: ./wonder.toml, then ~/.config/wonder/wonder.toml]
+    #[arg(long, value_name = "FILE", env = "WONDER_CONFIG")]
+    config: Option<PathBuf>,
     /// How long to wait, as in 90s or 10m; the run itself goes on
     #[arg(long, value_name = "DURATION")]
     timeout: Option<Span>,
@@ -58,12 +69,23 @@ pub(crate) async fn execute(global: &Global, args: RunArgs) -> Result<Exit, Fail
         .await;
     }
     let folder = tempfile::tempdir()?;
-    let config = Config::throwaway(folder.path());
+    let flags = ServerArgs {
+        config: args.config.clone(),
+        allow_private_hosts: args.allow_private_hosts.clone(),
+        ..ServerArgs::default()
+    };
+    let config = config::load(&flags, AuthMode::Dev)
+        .map_err(|error| Failure::Refused(format!("{error:#}")))?
+        .value
+        .throwaway(folder.path());
     let listener = server::bind(config.listen, PortBusy::Fail)?;
     let shutdown = server::signals()?;
     let platform = wiring::start(&config, listener).await?;
     let client = Client::to(&platform.url)?;
-    let run = start(global.output, &client, global, args, definition, input);
+    let run = async {
+        mock_model::ensure(&client).await?;
+        start(global.output, &client, global, args, definition, input).await
+    };
     let ended = tokio::select! {
         ended = run => ended,
         // The store goes away, and the run with it.
@@ -98,7 +120,7 @@ async fn start(
     let timeout = args.timeout.map(Span::as_duration);
     let Some((exit, progress)) = watch::watch(client, &run_id, timeout).await? else {
         let result = json!({"run_id": run_id, "status": "running", "output": null, "error": null});
-        format.value(&result, COLUMNS)?;
+        show(format, &result)?;
         return Ok(Exit::TimedOut);
     };
     let result = json!({
@@ -107,17 +129,43 @@ async fn start(
         "output": progress.output,
         "error": progress.error,
     });
-    format.value(&result, COLUMNS)?;
+    show(format, &result)?;
     Ok(exit)
+}
+
+/// For people the output alone, as JSON that can be read; the rest was told as it happened.
+fn show(format: Format, result: &Value) -> Result<(), Failure> {
+    if format != Format::Table {
+        return format.value(result, COLUMNS);
+    }
+    if !result["error"].is_null() {
+        eprintln!("{}", serde_json::to_string_pretty(&result["error"])?);
+    }
+    match &result["output"] {
+        Value::Null => Ok(()),
+        output => output::line(&serde_json::to_string_pretty(output)?),
+    }
 }
 
 /// The definition of a file as JSON, or a name as it stands.
 fn target(target: &str) -> Result<Value, Failure> {
     let path = Path::new(target);
+    let is_path = target.contains(std::path::MAIN_SEPARATOR) || target.starts_with('.');
+    if path.is_dir() {
+        match definition_file::of_folder(path) {
+            Ok(file) => {
+                eprintln!("using {}", file.display());
+                return Ok(serde_json::to_value(definition_file::read(&file)?)?);
+            }
+            Err(failure) if is_path => return Err(failure),
+            // A published definition may be called like some folder.
+            Err(_) => return Ok(target.into()),
+        }
+    }
     let named_like_a_file = path
         .extension()
         .is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|known| extension == *known));
-    if path.is_file() || named_like_a_file || target.contains(std::path::MAIN_SEPARATOR) {
+    if path.is_file() || named_like_a_file || is_path {
         return Ok(serde_json::to_value(definition_file::read(path)?)?);
     }
     Ok(target.into())
@@ -174,6 +222,16 @@ mod tests {
         let Failure::Api(problem) = failure else { panic!("another failure") };
         assert_eq!(problem.pointer.as_deref(), Some("/input"));
         assert_eq!(input("@/does/not/exist").expect_err("no file").exit(), Exit::Refused);
+    }
+
+    #[test]
+    fn a_target_may_be_a_folder() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().to_str().expect("text");
+        assert_eq!(target(path).expect_err("it is empty").exit(), Exit::Refused);
+        let text = "name: x\nstart: a\nnodes: {a: {compute: {state.x: 1}}}\n";
+        std::fs::write(folder.path().join("workflow.yaml"), text).expect("it is written");
+        assert_eq!(target(path).expect("it is read")["name"], "x");
     }
 
     #[test]

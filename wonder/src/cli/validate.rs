@@ -12,7 +12,7 @@ use crate::output;
 #[command(after_help = EXIT_CODES)]
 pub(crate) struct ValidateArgs {
     /// Definition files, YAML or JSON; folders are searched for YAML
-    #[arg(required = true, value_name = "FILE")]
+    #[arg(required = true, value_name = "FILE|DIR")]
     files: Vec<PathBuf>,
 }
 
@@ -25,7 +25,7 @@ pub(crate) fn execute(args: &ValidateArgs) -> Result<Exit, Failure> {
             let name = file.display().to_string();
             for problem in definition_file::check(&text).err().unwrap_or_default() {
                 problems += 1;
-                output::line(&problem_line(Some(&name), &problem))?;
+                output::line(&problem_line(Some(&name), &problem.into()))?;
             }
         }
     }

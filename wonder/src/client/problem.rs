@@ -13,8 +13,30 @@ pub(crate) struct ApiProblem {
     /// Stable, `snake_case`.
     pub(crate) code: String,
     pub(crate) pointer: Option<String>,
-    pub(crate) problems: Vec<Problem>,
+    /// What is wrong, place by place.
+    pub(crate) errors: Vec<Finding>,
     pub(crate) trace_id: Option<String>,
+}
+
+/// One thing that is wrong. All of it is text, so that a server that is newer than this program
+/// may find what this program has never heard of.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub(crate) struct Finding {
+    pub(crate) code: String,
+    pub(crate) pointer: String,
+    pub(crate) line: Option<u64>,
+    pub(crate) message: String,
+    pub(crate) suggestion: Option<String>,
+}
+
+impl From<Problem> for Finding {
+    fn from(problem: Problem) -> Self {
+        let Problem { code, pointer, line, message, suggestion } = problem;
+        let code = serde_json::to_value(code).ok();
+        let code = code.as_ref().and_then(|code| code.as_str()).unwrap_or_default().to_owned();
+        Self { code, pointer, line, message, suggestion }
+    }
 }
 
 impl ApiProblem {
@@ -38,8 +60,8 @@ impl ApiProblem {
         if let Some(pointer) = &self.pointer {
             text.push_str(&format!("  at {pointer}\n"));
         }
-        for problem in &self.problems {
-            text.push_str(&format!("  {}\n", line(None, problem)));
+        for finding in &self.errors {
+            text.push_str(&format!("  {}\n", line(None, finding)));
         }
         if !self.code.is_empty() {
             text.push_str(&format!("  code {}", self.code));
@@ -53,7 +75,7 @@ impl ApiProblem {
 }
 
 /// One problem as `file:line: pointer: message (suggestion)`.
-pub(crate) fn line(file: Option<&str>, problem: &Problem) -> String {
+pub(crate) fn line(file: Option<&str>, problem: &Finding) -> String {
     let mut text = String::new();
     if let Some(file) = file {
         text.push_str(file);
@@ -68,7 +90,7 @@ pub(crate) fn line(file: Option<&str>, problem: &Problem) -> String {
     if !problem.pointer.is_empty() {
         text.push_str(&format!("{}: ", problem.pointer));
     }
-    text.push_str(&problem.message);
+    text.push_str(if problem.message.is_empty() { &problem.code } else { &problem.message });
     // Some messages name the suggestion themselves.
     let said = |suggestion: &&String| problem.message.contains(&format!("{suggestion:?}"));
     if let Some(suggestion) = problem.suggestion.as_ref().filter(|text| !said(text)) {
@@ -79,13 +101,11 @@ pub(crate) fn line(file: Option<&str>, problem: &Problem) -> String {
 
 #[cfg(test)]
 mod tests {
-    use domain::definition::ProblemCode;
-
     use super::*;
 
-    fn problem(line: Option<u64>, pointer: &str, suggestion: Option<&str>) -> Problem {
-        Problem {
-            code: ProblemCode::UnknownKey,
+    fn problem(line: Option<u64>, pointer: &str, suggestion: Option<&str>) -> Finding {
+        Finding {
+            code: "unknown_key".to_owned(),
             pointer: pointer.to_owned(),
             line,
             message: "unknown key `nodez`".to_owned(),
@@ -102,7 +122,7 @@ mod tests {
         );
         assert_eq!(line(Some("a.yaml"), &problem(None, "", None)), "a.yaml: unknown key `nodez`");
         let twice =
-            Problem { message: "did you mean \"a\"?".to_owned(), ..problem(None, "", Some("a")) };
+            Finding { message: "did you mean \"a\"?".to_owned(), ..problem(None, "", Some("a")) };
         assert_eq!(line(None, &twice), "did you mean \"a\"?");
         assert_eq!(line(None, &problem(Some(7), "", None)), "line 7: unknown key `nodez`");
     }
@@ -111,13 +131,31 @@ mod tests {
     fn a_refusal_shows_detail_place_problems_and_code() {
         let body = r#"{"type":"about:blank","title":"Invalid","status":422,
             "detail":"the input does not fit its schema","code":"invalid_input","pointer":"/input",
-            "problems":[{"code":"missing_key","pointer":"/input/q","message":"`q` is missing"}],
+            "errors":[{"code":"missing_key","pointer":"/input/q","message":"`q` is missing"}],
             "trace_id":"abc"}"#;
         let text = ApiProblem::read(422, body).text();
         assert_eq!(
             text,
             "error: the input does not fit its schema\n  at /input\n  /input/q: `q` is missing\n  \
              code invalid_input · trace abc\n"
+        );
+    }
+
+    /// As the server writes it, and with a code that this program doesn't know.
+    #[test]
+    fn every_reason_of_a_refusal_is_told() {
+        let body = r#"{"type":"/docs/errors/invalid_definition","title":"invalid definition",
+            "status":422,"detail":"the definition has 2 problem(s), listed in errors",
+            "code":"invalid_definition","errors":[{"code":"unknown_reference",
+            "pointer":"/nodes/a/action/use","message":"there is no action \"scor\"",
+            "suggestion":"score"},{"code":"from_the_future","pointer":"/nodes/b",
+            "line":4,"message":"unheard of","more":[1]},{"code":"bare"}],
+            "trace_id":"abc"}"#;
+        assert_eq!(
+            ApiProblem::read(422, body).text(),
+            "error: the definition has 2 problem(s), listed in errors\n  \
+             /nodes/a/action/use: there is no action \"scor\" (score)\n  \
+             line 4: /nodes/b: unheard of\n  bare\n  code invalid_definition · trace abc\n"
         );
     }
 

@@ -36,7 +36,7 @@ pub(crate) struct ServerArgs {
         help_heading = "Server"
     )]
     pub(crate) allow_private_hosts: Vec<String>,
-    /// Log filter, as in `warn,commands=debug` [default: info]
+    /// Log filter, as in `warn,commands=debug` [default: info; of `wonder dev`: warn]
     #[arg(long, value_name = "FILTER", help_heading = "Server")]
     pub(crate) log: Option<String>,
 }

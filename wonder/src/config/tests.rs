@@ -65,6 +65,28 @@ fn an_administrators_key_is_taken_as_text_and_never_shown() {
 }
 
 #[test]
+fn a_throwaway_server_keeps_what_is_configured_but_for_place_and_people() {
+    let env = [
+        ("WONDER_ALLOW_PRIVATE_HOSTS", "a.internal"),
+        ("WONDER_ADMIN_KEY", "0123"),
+        ("WONDER_LISTEN", "0.0.0.0:80"),
+    ];
+    let loaded = load_with(&ServerArgs::default(), &env, Some("executor_concurrency = 3\n"));
+    let config = loaded.expect("it is valid").value.throwaway(Path::new("/tmp/x"));
+    assert_eq!(config.allow_private_hosts, ["a.internal"]);
+    assert_eq!(config.executor_concurrency, 3);
+    assert_eq!(config.data_dir, Path::new("/tmp/x"));
+    assert_eq!((config.listen.port(), config.listen.ip().is_loopback()), (0, true));
+    assert_eq!((config.auth, config.admin_key), (AuthMode::Dev, None));
+}
+
+#[test]
+fn development_logs_less() {
+    assert_eq!(Config::unconfigured(AuthMode::Dev).log, "warn");
+    assert_eq!(Config::unconfigured(AuthMode::Keys).log, "info");
+}
+
+#[test]
 fn lists_may_be_written_with_commas() {
     let env = [("WONDER_ALLOW_PRIVATE_HOSTS", "a.internal, 10.0.0.1,")];
     let loaded = load_with(&ServerArgs::default(), &env, None).expect("it is valid");

@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use super::SqliteOptions;
 use super::writer::Writer;
+use crate::private;
 
 /// The shape of the tables that this code writes.
 const SCHEMA: u32 = 1;
@@ -89,12 +90,12 @@ async fn blocking<T: Send + 'static>(
 fn lock(path: &Path) -> Result<File, OpenError> {
     let failed = |source| OpenError::Io { path: path.into(), source };
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        std::fs::create_dir_all(folder).map_err(failed)?;
+        private::folder(folder).map_err(failed)?;
     }
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
-    let file =
-        File::options().create(true).write(true).truncate(false).open(name).map_err(failed)?;
+    let file = private::file(name.as_ref()).map_err(failed)?;
+    drop(private::file(path).map_err(failed)?);
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(OpenError::InUse { path: path.into() }),

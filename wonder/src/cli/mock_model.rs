@@ -1,0 +1,39 @@
+//! The model that needs no network and no key, as a profile of the default project.
+
+use serde_json::{Value, json};
+
+use crate::client::Client;
+use crate::exit::Failure;
+
+/// The profile's name, so that `model: mock` works.
+pub(crate) const NAME: &str = "mock";
+const PROJECT: &str = "default";
+
+/// Makes the profile where it isn't there yet.
+pub(crate) async fn ensure(client: &Client) -> Result<(), Failure> {
+    let project = client.project_id(PROJECT).await?;
+    let profile = json!({
+        "project_id": project,
+        "name": NAME,
+        "description": "The built-in model: the same answer to the same request, and no network",
+        "provider": "mock",
+        "model": "mock",
+    });
+    match client.post("/model-profiles", &[], &profile).await {
+        // It is there, or somebody archived it: then that holds.
+        Err(Failure::Api(problem)) if problem.status == 409 => Ok(()),
+        other => other.map(drop),
+    }
+}
+
+/// Makes it the project's default where none is set; answers the default's name.
+pub(crate) async fn ensure_default(client: &Client) -> Result<String, Failure> {
+    let project = client.project_id(PROJECT).await?;
+    let path = format!("/projects/{project}");
+    let view: Value = client.get(&path, &[]).await?.read()?;
+    if let Some(model) = view["spec"]["default_model"].as_str() {
+        return Ok(model.to_owned());
+    }
+    client.patch(&path, &json!({"default_model": NAME})).await?;
+    Ok(NAME.to_owned())
+}
