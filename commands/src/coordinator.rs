@@ -27,11 +27,13 @@ mod dispatch;
 mod load;
 mod plans;
 mod recent;
+mod refusal;
 mod timers;
 mod worker;
 
-pub(crate) use append::{Cause, unavailable};
+pub(crate) use append::Cause;
 pub(crate) use plans::{LivePlan, Plans};
+pub(crate) use refusal::unavailable;
 use worker::Worker;
 
 use crate::prepared::Prepared;

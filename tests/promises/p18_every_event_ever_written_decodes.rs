@@ -71,7 +71,8 @@ fn folded(records: &Records) -> Value {
         };
         let view = json!({
             "definition": header.definition.name, "status": last.run.status(),
-            "sequence": last.sequence, "output": short(json!(output)), "error": error, "usage": last.run.usage(),
+            "sequence": last.sequence, "output": short(json!(output)),
+            "error": error, "usage": last.run.usage(),
         });
         (run_id, view)
     });

@@ -122,8 +122,9 @@ impl Client {
         line
     }
 
-    /// Sends a `POST` of JSON under an idempotency key, and hangs up without reading the answer.
-    pub async fn post_and_hang_up(&self, path: &str, key: &str, body: &Value) {
+    /// Sends a `POST` of JSON under an idempotency key and doesn't read the answer. Dropping the
+    /// connection hangs up, whether the platform has answered or not.
+    pub async fn post_unread(&self, path: &str, key: &str, body: &Value) -> TcpStream {
         let base = self.url.read().unwrap_or_else(PoisonError::into_inner).clone();
         let address = base.trim_start_matches("http://");
         let body = body.to_string();
@@ -133,6 +134,7 @@ impl Client {
         stream.write_all(head.as_bytes()).await.expect("the platform reads");
         stream.write_all(body.as_bytes()).await.expect("the platform reads");
         stream.flush().await.expect("the platform reads");
+        stream
     }
 
     /// `GET` of JSON.

@@ -167,7 +167,7 @@ pub(crate) fn read_text(path: &Path) -> Result<String, Failure> {
 
 fn refused(path: &Path, problems: &[Problem]) -> Failure {
     let name = path.display().to_string();
-    let lines: Vec<_> = 
+    let lines: Vec<_> =
         problems.iter().map(|p| problem_line(Some(&name), &p.clone().into())).collect();
     Failure::Refused(format!("the definition is invalid\n  {}", lines.join("\n  ")))
 }

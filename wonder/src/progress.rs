@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use domain::run::event::{Fired, OpenedBranches, TokenId};
+use domain::run::event::{Arithmetic, Fired, InstanceId, OpenedBranches, TokenId};
 use domain::run::{Event, Usage};
 use protocol::EventEnvelope;
 use serde_json::Value;
@@ -19,30 +19,52 @@ pub(crate) struct NodeCount {
     pub(crate) total: u64,
     pub(crate) done: u64,
     pub(crate) failed: u64,
+    /// Of those, the ones whose failure a transition took.
+    pub(crate) handled: u64,
+    /// Tokens that came or would have come, taken back because nobody waits for them any more.
+    pub(crate) cancelled: u64,
     /// Tokens that stand at the node, back-offs included.
     pub(crate) running: u64,
     /// Of those, the ones that wait for their next attempt.
     pub(crate) backing_off: u64,
+    /// The number of the event that changed the node last.
+    pub(crate) changed: u64,
 }
 
 impl NodeCount {
     /// `12/40 · 2 failed`, or one word for a node with a single token.
     pub(crate) fn text(&self) -> String {
-        let mut text = match (self.total, self.done, self.failed, self.backing_off) {
-            (1, 1, ..) => "done".to_owned(),
-            (1, _, 1, _) => "failed".to_owned(),
-            (1, .., 1) => "retrying".to_owned(),
-            (1, ..) => "running".to_owned(),
-            _ => format!("{}/{}", self.done, self.total),
-        };
-        if self.total > 1 {
-            for (count, word) in [(self.failed, "failed"), (self.backing_off, "retrying")] {
-                if count > 0 {
-                    text.push_str(&format!(" · {count} {word}"));
-                }
+        if self.total == 1 {
+            return match self {
+                Self { done: 1, .. } => "done",
+                Self { failed: 1, handled: 1, .. } => "failed (handled)",
+                Self { failed: 1, .. } => "failed",
+                Self { cancelled: 1, .. } => "cancelled",
+                Self { backing_off: 1, .. } => "retrying",
+                _ => "running",
             }
+            .to_owned();
+        }
+        let mut text = format!("{}/{}", self.done, self.total);
+        let failed = match self.handled {
+            0 => "failed".to_owned(),
+            handled if handled == self.failed => "failed (handled)".to_owned(),
+            handled => format!("failed ({handled} handled)"),
+        };
+        let counts = [
+            (self.failed, failed.as_str()),
+            (self.cancelled, "cancelled"),
+            (self.backing_off, "retrying"),
+        ];
+        for (count, word) in counts.iter().filter(|(count, _)| *count > 0) {
+            text.push_str(&format!(" · {count} {word}"));
         }
         text
+    }
+
+    /// Tokens that are no longer out.
+    pub(crate) fn ended(&self) -> u64 {
+        self.done + self.failed + self.cancelled
     }
 }
 
@@ -51,7 +73,32 @@ impl NodeCount {
 enum Standing {
     Working,
     BackingOff,
-    Ended,
+    Succeeded,
+    Failed,
+}
+
+impl Standing {
+    fn has_ended(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed)
+    }
+}
+
+/// A token that hasn't left its node.
+#[derive(Debug, Clone, Copy)]
+struct Token {
+    node: usize,
+    standing: Standing,
+    /// The innermost group instance that it is a branch of.
+    instance: Option<InstanceId>,
+}
+
+/// A group instance that is open.
+#[derive(Debug)]
+struct Group {
+    branches: Vec<OpenedBranches>,
+    /// Branches that have become tokens.
+    spawned: u64,
+    parent: Option<InstanceId>,
 }
 
 /// What has happened so far.
@@ -64,8 +111,9 @@ pub(crate) struct Progress {
     pub(crate) status: Option<&'static str>,
     pub(crate) output: Value,
     pub(crate) error: Value,
-    tokens: HashMap<TokenId, (usize, Standing)>,
-    opened: HashMap<u64, Vec<OpenedBranches>>,
+    events: u64,
+    tokens: HashMap<TokenId, Token>,
+    groups: HashMap<InstanceId, Group>,
 }
 
 impl Progress {
@@ -81,47 +129,55 @@ impl Progress {
     }
 
     fn fold(&mut self, event: Event) {
+        self.events += 1;
         match event {
-            Event::RunStarted(started) => self.arrive(1, &started.start, true),
+            Event::RunStarted(started) => self.arrive(1, &started.start, None, true),
             Event::TaskSucceeded { token, usage, .. } => {
                 self.usage.add(&usage);
-                self.end(token, true);
+                self.end(token, Standing::Succeeded);
             }
             Event::TaskFailed { token, retry_at, usage, .. } => {
                 self.usage.add(&usage);
                 match retry_at {
                     Some(_) => self.stand(token, Standing::BackingOff),
-                    None => self.end(token, false),
+                    None => self.end(token, Standing::Failed),
                 }
             }
             Event::RetryStarted { token, .. } => self.stand(token, Standing::Working),
-            Event::NodeComputed { token, .. } => self.end(token, true),
-            Event::NodeFailed { token, .. } => self.end(token, false),
-            Event::TokenRouted { token, fired, opened, .. } => {
-                self.end(token, true);
-                self.tokens.remove(&token);
+            Event::NodeComputed { token, .. } => self.end(token, Standing::Succeeded),
+            Event::NodeFailed { token, .. } => self.end(token, Standing::Failed),
+            Event::TokenRouted { token, fired, opened, failed, .. } => {
+                let instance = self.leave(token, failed);
                 for fired in fired {
                     if let Fired::Moved { token, node, .. } = fired {
-                        self.arrive(token, &node, true);
+                        self.arrive(token, &node, instance, true);
                     }
                 }
                 for opened in opened {
-                    for branches in &opened.branches {
-                        let at = self.node(&branches.node);
-                        self.nodes[at].total += branches.count;
-                    }
-                    self.opened.insert(opened.instance, opened.branches);
+                    self.open(opened.instance, opened.branches, instance);
                 }
             }
             Event::BranchesSpawned { instance, index, token, count, .. } => {
                 for offset in 0..count {
                     if let Some(node) = self.branch_node(instance, index + offset) {
-                        self.arrive(token + offset, &node, false);
+                        self.arrive(token + offset, &node, Some(instance), false);
                     }
                 }
+                if let Some(group) = self.groups.get_mut(&instance) {
+                    group.spawned += count;
+                }
             }
-            Event::JoinFired { token, node, .. } => self.arrive(token, &node, true),
-            Event::JoinFailed { .. } | Event::GroupEnded { .. } => {}
+            Event::JoinFired { instance, token, node, arithmetic, rest_continues, .. } => {
+                let parent = self.groups.get(&instance).and_then(|group| group.parent);
+                if !rest_continues {
+                    self.close(instance, &arithmetic);
+                }
+                self.arrive(token, &node, parent, true);
+            }
+            Event::JoinFailed { instance, arithmetic, .. } => self.close(instance, &arithmetic),
+            Event::GroupEnded { instance } => {
+                self.groups.remove(&instance);
+            }
             Event::RunCompleted { output } => {
                 self.output = output;
                 self.finish("completed");
@@ -140,6 +196,7 @@ impl Progress {
     fn finish(&mut self, status: &'static str) {
         self.status = Some(status);
         for node in &mut self.nodes {
+            node.cancelled = node.total.saturating_sub(node.done + node.failed);
             (node.running, node.backing_off) = (0, 0);
         }
     }
@@ -152,51 +209,124 @@ impl Progress {
         self.nodes.len() - 1
     }
 
-    fn arrive(&mut self, token: TokenId, name: &str, is_new: bool) {
-        let at = self.node(name);
+    fn changed(&mut self, at: usize) -> &mut NodeCount {
         let node = &mut self.nodes[at];
+        node.changed = self.events;
+        node
+    }
+
+    fn arrive(&mut self, token: TokenId, name: &str, instance: Option<InstanceId>, is_new: bool) {
+        let at = self.node(name);
+        let node = self.changed(at);
         node.total += u64::from(is_new);
         node.running += 1;
-        self.tokens.insert(token, (at, Standing::Working));
+        self.tokens.insert(token, Token { node: at, standing: Standing::Working, instance });
     }
 
-    fn stand(&mut self, token: TokenId, now: Standing) {
-        let Some((at, standing)) = self.tokens.get_mut(&token) else {
+    fn open(
+        &mut self,
+        instance: InstanceId,
+        branches: Vec<OpenedBranches>,
+        parent: Option<InstanceId>,
+    ) {
+        for branches in &branches {
+            let at = self.node(&branches.node);
+            self.changed(at).total += branches.count;
+        }
+        self.groups.insert(instance, Group { branches, spawned: 0, parent });
+    }
+
+    /// A token leaves its node; answers the instance that it is a branch of.
+    fn leave(&mut self, token: TokenId, failed: bool) -> Option<InstanceId> {
+        self.end(token, Standing::Succeeded);
+        let left = self.tokens.remove(&token)?;
+        if left.standing == Standing::Failed && !failed {
+            self.changed(left.node).handled += 1;
+        }
+        left.instance
+    }
+
+    fn stand(&mut self, id: TokenId, now: Standing) {
+        let Some(token) = self.tokens.get_mut(&id).filter(|token| !token.standing.has_ended())
+        else {
             return;
         };
-        let node = &mut self.nodes[*at];
-        match (*standing, now) {
+        let before = std::mem::replace(&mut token.standing, now);
+        let at = token.node;
+        let node = self.changed(at);
+        match (before, now) {
             (Standing::Working, Standing::BackingOff) => node.backing_off += 1,
-            (Standing::BackingOff, Standing::Working) => {
-                node.backing_off = node.backing_off.saturating_sub(1);
-            }
-            (Standing::Ended, _) => return,
+            (Standing::BackingOff, Standing::BackingOff) => {}
+            (Standing::BackingOff, _) => node.backing_off = node.backing_off.saturating_sub(1),
             _ => {}
         }
-        *standing = now;
     }
 
-    fn end(&mut self, token: TokenId, succeeded: bool) {
-        self.stand(token, Standing::Working);
-        let Some((at, standing)) = self.tokens.get_mut(&token) else {
+    fn end(&mut self, id: TokenId, how: Standing) {
+        let Some(token) = self.tokens.get(&id).filter(|token| !token.standing.has_ended()) else {
             return;
         };
-        if *standing == Standing::Ended {
+        let at = token.node;
+        self.stand(id, how);
+        let node = self.changed(at);
+        node.running = node.running.saturating_sub(1);
+        match how {
+            Standing::Failed => node.failed += 1,
+            _ => node.done += 1,
+        }
+    }
+
+    /// A group is over: what is still out of it, and of the groups inside it, is taken back.
+    fn close(&mut self, instance: InstanceId, arithmetic: &Arithmetic) {
+        let Arithmetic { declared, arrived, failed, ended, .. } = *arithmetic;
+        if arrived + failed + ended >= declared {
+            self.groups.remove(&instance);
             return;
         }
-        *standing = Standing::Ended;
-        let node = &mut self.nodes[*at];
-        node.running = node.running.saturating_sub(1);
-        if succeeded {
-            node.done += 1;
-        } else {
-            node.failed += 1;
+        let inside: Vec<_> =
+            self.groups.keys().copied().filter(|group| self.is_inside(*group, instance)).collect();
+        let is_out = |token: &Token| token.instance.is_some_and(|group| inside.contains(&group));
+        let out: Vec<_> =
+            self.tokens.iter().filter(|(_, token)| is_out(token)).map(|(id, _)| *id).collect();
+        for id in out {
+            // So that a back-off is counted no more.
+            self.stand(id, Standing::Working);
+            if let Some(token) = self.tokens.remove(&id)
+                && !token.standing.has_ended()
+            {
+                let node = self.changed(token.node);
+                node.running = node.running.saturating_sub(1);
+                node.cancelled += 1;
+            }
         }
+        for id in inside {
+            let Some(group) = self.groups.remove(&id) else { continue };
+            let mut spawned = group.spawned;
+            for branches in group.branches {
+                let made = spawned.min(branches.count);
+                spawned -= made;
+                let at = self.node(&branches.node);
+                if made < branches.count {
+                    self.changed(at).cancelled += branches.count - made;
+                }
+            }
+        }
+    }
+
+    fn is_inside(&self, group: InstanceId, outer: InstanceId) -> bool {
+        let mut at = Some(group);
+        while let Some(one) = at {
+            if one == outer {
+                return true;
+            }
+            at = self.groups.get(&one).and_then(|group| group.parent);
+        }
+        false
     }
 
     fn branch_node(&self, instance: u64, index: u64) -> Option<String> {
         let mut before = 0;
-        for branches in self.opened.get(&instance)? {
+        for branches in &self.groups.get(&instance)?.branches {
             before += branches.count;
             if index < before {
                 return Some(branches.node.clone());

@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use super::append::{self, Cause, Stream};
 use super::plans::LivePlan;
+use super::refusal;
 use super::{Reply, Start};
 
 /// A run in memory.
@@ -148,7 +149,7 @@ impl Actor {
                     under_way.reply = reply;
                     cause = own_cause;
                 }
-                (Err(refusal), Some(reply)) => drop(reply.send(Err(rejection(&refusal)))),
+                (Err(refusal), Some(reply)) => drop(reply.send(Err(refusal::of_command(&refusal)))),
                 (Err(refusal), None) => count_refused(&refusal),
             }
             if is_client && !events.is_empty()
@@ -364,38 +365,6 @@ fn report(outcome: Outcome) -> Report {
 fn count_refused(refusal: &Refusal) {
     metrics::counter!("wonder_outcomes_refused_total").increment(1);
     tracing::debug!(%refusal, "refused an outcome");
-}
-
-/// A refusal as clients see it.
-fn rejection(refusal: &Refusal) -> Rejection {
-    use RejectionKind::{Conflict, Invalid, TooLarge};
-    let (kind, code) = match refusal {
-        Refusal::NotStarted => (RejectionKind::NotFound, "run_not_found"),
-        Refusal::AlreadyStarted => (Conflict, "run_already_started"),
-        Refusal::Ended { .. } => (Conflict, "run_ended"),
-        Refusal::StaleOutcome { .. } => (Conflict, "stale_outcome"),
-        Refusal::InvalidInput { .. } => (Invalid, "invalid_input"),
-        Refusal::InputTooLarge { .. } => (TooLarge, "input_too_large"),
-        Refusal::InputTooDeep { .. } => (Invalid, "input_too_deep"),
-        Refusal::TooManyLabels { .. } => (Invalid, "too_many_labels"),
-    };
-    let rejection = Rejection::new(kind, code, refusal.to_string());
-    match refusal {
-        Refusal::InvalidInput { problems } => {
-            let first = problems.first().map(|problem| format!("/input{}", problem.pointer));
-            let problems = problems.clone().into_iter().map(|mut problem| {
-                problem.pointer = format!("/input{}", problem.pointer);
-                problem
-            });
-            rejection.with_problems(problems.collect()).at(first.unwrap_or_default())
-        }
-        Refusal::InputTooLarge { .. } | Refusal::InputTooDeep { .. } => rejection.at("/input"),
-        Refusal::TooManyLabels { .. } => rejection.at("/labels"),
-        Refusal::NotStarted
-        | Refusal::AlreadyStarted
-        | Refusal::Ended { .. }
-        | Refusal::StaleOutcome { .. } => rejection,
-    }
 }
 
 /// The aggregate type of runs, shared.

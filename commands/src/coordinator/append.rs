@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use chassis::clock::Clock;
-use chassis::journal::{Append, AppendError, InboxEntry, NewEvent, Payload, Snapshot};
+use chassis::journal::{Append, InboxEntry, NewEvent, Payload, Snapshot};
 use chrono::{DateTime, Utc};
 use domain::codec::{self, EncodeError};
 use domain::ids::WorkspaceId;
 use domain::run::{Event, Run, STATE_VERSION};
-use protocol::{Receipt, Rejection, RejectionKind};
+use protocol::Receipt;
 
 use crate::store::inbox::{self, Remembered};
 
@@ -109,33 +109,4 @@ fn snapshot(stream: &Stream<'_>, run: &Run, last: u64) -> Option<Snapshot> {
     }
     let state = serde_json::to_vec(run).ok().filter(|state| state.len() <= SNAPSHOT_BYTES)?;
     Some(Snapshot { sequence: last, version: STATE_VERSION, state: Bytes::from(state) })
-}
-
-/// The refusal that a caller sees when its append wrote nothing.
-pub(super) fn refused(error: &AppendError) -> Rejection {
-    match error {
-        AppendError::Conflict { .. } => Rejection::new(
-            RejectionKind::Conflict,
-            "conflict",
-            "the run was changed elsewhere at the same time, try again",
-        ),
-        AppendError::TooLarge => Rejection::new(
-            RejectionKind::TooLarge,
-            "append_too_large",
-            "the command would write more than one append may hold",
-        ),
-        AppendError::Full => Rejection::new(
-            RejectionKind::Unavailable,
-            "storage_full",
-            "the journal's storage is full, nothing was written",
-        ),
-        AppendError::Duplicate(_) | AppendError::Unavailable(_) => {
-            unavailable("the journal is unavailable, try again")
-        }
-    }
-}
-
-/// A refusal because something needed is away.
-pub(crate) fn unavailable(message: &str) -> Rejection {
-    Rejection::new(RejectionKind::Unavailable, "unavailable", message)
 }

@@ -18,11 +18,11 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::actor::{Actor, Queued, Taken, Turn, refuse_all};
-use super::append::{refused, unavailable};
 use super::dispatch::Dispatch;
 use super::load::{self, LoadError, Loaded};
 use super::plans::Plans;
 use super::recent::Recent;
+use super::refusal::{ended, not_found, quarantined, refused, unavailable};
 use super::timers::Timers;
 use super::{Message, Reply, Start, TASKS_IN_FLIGHT_PER_RUN};
 use crate::resolve::Resolver;
@@ -487,19 +487,4 @@ fn wait_for(actor: &mut Actor, workspace_id: WorkspaceId, reply: Reply<RunOutcom
             actor.waiters.push(reply);
         }
     }
-}
-
-fn not_found(run_id: RunId) -> Rejection {
-    let message = format!("there is no run {run_id}");
-    Rejection::new(RejectionKind::NotFound, "run_not_found", message)
-}
-
-fn quarantined() -> Rejection {
-    let message = "the engine failed on this run and leaves it alone until the service restarts";
-    Rejection::new(RejectionKind::Internal, "run_quarantined", message)
-}
-
-fn ended(outcome: &RunOutcome) -> Rejection {
-    let message = format!("the run has ended as {}", outcome.status.as_str());
-    Rejection::new(RejectionKind::Conflict, "run_ended", message)
 }

@@ -173,7 +173,8 @@ impl Graph {
             }),
         );
         self.transitions.push(json!({
-            "from": again, "to": again, "when": format!("{count} < {times}"), "max_iterations": times
+            "from": again, "to": again, "when": format!("{count} < {times}"),
+            "max_iterations": times
         }));
         let out = format!("out{part}");
         self.node(&out, json!({"compute": {"state.n": format!("${{state.n + {count}}}")}}));

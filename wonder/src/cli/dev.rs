@@ -66,9 +66,10 @@ async fn session(
     platform: &Platform,
 ) -> Result<Exit, Failure> {
     let client = client(config, platform)?;
-    mock_model::ensure(&client).await?;
-    let default_model = mock_model::ensure_default(&client).await?;
-    banner(platform, config, args.ephemeral, &default_model);
+    // Without a key nobody is let in, this program included.
+    let is_let_in = config.auth == AuthMode::Dev || config.admin_key.is_some();
+    let default_model = if is_let_in { mock_model::ensure_default(&client).await? } else { None };
+    banner(platform, config, args.ephemeral, default_model.as_deref());
     let mut last_run = None;
     if !args.no_demo {
         let (exit, run_id) = demo(&client, &global.project).await?;
@@ -123,7 +124,7 @@ fn definition(example: &Example) -> Result<Value, Failure> {
     Ok(serde_json::to_value(definition)?)
 }
 
-fn banner(platform: &Platform, config: &Config, ephemeral: bool, default_model: &str) {
+fn banner(platform: &Platform, config: &Config, ephemeral: bool, default_model: Option<&str>) {
     let (bold, plain) = if output::has_colour(output::is_interactive()) {
         ("\u{1b}[1m", "\u{1b}[0m")
     } else {
@@ -140,8 +141,10 @@ fn banner(platform: &Platform, config: &Config, ephemeral: bool, default_model: 
     eprintln!("  data    {} ({kept})", platform.data_dir.display());
     eprintln!("  API     {url}/api/v1      OpenAPI  {url}/openapi.json");
     eprintln!("  docs    {url}/docs        metrics  {url}/metrics");
-    let mock = mock_model::NAME;
-    eprintln!("  models  {mock} is built in; {default_model} answers where an action names none");
+    match default_model {
+        Some(model) => eprintln!("  models  {model} is the default; add others as model profiles"),
+        None => eprintln!("  models  none is the default; add some as model profiles"),
+    }
 }
 
 fn next_commands(url: &str, default_server: &str, run_id: Option<&str>) {

@@ -9,8 +9,8 @@ use crate::exit::Failure;
 pub(crate) const NAME: &str = "mock";
 const PROJECT: &str = "default";
 
-/// Makes the profile where it isn't there yet.
-pub(crate) async fn ensure(client: &Client) -> Result<(), Failure> {
+/// Makes the profile where it isn't there yet. False where somebody archived it: that holds.
+pub(crate) async fn ensure(client: &Client) -> Result<bool, Failure> {
     let project = client.project_id(PROJECT).await?;
     let profile = json!({
         "project_id": project,
@@ -20,20 +20,25 @@ pub(crate) async fn ensure(client: &Client) -> Result<(), Failure> {
         "model": "mock",
     });
     match client.post("/model-profiles", &[], &profile).await {
-        // It is there, or somebody archived it: then that holds.
-        Err(Failure::Api(problem)) if problem.status == 409 => Ok(()),
-        other => other.map(drop),
+        Ok(_) => Ok(true),
+        Err(Failure::Api(problem)) if problem.code == "already_exists" => Ok(true),
+        Err(Failure::Api(problem)) if problem.code == "name_archived" => Ok(false),
+        Err(failure) => Err(failure),
     }
 }
 
-/// Makes it the project's default where none is set; answers the default's name.
-pub(crate) async fn ensure_default(client: &Client) -> Result<String, Failure> {
+/// Makes the profile, and the project's default where none is set; answers the default's name.
+pub(crate) async fn ensure_default(client: &Client) -> Result<Option<String>, Failure> {
+    let is_there = ensure(client).await?;
     let project = client.project_id(PROJECT).await?;
     let path = format!("/projects/{project}");
     let view: Value = client.get(&path, &[]).await?.read()?;
     if let Some(model) = view["spec"]["default_model"].as_str() {
-        return Ok(model.to_owned());
+        return Ok(Some(model.to_owned()));
+    }
+    if !is_there {
+        return Ok(None);
     }
     client.patch(&path, &json!({"default_model": NAME})).await?;
-    Ok(NAME.to_owned())
+    Ok(Some(NAME.to_owned()))
 }

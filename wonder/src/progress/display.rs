@@ -120,7 +120,7 @@ impl Bars {
             }
             let bar = &self.bars[at];
             bar.set_length(node.total);
-            bar.set_position(node.done + node.failed);
+            bar.set_position(node.ended());
             bar.set_message(node.text());
         }
     }
@@ -133,29 +133,38 @@ pub(crate) struct Lines {
 }
 
 impl Lines {
+    /// What is due: a node that was never named, or not for a while; and before it what happened
+    /// before it.
     fn update(&mut self, nodes: &[NodeCount], now: Instant) -> Vec<String> {
+        let unsaid = self.unsaid(nodes);
+        let is_due = |node: &&NodeCount| {
+            let said = self.said.get(&node.node);
+            said.is_none_or(|(at, _)| now.duration_since(*at) >= LINE_INTERVAL)
+        };
+        let due = unsaid.iter().rposition(is_due).map_or(0, |last| last + 1);
         let mut lines = Vec::new();
-        for node in nodes {
+        for node in &unsaid[..due] {
             let text = node.text();
-            let due = match self.said.get(&node.node) {
-                None => true,
-                Some((_, said)) if *said == text => false,
-                Some((at, _)) => now.duration_since(*at) >= LINE_INTERVAL,
-            };
-            if due {
-                lines.push(format!("  {} {text}", node.node));
-                self.said.insert(node.node.clone(), (now, text));
-            }
+            lines.push(format!("  {} {text}", node.node));
+            self.said.insert(node.node.clone(), (now, text));
         }
         lines
     }
 
     /// The last counts of nodes whose last change wasn't said.
     fn rest(&mut self, nodes: &[NodeCount]) -> Vec<String> {
-        let unsaid = |node: &&NodeCount| {
+        let line = |node: &&NodeCount| format!("  {} {}", node.node, node.text());
+        self.unsaid(nodes).iter().map(line).collect()
+    }
+
+    /// The nodes of which something else is to be said, in the order of their last changes.
+    fn unsaid<'n>(&self, nodes: &'n [NodeCount]) -> Vec<&'n NodeCount> {
+        let is_news = |node: &&NodeCount| {
             self.said.get(&node.node).is_none_or(|(_, said)| *said != node.text())
         };
-        nodes.iter().filter(unsaid).map(|node| format!("  {} {}", node.node, node.text())).collect()
+        let mut unsaid: Vec<_> = nodes.iter().filter(is_news).collect();
+        unsaid.sort_by_key(|node| node.changed);
+        unsaid
     }
 }
 
@@ -176,6 +185,24 @@ mod tests {
         assert_eq!(lines.update(&[node(9, 2)], start + LINE_INTERVAL), ["  judge 2/9"]);
         assert!(lines.update(&[node(9, 2)], start + LINE_INTERVAL * 3).is_empty());
         assert_eq!(lines.rest(&[node(9, 9)]), ["  judge 9/9"]);
+    }
+
+    #[test]
+    fn lines_follow_the_events() {
+        let of = |name: &str, done, changed| NodeCount {
+            node: name.to_owned(),
+            changed,
+            ..node(3, done)
+        };
+        let mut lines = Lines::default();
+        let start = Instant::now();
+        lines.update(&[of("split", 0, 1)], start);
+        let next = [of("split", 3, 2), of("judge", 3, 9), of("pick", 1, 7)];
+        assert_eq!(lines.update(&next, start), ["  split 3/3", "  pick 1/3", "  judge 3/3"]);
+        assert_eq!(
+            lines.rest(&[of("split", 2, 20), of("pick", 2, 12)]),
+            ["  pick 2/3", "  split 2/3"]
+        );
     }
 
     #[test]

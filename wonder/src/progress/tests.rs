@@ -77,6 +77,58 @@ fn a_token_that_backs_off_is_shown_until_it_works_again() {
 }
 
 #[test]
+fn a_failure_that_a_transition_took_is_marked() {
+    let error = json!({"code": "x", "message": "x", "kind": "permanent"});
+    let failed = json!({"type": "task_failed", "token": 1, "attempt": 1, "error": error});
+    let routed = json!({"type": "token_routed", "token": 1, "fired": [
+        {"moved": {"transition": 0, "token": 2, "node": "other"}}]});
+    let handled = progress(vec![started(), failed.clone(), routed]);
+    assert_eq!(text(&handled, "split"), "failed (handled)");
+    let lost = json!({"type": "token_routed", "token": 1, "failed": true});
+    assert_eq!(text(&progress(vec![started(), failed, lost]), "split"), "failed");
+
+    let mut events = fan_out(3);
+    for token in 2..4 {
+        events.push(json!({"type": "task_failed", "token": token, "attempt": 1, "error": error}));
+    }
+    events.push(json!({"type": "token_routed", "token": 2, "fired": [
+        {"moved": {"transition": 0, "token": 9, "node": "other"}}]}));
+    events.push(json!({"type": "token_routed", "token": 3, "failed": true}));
+    assert_eq!(text(&progress(events), "judge"), "0/3 · 2 failed (1 handled)");
+}
+
+#[test]
+fn a_join_that_fires_early_takes_the_others_back() {
+    let mut events = fan_out(7);
+    for token in 2..7 {
+        events.push(json!({"type": "task_succeeded", "token": token, "attempt": 1, "result": 1}));
+        events.push(json!({"type": "token_routed", "token": token, "fired": [
+            {"arrived": {"transition": 0, "instance": 1}}]}));
+    }
+    // One of those that are out has opened a group of its own, and not all of it is made yet.
+    events.push(json!({"type": "task_succeeded", "token": 7, "attempt": 1, "result": 1}));
+    events.push(json!({"type": "token_routed", "token": 7, "opened": [{"instance": 2,
+        "branches": [{"transition": 0, "node": "inner", "count": 4}]}]}));
+    events.push(json!({"type": "branches_spawned", "instance": 2, "index": 0, "token": 20,
+        "count": 3}));
+    let mut continues = events.clone();
+    let fired = json!({"type": "join_fired", "instance": 1, "token": 30, "node": "pick",
+        "arithmetic": {"declared": 8, "arrived": 5, "failed": 0, "ended": 0, "needed": 5}});
+    events.push(fired.clone());
+    let cancelled = progress(events);
+    assert_eq!(text(&cancelled, "judge"), "6/7 · 1 cancelled");
+    assert_eq!(text(&cancelled, "audit"), "cancelled");
+    assert_eq!(text(&cancelled, "inner"), "0/4 · 4 cancelled");
+    assert_eq!(text(&cancelled, "pick"), "running");
+    assert!(cancelled.nodes.iter().all(|node| node.node == "pick" || node.running == 0));
+
+    let mut fired = fired;
+    fired["rest_continues"] = json!(true);
+    continues.push(fired);
+    assert_eq!(text(&progress(continues), "judge"), "6/7");
+}
+
+#[test]
 fn the_end_is_known_with_its_output_or_error() {
     let completed = progress(vec![started(), json!({"type": "run_completed", "output": {"a": 1}})]);
     assert_eq!(completed.status, Some("completed"));
