@@ -33,7 +33,7 @@ mod worker;
 
 pub(crate) use append::Cause;
 pub(crate) use plans::{LivePlan, Plans};
-pub(crate) use refusal::unavailable;
+pub(crate) use refusal::{of_command, unavailable};
 use worker::Worker;
 
 use crate::prepared::Prepared;

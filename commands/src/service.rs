@@ -7,10 +7,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use chassis::clock::Clock;
 use chassis::journal::{Journal, ReadError};
-use domain::definition::{Definition, Problem, content_hash, validate};
+use domain::definition::{Definition, Plan, Problem, content_hash, validate};
 use domain::ids::{DefinitionId, ProjectId, RunId, WorkflowId, WorkspaceId};
 use domain::limits;
 use domain::resource::{DefinitionSpec, Spec};
+use domain::run::check_start;
 use domain::run::event::RunStarted;
 use protocol::{
     Command, CommandEnvelope, Commands, Receipt, Rejection, RejectionKind, RunOutcome, RunTarget,
@@ -20,7 +21,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::coordinator::{Cause, Coordinator, CoordinatorConfig, Plans, unavailable};
+use crate::coordinator::{Cause, Coordinator, CoordinatorConfig, Plans, of_command, unavailable};
 use crate::prepared::{Preparations, Prepared};
 use crate::resolve::{Resolver, Version};
 use crate::resources::{Defaults, Resources};
@@ -122,7 +123,7 @@ impl CommandService {
         {
             return Ok(receipt);
         }
-        let Target { workflow_id, prepared } = self.target(envelope, target).await?;
+        let Target { workflow_id, prepared } = self.target(envelope, target, &given).await?;
         let run_id = RunId::new(self.clock.uuid_v7());
         let started = RunStarted {
             run_id,
@@ -191,6 +192,7 @@ impl CommandService {
         &self,
         envelope: &CommandEnvelope,
         target: &RunTarget,
+        given: &Given,
     ) -> Result<Target, Rejection> {
         let workspace_id = envelope.workspace_id;
         let (workflow_id, id, definition) = match target {
@@ -206,7 +208,8 @@ impl CommandService {
                 (None, parsed(&definition.id)?, definition)
             }
             RunTarget::Inline { project_id, definition } => {
-                let (id, version) = self.published(envelope, *project_id, definition).await?;
+                let (id, version) =
+                    self.published(envelope, *project_id, definition, given).await?;
                 (None, id, self.resolver.definition_by_id(id, Some(version)).await?)
             }
         };
@@ -215,34 +218,38 @@ impl CommandService {
         Ok(Target { workflow_id, prepared })
     }
 
-    /// The version that has an inline definition's content; published now where none has.
+    /// The version that has an inline definition's content; published now where none has, and
+    /// only where the run that it came for can start.
     async fn published(
         &self,
         envelope: &CommandEnvelope,
         project_id: ProjectId,
         definition: &Definition,
+        given: &Given,
     ) -> Result<(DefinitionId, u64), Rejection> {
         self.resources.authorise_project(envelope.workspace_id, project_id).await?;
         let hash = content_hash(definition).map_err(|error| internal(&error.to_string()))?;
         if let Some(known) = self.resolver.published(project_id, definition, &hash).await? {
             return Ok(known);
         }
-        let receipt = self.publish(envelope, project_id, definition, hash).await?;
+        let problems = validate::check(definition);
+        if !problems.is_empty() {
+            return Err(invalid_definition(problems));
+        }
+        let spec = DefinitionSpec { project_id, definition: definition.clone(), hash };
+        let resolved = self.resolver.resolved_for_start(envelope.workspace_id, &spec).await?;
+        let plan = Plan::compile(definition, &resolved).map_err(invalid_definition)?;
+        check_start(&plan, &given.input, given.labels.len())
+            .map_err(|refusal| of_command(&refusal))?;
+        let receipt = self.publish(envelope, spec).await?;
         Ok((parsed(&receipt.id)?, receipt.version))
     }
 
     async fn publish(
         &self,
         envelope: &CommandEnvelope,
-        project_id: ProjectId,
-        definition: &Definition,
-        hash: String,
+        spec: DefinitionSpec,
     ) -> Result<Receipt, Rejection> {
-        let problems = validate::check(definition);
-        if !problems.is_empty() {
-            return Err(invalid_definition(problems));
-        }
-        let spec = DefinitionSpec { project_id, definition: definition.clone(), hash };
         let publish = CommandEnvelope {
             id: domain::ids::CommandId::new(self.clock.uuid_v7()),
             idempotency_key: None,

@@ -17,7 +17,7 @@ pub mod vars;
 mod tests;
 
 pub use command::Command;
-pub use decide::{Decision, decide};
+pub use decide::{Decision, check_start, decide};
 pub use effect::Owed;
 pub use error::Refusal;
 pub use event::{Event, FailureKind, RunError, Usage};

@@ -47,15 +47,6 @@ async fn client(client: Client, next: Arc<AtomicU64>, stop: Arc<AtomicBool>, boo
     }
 }
 
-/// Waits until no run is under way.
-async fn all_ended(client: &Client) {
-    wait_for("all runs to end", || async {
-        let open = client.get("/runs?status=queued,running,waiting,paused&limit=1").await;
-        open["items"].as_array()?.is_empty().then_some(())
-    })
-    .await;
-}
-
 fn label(records: &Records, run_id: &str) -> String {
     let payload = &records.of_run(run_id)[0].payload;
     let payload: Value = serde_json::from_slice(payload).expect("an event's payload is JSON");
@@ -94,7 +85,7 @@ async fn what_was_acknowledged_stands_in_the_journal_exactly_once_and_completes(
     }
     platform.kill_9().await;
     platform.restart().await;
-    all_ended(&api).await;
+    api.all_ended().await;
     platform.stop().await;
 
     let records = Records::read(&platform.data_dir()).await;

@@ -7,7 +7,7 @@
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use system_tests::{Answer, Client, Pace, Records, wait_for, workflows};
+use system_tests::{Answer, Client, Pace, Records, workflows};
 use tokio::task::JoinSet;
 
 /// Repetitions that run at the same time.
@@ -111,11 +111,7 @@ async fn a_command_whose_answer_was_cut_off_is_found_by_its_key() {
         run_of(keyed(&client, "/runs", &key, &body).await);
     }
     // A request that was cut off may still be on its way when its repetition is answered.
-    wait_for("all runs to end", || async {
-        let open = client.get("/runs?status=queued,running,waiting&limit=1").await;
-        open["items"].as_array()?.is_empty().then_some(())
-    })
-    .await;
+    client.all_ended().await;
     platform.stop().await;
     let records = Records::read(&platform.data_dir()).await;
     records.check();

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
-use system_tests::{Client, Pace, Records, Sent, wait_for, within, workflows};
+use system_tests::{Client, Pace, Records, Sent, within, workflows};
 use tokio::task::JoinSet;
 
 /// Writers at the same time.
@@ -68,11 +68,7 @@ async fn readers_see_every_position_once_while_many_write() {
         .into();
     let writers: JoinSet<()> = (0..WRITERS).map(|number| writer(client.clone(), number)).collect();
     within("the writers", writers.join_all()).await;
-    wait_for("all runs to end", || async {
-        let open = client.get("/runs?status=queued,running,waiting&limit=1").await;
-        open["items"].as_array()?.is_empty().then_some(())
-    })
-    .await;
+    client.all_ended().await;
     // One more event, for readers that have read all the others and wait.
     let head = client.head().await + 1;
     last.store(head, Ordering::Release);

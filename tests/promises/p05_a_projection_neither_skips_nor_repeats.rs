@@ -104,14 +104,6 @@ async fn load(client: Client) {
     }
 }
 
-async fn all_ended(client: &Client) {
-    wait_for("all runs to end", || async {
-        let open = client.get("/runs?status=queued,running,waiting&limit=1").await;
-        open["items"].as_array()?.is_empty().then_some(())
-    })
-    .await;
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_while_it_folds_it_ends_equal_to_a_fold_of_the_journal() {
     let mut platform = crate::platform().await;
@@ -127,7 +119,7 @@ async fn killed_while_it_folds_it_ends_equal_to_a_fold_of_the_journal() {
         }
         platform.restart().await;
     }
-    all_ended(&client).await;
+    client.all_ended().await;
     let runs = client.runs(client.head().await).await;
     platform.stop().await;
     let records = Records::read(&platform.data_dir()).await;

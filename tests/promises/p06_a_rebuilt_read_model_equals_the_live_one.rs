@@ -92,6 +92,7 @@ async fn after_a_kill_it_is_the_same_and_a_tampered_row_is_found_and_mended() {
     }
     platform.kill_9().await;
     platform.restart().await;
+    client.all_ended().await;
     let runs = client.runs(client.head().await).await;
     platform.stop().await;
 

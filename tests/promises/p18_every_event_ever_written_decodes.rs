@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use domain::codec;
 use serde_json::{Value, json};
-use system_tests::{Records, wait_for, workflows};
+use system_tests::{Records, workflows};
 
 /// The journal of an earlier build, and what its runs fold to.
 fn recorded() -> (PathBuf, PathBuf) {
@@ -105,11 +105,7 @@ async fn record(journal: &Path, runs: &Path) {
         }
         client.send(request).await.expect("the platform answers").ok();
     }
-    wait_for("all runs to end", || async {
-        let open = client.get("/runs?status=queued,running,waiting&limit=1").await;
-        open["items"].as_array()?.is_empty().then_some(())
-    })
-    .await;
+    client.all_ended().await;
     platform.stop().await;
     let records = Records::read(&platform.data_dir()).await;
     std::fs::create_dir_all(journal.parent().expect("a folder")).expect("it can be made");

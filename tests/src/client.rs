@@ -3,7 +3,7 @@
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use reqwest::header::{CONTENT_TYPE, HeaderMap};
+use reqwest::header::{CONNECTION, CONTENT_TYPE, HeaderMap};
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -98,15 +98,16 @@ impl Client {
         self.try_post_bytes(path, media, body).await.expect("the platform answers")
     }
 
-    /// The same where the platform may hang up before it has read everything.
+    /// The same where the platform may hang up before it has read everything. The connection isn't
+    /// used again, since one that is being closed would fail the next request.
     pub async fn try_post_bytes(
         &self,
         path: &str,
         media: &str,
         body: Vec<u8>,
     ) -> Result<Answer, reqwest::Error> {
-        let request = self.request(Method::POST, path).header(CONTENT_TYPE, media).body(body);
-        self.send(request).await
+        let request = self.request(Method::POST, path).header(CONTENT_TYPE, media);
+        self.send(request.header(CONNECTION, "close").body(body)).await
     }
 
     /// Announces a `POST` of so many bytes, sends none, and answers the answer's first line.
@@ -174,6 +175,15 @@ impl Client {
             view["ended_at"].is_string().then_some(view)
         })
         .await
+    }
+
+    /// Waits until the list of runs shows none that is under way.
+    pub async fn all_ended(&self) {
+        wait_for("all runs to end", || async {
+            let open = self.get("/runs?status=queued,running,waiting,paused&limit=1").await;
+            open["items"].as_array()?.is_empty().then_some(())
+        })
+        .await;
     }
 
     /// All events of a run, in order.

@@ -9,7 +9,7 @@ use chassis::journal::{Append, Appended};
 use chrono::{DateTime, Utc};
 use domain::ids::{RunId, WorkspaceId};
 use domain::run::command::{AttemptError, Report};
-use domain::run::{Command, Decision, Event, Refusal, Run};
+use domain::run::{Command, Decision, Event, Run};
 use protocol::view::RunError;
 use protocol::{Outcome, OutcomeResult, Receipt, Rejection, RejectionKind, RunOutcome, Task};
 use serde_json::Value;
@@ -150,7 +150,12 @@ impl Actor {
                     cause = own_cause;
                 }
                 (Err(refusal), Some(reply)) => drop(reply.send(Err(refusal::of_command(&refusal)))),
-                (Err(refusal), None) => count_refused(&refusal),
+                (Err(refusal), None) => {
+                    tracing::debug!(%refusal, "refused an outcome");
+                    if matches!(command, Command::Report(_)) {
+                        count_refused();
+                    }
+                }
             }
             if is_client && !events.is_empty()
                 || events.len() >= domain::limits::EVENTS_PER_DECISION
@@ -330,7 +335,8 @@ pub(super) fn refuse_all(queue: impl Iterator<Item = Queued>, rejection: &Reject
         match queued {
             Queued::Start(start) => drop(start.reply.send(Err(rejection.clone()))),
             Queued::Cancel { reply, .. } => drop(reply.send(Err(rejection.clone()))),
-            Queued::Outcome(_) | Queued::Wake | Queued::Advance => {}
+            Queued::Outcome(_) => count_refused(),
+            Queued::Wake | Queued::Advance => {}
         }
     }
 }
@@ -362,9 +368,8 @@ fn report(outcome: Outcome) -> Report {
     }
 }
 
-fn count_refused(refusal: &Refusal) {
+fn count_refused() {
     metrics::counter!("wonder_outcomes_refused_total").increment(1);
-    tracing::debug!(%refusal, "refused an outcome");
 }
 
 /// The aggregate type of runs, shared.

@@ -50,7 +50,7 @@ pub(crate) fn unavailable(message: &str) -> Rejection {
 }
 
 /// A refusal as clients see it.
-pub(super) fn of_command(refusal: &Refusal) -> Rejection {
+pub(crate) fn of_command(refusal: &Refusal) -> Rejection {
     use RejectionKind::{Conflict, Invalid, TooLarge};
     let (kind, code) = match refusal {
         Refusal::NotStarted => (RejectionKind::NotFound, "run_not_found"),

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use domain::definition::content_hash;
-use domain::definition::validate;
+use domain::definition::{Plan, content_hash, validate};
 use domain::ids::{ProjectId, WorkspaceId};
 use domain::resource::{
     self, ApiKeySpec, Change, DefinitionSpec, Kind, Spec, WorkflowSpec, check_id, id_of, owned,
@@ -12,12 +11,13 @@ use domain::resource::{
 use protocol::command::{Command, CommandEnvelope};
 use protocol::{Rejection, RejectionKind};
 
+use crate::resolve::Resolver;
 use crate::resources::heads::{Head, Heads};
 use crate::resources::{Asked, refusal};
 
 /// Checks a command's surroundings and names the resource that it is for.
 pub(crate) async fn check(
-    heads: &Heads,
+    heads: &Arc<Heads>,
     envelope: &CommandEnvelope,
     at: DateTime<Utc>,
 ) -> Result<Asked, Rejection> {
@@ -63,7 +63,11 @@ fn asked(kind: Kind, id: &str, change: Change, workspace_id: &Arc<str>) -> Asked
     Asked { kind, id: id.to_owned(), change, workspace_id: Arc::clone(workspace_id) }
 }
 
-async fn create(heads: &Heads, workspace: WorkspaceId, spec: &Spec) -> Result<Asked, Rejection> {
+async fn create(
+    heads: &Arc<Heads>,
+    workspace: WorkspaceId,
+    spec: &Spec,
+) -> Result<Asked, Rejection> {
     let mut spec = spec.clone();
     let id = id_of(&spec, workspace);
     let mut owner = workspace.to_string();
@@ -75,7 +79,7 @@ async fn create(heads: &Heads, workspace: WorkspaceId, spec: &Spec) -> Result<As
         Spec::Workspace(_) => owner.clone_from(&id),
         Spec::Project(_) => live_workspace(heads, workspace).await?,
         Spec::ApiKey(spec) => api_key(heads, workspace, spec).await?,
-        Spec::WorkflowDefinition(spec) => publishable(spec)?,
+        Spec::WorkflowDefinition(spec) => publishable(heads, workspace, spec).await?,
         Spec::Workflow(spec) => bound(heads, spec).await?,
         Spec::Action(_) | Spec::PromptSpec(_) | Spec::ModelProfile(_) => {}
     }
@@ -83,8 +87,13 @@ async fn create(heads: &Heads, workspace: WorkspaceId, spec: &Spec) -> Result<As
     Ok(asked(kind, &id, Change::Create(Box::new(spec)), &owner.into()))
 }
 
-/// Refuses a definition with any problem, and gives a sound one its hash.
-fn publishable(spec: &mut DefinitionSpec) -> Result<(), Rejection> {
+/// Refuses a definition with any problem, or with a reference that leads nowhere, and gives a
+/// sound one its hash.
+async fn publishable(
+    heads: &Arc<Heads>,
+    workspace: WorkspaceId,
+    spec: &mut DefinitionSpec,
+) -> Result<(), Rejection> {
     let problems = validate::check(&spec.definition);
     if !problems.is_empty() {
         let message =
@@ -95,6 +104,8 @@ fn publishable(spec: &mut DefinitionSpec) -> Result<(), Rejection> {
     spec.hash = content_hash(&spec.definition).map_err(|error| {
         Rejection::new(RejectionKind::Invalid, "invalid_definition", error.to_string())
     })?;
+    let resolved = Resolver::new(Arc::clone(heads)).resolved_for_start(workspace, spec).await?;
+    Plan::compile(&spec.definition, &resolved).map_err(crate::service::invalid_definition)?;
     Ok(())
 }
 

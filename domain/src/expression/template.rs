@@ -168,6 +168,7 @@ fn failed_at(error: &Error, source: &str) -> EvalError {
     const SHOWN_BYTES: usize = 120;
     let mut failure = failed(error);
     if error.kind() == ErrorKind::UndefinedError
+        && error.detail().is_none()
         && let Some(place) = error.range().and_then(|range| source.get(range))
         && place.len() <= SHOWN_BYTES
     {

@@ -114,21 +114,7 @@ impl Decider<'_> {
     }
 
     fn start(&mut self, started: &RunStarted) -> Result<(), Refusal> {
-        let bytes = size_of(&started.input);
-        if bytes > limits::INPUT_BYTES {
-            return Err(Refusal::InputTooLarge { bytes, limit: limits::INPUT_BYTES });
-        }
-        let Ok(input) = canonical(started.input.clone()) else {
-            return Err(Refusal::InputTooDeep { limit: limits::JSON_DEPTH });
-        };
-        if started.labels.len() > limits::LABELS {
-            let count = started.labels.len();
-            return Err(Refusal::TooManyLabels { count, limit: limits::LABELS });
-        }
-        let problems = self.plan.input_problems(&input);
-        if !problems.is_empty() {
-            return Err(Refusal::InvalidInput { problems });
-        }
+        let input = check_start(self.plan, &started.input, started.labels.len())?;
         let timeout = self.plan.timeout;
         self.emit(Event::RunStarted(Box::new(RunStarted {
             start: self.plan.start.to_string(),
@@ -356,6 +342,26 @@ impl Decider<'_> {
         };
         self.emit(Event::RunFailed { error: failed });
     }
+}
+
+/// Checks what a run would be started with, without starting it. Gives the input as the run's
+/// first event holds it.
+///
+/// # Errors
+/// The refusals of [`Command::Start`] that don't depend on the run.
+pub fn check_start(plan: &Plan, input: &Value, labels: usize) -> Result<Value, Refusal> {
+    let bytes = size_of(input);
+    if bytes > limits::INPUT_BYTES {
+        return Err(Refusal::InputTooLarge { bytes, limit: limits::INPUT_BYTES });
+    }
+    let Ok(input) = canonical(input.clone()) else {
+        return Err(Refusal::InputTooDeep { limit: limits::JSON_DEPTH });
+    };
+    if labels > limits::LABELS {
+        return Err(Refusal::TooManyLabels { count: labels, limit: limits::LABELS });
+    }
+    let problems = plan.input_problems(&input);
+    if problems.is_empty() { Ok(input) } else { Err(Refusal::InvalidInput { problems }) }
 }
 
 /// A value as an event holds it, so that the fold gives what was decided on.

@@ -159,7 +159,10 @@ fn target(target: &str) -> Result<Value, Failure> {
             }
             Err(failure) if is_path => return Err(failure),
             // A published definition may be called like some folder.
-            Err(_) => return Ok(target.into()),
+            Err(_) => {
+                eprintln!("the folder {target} has no workflow.yaml: taken as a published name");
+                return Ok(target.into());
+            }
         }
     }
     let named_like_a_file = path
