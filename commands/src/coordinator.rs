@@ -25,6 +25,7 @@ mod actor;
 mod append;
 mod dispatch;
 mod load;
+mod outcome;
 mod plans;
 mod recent;
 mod refusal;

@@ -35,7 +35,16 @@ pub enum EncodeError {
     TooDeep,
     #[error("a value has no JSON form: {0}")]
     NotJson(String),
+    #[error("the integer {0} is not exact as a JSON number (2^53 and beyond): send it as a text")]
+    Inexact(Number),
+    #[error("a text holds the character U+0000: leave it out")]
+    Nul,
+    #[error("the key {0:?} is reserved: use another one")]
+    ReservedKey(String),
 }
+
+/// Keys that begin so are refused: serde_json reads an object with such a first key as raw text.
+pub const RESERVED_KEYS: &str = "$serde_json::private::";
 
 /// Why a stored event can't be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -179,19 +188,22 @@ pub fn refs(payload: &[u8]) -> Vec<String> {
 }
 
 /// Gives a value the form that it has when it is read back from the journal: 1.0 becomes 1,
-/// integers beyond 2^53 become the nearest double, members stand in canonical order. State in
-/// memory is then what a later fold gives, down to the text that an object is printed as. Call it
-/// on every value that enters an event.
+/// members stand in canonical order. State in memory is then what a later fold gives, down to the
+/// text that an object is printed as. Call it on every value that enters an event; what a journal
+/// couldn't give back unchanged is refused.
 pub fn normalise(value: &mut Value) -> Result<(), EncodeError> {
     normalise_at(value, 1)
 }
 
 fn normalise_at(value: &mut Value, depth: usize) -> Result<(), EncodeError> {
     match value {
-        Value::Null | Value::Bool(_) | Value::String(_) => Ok(()),
+        Value::Null | Value::Bool(_) => Ok(()),
+        Value::String(text) => storable(text),
         Value::Number(number) => {
-            let exact = number.as_i64().is_some_and(canonical::is_exact);
-            if !exact {
+            if !is_exact(number) {
+                return Err(EncodeError::Inexact(number.clone()));
+            }
+            if !number.as_i64().is_some_and(canonical::is_exact) {
                 let bytes = canonical::to_vec(&*number, None)?;
                 *number = serde_json::from_slice::<Number>(&bytes)
                     .map_err(|error| EncodeError::NotJson(error.to_string()))?;
@@ -201,6 +213,12 @@ fn normalise_at(value: &mut Value, depth: usize) -> Result<(), EncodeError> {
         _ if depth > JSON_DEPTH => Err(EncodeError::TooDeep),
         Value::Array(items) => items.iter_mut().try_for_each(|item| normalise_at(item, depth + 1)),
         Value::Object(members) => {
+            for key in members.keys() {
+                storable(key)?;
+                if key.starts_with(RESERVED_KEYS) {
+                    return Err(EncodeError::ReservedKey(key.clone()));
+                }
+            }
             let in_order = |a: &String, b: &String| a.encode_utf16().le(b.encode_utf16());
             if !members.keys().is_sorted_by(|a, b| in_order(a, b)) {
                 let mut sorted: Vec<_> = std::mem::take(members).into_iter().collect();
@@ -209,6 +227,19 @@ fn normalise_at(value: &mut Value, depth: usize) -> Result<(), EncodeError> {
             }
             members.values_mut().try_for_each(|member| normalise_at(member, depth + 1))
         }
+    }
+}
+
+fn storable(text: &str) -> Result<(), EncodeError> {
+    if text.as_bytes().contains(&0) { Err(EncodeError::Nul) } else { Ok(()) }
+}
+
+/// Whether a number stays the same as a double, which is what JSON's numbers are to most readers.
+fn is_exact(number: &Number) -> bool {
+    match (number.as_i64(), number.as_u64()) {
+        (Some(integer), _) => (integer as f64) as i128 == i128::from(integer),
+        (None, Some(integer)) => (integer as f64) as i128 == i128::from(integer),
+        (None, None) => true,
     }
 }
 

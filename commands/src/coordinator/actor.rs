@@ -10,11 +10,11 @@ use chrono::{DateTime, Utc};
 use domain::ids::{RunId, WorkspaceId};
 use domain::run::command::{AttemptError, Report};
 use domain::run::{Command, Decision, Event, Run};
-use protocol::view::RunError;
 use protocol::{Outcome, OutcomeResult, Receipt, Rejection, RejectionKind, RunOutcome, Task};
 use serde_json::Value;
 
 use super::append::{self, Cause, Stream};
+use super::outcome;
 use super::plans::LivePlan;
 use super::refusal;
 use super::{Reply, Start};
@@ -244,7 +244,7 @@ impl Actor {
                 position: appended.last_position,
                 created: under_way.created,
                 at: self.recorded_at,
-                outcome: None,
+                outcome: self.outcome(),
             })));
         }
         if std::mem::take(&mut self.advance) {
@@ -267,26 +267,8 @@ impl Actor {
 
     /// The run's end, once it is durable.
     pub(super) fn outcome(&self) -> Option<RunOutcome> {
-        let Run::Closed(closed) = &self.run else { return None };
-        if self.under_way.is_some() {
-            return None;
-        }
-        Some(RunOutcome {
-            status: closed.status,
-            output: closed.output.as_deref().cloned(),
-            error: closed.error.as_deref().map(|error| RunError {
-                code: error.code.clone(),
-                message: error.message.clone(),
-                kind: error.kind.as_str().to_owned(),
-                node: error.node.clone(),
-                attempt: error.attempt,
-                detail: error.detail.clone(),
-            }),
-            usage: closed.usage,
-            sequence: self.sequence,
-            position: self.position,
-            ended_at: closed.ended_at,
-        })
+        let durable = self.under_way.is_none();
+        durable.then(|| outcome::of(&self.run, self.sequence, self.position)).flatten()
     }
 
     /// The task of an attempt; `None` where it isn't owed any more, and the outcome that stands

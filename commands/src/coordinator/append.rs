@@ -11,6 +11,7 @@ use domain::ids::WorkspaceId;
 use domain::run::{Event, Run, STATE_VERSION};
 use protocol::Receipt;
 
+use super::outcome;
 use crate::store::inbox::{self, Remembered};
 
 /// What made a run's events happen: their metadata, and the answer to keep for a retried command.
@@ -74,7 +75,7 @@ pub(super) fn append(
         metadata: cause.metadata.clone(),
         recorded_at: at,
         events: new_events,
-        inbox: answer(stream, last, started, at, cause).into_iter().collect(),
+        inbox: answer(stream, run, last, at, cause).into_iter().collect(),
         payloads,
         open: match (started, ended) {
             (true, false) => Some(true),
@@ -88,14 +89,20 @@ pub(super) fn append(
 /// The answer that a repetition of the command gets: the same as the first one's.
 fn answer(
     stream: &Stream<'_>,
+    run: &Run,
     version: u64,
-    created: bool,
     at: DateTime<Utc>,
     cause: &Cause,
 ) -> Option<InboxEntry> {
     let remembered = cause.remembered.as_ref()?;
-    let receipt =
-        Receipt { id: stream.id.to_string(), version, position: 0, created, at, outcome: None };
+    let receipt = Receipt {
+        id: stream.id.to_string(),
+        version,
+        position: 0,
+        created: stream.sequence == 0,
+        at,
+        outcome: outcome::of(run, version, 0).filter(outcome::is_small),
+    };
     Some(InboxEntry {
         key: remembered.key.clone(),
         fingerprint: remembered.fingerprint.clone(),

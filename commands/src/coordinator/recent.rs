@@ -5,6 +5,8 @@ use std::collections::{HashMap, VecDeque};
 use domain::ids::{RunId, WorkspaceId};
 use protocol::RunOutcome;
 
+use super::outcome;
+
 /// Ends that are remembered.
 const RECENT: usize = 2_048;
 
@@ -17,8 +19,7 @@ pub(super) struct Recent {
 
 impl Recent {
     pub(super) fn keep(&mut self, run_id: RunId, workspace_id: WorkspaceId, outcome: RunOutcome) {
-        let bytes = outcome.output.as_ref().map_or(0, domain::run::vars::size_of);
-        if bytes > domain::limits::INLINE_VALUE_BYTES {
+        if !outcome::is_small(&outcome) {
             return;
         }
         self.ends.insert(run_id, (workspace_id, outcome));

@@ -60,6 +60,7 @@ pub(crate) fn of_command(refusal: &Refusal) -> Rejection {
         Refusal::InvalidInput { .. } => (Invalid, "invalid_input"),
         Refusal::InputTooLarge { .. } => (TooLarge, "input_too_large"),
         Refusal::InputTooDeep { .. } => (Invalid, "input_too_deep"),
+        Refusal::InputNotStorable(_) => (Invalid, "invalid_input"),
         Refusal::TooManyLabels { .. } => (Invalid, "too_many_labels"),
     };
     let rejection = Rejection::new(kind, code, refusal.to_string());
@@ -72,7 +73,9 @@ pub(crate) fn of_command(refusal: &Refusal) -> Rejection {
             });
             rejection.with_problems(problems.collect()).at(first.unwrap_or_default())
         }
-        Refusal::InputTooLarge { .. } | Refusal::InputTooDeep { .. } => rejection.at("/input"),
+        Refusal::InputTooLarge { .. }
+        | Refusal::InputTooDeep { .. }
+        | Refusal::InputNotStorable(_) => rejection.at("/input"),
         Refusal::TooManyLabels { .. } => rejection.at("/labels"),
         Refusal::NotStarted
         | Refusal::AlreadyStarted

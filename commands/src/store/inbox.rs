@@ -43,6 +43,9 @@ impl Remembered {
             )
         })?;
         receipt.position = recalled.position;
+        if let Some(outcome) = &mut receipt.outcome {
+            outcome.position = recalled.position;
+        }
         Ok(receipt)
     }
 }

@@ -18,19 +18,25 @@ const PAGE: usize = 500;
 pub(crate) fn encode(event: &Event, workspace: &str) -> Result<(Bytes, Vec<Payload>), Fault> {
     let workspace: WorkspaceId =
         workspace.parse().map_err(|error| Fault::Damaged(format!("{error}")))?;
-    let encoded = codec::encode(event, workspace).map_err(|error| match error {
-        codec::EncodeError::TooDeep => Fault::Refused(resource::Error::Invalid {
-            pointer: String::new(),
-            message: error.to_string(),
-        }),
-        codec::EncodeError::NotJson(_) => Fault::Damaged(error.to_string()),
-    })?;
+    storable(event)?;
+    let encoded = codec::encode(event, workspace).map_err(refused)?;
     let payloads = encoded
         .blobs
         .into_iter()
         .map(|(hash, bytes)| Payload { hash: hash.into(), bytes: bytes.into() })
         .collect();
     Ok((encoded.payload.into(), payloads))
+}
+
+/// Refuses what the journal couldn't give back as it was written.
+fn storable(event: &Event) -> Result<(), Fault> {
+    let mut value =
+        serde_json::to_value(event).map_err(|error| Fault::Damaged(error.to_string()))?;
+    codec::normalise(&mut value).map_err(refused)
+}
+
+fn refused(error: codec::EncodeError) -> Fault {
+    Fault::Refused(resource::Error::Invalid { pointer: String::new(), message: error.to_string() })
 }
 
 /// The events of a resource after a sequence, in order.

@@ -35,6 +35,22 @@ async fn one_key_starts_one_run_however_many_ask_at_once() {
 }
 
 #[tokio::test]
+async fn a_repeated_start_gets_the_whole_first_answer() {
+    let folder = folder();
+    let platform = Platform::start(folder.path()).await;
+    let at_once = json!({"name": "at-once", "start": "a",
+        "nodes": {"a": {"compute": {"state.x": 1}}}});
+    let mut envelope = platform.envelope(platform.starting(&at_once, json!({})));
+    envelope.idempotency_key = Some("once".to_owned());
+    let first = platform.service.execute(envelope.clone()).await.expect("it starts");
+    let outcome = first.outcome.as_ref().expect("it ended in its first append");
+    assert_eq!(outcome.output, Some(json!({"x": 1})));
+    let again = platform.service.execute(envelope).await.expect("the same answer");
+    assert_eq!(again, first);
+    platform.stop().await;
+}
+
+#[tokio::test]
 async fn an_outcome_counts_once() {
     let folder = folder();
     let platform = Platform::start(folder.path()).await;

@@ -36,13 +36,15 @@ fn json_values() -> impl Strategy<Value = Value> {
         Just("type".to_owned())
     ];
     let leaf = prop_oneof![
-        Just(Value::Null),
-        any::<bool>().prop_map(Value::from),
-        any::<i64>().prop_map(Value::from),
-        any::<u64>().prop_map(Value::from),
-        any::<f64>().prop_map(Value::from),
-        "\\PC{0,8}".prop_map(Value::from),
-        "[\u{0}-\u{1f}\"\\\\/]{0,4}".prop_map(Value::from),
+        4 => Just(Value::Null),
+        4 => any::<bool>().prop_map(Value::from),
+        4 => any::<i32>().prop_map(Value::from),
+        1 => any::<i64>().prop_map(Value::from),
+        1 => any::<u64>().prop_map(Value::from),
+        4 => any::<f64>().prop_map(Value::from),
+        4 => "\\PC{0,8}".prop_map(Value::from),
+        4 => "[\u{1}-\u{1f}\"\\\\/]{0,4}".prop_map(Value::from),
+        1 => "\u{0}?".prop_map(Value::from),
     ];
     leaf.prop_recursive(4, 32, 5, move |inner| {
         prop_oneof![
@@ -64,9 +66,15 @@ proptest! {
 
     #[test]
     fn normalised_values_come_back_as_they_went(mut value in json_values()) {
-        normalise(&mut value).expect("it is flat enough");
-        let event = completed(value);
-        prop_assert_eq!(there_and_back(&event), event);
+        match normalise(&mut value) {
+            Ok(()) => {
+                let event = completed(value);
+                prop_assert_eq!(there_and_back(&event), event);
+            }
+            Err(error) => {
+                prop_assert!(matches!(error, EncodeError::Inexact(_) | EncodeError::Nul), "{error}");
+            }
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use super::event::{Event, FailureKind, RunError, RunStarted, TokenId};
 use super::scope::{RunScope, TokenScope, root_state};
 use super::state::{Live, Phase, Run, Timer, Token};
 use super::vars::size_of;
-use crate::codec;
+use crate::codec::{self, EncodeError};
 use crate::definition::Plan;
 use crate::definition::plan::{NodeWork, PlanNode};
 use crate::expression::{Binding, EvalError, Scope};
@@ -354,9 +354,11 @@ pub fn check_start(plan: &Plan, input: &Value, labels: usize) -> Result<Value, R
     if bytes > limits::INPUT_BYTES {
         return Err(Refusal::InputTooLarge { bytes, limit: limits::INPUT_BYTES });
     }
-    let Ok(input) = canonical(input.clone()) else {
-        return Err(Refusal::InputTooDeep { limit: limits::JSON_DEPTH });
-    };
+    let mut input = input.clone();
+    codec::normalise(&mut input).map_err(|error| match error {
+        EncodeError::TooDeep => Refusal::InputTooDeep { limit: limits::JSON_DEPTH },
+        other => Refusal::InputNotStorable(other),
+    })?;
     if labels > limits::LABELS {
         return Err(Refusal::TooManyLabels { count: labels, limit: limits::LABELS });
     }

@@ -2,6 +2,7 @@
 
 use super::event::TokenId;
 use super::state::RunStatus;
+use crate::codec::EncodeError;
 use crate::definition::Problem;
 
 /// A refusal.
@@ -23,6 +24,8 @@ pub enum Refusal {
     InputTooLarge { bytes: usize, limit: usize },
     #[error("the input is nested deeper than {limit} levels")]
     InputTooDeep { limit: usize },
+    #[error("the input can't be stored: {0}")]
+    InputNotStorable(EncodeError),
     #[error("the run has {count} labels, at most {limit} are allowed")]
     TooManyLabels { count: usize, limit: usize },
 }

@@ -238,6 +238,11 @@ impl Live {
             Carried::Result => token.phase.result().cloned(),
         };
         instance.arrived_bytes += value.as_deref().map_or(0, size_of);
+        for (transition, count) in token.taken.iter() {
+            if instance.taken.get(transition).is_none_or(|most| most < count) {
+                Arc::make_mut(&mut instance.taken).insert(*transition, *count);
+            }
+        }
         instance.arrived.insert(branch.index, value);
     }
 
@@ -265,6 +270,9 @@ impl Live {
             fired: false,
             deadline: opened.deadline,
             cause: Some(token.phase.clone()),
+            taken: opened.branches.iter().fold(Arc::clone(&token.taken), |taken, branches| {
+                took(&taken, branches.transition, branches.iteration)
+            }),
             arrived_bytes: 0,
         };
         self.next_instance = self.next_instance.max(opened.instance + 1);
@@ -283,11 +291,13 @@ impl Live {
             let index = first + offset;
             let Some(branches) = instance.branches_of(index) else { continue };
             let item = usize::try_from(offset).ok().and_then(|offset| items.get(offset));
+            let item = item.filter(|_| branches.foreach).cloned().map(Arc::new);
             made.push((
                 token + offset,
                 Token {
                     branch: Some(Branch { instance: id, index }),
-                    item: item.filter(|_| branches.foreach).cloned().map(Arc::new),
+                    // Within a branch of a `foreach`, a plain split keeps the item.
+                    item: item.or_else(|| instance.parent.item.clone()),
                     taken: took(&instance.parent.taken, branches.transition, branches.iteration),
                     error: error.clone(),
                     ..Token::at(&branches.node)
@@ -309,7 +319,7 @@ impl Live {
         rest_continues: bool,
     ) {
         let Some(instance) = self.instances.get_mut(&id) else { return };
-        let parent = instance.parent.clone();
+        let (parent, lineage) = (instance.parent.clone(), Arc::clone(&instance.taken));
         if let Some(deadline) = instance.deadline.take() {
             self.timers.remove(&(deadline, Timer::Join(id)));
         }
@@ -325,8 +335,8 @@ impl Live {
         }
         let vars = if parent.branch.is_some() { parent.vars } else { Vars::default() };
         let counts = match taken {
-            Some((transition, count)) => took(&parent.taken, transition, Some(count)),
-            None => parent.taken,
+            Some((transition, count)) => took(&lineage, transition, Some(count)),
+            None => lineage,
         };
         self.insert_token(
             new,

@@ -147,6 +147,9 @@ pub struct Instance {
     /// result, and the branches its error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<Phase>,
+    /// How often the lineages of its branches took the limited transitions, the most of each.
+    #[serde(default, skip_serializing_if = "no_taken")]
+    pub taken: Taken,
     /// Bytes of the values that arrived.
     pub arrived_bytes: usize,
 }

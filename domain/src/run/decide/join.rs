@@ -60,7 +60,7 @@ impl Decider<'_> {
         let Some(live) = self.live() else { return };
         let Some(instance) = live.instances.get(&id) else { return };
         let arithmetic = arithmetic(instance, join);
-        let count = instance.parent.taken.get(&join.transition).copied().unwrap_or(0) + 1;
+        let count = instance.taken.get(&join.transition).copied().unwrap_or(0) + 1;
         let error = match join.max_iterations {
             Some(limit) if count > limit => {
                 let message = format!("the join into {:?} may be taken {limit} times", join.to);
@@ -151,7 +151,14 @@ fn arithmetic(instance: &Instance, join: &PlanJoin) -> Arithmetic {
         (JoinWait::All, FailedPolicy::Ignore) => instance.declared - lost,
         (JoinWait::All, FailedPolicy::Fail | FailedPolicy::Count) => instance.declared,
         (JoinWait::Any, _) => 1.min(instance.declared),
-        (JoinWait::Count(count), _) => count,
+        // Where there are no branches at all, there is nothing to wait for.
+        (JoinWait::Count(count), _) => {
+            if instance.declared == 0 {
+                0
+            } else {
+                count
+            }
+        }
     };
     numbers(instance, needed)
 }

@@ -12,6 +12,7 @@ use crate::run::event::{
 };
 use crate::run::scope::TokenScope;
 use crate::run::state::{Phase, Token};
+use crate::run::vars::size_of;
 
 /// What a node's end leads to.
 #[derive(Default)]
@@ -217,6 +218,16 @@ impl Decider<'_> {
             None => Carried::Result,
             Some(binding) => Carried::Value(evaluated(binding, scope).map_err(Stop::Token)?),
         };
+        let bytes = match &value {
+            Carried::Nothing => 0,
+            Carried::Result => scope.result.map_or(0, size_of),
+            Carried::Value(value) => size_of(value),
+        };
+        if instance.arrived_bytes + bytes > limits::CONTEXT_BYTES {
+            let limit = limits::CONTEXT_BYTES;
+            let message = format!("what waits at the join would take more than {limit} bytes");
+            return Err(Stop::token(permanent("context_too_large", message)));
+        }
         Ok(Fired::Arrived { transition: index, instance: branch.instance, value, late })
     }
 

@@ -327,3 +327,72 @@ fn too_many_tokens_fail_the_run_before_one_is_made() {
     assert_eq!(run.owed.len(), 99_999);
     assert!(run.when(&Command::Cancel { reason: None }).is_ok());
 }
+
+#[test]
+fn an_empty_foreach_has_nothing_to_wait_for_whatever_the_number() {
+    let mut join = merge("collect");
+    join["wait"] = json!(3);
+    assert_eq!(fanned(join, 0).output(), json!({"votes": []}));
+}
+
+#[test]
+fn a_limit_holds_for_loops_that_go_through_a_join() {
+    for (on_open, on_inside, on_join) in [(3, 0, 0), (0, 3, 0), (0, 0, 3)] {
+        let limited = |mut transition: Value, limit: u32| {
+            if limit > 0 {
+                transition["max_iterations"] = json!(limit);
+            }
+            transition
+        };
+        let run = Fixture::started(
+            json!({
+                "name": "around", "start": "a",
+                "nodes": {"a": {"compute": {"state.n": "${has(state.n) ? state.n + 1 : 0}"}},
+                          "b": {"compute": {"state.x": 1}}, "c": {"compute": {"state.x": 2}}},
+                "transitions": [
+                    limited(json!({"from": "a", "to": "b", "spawn": 2, "group": "g"}), on_open),
+                    limited(json!({"from": "b", "to": "c"}), on_inside),
+                    limited(json!({"from": "c", "to": "a", "join": {"group": "g"}}), on_join)]
+            }),
+            json!({}),
+        );
+        assert_eq!(run.failure(), "loop_limit");
+        assert!(run.events.len() < 60, "{} events", run.events.len());
+    }
+}
+
+#[test]
+fn a_plain_split_inside_a_branch_keeps_the_item() {
+    let run = Fixture::started(
+        json!({
+            "name": "split", "start": "a",
+            "nodes": {"a": {"compute": {"state.x": 0}}, "b": {"compute": {"state.x": 1}},
+                      "l": {"compute": {"state.v": "${item + 'l'}"}},
+                      "r": {"compute": {"state.v": "${item + string(index)}"}},
+                      "m": {"compute": {"state.m": "${state.parts}"}}, "e": {"compute": {"state.e": 1}}},
+            "transitions": [
+                {"from": "a", "to": "b", "foreach": "${['p', 'q']}", "group": "outer"},
+                {"from": "b", "to": "l", "group": "inner"}, {"from": "b", "to": "r", "group": "inner"},
+                {"from": "l", "to": "m", "join": {"group": "inner", "merge": {
+                    "strategy": "collect", "from": "${state.v}", "into": "state.parts"}}},
+                {"from": "r", "to": "m", "join": {"group": "inner", "merge": {
+                    "strategy": "collect", "from": "${state.v}", "into": "state.parts"}}},
+                {"from": "m", "to": "e", "join": {"group": "outer", "merge": {
+                    "strategy": "append", "from": "${state.m}", "into": "state.all"}}}],
+            "output": {"all": "${state.all}"}
+        }),
+        json!({}),
+    );
+    assert_eq!(run.output(), json!({"all": ["pl", "p1", "ql", "q1"]}));
+}
+
+#[test]
+fn what_waits_at_a_join_is_limited() {
+    let mut run = fanned(merge("collect"), 9);
+    for index in 0..9 {
+        if run.run.live().is_some() {
+            arrive(&mut run, index, json!("x".repeat(1_000_000)));
+        }
+    }
+    assert_eq!(run.failure(), "context_too_large");
+}

@@ -172,9 +172,7 @@ fn outcome(choice: u32, faults: bool) -> Result<Value, FailureKind> {
         7 if faults => Err(FailureKind::Transient),
         8 if faults => Err(FailureKind::Permanent),
         9 if faults => Err(FailureKind::Timeout),
-        _ => Ok(
-            json!({"z": 1.0, "big": 9_007_199_254_740_993_u64, "a": [2.50, {"y": 1, "$ref": 0}]}),
-        ),
+        _ => Ok(json!({"z": 1.0, "big": 1e17, "a": [2.50, {"y": 1, "$ref": 0}]})),
     }
 }
 

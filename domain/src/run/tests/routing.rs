@@ -295,3 +295,26 @@ fn a_node_that_a_failure_leads_to_sees_the_error() {
     run.succeed("a", json!(null));
     assert_eq!(why(&run), Some(json!("fine")));
 }
+
+#[test]
+fn values_that_a_journal_could_not_give_back_are_refused() {
+    let definition = json!({"name": "v", "start": "a", "nodes": {"a": task_into("state.x")}});
+    let bad = [
+        json!({"$serde_json::private::RawValue": "1"}),
+        json!("a\u{0}b"),
+        json!({"a\u{0}": 1}),
+        json!(9_007_199_254_740_993_u64),
+        json!([-9_007_199_254_740_993_i64]),
+        json!(u64::MAX),
+    ];
+    for value in bad {
+        let mut run = Fixture::new(definition.clone());
+        assert!(matches!(run.start(value.clone()), Err(Refusal::InputNotStorable(_))), "{value}");
+        run.start(json!({})).expect("it starts");
+        run.succeed("a", value);
+        assert_eq!(run.failure(), "value_not_storable");
+    }
+    let mut run = Fixture::started(definition, json!({"n": 1e17}));
+    run.succeed("a", json!([9_007_199_254_740_992_u64, -1.0, 1e300, "é"]));
+    assert_eq!(run.output()["x"], json!([9_007_199_254_740_992_u64, -1, 1e300, "é"]));
+}
