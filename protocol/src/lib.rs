@@ -17,4 +17,6 @@ pub use query::{EventPage, Page, PageRequest, ResourceFilter, RunFilter, StateAt
 pub use rejection::{Rejection, RejectionKind};
 pub use service::{Commands, Events, ResourceQueries, RunQueries, Tasks};
 pub use task::{Failure, FailureKind, Outcome, OutcomeResult, Success, Task, Work, WorkAction};
-pub use view::{ResourceView, RunError, RunOutcome, RunState, RunStatus, RunView, TimelineEntry, Usage};
+pub use view::{
+    ResourceView, RunError, RunOutcome, RunState, RunStatus, RunView, TimelineEntry, Usage,
+};

@@ -51,7 +51,13 @@ pub enum RejectionKind {
 impl Rejection {
     /// A refusal of a class, with its stable code and a message.
     pub fn new(kind: RejectionKind, code: &str, message: impl Into<String>) -> Self {
-        Self { kind, code: code.to_owned(), message: message.into(), pointer: None, problems: Vec::new() }
+        Self {
+            kind,
+            code: code.to_owned(),
+            message: message.into(),
+            pointer: None,
+            problems: Vec::new(),
+        }
     }
 
     /// The same, pointing at a place of the request's body.

@@ -194,7 +194,7 @@ impl Decider<'_> {
         let mut writes = Map::new();
         let mut bytes = 0;
         for (path, binding) in mapping {
-            let value = evaluated(binding, &scope)?;
+            let value = evaluated(binding, &scope).map_err(|error| at("state", path, error))?;
             bytes += size_of(&value);
             writes.insert(path.clone(), value);
         }
@@ -322,9 +322,10 @@ impl Decider<'_> {
             None => Ok(root_state(live)),
             Some(mapping) => {
                 let scope = RunScope(live);
-                let members = mapping
-                    .iter()
-                    .map(|(name, binding)| Ok((name.clone(), evaluated(binding, &scope)?)));
+                let members = mapping.iter().map(|(name, binding)| {
+                    let value = evaluated(binding, &scope);
+                    Ok((name.clone(), value.map_err(|error| at("output", name, error))?))
+                });
                 members.collect::<Result<Map<_, _>, _>>().map(Value::Object).and_then(canonical)
             }
         };
@@ -377,6 +378,12 @@ fn canonical(mut value: Value) -> Result<Value, Box<RunError>> {
 /// The value of a mapping, as an event holds it.
 fn evaluated(binding: &Binding, scope: &dyn Scope) -> Result<Value, Box<RunError>> {
     canonical(binding.eval(scope).map_err(|error| Box::new(eval_failure(&error)))?)
+}
+
+/// The error with the place of the mapping that it is about.
+fn at(mapping: &str, name: &str, mut error: Box<RunError>) -> Box<RunError> {
+    error.message = format!("{mapping}.{name}: {}", error.message);
+    error
 }
 
 fn permanent(code: &str, message: String) -> RunError {

@@ -58,7 +58,11 @@ impl Run {
         let scope = TokenScope::new(live, plan, token);
         let mut input = Map::new();
         for (name, binding) in node.input() {
-            input.insert(name.clone(), binding.eval(&scope)?);
+            let value = binding.eval(&scope).map_err(|error| EvalError {
+                message: format!("input.{name}: {}", error.message),
+                ..error
+            })?;
+            input.insert(name.clone(), value);
         }
         Ok(Value::Object(input))
     }
