@@ -172,7 +172,7 @@ impl Timeline {
             self.end(token, "failed", moment);
         }
         if let Some(entry) = self.entry(token, moment) {
-            entry.error = Some(view_of(error));
+            entry.error = Some(RunError::from(error));
         }
     }
 
@@ -242,16 +242,5 @@ impl Timeline {
         for token in std::mem::take(&mut self.open) {
             self.end(token, "cancelled", moment);
         }
-    }
-}
-
-fn view_of(error: &run::RunError) -> RunError {
-    RunError {
-        code: error.code.clone(),
-        message: error.message.clone(),
-        kind: error.kind.as_str().to_owned(),
-        node: error.node.clone(),
-        attempt: error.attempt,
-        detail: error.detail.clone(),
     }
 }

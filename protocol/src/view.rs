@@ -82,6 +82,19 @@ pub struct RunError {
     pub detail: Value,
 }
 
+impl From<&domain::run::RunError> for RunError {
+    fn from(error: &domain::run::RunError) -> Self {
+        Self {
+            code: error.code.clone(),
+            message: error.message.clone(),
+            kind: error.kind.as_str().to_owned(),
+            node: error.node.clone(),
+            attempt: error.attempt,
+            detail: error.detail.clone(),
+        }
+    }
+}
+
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunOutcome {

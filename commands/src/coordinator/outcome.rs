@@ -10,14 +10,7 @@ pub(super) fn of(run: &Run, sequence: u64, position: u64) -> Option<RunOutcome> 
     Some(RunOutcome {
         status: closed.status,
         output: closed.output.as_deref().cloned(),
-        error: closed.error.as_deref().map(|error| RunError {
-            code: error.code.clone(),
-            message: error.message.clone(),
-            kind: error.kind.as_str().to_owned(),
-            node: error.node.clone(),
-            attempt: error.attempt,
-            detail: error.detail.clone(),
-        }),
+        error: closed.error.as_deref().map(RunError::from),
         usage: closed.usage,
         sequence,
         position,
