@@ -242,6 +242,12 @@ pub trait Journal: Send + Sync + 'static {
     /// The store's random number: another one means another history.
     fn epoch(&self) -> u32;
 
+    /// Why the last write failed, while that still stands: readiness must fail. Asking may set off
+    /// a small write that tries whether it works again, at most one a second.
+    fn fault(&self) -> Option<Arc<str>> {
+        None
+    }
+
     /// A reader of committed events that wakes within a millisecond of a commit.
     fn tail(&self, after_position: u64) -> Tail;
 }

@@ -263,6 +263,35 @@ async fn a_full_storage_is_told_and_goes_on_being_read() {
 }
 
 #[tokio::test]
+async fn a_fault_stands_until_writing_works_again() {
+    let options = SqliteOptions { max_bytes: 1024 * 1024, ..SqliteOptions::default() };
+    let storage = Sqlite::new(options);
+    let journal = storage.open().await;
+    assert_eq!(journal.fault(), None);
+    let sized = |bytes: usize| {
+        let mut sized = append("large", 0);
+        sized.events[0].payload = Bytes::from(vec![b'x'; bytes]);
+        sized
+    };
+    assert_eq!(journal.append(sized(2 * 1024 * 1024)).await, Err(AppendError::Full));
+    assert_eq!(journal.fault().as_deref(), Some("the journal's storage is full"));
+    // The question set off a try, for which there was room. A conflict only passes through the
+    // queue behind it: it writes nothing.
+    assert!(journal.append(append("small", 7)).await.is_err());
+    assert_eq!(journal.fault(), None);
+    for (number, bytes) in [(1, 800_000), (2, 100_000), (3, 60_000), (4, 60_000)] {
+        let filler = Append { aggregate_id: format!("filler {number}").into(), ..sized(bytes) };
+        journal.append(filler).await.ok();
+    }
+    assert_eq!(journal.append(sized(200_000)).await, Err(AppendError::Full));
+    assert!(journal.fault().is_some());
+    assert!(journal.append(append("small", 7)).await.is_err());
+    assert!(journal.fault().is_some(), "a try that fails leaves the fault");
+    journal.append(append("small", 0)).await.expect("there is room for a small one");
+    assert_eq!(journal.fault(), None);
+}
+
+#[tokio::test]
 async fn answers_are_kept_for_a_day_and_then_forgotten() {
     let start = DateTime::from_timestamp(1_800_000_000, 0).expect("a valid time");
     let clock = Arc::new(ManualClock::new(start));

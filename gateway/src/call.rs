@@ -49,7 +49,7 @@ pub(crate) fn query_of(uri: &Uri, route: &Route) -> Result<Vec<(String, String)>
     let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri).map_err(|error| {
         Problem::new(StatusCode::BAD_REQUEST, "invalid_parameter", error.to_string())
     })?;
-    for (name, value) in &pairs {
+    for (place, (name, value)) in pairs.iter().enumerate() {
         if !route.params().any(|param| param.name == name) {
             let known: Vec<_> = route.params().map(|param| param.name).collect();
             let name: String = name.chars().take(80).collect();
@@ -61,6 +61,10 @@ pub(crate) fn query_of(uri: &Uri, route: &Route) -> Result<Vec<(String, String)>
         }
         if value.contains('\0') {
             return Err(Problem::parameter(name, "leave out the character \\u0000"));
+        }
+        let may_repeat = || route.params().any(|param| param.name == name && param.repeats);
+        if pairs[..place].iter().any(|(before, _)| before == name) && !may_repeat() {
+            return Err(Problem::parameter(name, "it stands here twice; give it once"));
         }
     }
     Ok(pairs)
@@ -93,9 +97,9 @@ impl Call {
         checked.map(|()| text).map_err(|error| Problem::not_found(error.to_string()))
     }
 
-    /// A query parameter; given twice, the last one counts. The empty text is a value.
+    /// A query parameter that doesn't repeat. The empty text is a value.
     pub(crate) fn asked(&self, name: &str) -> Option<&str> {
-        self.query.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+        self.query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
     /// All values of a query parameter.
@@ -124,11 +128,9 @@ impl Call {
 
     /// `limit`, within 1 and a bound.
     pub(crate) fn limit(&self, usual: u32, most: u32) -> Result<u32, Problem> {
-        let limit = self.asked_as("limit")?.unwrap_or(usual);
-        if (1..=most).contains(&limit) {
-            return Ok(limit);
-        }
-        Err(Problem::parameter("limit", format_args!("use 1 to {most}")))
+        let Some(text) = self.asked("limit") else { return Ok(usual) };
+        let limit = text.parse().ok().filter(|limit| (1..=most).contains(limit));
+        limit.ok_or_else(|| Problem::parameter("limit", format_args!("use 1 to {most}")))
     }
 
     /// `limit`, `cursor` and `min_position` of a list.
@@ -138,8 +140,17 @@ impl Call {
             let wrong = "pass next_cursor on as it was given, or leave it out";
             return Err(Problem::parameter("cursor", wrong));
         }
-        let min_position = self.asked_as("min_position")?;
+        let min_position = self.min_position()?;
         Ok(PageRequest { limit: self.limit(50, 200)?, cursor, min_position })
+    }
+
+    /// `min_position`, a place in the journal.
+    pub(crate) fn min_position(&self) -> Result<Option<u64>, Problem> {
+        let wrong = |_| {
+            let detail = "write a whole number, 0 or more, as answers give it as position";
+            Problem::parameter("min_position", detail)
+        };
+        self.asked("min_position").map(|text| text.parse().map_err(wrong)).transpose()
     }
 
     /// How long the client wants to wait for a run's end.

@@ -43,12 +43,17 @@ pub struct GatewayConfig {
     pub max_requests: usize,
     /// Event streams at the same time; more are refused with 429.
     pub max_streams: usize,
+    /// How long a connection may take for the head of its next request, and lie idle before it.
+    pub header_timeout: Duration,
+    /// Connections at the same time; more are closed at once.
+    pub max_connections: usize,
     /// How often the right to an open stream is checked again.
     pub recheck_streams: Duration,
 }
 
 impl GatewayConfig {
-    /// 30 s a request, 4,096 requests and 5,000 streams at a time, streams checked each 60 s.
+    /// 30 s a request and 10 s for its head, 10,000 connections with 4,096 requests and 5,000
+    /// streams at a time, streams checked each 60 s.
     pub fn new(auth: AuthConfig, default_project: fn(WorkspaceId) -> ProjectId) -> Self {
         Self {
             auth,
@@ -56,6 +61,8 @@ impl GatewayConfig {
             request_timeout: Duration::from_secs(30),
             max_requests: 4_096,
             max_streams: 5_000,
+            header_timeout: Duration::from_secs(10),
+            max_connections: 10_000,
             recheck_streams: Duration::from_secs(60),
         }
     }

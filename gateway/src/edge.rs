@@ -150,6 +150,7 @@ async fn read_body(
     if route.verb == Verb::Get {
         return Ok(Bytes::new());
     }
+    headers::refuse_encoding(headers)?;
     axum::body::to_bytes(body, limit).await.map_err(|error| {
         let cause = std::error::Error::source(&error).map(ToString::to_string);
         if cause.is_some_and(|cause| cause.contains("length limit")) {

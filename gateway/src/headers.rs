@@ -35,6 +35,10 @@ pub(crate) fn if_match(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
     let Some(tag) = text(headers, "if-match")? else {
         return Ok(None);
     };
+    if tag == "*" {
+        let detail = "* is not taken: leave the header out, since what isn't there is a 404 anyway";
+        return Err(Problem::header("If-Match", detail));
+    }
     let version = tag.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
     let version = version.and_then(|digits| digits.parse().ok());
     let wrong = || Problem::header("If-Match", "pass on an etag as it was given, like \"17\"");
@@ -70,10 +74,32 @@ pub(crate) fn wants_stream(headers: &HeaderMap) -> bool {
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
     accept.is_some_and(|accept| {
         accept.split(',').any(|range| {
-            let name = range.split(';').next().unwrap_or_default().trim();
-            name.eq_ignore_ascii_case("text/event-stream")
+            let mut parts = range.split(';').map(str::trim);
+            let name = parts.next().unwrap_or_default();
+            name.eq_ignore_ascii_case("text/event-stream") && !parts.any(is_unwanted)
         })
     })
+}
+
+/// Whether a parameter of `Accept` is a weight of zero: not this one.
+fn is_unwanted(parameter: &str) -> bool {
+    let weight = parameter.split_once('=').filter(|(name, _)| name.trim().eq_ignore_ascii_case("q"));
+    weight.is_some_and(|(_, weight)| weight.trim().parse::<f32>() == Ok(0.0))
+}
+
+/// Refuses a compressed body: it would be read as it stands.
+pub(crate) fn refuse_encoding(headers: &HeaderMap) -> Result<(), Problem> {
+    let encodings = headers.get_all(header::CONTENT_ENCODING);
+    let is_plain = |encodings: &str| {
+        encodings.split(',').all(|encoding| {
+            matches!(encoding.trim(), "") || encoding.trim().eq_ignore_ascii_case("identity")
+        })
+    };
+    if encodings.iter().all(|value| value.to_str().is_ok_and(is_plain)) {
+        return Ok(());
+    }
+    let detail = "content-encoding is not taken: send the body uncompressed";
+    Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail))
 }
 
 /// Refuses a body of another media type than these.

@@ -1,25 +1,59 @@
 //! JSON from outside: checked in one pass over the bytes before it becomes a value.
 //!
 //! Refused are depth over 64, `\u0000` and lone surrogates (PostgreSQL's JSON refuses both),
-//! duplicate keys (readers disagree on which one counts), and integers beyond ±(2^53 - 1), which
-//! canonical JSON (RFC 8785) and browsers would change silently. Each refusal names its place.
+//! duplicate keys (readers disagree on which one counts), integers beyond ±(2^53 - 1), which
+//! canonical JSON (RFC 8785) and browsers would change silently, and keys that the JSON library
+//! keeps for itself. Each refusal names its place.
 
 use std::borrow::Cow;
 
 use axum::http::StatusCode;
 use domain::limits::JSON_DEPTH;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 
 use crate::problem::Problem;
 
-/// Reads a body as `T`. A syntax error is a 400, a value that doesn't fit a 422 with its place.
+mod wording;
+
+/// An object with such a first key would be read as what its text holds, unchecked.
+const RESERVED: &str = "$serde_json::private::";
+
+/// Reads a body, which is an object, as `T`. A syntax error is a 400, a value that doesn't fit a
+/// 422 with its place.
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     if bytes.iter().all(u8::is_ascii_whitespace) {
         let detail = "the body is empty; send a JSON document";
         return Err(Problem::new(StatusCode::BAD_REQUEST, "invalid_json", detail));
     }
     check(bytes)?;
+    demand_object(bytes)?;
     serde_json::from_slice(bytes).map_err(|error| explain::<T>(bytes, &error))
+}
+
+/// A list would be taken for an object with its members in order.
+fn demand_object(bytes: &[u8]) -> Result<(), Problem> {
+    if bytes.trim_ascii_start().starts_with(b"{") {
+        return Ok(());
+    }
+    match serde_json::from_slice::<IgnoredAny>(bytes) {
+        Err(error) => Err(explain::<IgnoredAny>(bytes, &error)),
+        Ok(_) => {
+            let detail = "the body has to be a JSON object, in braces";
+            Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_body", detail).at(""))
+        }
+    }
+}
+
+/// Refuses a definition that names a reserved key, however its language writes keys.
+pub(crate) fn check_reserved(text: &str) -> Result<(), Problem> {
+    match text.find(RESERVED) {
+        None => Ok(()),
+        Some(at) => {
+            let line = text[..at].matches('\n').count() + 1;
+            let detail = format!("line {line} names {RESERVED:?}, which is reserved; rename it");
+            Err(Problem::new(StatusCode::BAD_REQUEST, "reserved_key", detail))
+        }
+    }
 }
 
 /// Says where: only a body that doesn't fit is read a second time, with its path on record.
@@ -32,7 +66,8 @@ fn explain<T: DeserializeOwned>(bytes: &[u8], error: &serde_json::Error) -> Prob
         Ok(_) => String::new(),
         Err(error) => pointer_of(error.path()),
     };
-    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_body", error.to_string()).at(pointer)
+    let detail = wording::plain(&error.to_string());
+    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_body", detail).at(pointer)
 }
 
 fn pointer_of(path: &serde_path_to_error::Path) -> String {
@@ -164,8 +199,13 @@ impl<'a> Scanner<'a> {
             let decoded = escaped
                 .then(|| serde_json::from_slice::<String>(&self.bytes[start - 1..=at]).ok())
                 .flatten();
-            self.keys
-                .push(decoded.map_or(Cow::Borrowed(raw), |text| Cow::Owned(text.into_bytes())));
+            let key = decoded.map_or(Cow::Borrowed(raw), |text| Cow::Owned(text.into_bytes()));
+            let reserved = key.starts_with(RESERVED.as_bytes());
+            self.keys.push(key);
+            if reserved {
+                let detail = format!("keys that start with {RESERVED:?} are reserved; rename it");
+                return Err(self.refuse("reserved_key", &detail));
+            }
         }
         Ok(())
     }
@@ -217,10 +257,11 @@ impl<'a> Scanner<'a> {
 mod tests {
     use serde_json::Value;
 
-    use super::decode;
+    use super::{check, decode};
 
     fn refused(text: &str) -> (String, Option<String>) {
-        match decode::<Value>(text.as_bytes()) {
+        let checked = check(text.as_bytes()).and_then(|()| decode::<Value>(text.as_bytes()));
+        match checked {
             Ok(value) => panic!("{text} was taken as {value}"),
             Err(problem) => (problem.code.into_owned(), problem.pointer),
         }
@@ -244,6 +285,26 @@ mod tests {
     }
 
     #[test]
+    fn reserved_keys_are_refused_wherever_and_however_they_stand() {
+        let magic = "$serde_json::private::RawValue";
+        let place = "/v/$serde_json::private::RawValue";
+        check_refused(&format!(r#"{{"v":{{"{magic}":"\"\\u0000\""}}}}"#), "reserved_key", place);
+        check_refused(&format!(r#"{{"v":{{"a":1,"{magic}":"1"}}}}"#), "reserved_key", place);
+        let escaped = magic.replace('$', "\\u0024");
+        check_refused(&format!(r#"{{"v":{{"{escaped}":"1"}}}}"#), "reserved_key", place);
+        let number = r#"[{"$serde_json::private::Number":"1"}]"#;
+        check_refused(number, "reserved_key", "/0/$serde_json::private::Number");
+        assert!(check(format!(r#"{{"a":"{magic}"}}"#).as_bytes()).is_ok());
+    }
+
+    #[test]
+    fn only_objects_are_bodies() {
+        for text in ["[]", r#"["evil",["read"],null]"#, "1", "null", r#" "{" "#] {
+            check_refused(text, "invalid_body", "");
+        }
+    }
+
+    #[test]
     fn what_only_looks_alike_is_taken() {
         for text in [
             r#"{"a":"\\u0000","b":"\\\\ud800"}"#,
@@ -252,10 +313,10 @@ mod tests {
             "[9007199254740991,-9007199254740991,1.5e300,12345678901234567.5]",
             "[\"[[[[{{{{\"]",
         ] {
-            assert!(decode::<Value>(text.as_bytes()).is_ok(), "{text}");
+            assert!(check(text.as_bytes()).is_ok(), "{text}");
         }
         let deep = format!("{}{}", "[".repeat(64), "]".repeat(64));
-        assert!(decode::<Value>(deep.as_bytes()).is_ok());
+        assert!(check(deep.as_bytes()).is_ok());
     }
 
     #[test]

@@ -34,6 +34,9 @@ fn build() -> Value {
     let derived = types.pointer("/components/schemas").and_then(Value::as_object);
     let mut schemas = derived.cloned().unwrap_or_default();
     schemas.extend(schema::written());
+    if let Some(status) = schemas.get_mut("RunView").and_then(|run| run.pointer_mut("/properties/status")) {
+        status["description"] = LISTED_STATUS.into();
+    }
     schemas.sort_keys();
     let mut paths = Map::new();
     for route in routes() {
@@ -62,10 +65,13 @@ fn build() -> Value {
     })
 }
 
+const LISTED_STATUS: &str = "`running` until the run has ended, then `completed`, `failed`, \
+    `cancelled` or `timed_out`. That a run only waits is said by its state.";
+
 const ABOUT: &str = "Runs AI workflows as event-sourced aggregates. Times are RFC 3339 in UTC, \
     durations texts like `90s`, ids a prefix and 26 characters. JSON is refused where it is \
     nested deeper than 64, holds `\\u0000`, half a surrogate pair, a key twice, or an integer \
-    beyond ±9007199254740991. Errors are problem+json (RFC 9457); `type` leads to a page.";
+    beyond ±9007199254740991, or where a body is no object. Errors are problem+json (RFC 9457); `type` leads to a page.";
 
 fn operation(route: &Route) -> Value {
     let mut operation = json!({

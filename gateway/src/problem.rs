@@ -30,11 +30,16 @@ pub const EDGE_CODES: &[&str] = &[
     "nul_character",
     "number_out_of_range",
     "overloaded",
+    "reserved_key",
+    "stored_data_unreadable",
     "timeout",
     "unauthenticated",
     "unknown_parameter",
     "unsupported_media_type",
 ];
+
+/// What services say of stored data that is missing or damaged.
+const UNREADABLE: &str = "stored_data_unreadable";
 
 /// A refusal on its way out.
 #[derive(Debug, Clone, PartialEq)]
@@ -146,7 +151,12 @@ impl From<Rejection> for Problem {
             RejectionKind::Internal => {
                 let Rejection { code, message, .. } = &rejection;
                 tracing::error!(%code, detail = %message, "service failed");
-                return Self::internal();
+                if code != UNREADABLE {
+                    return Self::internal();
+                }
+                let detail = "what is stored for this can't be read, and trying again won't help; \
+                              the log has more under the trace id";
+                return Self::new(StatusCode::INTERNAL_SERVER_ERROR, UNREADABLE, detail);
             }
         };
         Self {

@@ -104,7 +104,7 @@ pub(crate) async fn get(call: Call) -> Result<Response, Problem> {
     let kind = kind_of(&call)?;
     own_workspace(&call, kind)?;
     let id = call.resource_id(kind)?;
-    let position = call.asked_as("min_position")?;
+    let position = call.min_position()?;
     let workspace = scope_of(&call, kind)?;
     let mut view = call.edge.gateway.resources.get(workspace, kind, id, position).await?;
     conceal(&mut view);

@@ -103,6 +103,8 @@ pub(crate) struct Param {
     pub(crate) name: &'static str,
     pub(crate) about: &'static str,
     pub(crate) kind: &'static str,
+    /// Whether it may stand there more than once.
+    pub(crate) repeats: bool,
 }
 
 /// One entry of the table of routes.

@@ -150,7 +150,8 @@ fn value_at(text: &RawValue, pointer: &str) -> Result<Value, Problem> {
 }
 
 fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), Problem> {
-    const BYTES: usize = 256;
+    const KEY_BYTES: usize = 64;
+    const VALUE_BYTES: usize = 256;
     let refuse = |pointer: String, detail: String| {
         let status = StatusCode::UNPROCESSABLE_ENTITY;
         Err(Problem::new(status, "invalid_body", detail).at(pointer))
@@ -158,18 +159,23 @@ fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), Problem> {
     if labels.len() > LABELS {
         return refuse("/labels".to_owned(), format!("a run may have at most {LABELS} labels"));
     }
-    let fits = |key: &str, value: &str| {
-        (1..=BYTES).contains(&key.len()) && !key.contains('=') && value.len() <= BYTES
-    };
-    match labels.iter().find(|(key, value)| !fits(key, value)) {
-        None => Ok(()),
-        Some((key, _)) => {
-            let key: String = key.chars().take(80).collect();
-            let pointer = format!("/labels/{}", key.replace('~', "~0").replace('/', "~1"));
-            let detail = format!("keys take 1 to {BYTES} bytes without =, values at most {BYTES}");
-            refuse(pointer, detail)
-        }
+    for (key, value) in labels {
+        let of_key = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'/' | b'-');
+        let good_key = (1..=KEY_BYTES).contains(&key.len()) && key.bytes().all(of_key);
+        let good_value = value.len() <= VALUE_BYTES && !value.chars().any(char::is_control);
+        let detail = match (good_key, good_value) {
+            (true, true) => continue,
+            (false, _) => format!(
+                "a label's key takes 1 to {KEY_BYTES} letters and digits of ascii, and . _ / -"
+            ),
+            (true, false) => format!(
+                "a label's value takes at most {VALUE_BYTES} bytes without control characters"
+            ),
+        };
+        let key: String = key.chars().take(80).collect();
+        return refuse(format!("/labels/{}", key.replace('~', "~0").replace('/', "~1")), detail);
     }
+    Ok(())
 }
 
 /// Waits for the run's end; a shutdown ends the wait early, as if the time were up.
@@ -217,14 +223,21 @@ pub(crate) async fn list(call: Call) -> Result<Response, Problem> {
 }
 
 fn parse_status(text: &str) -> Result<RunStatus, Problem> {
-    serde_json::from_value(Value::String(text.to_owned()))
-        .map_err(|error| Problem::parameter("status", error))
+    let refuse = |detail: &str| Err(Problem::parameter("status", detail));
+    match serde_json::from_value(Value::String(text.to_owned())) {
+        Ok(RunStatus::Queued | RunStatus::Waiting | RunStatus::Paused) => refuse(
+            "lists know a run that hasn't ended as running only: ask for running, \
+             and for the run's state",
+        ),
+        Ok(status) => Ok(status),
+        Err(_) => refuse("use running, completed, failed, cancelled or timed_out"),
+    }
 }
 
 /// `GET /runs/{id}`.
 pub(crate) async fn get(call: Call) -> Result<Response, Problem> {
     let id: RunId = call.id()?;
-    let mut position: Option<u64> = call.asked_as("min_position")?;
+    let mut position: Option<u64> = call.min_position()?;
     let wait = call.wait()?;
     if let Some(time) = wait
         && let Some(outcome) = wait_for(&call, id, time).await?
@@ -253,7 +266,11 @@ pub(crate) async fn state(call: Call) -> Result<Response, Problem> {
         None => StateAt::Latest,
         Some(text) => match text.parse() {
             Ok(sequence) => StateAt::Sequence(sequence),
-            Err(_) => call.asked_time("at")?.map_or(StateAt::Latest, StateAt::Time),
+            Err(_) => StateAt::Time(call.asked_time("at").ok().flatten().ok_or_else(|| {
+                let detail = "write a sequence of the run, 1 or more, as in 12, or an rfc 3339 \
+                              time, as in 2026-01-31T12:00:00Z";
+                Problem::parameter("at", detail)
+            })?),
         },
     };
     let workspace = call.caller()?.workspace_id;

@@ -7,7 +7,6 @@ use axum::Router;
 use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::routing::on;
-use axum::serve::ListenerExt as _;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower_http::CompressionLevel;
@@ -15,6 +14,7 @@ use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{NotForContentType, Predicate as _, SizeAbove};
 
 use crate::config::{AuthConfig, Gateway};
+use crate::connections::Connections;
 use crate::edge::{self, Edge};
 use crate::table::routes;
 
@@ -68,12 +68,7 @@ pub async fn serve(
         return Err(ServeError::DevOffLoopback(address));
     }
     gateway.shutdown = shutdown.clone();
-    let listener = listener.tap_io(|stream| {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "socket option was refused");
-        }
-    });
-    let ended = async move { shutdown.cancelled().await };
-    axum::serve(listener, router(gateway)).with_graceful_shutdown(ended).await?;
+    let connections = Connections::new(&gateway.config, shutdown);
+    connections.serve(listener, router(gateway)).await;
     Ok(())
 }

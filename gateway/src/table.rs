@@ -14,7 +14,11 @@ const BODY_BYTES: usize = 256 * 1024;
 const START_BYTES: usize = INPUT_BYTES + DEFINITION_BYTES + 64 * 1024;
 
 const fn param(name: &'static str, kind: &'static str, about: &'static str) -> Param {
-    Param { name, about, kind }
+    Param { name, about, kind, repeats: false }
+}
+
+const fn repeated(name: &'static str, about: &'static str) -> Param {
+    Param { name, about, kind: "string", repeats: true }
 }
 
 const MIN_POSITION: &[Param] = &[param(
@@ -35,8 +39,12 @@ const RUNS: &[Param] = &[
     param("project_id", "string", "Only runs of this project."),
     param("workflow_id", "string", "Only runs of this workflow."),
     param("definition", "string", "Only runs of definitions with this name."),
-    param("status", "string", "One or several statuses, repeated or separated by commas."),
-    param("label", "string", "`key=value`; repeated, all must hold."),
+    repeated(
+        "status",
+        "One or several of `running`, `completed`, `failed`, `cancelled` and `timed_out`, repeated \
+         or separated by commas. A run that waits is listed as `running`; its state says more.",
+    ),
+    repeated("label", "`key=value`; repeated, all must hold."),
     param("started_after", "date-time", "Only runs that started after this time."),
     param("started_before", "date-time", "Only runs that started before this time."),
     param("q", "string", "Part of the id, the definition's name or the error's message."),

@@ -40,8 +40,8 @@ impl Events for Projections {
         if !(1..=PAGE_EVENTS).contains(&limit) {
             return Err(refusal::limit(PAGE_EVENTS));
         }
-        let after = self.position_of(after)?;
         let head = self.journal.head().await.map_err(refusal::journal)?;
+        let after = self.position_of(after, head)?;
         let limit = limit as usize;
         let (found, position) = match aggregate(&filter) {
             Some(aggregate) => self.page_of(&aggregate, &filter, after, head, limit).await?,
@@ -60,8 +60,8 @@ impl Events for Projections {
         filter: EventFilter,
         after: Option<Cursor>,
     ) -> Result<BoxStream<'static, Result<EventEnvelope, Rejection>>, Rejection> {
-        let after = self.position_of(after)?;
         let head = self.journal.head().await.map_err(refusal::journal)?;
+        let after = self.position_of(after, head)?;
         let mut follower = Follower {
             journal: Arc::clone(&self.journal),
             most_lag: self.config.reader_lag_events,
@@ -95,12 +95,18 @@ impl Projections {
         Cursor { epoch: self.journal.epoch(), position }
     }
 
-    fn position_of(&self, cursor: Option<Cursor>) -> Result<u64, Rejection> {
+    fn position_of(&self, cursor: Option<Cursor>, head: u64) -> Result<u64, Rejection> {
         let Some(cursor) = cursor else { return Ok(0) };
         if cursor.epoch != self.journal.epoch() {
             let message = "the cursor is of another store: start again without one";
             let kind = RejectionKind::Conflict;
             return Err(Rejection::new(kind, "cursor_of_another_store", message));
+        }
+        if cursor.position > head {
+            let message = format!(
+                "the cursor {cursor} lies beyond the last event: pass one on as it was given"
+            );
+            return Err(Rejection::new(RejectionKind::Malformed, "invalid_cursor", message));
         }
         Ok(cursor.position)
     }

@@ -13,6 +13,9 @@ pub(crate) fn storage(error: sqlx::Error) -> Rejection {
 }
 
 pub(crate) fn journal(error: ReadError) -> Rejection {
+    if let ReadError::Damaged(reason) = &error {
+        return damaged("what the journal holds", reason);
+    }
     tracing::warn!(%error, "journal read failed");
     Rejection::new(
         RejectionKind::Unavailable,

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 
 use crate::exit::{Exit, Failure};
-use crate::output;
+use crate::output::{self, say};
 use crate::server;
 
 mod definitions;
@@ -138,7 +138,7 @@ async fn measure(args: &BenchArgs) -> Result<Exit, Failure> {
     process::warn_of_memory_disk(&dir);
     for workload in args.workload.each() {
         let size = workload.size(args);
-        eprintln!("{workload:?}: n {} · clients {}", size.n, size.clients);
+        say!("{workload:?}: n {} · clients {}", size.n, size.clients);
         if workload == Workload::Floor {
             for line in floor::measure(&dir, size.n).await? {
                 output::line(&line.to_string())?;

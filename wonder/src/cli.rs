@@ -1,6 +1,7 @@
 //! The command line: one file a command.
 
 use std::future::Future;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -24,6 +25,9 @@ mod serve;
 mod state;
 mod validate;
 mod watch;
+
+/// How long the end of the program waits for threads of the runtime.
+const LEFT_BEHIND: Duration = Duration::from_millis(100);
 
 /// Event-sourced AI workflows: every run is a history that can be queried, streamed and replayed
 #[derive(Debug, Parser)]
@@ -63,7 +67,7 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Publish definitions and other resources from files
     Apply(apply::ApplyArgs),
-    /// Check definition files without a server
+    /// Check files of definitions and other resources without a server
     Validate(validate::ValidateArgs),
     /// Start a run from a file or a published definition
     Run(run::RunArgs),
@@ -110,7 +114,11 @@ pub(crate) fn execute(cli: Cli) -> Result<Exit, Failure> {
 }
 
 fn on_all_cores<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let ended = runtime.block_on(work);
+    // What the platform has left behind (a look-up of a name, say) holds nobody up.
+    runtime.shutdown_timeout(LEFT_BEHIND);
+    ended
 }
 
 /// Clients need no more, and `bench` leaves the other cores to the server.

@@ -12,7 +12,7 @@ use crate::exit::Failure;
 mod problem;
 pub(crate) mod sse;
 
-pub(crate) use problem::{ApiProblem, line as problem_line};
+pub(crate) use problem::{ApiProblem, Finding, line as problem_line};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);

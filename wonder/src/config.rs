@@ -129,7 +129,11 @@ type Environment = Vec<(String, String)>;
 
 fn defaults(environment: &Environment, auth: AuthMode) -> Config {
     Config {
-        data_dir: default_data_dir(environment),
+        // Who develops doesn't play with the data of who serves.
+        data_dir: match auth {
+            AuthMode::Dev => default_data_dir(environment).join("dev"),
+            AuthMode::Keys => default_data_dir(environment),
+        },
         listen: SocketAddr::from(([127, 0, 0, 1], 7420)),
         auth,
         admin_key: None,

@@ -4,19 +4,21 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use domain::definition::{Definition, Problem, parse};
+use domain::ids::{ProjectId, WorkspaceId};
 use domain::limits;
-use serde_json::Value;
+use domain::resource::{self, Change, Command, Kind, Resource, Spec};
+use serde_json::{Value, json};
 
-use crate::client::problem_line;
+use crate::client::{Finding, problem_line};
 use crate::exit::Failure;
 
 /// What one document holds.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Document {
     Definition(Box<Definition>),
-    /// Another resource: the collection's path, and the body to post.
+    /// Another resource: its kind, and its spec, which may lack the project.
     Resource {
-        path: &'static str,
+        kind: Kind,
         body: Value,
     },
 }
@@ -29,7 +31,10 @@ pub(crate) fn check(text: &str) -> Result<Definition, Vec<Problem>> {
 /// Reads a definition file, or says what is wrong with it, line by line.
 pub(crate) fn read(path: &Path) -> Result<Definition, Failure> {
     let text = read_text(path)?;
-    check(&text).map_err(|problems| refused(path, &problems))
+    check(&text).map_err(|problems| {
+        let findings: Vec<_> = problems.into_iter().map(Finding::from).collect();
+        refused(path, &findings)
+    })
 }
 
 /// The one definition in a folder: what is called `workflow` there.
@@ -82,42 +87,47 @@ pub(crate) fn files(path: &Path) -> Result<Vec<PathBuf>, Failure> {
 /// Reads the documents of a file. Definitions stand alone; files of other resources may hold
 /// several documents, each with its `kind`.
 pub(crate) fn documents(path: &Path) -> Result<Vec<Document>, Failure> {
-    let text = read_text(path)?;
-    let parts = split(&text);
-    let mut documents = Vec::new();
-    for (start, part) in parts {
-        let kind = serde_saphyr::from_str::<Value>(part)
-            .ok()
-            .and_then(|value| Some((value.get("kind")?.as_str()?.to_owned(), value)));
-        documents.push(match kind {
-            Some((kind, body)) if kind != "workflow_definition" => resource(path, &kind, body)?,
-            _ => {
-                // Blank lines in front keep the line numbers of the whole file.
-                let before = text[..start].matches('\n').count();
-                let part = "\n".repeat(before) + part;
-                let definition = check(&part).map_err(|problems| refused(path, &problems))?;
-                Document::Definition(Box::new(definition))
-            }
-        });
-    }
-    Ok(documents)
+    let of_file = |findings: Vec<Finding>| refused(path, &findings);
+    checked(path)?.into_iter().map(|document| document.map_err(of_file)).collect()
 }
 
-fn resource(path: &Path, kind: &str, mut body: Value) -> Result<Document, Failure> {
-    let path = match kind {
-        "workspace" => "/workspaces",
-        "project" => "/projects",
-        "workflow" => "/workflows",
-        "action" => "/actions",
-        "prompt_spec" => "/prompt-specs",
-        "model_profile" => "/model-profiles",
-        _ => {
-            return Err(Failure::Refused(format!(
-                "{}: unknown kind {kind:?}: write workspace, project, workflow, action, \
-                 prompt_spec, model_profile, or leave it out for a workflow definition",
-                path.display()
-            )));
+/// The documents of a file, each read and checked on its own.
+pub(crate) fn checked(path: &Path) -> Result<Vec<Result<Document, Vec<Finding>>>, Failure> {
+    let text = read_text(path)?;
+    let mut parts = split(&text);
+    if parts.is_empty() {
+        // A definition, of which everything is missing.
+        parts.push((0, &text));
+    }
+    Ok(parts.into_iter().map(|(start, part)| document(&text[..start], part)).collect())
+}
+
+fn document(before: &str, part: &str) -> Result<Document, Vec<Finding>> {
+    let read = serde_saphyr::from_str::<Value>(part).ok();
+    let kind = read.as_ref().and_then(|value| value.get("kind")?.as_str().map(str::to_owned));
+    // Blank lines in front keep the line numbers of the whole file.
+    let above = before.matches('\n').count();
+    match (kind, read) {
+        (Some(kind), Some(body)) if kind != Kind::WorkflowDefinition.as_str() => {
+            let line = above + part.lines().position(|line| line.starts_with("kind")).unwrap_or(0);
+            let with_line = |finding| vec![Finding { line: Some(line as u64 + 1), ..finding }];
+            resource(&kind, body).map_err(with_line)
         }
+        _ => match check(&("\n".repeat(above) + part)) {
+            Ok(definition) => Ok(Document::Definition(Box::new(definition))),
+            Err(problems) => Err(problems.into_iter().map(Finding::from).collect()),
+        },
+    }
+}
+
+fn resource(kind: &str, mut body: Value) -> Result<Document, Finding> {
+    let known = Kind::ALL.into_iter().find(|known| known.as_str() == kind);
+    let Some(kind) = known.filter(|kind| *kind != Kind::ApiKey) else {
+        let message = format!(
+            "unknown kind {kind:?}: write workspace, project, workflow, action, prompt_spec, \
+             model_profile, or leave it out for a workflow definition"
+        );
+        return Err(finding("/kind", message));
     };
     if let Some(fields) = body.as_object_mut() {
         fields.shift_remove("kind");
@@ -126,7 +136,37 @@ fn resource(path: &Path, kind: &str, mut body: Value) -> Result<Document, Failur
     if let Some(Value::Object(spec)) = body.get("spec").cloned() {
         body = Value::Object(spec);
     }
-    Ok(Document::Resource { path, body })
+    check_resource(kind, body.clone())?;
+    Ok(Document::Resource { kind, body })
+}
+
+/// Checks a resource as the server will, in any project where it names none.
+fn check_resource(kind: Kind, mut body: Value) -> Result<(), Finding> {
+    if let (true, Some(fields)) = (is_of_project(kind), body.as_object_mut()) {
+        let any = ProjectId::derived(&WorkspaceId::derived("any", "any").to_string(), "any");
+        fields.entry("project_id").or_insert_with(|| any.to_string().into());
+    }
+    let spec = spec(kind, body).map_err(|error| finding("", error.to_string()))?;
+    let change = Change::Create(Box::new(spec));
+    let command = Command { change, expected_version: None, at: chrono::Utc::now() };
+    match resource::decide(&Resource::Absent, &command) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(finding(error.pointer().unwrap_or_default(), error.to_string())),
+    }
+}
+
+/// A body as the spec of its kind.
+pub(crate) fn spec(kind: Kind, body: Value) -> Result<Spec, serde_json::Error> {
+    serde_json::from_value(json!({"kind": kind, "spec": body}))
+}
+
+/// Whether resources of the kind belong to a project.
+pub(crate) const fn is_of_project(kind: Kind) -> bool {
+    !matches!(kind, Kind::Workspace | Kind::Project | Kind::ApiKey)
+}
+
+fn finding(pointer: &str, message: String) -> Finding {
+    Finding { pointer: pointer.to_owned(), message, ..Finding::default() }
 }
 
 /// The YAML documents of a text and where they start; JSON has no separator and is one.
@@ -165,11 +205,10 @@ pub(crate) fn read_text(path: &Path) -> Result<String, Failure> {
     Ok(text)
 }
 
-fn refused(path: &Path, problems: &[Problem]) -> Failure {
+fn refused(path: &Path, findings: &[Finding]) -> Failure {
     let name = path.display().to_string();
-    let lines: Vec<_> =
-        problems.iter().map(|p| problem_line(Some(&name), &p.clone().into())).collect();
-    Failure::Refused(format!("the definition is invalid\n  {}", lines.join("\n  ")))
+    let lines: Vec<_> = findings.iter().map(|found| problem_line(Some(&name), found)).collect();
+    Failure::Refused(format!("the file is invalid\n  {}", lines.join("\n  ")))
 }
 
 #[cfg(test)]
@@ -196,11 +235,37 @@ mod tests {
     }
 
     #[test]
-    fn resources_go_to_their_collections() {
-        let body = serde_json::json!({"kind": "model_profile", "name": "fast", "model": "m"});
-        let document = resource(Path::new("x.yaml"), "model_profile", body).expect("it is known");
-        let wanted = serde_json::json!({"name": "fast", "model": "m"});
-        assert_eq!(document, Document::Resource { path: "/model-profiles", body: wanted });
-        assert!(resource(Path::new("x.yaml"), "modle", Value::Null).is_err());
+    fn resources_are_checked_as_what_they_are() {
+        let body = json!({
+            "kind": "model_profile", "name": "fast", "provider": "mock", "model": "m"
+        });
+        let document = resource("model_profile", body.clone()).expect("it is well");
+        let wanted = json!({"name": "fast", "provider": "mock", "model": "m"});
+        let kind = Kind::ModelProfile;
+        assert_eq!(document, Document::Resource { kind, body: wanted.clone() });
+        let nested = json!({"kind": "model_profile", "spec": wanted});
+        assert_eq!(resource("model_profile", nested).expect("it is well"), document);
+        assert_eq!(resource("modle", body.clone()).expect_err("no kind").pointer, "/kind");
+        let mut broken = body;
+        broken["model"] = "".into();
+        assert_eq!(resource("model_profile", broken).expect_err("empty").pointer, "/model");
+        assert!(resource("model_profile", json!({"name": "a"})).is_err());
+    }
+
+    #[test]
+    fn each_document_of_a_file_is_read_with_its_lines() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let text = "kind: project\nname: a\n---\n\nkind: action\nname: b\n---\nname: c\nstart: d\n";
+        std::fs::write(file.path(), text).expect("it is written");
+        let documents = checked(file.path()).expect("it can be read");
+        assert!(matches!(&documents[0], Ok(Document::Resource { kind: Kind::Project, .. })));
+        let lines = |found: &Result<Document, Vec<Finding>>| match found {
+            Ok(_) => Vec::new(),
+            Err(found) => found.iter().map(|one| one.line).collect::<Vec<_>>(),
+        };
+        assert_eq!(lines(&documents[1]), [Some(5)]);
+        assert_eq!(lines(&documents[2]).first(), Some(&Some(8)), "{:?}", documents[2]);
+        std::fs::write(file.path(), "").expect("it is written");
+        assert!(checked(file.path()).expect("it can be read")[0].is_err());
     }
 }

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use crate::client::ApiProblem;
+use crate::output::say;
 
 /// What stands below the help of the commands that end with a run's result.
 pub(crate) const EXIT_CODES: &str = "Exit codes:
@@ -70,7 +71,7 @@ impl Failure {
 
     /// Says on stderr what is wrong and what to do.
     pub(crate) fn print(&self) {
-        eprint!("{}", self.text());
+        say!("{}", self.text().trim_end());
     }
 
     fn text(&self) -> String {

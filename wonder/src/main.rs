@@ -1,5 +1,7 @@
 //! The one binary: it reads the command line and hands over to the command.
 
+#![warn(clippy::print_stderr)]
+
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -21,7 +23,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
-        eprintln!("error: a TLS provider was installed before the program's own");
+        output::say!("error: a TLS provider was installed before the program's own");
         return exit::Exit::Failed.into();
     }
     match cli::execute(cli::Cli::parse()) {

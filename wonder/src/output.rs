@@ -1,5 +1,6 @@
 //! What goes to stdout: tables for people, and the API's own JSON for programs.
 
+use std::fmt;
 use std::io::{self, IsTerminal, Write};
 
 use comfy_table::{ContentArrangement, Table, TableStyle};
@@ -62,6 +63,19 @@ pub(crate) fn line(text: &str) -> Result<(), Failure> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
         other => Ok(other?),
     }
+}
+
+/// Says one line on stderr, formatted as by `println!`. Talk that nobody can hear (a pipe without a
+/// reader, a full disk) changes nothing about what is done and how it ends.
+macro_rules! say {
+    ($($words:tt)*) => { $crate::output::tell(format_args!($($words)*)) };
+}
+pub(crate) use say;
+
+/// What stands behind [`say`].
+pub(crate) fn tell(words: fmt::Arguments<'_>) {
+    // Written at once, so that lines of several threads don't mix.
+    io::stderr().write_all(format!("{words}\n").as_bytes()).ok();
 }
 
 /// Whether people look at stderr, so that bars may be drawn there.

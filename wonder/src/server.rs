@@ -2,14 +2,20 @@
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
 
 use chassis::shutdown::Shutdown;
+use tokio::time::timeout;
 
 use crate::config::{AuthMode, Config};
 use crate::exit::Failure;
+use crate::output::say;
+use crate::wiring::Platform;
 
 /// How many ports after the wanted one are tried.
 const PORTS_TRIED: u16 = 50;
+/// What a platform gets to put its things away where nobody waits for its work any more.
+const AT_ONCE: Duration = Duration::from_millis(300);
 
 /// What to do where the port is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +35,7 @@ pub(crate) fn bind(listen: SocketAddr, busy: PortBusy) -> Result<TcpListener, Fa
             Ok(listener) => {
                 listener.set_nonblocking(true)?;
                 if port != listen.port() {
-                    eprintln!("port {} is busy, took {port}", listen.port());
+                    say!("port {} is busy, took {port}", listen.port());
                 }
                 return Ok(listener);
             }
@@ -82,6 +88,15 @@ pub(crate) fn signals() -> Result<Shutdown, Failure> {
     let shutdown = Shutdown::new();
     shutdown.listen()?;
     Ok(shutdown)
+}
+
+/// Stops a platform whose work nobody waits for any more: in order as far as that takes a moment;
+/// what is on workers then is left.
+pub(crate) async fn stop_at_once(platform: Platform, shutdown: &Shutdown) -> Result<(), Failure> {
+    match timeout(AT_ONCE, platform.stop(shutdown)).await {
+        Ok(stopped) => Ok(stopped?),
+        Err(_) => Ok(()),
+    }
 }
 
 #[cfg(test)]

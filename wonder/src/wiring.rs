@@ -160,11 +160,12 @@ struct Platforms {
 #[async_trait]
 impl Health for Platforms {
     async fn readiness(&self) -> Readiness {
-        let head = self.journal.head().await;
+        let unread = self.journal.head().await.err().map(|error| error.to_string());
+        let wrong = unread.or_else(|| self.journal.fault().map(|fault| fault.to_string()));
         let mut dependencies = vec![Dependency {
             name: "journal".to_owned(),
-            ready: head.is_ok(),
-            detail: head.err().map(|error| error.to_string()),
+            ready: wrong.is_none(),
+            detail: wrong,
             lag: None,
         }];
         for standing in self.views.standings().await.into_iter().flatten() {

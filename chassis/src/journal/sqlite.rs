@@ -13,6 +13,7 @@ use super::{
 use crate::clock::{Clock, SystemClock};
 
 mod committer;
+mod fault;
 mod open;
 mod reader;
 mod writer;
@@ -164,6 +165,10 @@ impl Journal for SqliteJournal {
 
     fn epoch(&self) -> u32 {
         self.epoch
+    }
+
+    fn fault(&self) -> Option<Arc<str>> {
+        self.committer.fault()
     }
 
     fn tail(&self, after_position: u64) -> Tail {

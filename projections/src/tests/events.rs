@@ -78,6 +78,24 @@ async fn a_cursor_of_another_store_is_refused() {
     assert!(world.views.follow(EventFilter::default(), other).await.is_err());
 }
 
+#[tokio::test]
+async fn a_cursor_beyond_the_last_event_is_refused() {
+    let world = World::new().await;
+    let run = world.whole_run(1, 2, true).await;
+    let head = world.views.head().await.expect("it answers");
+    for filter in [EventFilter::default(), of_run(run)] {
+        for position in [head.position + 1, 99_999_999_999, 1 << 63, u64::MAX] {
+            let beyond = Some(Cursor { position, ..head });
+            let page = world.views.page(filter.clone(), beyond, 1).await.expect_err("beyond");
+            assert_eq!((page.kind, &*page.code), (RejectionKind::Malformed, "invalid_cursor"));
+            let stream = world.views.follow(filter.clone(), beyond).await.err().expect("beyond");
+            assert_eq!(stream.code, "invalid_cursor");
+        }
+        let page = world.views.page(filter.clone(), Some(head), 1).await.expect("at the end");
+        assert_eq!((page.items.len(), page.cursor), (0, head));
+    }
+}
+
 /// Follows while a writer runs, connecting again after every few events.
 async fn follow_to(world: &World, filter: EventFilter, from: u64, wanted: usize) -> Vec<u64> {
     let epoch = world.journal.epoch();

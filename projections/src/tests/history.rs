@@ -136,3 +136,28 @@ async fn the_timeline_tells_what_each_token_did() {
     assert_eq!(timeline[1].usage.input_tokens, 10);
     assert_eq!(timeline[2].ended_at, Some(moment(6)));
 }
+
+#[tokio::test]
+async fn what_is_stored_and_cannot_be_read_is_told_as_that() {
+    let world = World::new().await;
+    let run = run_id(1);
+    world.run(run, 0, &[started(run, json!("x".repeat(100_000)), &[])]).await;
+    world.caught_up().await;
+    let journal = world.folder.path().join("journal.db");
+    let url = format!("sqlite://{}", journal.display());
+    let mut connection = sqlx::SqliteConnection::connect(&url).await.expect("it opens");
+    sqlx::query("delete from payloads").execute(&mut connection).await.expect("it deletes");
+    let views = &world.views;
+    let of_run =
+        || EventFilter { aggregate_id: Some(run.to_string()), ..EventFilter::default() };
+    let refused = [
+        views.get(ours(), run, None).await.expect_err("no input"),
+        views.state(ours(), run, StateAt::Latest).await.expect_err("no input"),
+        views.timeline(ours(), run).await.expect_err("no input"),
+        views.page(of_run(), None, 1).await.expect_err("no input"),
+    ];
+    for rejection in refused {
+        let found = (rejection.kind, &*rejection.code);
+        assert_eq!(found, (RejectionKind::Internal, "stored_data_unreadable"));
+    }
+}

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::config::JOURNAL_FILE;
+use crate::output::say;
 
 /// Clock ticks a second in `/proc/<pid>/stat`: Linux fixes it at 100 for programs.
 const TICKS_PER_SECOND: u64 = 100;
@@ -41,10 +42,7 @@ pub(super) fn journal_bytes(folder: &Path) -> Option<u64> {
 pub(super) fn warn_of_memory_disk(folder: &Path) {
     #[cfg(target_os = "linux")]
     if rustix::fs::statfs(folder).is_ok_and(|disk| disk.f_type == TMPFS) {
-        eprintln!(
-            "{} is in memory, so fsync is free there: choose a disk with --dir",
-            folder.display()
-        );
+        say!("{} is in memory, so fsync is free there: choose a disk with --dir", folder.display());
     }
 }
 

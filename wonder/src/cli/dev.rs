@@ -8,7 +8,7 @@ use crate::config::{self, AuthMode, Config, ServerArgs};
 use crate::definition_file;
 use crate::examples::{EXAMPLES, Example};
 use crate::exit::{EXIT_CODES, Exit, Failure};
-use crate::output;
+use crate::output::{self, say};
 use crate::server::{self, PortBusy};
 use crate::wiring::{self, Platform};
 
@@ -53,8 +53,13 @@ pub(crate) async fn execute(global: &Global, args: DevArgs) -> Result<Exit, Fail
         ended = session => ended,
         () = shutdown.requested() => Ok(Exit::Completed),
     };
-    eprintln!("stopping");
-    platform.stop(&shutdown).await?;
+    // A demo that has ended, and data that goes away, leave nothing to wait for.
+    if args.exit || args.ephemeral {
+        server::stop_at_once(platform, &shutdown).await?;
+    } else {
+        say!("stopping");
+        platform.stop(&shutdown).await?;
+    }
     ended
 }
 
@@ -95,7 +100,7 @@ async fn demo(client: &Client, project: &str) -> Result<(Exit, String), Failure>
         apply::publish(client, project.as_deref(), &definition(example)?).await?;
     }
     let names: Vec<_> = EXAMPLES.iter().map(|example| example.name).collect();
-    eprintln!("loaded {}", names.join(", "));
+    say!("loaded {}", names.join(", "));
     let example = &EXAMPLES[0];
     let input: Value = serde_json::from_str(example.input)?;
     let body = json!({
@@ -106,11 +111,13 @@ async fn demo(client: &Client, project: &str) -> Result<(Exit, String), Failure>
     });
     let started: Value = client.post("/runs", &[], &body).await?.read()?;
     let run_id = started["id"].as_str().unwrap_or_default().to_owned();
-    eprintln!("running {} as {run_id}", example.name);
+    say!("running {} as {run_id}", example.name);
     match watch::watch(client, &run_id, None).await? {
         Some((exit, progress)) => {
-            let result = if progress.error.is_null() { &progress.output } else { &progress.error };
-            eprintln!("{}", serde_json::to_string_pretty(result)?);
+            // An error was told with the end.
+            if progress.error.is_null() {
+                say!("{}", serde_json::to_string_pretty(&progress.output)?);
+            }
             Ok((exit, run_id))
         }
         None => Ok((Exit::TimedOut, run_id)),
@@ -136,26 +143,26 @@ fn banner(platform: &Platform, config: &Config, ephemeral: bool, default_model: 
         AuthMode::Keys => "callers need an API key",
     };
     let url = &platform.url;
-    eprintln!("{bold}wonder {} · development server{plain}", env!("CARGO_PKG_VERSION"));
-    eprintln!("  on this machine only: {who}");
-    eprintln!("  data    {} ({kept})", platform.data_dir.display());
-    eprintln!("  API     {url}/api/v1      OpenAPI  {url}/openapi.json");
-    eprintln!("  docs    {url}/docs        metrics  {url}/metrics");
+    say!("{bold}wonder {} · development server{plain}", env!("CARGO_PKG_VERSION"));
+    say!("  on this machine only: {who}");
+    say!("  data    {} ({kept})", platform.data_dir.display());
+    say!("  API     {url}/api/v1      OpenAPI  {url}/openapi.json");
+    say!("  docs    {url}/docs        metrics  {url}/metrics");
     match default_model {
-        Some(model) => eprintln!("  models  {model} is the default; add others as model profiles"),
-        None => eprintln!("  models  none is the default; add some as model profiles"),
+        Some(model) => say!("  models  {model} is the default; add others as model profiles"),
+        None => say!("  models  none is the default; add some as model profiles"),
     }
 }
 
 fn next_commands(url: &str, default_server: &str, run_id: Option<&str>) {
     let server = if url == default_server { String::new() } else { format!(" --server {url}") };
     let wonder = program::typed();
-    eprintln!("next:");
+    say!("next:");
     if let Some(run_id) = run_id {
-        eprintln!("  {wonder} runs show {run_id}{server}");
-        eprintln!("  {wonder} state {run_id} --at 5{server}");
-        eprintln!("  {wonder} events list --run {run_id}{server}");
+        say!("  {wonder} runs show {run_id}{server}");
+        say!("  {wonder} state {run_id} --at 5{server}");
+        say!("  {wonder} events list --run {run_id}{server}");
     }
-    eprintln!("  {wonder} run FILE --input @input.json --wait{server}");
-    eprintln!("Ctrl-C stops it");
+    say!("  {wonder} run FILE --input @input.json --wait{server}");
+    say!("Ctrl-C stops it");
 }

@@ -52,7 +52,7 @@ impl Check {
 
 pub(crate) async fn execute(global: &Global, args: DoctorArgs) -> Result<Exit, Failure> {
     let mut checks = Vec::new();
-    match config::load(&args.server, AuthMode::Dev) {
+    match config::load(&args.server, AuthMode::Keys) {
         Ok(loaded) => {
             checks.push(Check::new("config", Verdict::Ok, "is valid"));
             checks.extend(local(&loaded.value));

@@ -11,7 +11,7 @@ use crate::client::{ApiProblem, Client};
 use crate::config::{self, AuthMode, ServerArgs};
 use crate::definition_file;
 use crate::exit::{EXIT_CODES, Exit, Failure};
-use crate::output::{self, Column, Format};
+use crate::output::{self, Column, Format, say};
 use crate::server::{self, PortBusy};
 use crate::wiring;
 
@@ -91,7 +91,7 @@ pub(crate) async fn execute(global: &Global, args: RunArgs) -> Result<Exit, Fail
         // The store goes away, and the run with it.
         () = shutdown.requested() => Ok(Exit::Cancelled),
     };
-    platform.stop(&shutdown).await?;
+    server::stop_at_once(platform, &shutdown).await?;
     ended
 }
 
@@ -109,12 +109,14 @@ async fn start(
     let body = json!({
         "project_id": project, "definition": definition, "input": input, "labels": labels,
     });
-    let answer = client.post("/runs", &[], &body).await?;
-    let started: Value = answer.read()?;
+    let started: Value = client.post("/runs", &[], &body).await?.read()?;
     let run_id = started["id"].as_str().unwrap_or_default().to_owned();
-    eprintln!("started {run_id} · {}/api/v1/runs/{run_id}", client.base());
+    say!("started {run_id} · {}/api/v1/runs/{run_id}", client.base());
     if !(args.wait || args.local) {
-        format.one(&answer, &[("run", "/id"), ("status", "/status")])?;
+        let result = json!({
+            "run_id": run_id, "status": started["status"], "output": null, "error": null,
+        });
+        format.value(&result, COLUMNS)?;
         return Ok(Exit::Completed);
     }
     let timeout = args.timeout.map(Span::as_duration);
@@ -138,9 +140,6 @@ fn show(format: Format, result: &Value) -> Result<(), Failure> {
     if format != Format::Table {
         return format.value(result, COLUMNS);
     }
-    if !result["error"].is_null() {
-        eprintln!("{}", serde_json::to_string_pretty(&result["error"])?);
-    }
     match &result["output"] {
         Value::Null => Ok(()),
         output => output::line(&serde_json::to_string_pretty(output)?),
@@ -154,13 +153,13 @@ fn target(target: &str) -> Result<Value, Failure> {
     if path.is_dir() {
         match definition_file::of_folder(path) {
             Ok(file) => {
-                eprintln!("using {}", file.display());
+                say!("using {}", file.display());
                 return Ok(serde_json::to_value(definition_file::read(&file)?)?);
             }
             Err(failure) if is_path => return Err(failure),
             // A published definition may be called like some folder.
             Err(_) => {
-                eprintln!("the folder {target} has no workflow.yaml: taken as a published name");
+                say!("the folder {target} has no workflow.yaml: taken as a published name");
                 return Ok(target.into());
             }
         }

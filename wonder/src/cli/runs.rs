@@ -6,7 +6,7 @@ use serde_json::json;
 use super::{Global, watch};
 use crate::client::Client;
 use crate::exit::{EXIT_CODES, Exit, Failure};
-use crate::output::Column;
+use crate::output::{Column, say};
 
 const COLUMNS: &[Column] = &[
     ("id", "/id"),
@@ -117,7 +117,7 @@ pub(crate) async fn execute(global: &Global, command: RunsCommand) -> Result<Exi
             global.output.list(&answer, COLUMNS)?;
             let body: serde_json::Value = answer.read()?;
             if let Some(cursor) = body["next_cursor"].as_str() {
-                eprintln!("more with --cursor {cursor}");
+                say!("more with --cursor {cursor}");
             }
         }
         RunsCommand::Show { id } => {

@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 
 use crate::config::{self, AuthMode, ServerArgs};
 use crate::exit::{Exit, Failure};
-use crate::output;
+use crate::output::{self, say};
 use crate::server::{self, PortBusy};
 use crate::wiring;
 
@@ -26,7 +26,7 @@ pub(crate) async fn execute(args: ServeArgs) -> Result<Exit, Failure> {
         .value;
     server::check_exposure(&config)?;
     if config.auth == AuthMode::Keys && config.admin_key.is_none() {
-        eprintln!("no WONDER_ADMIN_KEY is set: only API keys made earlier are let in");
+        say!("no WONDER_ADMIN_KEY is set: only API keys made earlier are let in");
     }
     let listener = server::bind(config.listen, PortBusy::Fail)?;
     let shutdown = server::signals()?;
@@ -38,9 +38,9 @@ pub(crate) async fn execute(args: ServeArgs) -> Result<Exit, Failure> {
             _ = end_of_stdin() => {}
         }
     } else {
-        eprintln!("serving {} · data {}", platform.url, platform.data_dir.display());
+        say!("serving {} · data {}", platform.url, platform.data_dir.display());
         shutdown.requested().await;
-        eprintln!("stopping");
+        say!("stopping");
     }
     platform.stop(&shutdown).await?;
     Ok(Exit::Completed)

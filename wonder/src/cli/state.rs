@@ -6,15 +6,7 @@ use super::Global;
 use super::runs::segment;
 use crate::client::Client;
 use crate::exit::{Exit, Failure};
-use crate::output::Column;
-
-const COLUMNS: &[Column] = &[
-    ("run", "/run_id"),
-    ("sequence", "/sequence"),
-    ("at", "/at"),
-    ("status", "/status"),
-    ("state", "/state"),
-];
+use crate::output::Format;
 
 /// Which run, and when.
 #[derive(Debug, clap::Args)]
@@ -30,7 +22,12 @@ pub(crate) async fn execute(global: &Global, args: StateArgs) -> Result<Exit, Fa
     let client = Client::new(&global.client)?;
     let query: Vec<_> = args.at.into_iter().map(|at| ("at", at)).collect();
     let answer = client.get(&format!("/runs/{}/state", segment(&args.id)?), &query).await?;
-    global.output.one(&answer, COLUMNS)?;
+    // A state is a tree, of which columns show nothing.
+    let format = match global.output {
+        Format::Table => Format::Yaml,
+        chosen => chosen,
+    };
+    format.one(&answer, &[])?;
     Ok(Exit::Completed)
 }
 

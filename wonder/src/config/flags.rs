@@ -15,7 +15,7 @@ pub(crate) struct ServerArgs {
     #[serde(skip)]
     #[arg(long, value_name = "FILE", env = "WONDER_CONFIG", help_heading = "Server")]
     pub(crate) config: Option<PathBuf>,
-    /// Folder of the journal and the read tables [default: ~/.local/share/wonder]
+    /// Folder of the journal and the read tables [default: ~/.local/share/wonder; of `wonder dev`: the folder dev in it]
     #[arg(long, value_name = "DIR", help_heading = "Server")]
     pub(crate) data_dir: Option<PathBuf>,
     /// Address to listen on [default: 127.0.0.1:7420]

@@ -56,6 +56,16 @@ fn the_data_folder_follows_xdg_and_home() {
 }
 
 #[test]
+fn development_has_a_data_folder_of_its_own() {
+    let env = vec![("XDG_DATA_HOME".to_owned(), "/data".to_owned())];
+    let dev = load_from(&ServerArgs::default(), env.clone(), None, AuthMode::Dev);
+    assert_eq!(dev.expect("it is valid").value.data_dir, Path::new("/data/wonder/dev"));
+    let flags = ServerArgs { data_dir: Some("/x".into()), ..ServerArgs::default() };
+    let chosen = load_from(&flags, env, None, AuthMode::Dev).expect("it is valid");
+    assert_eq!(chosen.value.data_dir, Path::new("/x"));
+}
+
+#[test]
 fn an_administrators_key_is_taken_as_text_and_never_shown() {
     let env = [("WONDER_ADMIN_KEY", "0123")];
     let loaded = load_with(&ServerArgs::default(), &env, None).expect("it is valid");

@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::Value;
 
 use super::{NodeCount, Progress};
-use crate::output;
+use crate::output::{self, say};
 
 /// Plain lines of one node are at least this far apart.
 const LINE_INTERVAL: Duration = Duration::from_millis(500);
@@ -35,7 +36,7 @@ impl Display {
             Self::Bars(bars) => bars.update(&progress.nodes),
             Self::Lines(lines) => {
                 for line in lines.update(&progress.nodes, Instant::now()) {
-                    eprintln!("{line}");
+                    say!("{line}");
                 }
             }
         }
@@ -52,11 +53,14 @@ impl Display {
             }
             Self::Lines(mut lines) => {
                 for line in lines.rest(&progress.nodes) {
-                    eprintln!("{line}");
+                    say!("{line}");
                 }
             }
         }
-        eprintln!("{}", final_line(progress, run_id, duration));
+        say!("{}", final_line(progress, run_id, duration));
+        if let Some(line) = error_line(&progress.error) {
+            say!("{line}");
+        }
     }
 }
 
@@ -76,6 +80,18 @@ fn final_line(progress: &Progress, run_id: &str, duration: Duration) -> String {
         line.push_str(&format!(" · cost {whole}.{rest:06}"));
     }
     line
+}
+
+/// `error gone at node fetch, attempt 2: the service is gone`
+fn error_line(error: &Value) -> Option<String> {
+    let mut line = format!("error {}", error["code"].as_str()?);
+    if let Some(node) = error["node"].as_str() {
+        line.push_str(&format!(" at node {node}"));
+    }
+    if let Some(attempt) = error["attempt"].as_u64() {
+        line.push_str(&format!(", attempt {attempt}"));
+    }
+    Some(format!("{line}: {}", error["message"].as_str().unwrap_or_default()))
 }
 
 /// `12ms`, `1.4s`, `3m 5s`.
@@ -215,6 +231,19 @@ mod tests {
             final_line(&progress, "run_1", Duration::from_millis(1_440)),
             "completed run_1 in 1.4s · 42 tokens · cost 1.500000"
         );
+    }
+
+    #[test]
+    fn an_error_is_told_in_words() {
+        let error = serde_json::json!({
+            "code": "gone", "message": "it is gone", "kind": "permanent", "node": "fetch",
+            "attempt": 2, "detail": {"x": 1}
+        });
+        let line = error_line(&error).expect("there is one");
+        assert_eq!(line, "error gone at node fetch, attempt 2: it is gone");
+        let run = serde_json::json!({"code": "run_timeout", "message": "too long", "node": null});
+        assert_eq!(error_line(&run).expect("there is one"), "error run_timeout: too long");
+        assert_eq!(error_line(&Value::Null), None);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use rusqlite::ErrorCode;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::SqliteOptions;
+use super::fault::Fault;
 use super::writer::{Committed, Writer};
 use crate::journal::feed::Feed;
 use crate::journal::{Append, AppendError, Appended};
@@ -25,11 +26,14 @@ pub(super) struct Committer {
     queue: mpsc::Sender<Message>,
     bytes: Arc<Semaphore>,
     bytes_kib: u32,
+    fault: Arc<Fault>,
 }
 
 #[derive(Debug)]
 enum Message {
     Append(Box<Request>),
+    /// Try whether writing works.
+    Probe,
     Close,
 }
 
@@ -52,8 +56,10 @@ impl Committer {
         let kib = (options.queue_bytes / KIB).clamp(KIB, Semaphore::MAX_PERMITS);
         let bytes_kib = u32::try_from(kib).unwrap_or(u32::MAX);
         let bytes = Arc::new(Semaphore::new(bytes_kib as usize));
+        let fault = Arc::new(Fault::default());
         let work = Work {
             writer,
+            fault: Arc::clone(&fault),
             requests,
             feed: CloseOnDrop(feed),
             events: options.commit_events,
@@ -61,7 +67,7 @@ impl Committer {
         };
         let thread =
             std::thread::Builder::new().name("journal".into()).spawn(move || work.run())?;
-        Ok((Self { queue, bytes, bytes_kib }, thread))
+        Ok((Self { queue, bytes, bytes_kib, fault }, thread))
     }
 
     /// Queues an append and waits for its commit.
@@ -75,6 +81,16 @@ impl Committer {
         let request = Request { append, answer, _bytes: permit };
         self.queue.send(Message::Append(Box::new(request))).await.map_err(|_| closed())?;
         committed.await.unwrap_or_else(|_| Err(closed()))
+    }
+
+    /// Why the last commit failed, unless a later one wrote something.
+    pub(super) fn fault(&self) -> Option<Arc<str>> {
+        let (reason, due) = self.fault.look()?;
+        if due {
+            // A full queue holds appends, which try it as well.
+            self.queue.try_send(Message::Probe).ok();
+        }
+        Some(reason)
     }
 
     /// Refuses what comes from now on; what is queued is still committed.
@@ -99,6 +115,7 @@ impl Drop for CloseOnDrop {
 
 struct Work {
     writer: Writer,
+    fault: Arc<Fault>,
     requests: mpsc::Receiver<Message>,
     feed: CloseOnDrop,
     events: usize,
@@ -129,6 +146,7 @@ impl Work {
                     bytes += request.append.event_bytes() + request.append.attached_bytes();
                     batch.push(*request);
                 }
+                Message::Probe => self.probe(),
                 Message::Close => self.requests.close(),
             }
             if events >= self.events || bytes >= self.bytes {
@@ -143,6 +161,9 @@ impl Work {
         match self.writer.commit(batch.iter().map(|request| &request.append)) {
             Ok(done) => {
                 measure(&done, begun);
+                if !done.events.is_empty() {
+                    self.fault.clear();
+                }
                 self.feed.0.publish(done.events);
                 for (request, verdict) in batch.drain(..).zip(done.verdicts) {
                     // Nobody may be waiting any more; the events are written all the same.
@@ -153,10 +174,20 @@ impl Work {
                 tracing::error!(%error, appends = batch.len(), "committing to the journal failed");
                 counter!("wonder_journal_commit_failures_total").increment(1);
                 let refused = refusal(&error);
+                self.fault.set(refused.to_string().into());
                 for request in batch.drain(..) {
                     request.answer.send(Err(refused.clone())).ok();
                 }
             }
+        }
+    }
+}
+
+impl Work {
+    fn probe(&self) {
+        match self.writer.probe() {
+            Ok(()) => self.fault.clear(),
+            Err(error) => self.fault.set(refusal(&error).to_string().into()),
         }
     }
 }

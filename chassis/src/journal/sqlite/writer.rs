@@ -42,6 +42,12 @@ const CLOSE: &str = "delete from open_aggregates where aggregate_type = ?1 and a
 const FORGET_ANSWERS: &str = "delete from inbox where kept_at < ?1 \
      and id in (select id from inbox order by id limit ?2)";
 
+/// No hash of a value.
+const PROBE_KEY: &str = "probe";
+const PROBE_BYTES: usize = 64 * 1024;
+const PROBE: &str = "insert or replace into payloads (hash, bytes) values (?1, zeroblob(?2))";
+const UNDO_PROBE: &str = "delete from payloads where hash = ?1";
+
 /// What became of a batch.
 #[derive(Debug, Default)]
 pub(super) struct Committed {
@@ -100,6 +106,13 @@ impl Writer {
             }
         }
         done
+    }
+
+    /// Writes as much as a large value takes, durably, and deletes it again.
+    pub(super) fn probe(&self) -> rusqlite::Result<()> {
+        self.connection.execute(PROBE, params![PROBE_KEY, PROBE_BYTES])?;
+        self.connection.execute(UNDO_PROBE, [PROBE_KEY])?;
+        Ok(())
     }
 
     fn transact<'a>(

@@ -1,0 +1,83 @@
+//! Connections: accepted up to a number, given a time for each request's head, ended with grace.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::serve::Listener as _;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::GatewayConfig;
+
+/// How connections are served.
+pub(crate) struct Connections {
+    http: Arc<Builder<TokioExecutor>>,
+    places: Arc<Semaphore>,
+    open: TaskTracker,
+    shutdown: CancellationToken,
+}
+
+impl Connections {
+    /// Until the token is cancelled.
+    pub(crate) fn new(config: &GatewayConfig, shutdown: CancellationToken) -> Self {
+        // HTTP/1 only: telling the versions apart by their first bytes has no time-out.
+        let mut http = Builder::new(TokioExecutor::new()).http1_only();
+        http.http1().timer(TokioTimer::new()).header_read_timeout(config.header_timeout);
+        let places = Arc::new(Semaphore::new(config.max_connections));
+        Self { http: Arc::new(http), places, open: TaskTracker::new(), shutdown }
+    }
+
+    /// Accepts until the shutdown, and returns when the last connection is done.
+    pub(crate) async fn serve(self, mut listener: TcpListener, router: Router) {
+        let service = TowerToHyperService::new(router.with_state::<()>(()));
+        loop {
+            let (stream, _) = tokio::select! {
+                biased;
+                () = self.shutdown.cancelled() => break,
+                // Waits out errors, such as too many open files.
+                accepted = listener.accept() => accepted,
+            };
+            match Arc::clone(&self.places).try_acquire_owned() {
+                Ok(place) => self.open(stream, service.clone(), place),
+                Err(_) => {
+                    metrics::counter!("wonder_http_connections_refused_total").increment(1);
+                    drop(stream);
+                }
+            }
+        }
+        drop(listener);
+        self.open.close();
+        self.open.wait().await;
+    }
+
+    fn open(
+        &self,
+        stream: TcpStream,
+        service: TowerToHyperService<Router>,
+        place: OwnedSemaphorePermit,
+    ) {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "socket option was refused");
+        }
+        let (http, shutdown) = (Arc::clone(&self.http), self.shutdown.clone());
+        self.open.spawn(async move {
+            let _place = place;
+            let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(stream), service));
+            let ended = tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = shutdown.cancelled() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            if let Err(error) = ended {
+                tracing::debug!(%error, "connection broke off");
+            }
+        });
+    }
+}
