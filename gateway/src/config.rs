@@ -52,7 +52,7 @@ pub struct GatewayConfig {
 }
 
 impl GatewayConfig {
-    /// 30 s a request and 10 s for its head, 10,000 connections with 4,096 requests and 5,000
+    /// 30 s a request and 60 s for its head, 10,000 connections with 4,096 requests and 5,000
     /// streams at a time, streams checked each 60 s.
     pub fn new(auth: AuthConfig, default_project: fn(WorkspaceId) -> ProjectId) -> Self {
         Self {
@@ -61,7 +61,7 @@ impl GatewayConfig {
             request_timeout: Duration::from_secs(30),
             max_requests: 4_096,
             max_streams: 5_000,
-            header_timeout: Duration::from_secs(10),
+            header_timeout: Duration::from_secs(60),
             max_connections: 10_000,
             recheck_streams: Duration::from_secs(60),
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::serve::Listener as _;
+use axum::serve::Listener;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
@@ -40,7 +40,7 @@ impl Connections {
                 biased;
                 () = self.shutdown.cancelled() => break,
                 // Waits out errors, such as too many open files.
-                accepted = listener.accept() => accepted,
+                accepted = Listener::accept(&mut listener) => accepted,
             };
             match Arc::clone(&self.places).try_acquire_owned() {
                 Ok(place) => self.open(stream, service.clone(), place),
@@ -64,10 +64,12 @@ impl Connections {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "socket option was refused");
         }
-        let (http, shutdown) = (Arc::clone(&self.http), self.shutdown.clone());
+        // A token of its own, so that connections don't share a lock at each wake.
+        let (http, shutdown) = (Arc::clone(&self.http), self.shutdown.child_token());
         self.open.spawn(async move {
             let _place = place;
-            let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(stream), service));
+            let mut connection =
+                std::pin::pin!(http.serve_connection(TokioIo::new(stream), service));
             let ended = tokio::select! {
                 ended = connection.as_mut() => ended,
                 () = shutdown.cancelled() => {

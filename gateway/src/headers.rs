@@ -83,7 +83,8 @@ pub(crate) fn wants_stream(headers: &HeaderMap) -> bool {
 
 /// Whether a parameter of `Accept` is a weight of zero: not this one.
 fn is_unwanted(parameter: &str) -> bool {
-    let weight = parameter.split_once('=').filter(|(name, _)| name.trim().eq_ignore_ascii_case("q"));
+    let weight =
+        parameter.split_once('=').filter(|(name, _)| name.trim().eq_ignore_ascii_case("q"));
     weight.is_some_and(|(_, weight)| weight.trim().parse::<f32>() == Ok(0.0))
 }
 

@@ -44,18 +44,6 @@ fn demand_object(bytes: &[u8]) -> Result<(), Problem> {
     }
 }
 
-/// Refuses a definition that names a reserved key, however its language writes keys.
-pub(crate) fn check_reserved(text: &str) -> Result<(), Problem> {
-    match text.find(RESERVED) {
-        None => Ok(()),
-        Some(at) => {
-            let line = text[..at].matches('\n').count() + 1;
-            let detail = format!("line {line} names {RESERVED:?}, which is reserved; rename it");
-            Err(Problem::new(StatusCode::BAD_REQUEST, "reserved_key", detail))
-        }
-    }
-}
-
 /// Says where: only a body that doesn't fit is read a second time, with its path on record.
 fn explain<T: DeserializeOwned>(bytes: &[u8], error: &serde_json::Error) -> Problem {
     if !error.is_data() {

@@ -9,6 +9,7 @@ mod api_keys;
 mod auth;
 mod call;
 mod config;
+mod connections;
 mod definitions;
 mod edge;
 mod environment;

@@ -34,7 +34,9 @@ fn build() -> Value {
     let derived = types.pointer("/components/schemas").and_then(Value::as_object);
     let mut schemas = derived.cloned().unwrap_or_default();
     schemas.extend(schema::written());
-    if let Some(status) = schemas.get_mut("RunView").and_then(|run| run.pointer_mut("/properties/status")) {
+    if let Some(status) =
+        schemas.get_mut("RunView").and_then(|run| run.pointer_mut("/properties/status"))
+    {
         status["description"] = LISTED_STATUS.into();
     }
     schemas.sort_keys();

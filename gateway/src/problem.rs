@@ -38,7 +38,7 @@ pub const EDGE_CODES: &[&str] = &[
     "unsupported_media_type",
 ];
 
-/// What services say of stored data that is missing or damaged.
+/// What is answered about stored data that is missing or damaged.
 const UNREADABLE: &str = "stored_data_unreadable";
 
 /// A refusal on its way out.
@@ -151,7 +151,7 @@ impl From<Rejection> for Problem {
             RejectionKind::Internal => {
                 let Rejection { code, message, .. } = &rejection;
                 tracing::error!(%code, detail = %message, "service failed");
-                if code != UNREADABLE {
+                if ![UNREADABLE, "event_damaged"].contains(&code.as_str()) {
                     return Self::internal();
                 }
                 let detail = "what is stored for this can't be read, and trying again won't help; \

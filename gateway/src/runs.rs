@@ -217,21 +217,30 @@ pub(crate) async fn list(call: Call) -> Result<Response, Problem> {
         started_before: call.asked_time("started_before")?,
         q: owned("q"),
     };
+    check_listed(&filter.status)?;
     let workspace = call.caller()?.workspace_id;
     let page = call.edge.gateway.runs.list(workspace, filter, call.page()?).await?;
     answer(StatusCode::OK, &page)
 }
 
 fn parse_status(text: &str) -> Result<RunStatus, Problem> {
-    let refuse = |detail: &str| Err(Problem::parameter("status", detail));
-    match serde_json::from_value(Value::String(text.to_owned())) {
-        Ok(RunStatus::Queued | RunStatus::Waiting | RunStatus::Paused) => refuse(
-            "lists know a run that hasn't ended as running only: ask for running, \
-             and for the run's state",
-        ),
-        Ok(status) => Ok(status),
-        Err(_) => refuse("use running, completed, failed, cancelled or timed_out"),
+    let wrong = |_| {
+        let detail = "use running, completed, failed, cancelled or timed_out";
+        Problem::parameter("status", detail)
+    };
+    serde_json::from_value(Value::String(text.to_owned())).map_err(wrong)
+}
+
+/// Refuses a list that would always be empty: what a run waits for doesn't stand in its row.
+fn check_listed(statuses: &[RunStatus]) -> Result<(), Problem> {
+    use RunStatus::{Paused, Queued, Waiting};
+    let is_unlisted = |status: &RunStatus| matches!(status, Queued | Waiting | Paused);
+    if statuses.is_empty() || !statuses.iter().all(is_unlisted) {
+        return Ok(());
     }
+    let detail = "a run that hasn't ended is listed as running: ask for running, and for the \
+                  state of each run";
+    Err(Problem::parameter("status", detail))
 }
 
 /// `GET /runs/{id}`.

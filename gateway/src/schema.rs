@@ -89,6 +89,7 @@ fn specs() -> Value {
 fn requests() -> Value {
     let labels = json!({
         "type": "object", "maxProperties": 32,
+        "propertyNames": {"pattern": "^[A-Za-z0-9._/-]{1,64}$"},
         "additionalProperties": {"type": "string", "maxLength": 256},
     });
     let input = json!({"description": "Default `{}`; at most 4194304 bytes."});

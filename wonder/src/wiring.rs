@@ -179,3 +179,51 @@ impl Health for Platforms {
         Readiness::of(dependencies)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use chassis::journal::{Append, NewEvent};
+
+    use super::*;
+
+    fn append(bytes: usize) -> Append {
+        let event = NewEvent {
+            id: Default::default(),
+            event_type: "noted".into(),
+            event_version: 1,
+            payload: Bytes::from(vec![b'1'; bytes]),
+        };
+        Append {
+            aggregate_type: "note".into(),
+            aggregate_id: "note_1".into(),
+            expected_sequence: 0,
+            workspace_id: "".into(),
+            metadata: Bytes::new(),
+            recorded_at: SystemClock::new().now(),
+            events: vec![event],
+            inbox: Vec::new(),
+            payloads: Vec::new(),
+            open: None,
+            snapshot: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn readiness_tells_that_the_storage_is_full_until_it_is_not() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let options = SqliteOptions { max_bytes: 1024 * 1024, ..SqliteOptions::default() };
+        let opened = SqliteJournal::open(&folder.path().join("journal.db"), options).await;
+        let journal: Arc<dyn Journal> = opened.expect("it opens");
+        let path = folder.path().join("views.db");
+        let views = Projections::open(Arc::clone(&journal), &path, Default::default()).await;
+        let health = Platforms { journal: Arc::clone(&journal), views: views.expect("it opens") };
+        assert!(health.readiness().await.ready);
+        assert!(journal.append(append(2 * 1024 * 1024)).await.is_err());
+        let full = health.readiness().await;
+        assert!(!full.ready && !full.dependencies[0].ready);
+        assert_eq!(full.dependencies[0].detail.as_deref(), Some("the journal's storage is full"));
+        journal.append(append(1)).await.expect("there is room for a small one");
+        assert!(health.readiness().await.ready);
+    }
+}

@@ -7,10 +7,11 @@ use chassis::journal::{Journal, ReadError, RecordedEvent};
 use domain::codec::{self, DecodeError};
 use domain::ids::{RunId, WorkspaceId};
 use domain::run::{Event, Run, STATE_VERSION};
-use protocol::Rejection;
+use protocol::{Rejection, RejectionKind};
 
 use super::actor::Taken;
 use super::plans::Plans;
+use super::refusal::unavailable;
 use crate::resolve::Resolver;
 
 /// A run as its journal has it; `None` where there is no such run.
@@ -27,6 +28,21 @@ pub(super) enum LoadError {
     Gap { expected: u64, found: u64 },
     #[error("its definition can't be loaded: {0}")]
     Definition(Rejection),
+}
+
+impl LoadError {
+    /// What those are told who wait for the run: whether to try again, or to look at the store.
+    pub(super) fn refusal(&self) -> Rejection {
+        match self {
+            Self::Read(ReadError::Unavailable(_)) | Self::Definition(_) => {
+                unavailable("the run can't be loaded at the moment, try again")
+            }
+            Self::Read(ReadError::Damaged(_)) | Self::Event { .. } | Self::Gap { .. } => {
+                let message = "the run's history can't be read, the log says where it is damaged";
+                Rejection::new(RejectionKind::Internal, "stored_data_unreadable", message)
+            }
+        }
+    }
 }
 
 const PAGE: usize = 1_000;

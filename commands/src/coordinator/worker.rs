@@ -22,7 +22,7 @@ use super::dispatch::Dispatch;
 use super::load::{self, LoadError, Loaded};
 use super::plans::Plans;
 use super::recent::Recent;
-use super::refusal::{ended, not_found, quarantined, refused, unavailable};
+use super::refusal::{ended, not_found, quarantined, refused};
 use super::timers::Timers;
 use super::{Message, Reply, Start, TASKS_IN_FLIGHT_PER_RUN};
 use crate::resolve::Resolver;
@@ -267,7 +267,7 @@ impl Worker {
                 tracing::error!(%run_id, %error, "can't load a run, trying again");
                 metrics::counter!("wonder_run_load_failures_total").increment(1);
                 self.load_after(run_id, LOAD_AGAIN);
-                unavailable("the run can't be loaded at the moment, try again")
+                error.refusal()
             }
         };
         refuse_all(queue.into_iter(), &rejection);

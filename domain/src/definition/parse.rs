@@ -3,6 +3,8 @@
 mod mend;
 mod shape;
 mod source;
+mod storable;
+mod words;
 
 use std::collections::HashMap;
 
@@ -23,7 +25,7 @@ pub(super) use shape::WORDS;
 pub fn read(source: &[u8]) -> Result<Definition, Vec<Problem>> {
     let document = source::document(source).map_err(|problem| vec![problem])?;
     let lines = document.lines;
-    finish(document.value, true).map_err(|problems| located(problems, &lines))
+    finish(document.value, true, document.problems).map_err(|problems| located(problems, &lines))
 }
 
 /// Reads a definition: YAML (1.2 core schema, no merge keys) or JSON.
@@ -33,7 +35,7 @@ pub fn read(source: &[u8]) -> Result<Definition, Vec<Problem>> {
 pub fn parse(source: &[u8]) -> Result<Definition, Vec<Problem>> {
     let document = source::document(source).map_err(|problem| vec![problem])?;
     let lines = document.lines;
-    finish(document.value, false).map_err(|problems| located(problems, &lines))
+    finish(document.value, false, document.problems).map_err(|problems| located(problems, &lines))
 }
 
 /// Reads a definition that is JSON already.
@@ -46,11 +48,18 @@ pub fn parse_value(value: &Value) -> Result<Definition, Vec<Problem>> {
     if bytes > limits::DEFINITION_BYTES {
         return Err(vec![source::too_large(bytes)]);
     }
-    finish(value.clone(), false)
+    finish(value.clone(), false, Vec::new())
 }
 
-fn finish(mut value: Value, check: bool) -> Result<Definition, Vec<Problem>> {
-    let shape::Shape { mut problems, mended } = shape::check(&mut value);
+/// `problems` is what is known to be wrong already.
+fn finish(
+    mut value: Value,
+    check: bool,
+    mut problems: Vec<Problem>,
+) -> Result<Definition, Vec<Problem>> {
+    problems.extend(storable::check(&value));
+    let shape::Shape { problems: of_shape, mended } = shape::check(&mut value);
+    problems.extend(of_shape);
     if !(problems.is_empty() || check) {
         return Err(problems);
     }

@@ -1,6 +1,7 @@
 //! Checking definitions: what the document's shape can't say.
 
 mod actions;
+mod branches;
 mod graph;
 mod groups;
 mod mappings;
@@ -50,6 +51,7 @@ pub fn check(definition: &Definition) -> Vec<Problem> {
     if let Some(output) = &definition.output {
         checker.mapping("/output", output, &Names::of_run());
     }
+    branches::check(&mut checker);
     checker.problems
 }
 
@@ -113,8 +115,15 @@ impl<'d> Checker<'d> {
         }
         if let Err(error) = jsonschema::draft202012::new(schema) {
             let place = format!("{pointer}{}", error.instance_path());
-            let message: String = error.to_string().chars().take(400).collect();
-            self.problem(ProblemCode::InvalidSchema, &place, message);
+            match schema_type(error.instance_path().as_str(), error.instance()) {
+                Some((message, like)) => {
+                    self.suggest(ProblemCode::InvalidSchema, &place, message, like);
+                }
+                None => {
+                    let message: String = error.to_string().chars().take(400).collect();
+                    self.problem(ProblemCode::InvalidSchema, &place, message);
+                }
+            }
         }
     }
 
@@ -292,6 +301,20 @@ fn kinds_of(node: &Node) -> Vec<&'static str> {
     .into_iter()
     .filter_map(|(kind, is_there)| is_there.then_some(kind))
     .collect()
+}
+
+/// What is wrong with a schema's `type`, which JSON Schema's own schema can't say well.
+fn schema_type(place: &str, found: &Value) -> Option<(String, Option<&'static str>)> {
+    const TYPES: [&str; 7] = ["null", "boolean", "object", "array", "number", "string", "integer"];
+    if !place.ends_with("/type") {
+        return None;
+    }
+    let named = found.as_array().map_or(std::slice::from_ref(found), Vec::as_slice);
+    let is_type = |name: &&Value| name.as_str().is_some_and(|name| TYPES.contains(&name));
+    let wrong = named.iter().find(|name| !is_type(name)).unwrap_or(found);
+    let like = wrong.as_str().and_then(|name| closest(name, TYPES));
+    let hint = like.map_or_else(String::new, |like| format!(", did you mean {like:?}?"));
+    Some((format!("{wrong} isn't a type, use {}{hint}", TYPES.join(", ")), like))
 }
 
 /// The first reference of a schema that leads outside it, with its place.

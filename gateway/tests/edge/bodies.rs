@@ -84,7 +84,8 @@ async fn definitions_are_checked_and_published_from_yaml() {
     assert_eq!((found.status.as_u16(), &found.json()["valid"]), (200, &json!(false)));
     let nul = DEFINITION.replace("state.x: 1", r#"state.x: "a\0""#);
     let nul = client.call("POST", check, &yaml, nul).await;
-    assert_eq!(nul.code(), "nul_character");
+    let problem = &nul.json()["problems"][0];
+    assert_eq!(problem["pointer"], "/nodes/a/compute/state.x", "{problem}");
     let path = "/api/v1/workflow-definitions";
     let refused = client.call("POST", path, &yaml, wrong).await;
     assert_eq!((refused.status.as_u16(), refused.code().as_str()), (422, "invalid_definition"));
@@ -117,11 +118,19 @@ async fn lists_pass_their_page_and_filters_on_and_refuse_others() {
         ("status=done", "invalid_parameter"),
         ("label=x", "invalid_parameter"),
         ("started_after=yesterday", "invalid_parameter"),
+        ("limit=-1", "invalid_parameter"),
+        ("limit=1&limit=2", "invalid_parameter"),
+        ("q=a&limit=1&q=a", "invalid_parameter"),
+        ("min_position=-1", "invalid_parameter"),
+        ("status=waiting", "invalid_parameter"),
+        ("status=queued,paused", "invalid_parameter"),
         ("stauts=failed", "unknown_parameter"),
     ] {
         let answer = client.get(&format!("/api/v1/runs?{query}")).await;
         assert_eq!((answer.status.as_u16(), answer.code()), (400, code.to_owned()), "{query}");
     }
+    let open = client.get("/api/v1/runs?status=queued,running,waiting,paused").await;
+    assert_eq!(open.status, 200);
     assert_eq!(client.get("/api/v1/projects").await.json()["next_cursor"], "next");
 }
 
@@ -133,7 +142,12 @@ async fn a_state_is_asked_by_sequence_or_time() {
     assert_eq!(at("").await.json()["state"]["at"], "Latest");
     assert_eq!(at("?at=4").await.json()["state"]["at"], "Sequence(4)");
     assert!(at("?at=2026-01-31T12:00:00Z").await.text.contains("Time(2026-01-31"));
-    assert_eq!(at("?at=soon").await.code(), "invalid_parameter");
+    for wrong in ["soon", "-1", "1.5", ""] {
+        let refused = at(&format!("?at={wrong}")).await;
+        assert_eq!(refused.code(), "invalid_parameter");
+        let detail = refused.json()["detail"].to_string();
+        assert!(detail.contains("sequence") && detail.contains("rfc 3339"), "{detail}");
+    }
 }
 
 #[tokio::test]
@@ -146,4 +160,81 @@ async fn unknown_paths_methods_and_ids_are_problems() {
     assert_eq!(client.get("/api/v1/runs/run_x").await.code(), "not_found");
     let other = format!("/api/v1/projects/{}", run_id());
     assert_eq!(client.get(&other).await.code(), "not_found");
+}
+
+const MAGIC: &str = "$serde_json::private::RawValue";
+
+#[tokio::test]
+async fn keys_of_the_json_library_are_refused_in_every_body() {
+    let client = Client::dev();
+    let magic = format!(r#"{{"{MAGIC}":"\"\\u0000\""}}"#);
+    let start = "/api/v1/runs";
+    for (path, body, pointer) in [
+        (start, format!(r#"{{"definition":"d","input":{{"v":{magic}}}}}"#), "/input/v"),
+        (start, format!(r#"{{"definition":"d","labels":{magic}}}"#), "/labels"),
+        (start, format!(r#"{{"definition":{{"name":{magic}}}}}"#), "/definition/name"),
+        ("/api/v1/projects", magic.clone(), ""),
+        ("/api/v1/workflow-definitions", magic.clone(), ""),
+        ("/api/v1/workflow-definitions/validate", magic.clone(), ""),
+    ] {
+        let place = format!("{pointer}/{MAGIC}");
+        assert_eq!(refused(&client, path, body).await, is(400, "reserved_key", &place), "{path}");
+    }
+    let project = format!("/api/v1/projects/{}", domain::ids::ProjectId::derived("", "x"));
+    let patch = client.call("PATCH", &project, &[JSON], format!(r#"{{"limits":{magic}}}"#)).await;
+    assert_eq!(patch.code(), "reserved_key");
+    for media in ["application/yaml", "application/json"] {
+        let headers = [("content-type", media)];
+        let value = format!("state.x: {{'{MAGIC}': '1'}}");
+        let yaml = DEFINITION.replace("state.x: 1", &value);
+        let answer = client.call("POST", "/api/v1/workflow-definitions", &headers, yaml).await;
+        assert_eq!(answer.code(), "invalid_definition");
+        let found = &answer.json()["errors"][0];
+        assert_eq!(found["pointer"], format!("/nodes/a/compute/state.x/{MAGIC}"));
+    }
+    assert!(client.world.commands.lock().expect("lock").is_empty());
+}
+
+#[tokio::test]
+async fn labels_have_plain_keys_and_visible_values() {
+    let client = Client::dev();
+    for (key, value) in [
+        ("", "v"),
+        ("a b", "v"),
+        ("a\u{7f}", "v"),
+        ("ä", "v"),
+        (&"k".repeat(65), "v"),
+        ("k", "a\nb"),
+        ("k", &"v".repeat(257)),
+    ] {
+        let body = json!({"definition": "d", "labels": {key: value}}).to_string();
+        let place = format!("/labels/{key}");
+        let found = refused(&client, "/api/v1/runs", body).await;
+        assert_eq!(found, is(422, "invalid_body", &place));
+    }
+    let labels =
+        json!({"app.kubernetes.io/name_-0": "größer 1", "empty": "", "k": "v".repeat(256)});
+    let body = json!({"definition": "d", "labels": labels}).to_string();
+    assert_eq!(client.post("/api/v1/runs", body).await.status, 201);
+}
+
+#[tokio::test]
+async fn a_list_is_no_body_and_types_have_plain_names() {
+    let client = Client::dev();
+    let key = r#"["evil",["read"],null]"#;
+    assert_eq!(refused(&client, "/api/v1/api-keys", key).await, is(422, "invalid_body", ""));
+    let typed = client.post("/api/v1/projects", r#"{"name":"a","limits":5}"#).await.text;
+    assert!(typed.contains("expected an object") && !typed.contains("struct"), "{typed}");
+    assert!(client.world.commands.lock().expect("lock").is_empty());
+}
+
+#[tokio::test]
+async fn a_compressed_body_is_refused_by_name() {
+    let client = Client::dev();
+    for (encoding, status) in [("gzip", 415), ("identity, br", 415), ("Identity", 201)] {
+        let headers = [JSON, ("content-encoding", encoding)];
+        let answer = client.call("POST", "/api/v1/projects", &headers, r#"{"name":"a"}"#).await;
+        assert_eq!(answer.status, status, "{encoding}");
+        assert_eq!(status == 415, answer.text.contains("content-encoding"));
+    }
 }

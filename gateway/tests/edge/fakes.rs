@@ -42,6 +42,8 @@ pub(crate) struct World {
     pub(crate) pages: Mutex<Vec<PageRequest>>,
     pub(crate) filters: Mutex<Vec<RunFilter>>,
     pub(crate) outcome: Mutex<Option<RunOutcome>>,
+    /// How a run that ends in its first append ended.
+    pub(crate) ended: Mutex<Option<RunOutcome>>,
     pub(crate) panics: Mutex<bool>,
     pub(crate) seconds: Mutex<i64>,
     pub(crate) reads: Mutex<u32>,
@@ -66,7 +68,8 @@ impl Commands for World {
         };
         let created = matches!(envelope.command, Command::Create(_) | Command::StartRun(_));
         self.commands.lock().expect("lock").push(envelope);
-        Ok(Receipt { id, version: 1, position: 17, created, at: start_time(), outcome: None })
+        let outcome = self.ended.lock().expect("lock").clone();
+        Ok(Receipt { id, version: 1, position: 17, created, at: start_time(), outcome })
     }
 
     async fn wait(
@@ -174,6 +177,13 @@ impl World {
         events.iter().filter(|e| e.position > from && filter.holds(e)).cloned().collect()
     }
 
+    fn refuse_beyond(&self, after: Option<Cursor>) -> Result<(), Rejection> {
+        let head = self.events.lock().expect("lock").len() as u64;
+        let beyond = after.is_some_and(|cursor| cursor.position > head);
+        let refused = || Rejection::new(RejectionKind::Malformed, "invalid_cursor", "beyond");
+        if beyond { Err(refused()) } else { Ok(()) }
+    }
+
     pub(crate) fn record(&self, workspace: WorkspaceId, event_type: &str) {
         let mut events = self.events.lock().expect("lock");
         let position = events.len() as u64 + 1;
@@ -202,6 +212,7 @@ impl Events for World {
         after: Option<Cursor>,
         limit: u32,
     ) -> Result<EventPage, Rejection> {
+        self.refuse_beyond(after)?;
         let mut items = self.after(&filter, after);
         let more = items.len() > limit as usize;
         items.truncate(limit as usize);
@@ -215,6 +226,7 @@ impl Events for World {
         filter: EventFilter,
         after: Option<Cursor>,
     ) -> Result<BoxStream<'static, Result<EventEnvelope, Rejection>>, Rejection> {
+        self.refuse_beyond(after)?;
         let history = stream::iter(self.after(&filter, after)).map(Ok);
         if *self.lag.lock().expect("lock") {
             let lagged = Rejection::new(RejectionKind::Overloaded, "reader_lagged", "too slow");

@@ -137,3 +137,31 @@ async fn pages_hold_the_same_envelopes_and_say_where_to_go_on() {
     let missing = client.get(&format!("/api/v1/runs/{none}/events")).await;
     assert_eq!(missing.code(), "not_found");
 }
+
+#[tokio::test]
+async fn a_cursor_beyond_the_last_event_is_refused_before_a_stream_begins() {
+    let client = ended_run();
+    for path in [path(), "/api/v1/events".to_owned()] {
+        for position in ["99999999999", "9223372036854775808", "18446744073709551615"] {
+            let cursor = format!("00000007:{position}");
+            let header = [STREAM, ("last-event-id", cursor.as_str())];
+            let by_header = client.call("GET", &path, &header, "").await;
+            assert_eq!((by_header.status.as_u16(), &*by_header.code()), (400, "invalid_cursor"));
+            let query = format!("{path}?after={cursor}");
+            assert_eq!(client.call("GET", &query, &[STREAM], "").await.code(), "invalid_cursor");
+            assert_eq!(client.get(&query).await.code(), "invalid_cursor");
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_weighs_streams_with_zero_gets_a_page() {
+    let client = ended_run();
+    for accept in ["text/event-stream;q=0", "text/event-stream; Q=0.000, application/json"] {
+        let answer = client.call("GET", &path(), &[("accept", accept)], "").await;
+        assert_eq!(answer.header("content-type"), "application/json", "{accept}");
+    }
+    let some = [("accept", "application/json, text/event-stream;q=0.1")];
+    let answer = client.call("GET", &path(), &some, "").await;
+    assert_eq!(answer.header("content-type"), "text/event-stream");
+}

@@ -48,6 +48,7 @@ async fn headers_that_cannot_be_read_are_refused() {
         ("idempotency-key", "a b"),
         ("if-match", "17"),
         ("if-match", "W/\"1\""),
+        ("if-match", "*"),
     ] {
         let answer = client.call("POST", &path, &[(name, value)], "").await;
         assert_eq!(
@@ -157,4 +158,38 @@ async fn patches_and_archivings_name_the_resource() {
         panic!("an archiving")
     };
     assert_eq!(archived, id);
+}
+
+#[tokio::test]
+async fn a_run_that_ends_as_it_starts_is_told_as_ended_without_a_wait() {
+    let client = Client::dev();
+    let outcome = RunOutcome {
+        status: RunStatus::Completed,
+        output: Some(json!({"ok": true})),
+        error: None,
+        usage: Usage::default(),
+        sequence: 4,
+        position: 21,
+        ended_at: start_time(),
+    };
+    *client.world.ended.lock().expect("lock") = Some(outcome);
+    let answer = client.post("/api/v1/runs", r#"{"definition":"d"}"#).await;
+    let body = answer.json();
+    assert_eq!((&body["status"], &body["output"]), (&json!("completed"), &json!({"ok": true})));
+    assert_eq!((&body["version"], &body["position"]), (&json!(4), &json!(21)));
+    assert_eq!(answer.header("etag"), "\"4\"");
+}
+
+#[tokio::test]
+async fn damage_in_the_store_is_told_as_that_and_other_defects_stay_inside() {
+    let client = Client::dev();
+    let unreadable = "stored_data_unreadable";
+    for (code, told) in [(unreadable, unreadable), ("event_damaged", unreadable), ("x", "internal")]
+    {
+        let rejection = Rejection::new(RejectionKind::Internal, code, "the secret place");
+        *client.world.refuse.lock().expect("lock") = Some(rejection);
+        let answer = client.post("/api/v1/projects", r#"{"name":"a"}"#).await;
+        assert_eq!((answer.status.as_u16(), &*answer.code()), (500, told));
+        assert!(!answer.text.contains("secret"));
+    }
 }

@@ -1,7 +1,8 @@
 //! State at every moment, and the timeline.
 
 use domain::run::Run;
-use protocol::{RejectionKind, RunQueries, StateAt};
+use protocol::{EventFilter, Events, RejectionKind, RunQueries, StateAt};
+use sqlx::Connection;
 
 use super::*;
 
@@ -148,8 +149,7 @@ async fn what_is_stored_and_cannot_be_read_is_told_as_that() {
     let mut connection = sqlx::SqliteConnection::connect(&url).await.expect("it opens");
     sqlx::query("delete from payloads").execute(&mut connection).await.expect("it deletes");
     let views = &world.views;
-    let of_run =
-        || EventFilter { aggregate_id: Some(run.to_string()), ..EventFilter::default() };
+    let of_run = || EventFilter { aggregate_id: Some(run.to_string()), ..EventFilter::default() };
     let refused = [
         views.get(ours(), run, None).await.expect_err("no input"),
         views.state(ours(), run, StateAt::Latest).await.expect_err("no input"),

@@ -165,8 +165,12 @@ impl Checker {
         let names: Vec<&str> = known.into_iter().flat_map(Map::keys).map(String::as_str).collect();
         for key in unknown {
             members.shift_remove(&key);
-            let like = closest(&key, names.iter().copied());
+            let was_on = key == "true" && names.contains(&"on");
+            let like = if was_on { Some("on") } else { closest(&key, names.iter().copied()) };
             let message = match like {
+                Some(_) if was_on => "unknown key \"true\": writers of YAML 1.1 turn `on` into \
+                                      true, so have it quoted: \"on\""
+                    .to_owned(),
                 Some(like) => format!("unknown key {key:?}, did you mean {like:?}?"),
                 None => format!("unknown key {key:?}; known here: {}", names.join(", ")),
             };

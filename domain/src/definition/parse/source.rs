@@ -8,6 +8,8 @@ use serde_json::{Map, Number, Value};
 use serde_saphyr::Spanned;
 
 use super::super::problem::{Problem, ProblemCode};
+use super::storable::{self, Place};
+use super::words;
 use crate::limits;
 
 /// A document and where its parts stand.
@@ -15,6 +17,8 @@ pub(super) struct Document {
     pub(super) value: Value,
     /// Lines from 1 by JSON Pointer; empty for JSON.
     pub(super) lines: HashMap<String, u64>,
+    /// What is wrong with values that could be read all the same.
+    pub(super) problems: Vec<Problem>,
 }
 
 pub(super) fn document(source: &[u8]) -> Result<Document, Problem> {
@@ -27,9 +31,13 @@ pub(super) fn document(source: &[u8]) -> Result<Document, Problem> {
     })?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     // JSON is read as JSON, since YAML knows neither its escapes of surrogates nor its tabs.
+    let mut is_json = false;
     let tree = if text.trim_start().starts_with('{') {
         match serde_json::from_str::<Plain>(text) {
-            Ok(Plain(tree)) => tree,
+            Ok(Plain(tree)) => {
+                is_json = true;
+                tree
+            }
             Err(error) if error.is_data() || looks_like_json(text) => {
                 return Err(named(error.to_string(), Some(error.line() as u64)));
             }
@@ -38,10 +46,11 @@ pub(super) fn document(source: &[u8]) -> Result<Document, Problem> {
     } else {
         yaml(text)?
     };
-    let mut lines = HashMap::new();
-    let value = tree.into_value(&mut String::new(), &mut lines);
+    let mut places = Places::default();
+    let value = tree.into_value(&mut String::new(), &mut places);
     check_depth(&value)?;
-    Ok(Document { value, lines })
+    let problems = storable::large_integers(text, is_json, &places.numbers);
+    Ok(Document { value, lines: places.lines, problems })
 }
 
 fn looks_like_json(text: &str) -> bool {
@@ -86,18 +95,18 @@ fn read_yaml(text: &str) -> Result<Tree, Problem> {
         leading_zero_numbers_as_strings: true,
         underscored_numbers_as_strings: true,
     };
-    serde_saphyr::from_str_with_options::<Spanned<Tree>>(text, options)
-        .map(|spanned| Tree { line: spanned.referenced.line(), ..spanned.value })
-        .map_err(|error| {
+    serde_saphyr::from_str_with_options::<Spanned<Tree>>(text, options).map(located).map_err(
+        |error| {
             let line = error.location().map(|location| location.line());
             let error = error.without_snippet();
             let message = error.to_string();
             named(message.lines().next().unwrap_or("not YAML").to_owned(), line)
-        })
+        },
+    )
 }
 
 fn named(message: String, line: Option<u64>) -> Problem {
-    let mut problem = syntax(message, line);
+    let mut problem = syntax(words::plain(&message), line);
     if problem.message.to_lowercase().contains("duplicate") {
         problem.code = ProblemCode::DuplicateKey;
     }
@@ -144,10 +153,21 @@ pub(super) fn check_depth(value: &Value) -> Result<(), Problem> {
     })
 }
 
-/// A part of a document: what it is and its line, 0 where unknown.
+/// Whole numbers from here on have no exact double: 2^53.
+const LARGE: f64 = 9_007_199_254_740_992.0;
+
+/// A part of a document: what it is and its line and column, 0 where unknown.
 struct Tree {
     line: u64,
+    column: u64,
     kind: Kind,
+}
+
+/// Where the parts of a document stand.
+#[derive(Default)]
+struct Places {
+    lines: HashMap<String, u64>,
+    numbers: Vec<Place>,
 }
 
 enum Kind {
@@ -157,18 +177,29 @@ enum Kind {
 }
 
 impl Tree {
-    fn into_value(self, pointer: &mut String, lines: &mut HashMap<String, u64>) -> Value {
+    fn into_value(self, pointer: &mut String, places: &mut Places) -> Value {
         if self.line > 0 {
-            lines.insert(pointer.clone(), self.line);
+            places.lines.insert(pointer.clone(), self.line);
         }
         let length = pointer.len();
         match self.kind {
-            Kind::Scalar(value) => value,
+            Kind::Scalar(value) => {
+                if let Value::Number(number) = &value {
+                    let float = number.as_f64().filter(|_| number.is_f64()).unwrap_or(0.5);
+                    places.numbers.push(Place {
+                        pointer: pointer.clone(),
+                        line: self.line,
+                        column: self.column,
+                        is_suspect: float.fract() == 0.0 && float.abs() >= LARGE,
+                    });
+                }
+                value
+            }
             Kind::List(items) => {
                 let mut list = Vec::with_capacity(items.len());
                 for (index, item) in items.into_iter().enumerate() {
                     pointer.push_str(&format!("/{index}"));
-                    list.push(item.into_value(pointer, lines));
+                    list.push(item.into_value(pointer, places));
                     pointer.truncate(length);
                 }
                 Value::Array(list)
@@ -178,7 +209,7 @@ impl Tree {
                 for (key, member) in members {
                     pointer.push('/');
                     pointer.push_str(&super::super::problem::escaped(&key));
-                    let member = member.into_value(pointer, lines);
+                    let member = member.into_value(pointer, places);
                     pointer.truncate(length);
                     map.insert(key, member);
                 }
@@ -209,11 +240,16 @@ impl<'de> Deserialize<'de> for Plain {
 }
 
 fn scalar(value: Value) -> Tree {
-    Tree { line: 0, kind: Kind::Scalar(value) }
+    unplaced(Kind::Scalar(value))
 }
 
 fn located(spanned: Spanned<Tree>) -> Tree {
-    Tree { line: spanned.referenced.line(), ..spanned.value }
+    let Spanned { referenced, value, .. } = spanned;
+    Tree { line: referenced.line(), column: referenced.column(), ..value }
+}
+
+fn unplaced(kind: Kind) -> Tree {
+    Tree { line: 0, column: 0, kind }
 }
 
 impl<'de> Visitor<'de> for Reader {
@@ -271,7 +307,7 @@ impl<'de> Visitor<'de> for Reader {
             };
             match item {
                 Some(item) => items.push(item),
-                None => return Ok(Tree { line: 0, kind: Kind::List(items) }),
+                None => return Ok(unplaced(Kind::List(items))),
             }
         }
     }
@@ -290,6 +326,6 @@ impl<'de> Visitor<'de> for Reader {
             };
             members.push((key, member));
         }
-        Ok(Tree { line: 0, kind: Kind::Map(members) })
+        Ok(unplaced(Kind::Map(members)))
     }
 }

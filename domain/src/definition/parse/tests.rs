@@ -190,3 +190,64 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn values_that_no_store_gives_back_are_refused_where_they_stand() {
+    let of = |value: &str| {
+        format!("name: x\nstart: a\nnodes:\n  a:\n    compute:\n      state.x: {value}\n")
+    };
+    let at = "/nodes/a/compute/state.x";
+    for value in
+        ["9007199254740993", "18446744073709551616", "-123456789012345678901234567890", "\"a\\0b\""]
+    {
+        check(&of(value), &[(ProblemCode::InvalidValue, at)]);
+        let inside = format!("{at}/1/k");
+        check(&of(&format!("[1, {{k: {value}}}]")), &[(ProblemCode::InvalidValue, &inside)]);
+    }
+    let key = format!("{at}/$serde_json::private::RawValue");
+    let reserved = "{\"$serde_json::private::RawValue\": \"1\"}";
+    check(&of(reserved), &[(ProblemCode::InvalidValue, &key)]);
+    for value in
+        ["9007199254740992", "1e30", "36893488147419103232.0", "-1.5", "\"99999999999999999999\""]
+    {
+        check(&of(value), &[]);
+    }
+    let json = |value: &str| {
+        format!(
+            "{{\"name\": \"x\", \"description\": \"1 \\\" 2\", \"start\": \"a\", \"timeout\": \
+             \"1s\", \"nodes\": {{\"a\": {{\"compute\": {{\"state.y\": -1, \"state.x\": {value}}}}}}}}}"
+        )
+    };
+    check(&json("18446744073709551616"), &[(ProblemCode::InvalidValue, at)]);
+    check(&json("\"a\\u0000\""), &[(ProblemCode::InvalidValue, at)]);
+    check(&json("1.8446744073709551616e19"), &[]);
+}
+
+#[test]
+fn the_readers_words_are_plain() {
+    let base = "name: x\nstart: a\nnodes: {a: {compute: {state.x: 1}}}\n";
+    let deep = format!("{}{}", "[".repeat(70), "]".repeat(70));
+    for (source, words) in [
+        (format!("{base}name: y\n"), "duplicate key \"name\""),
+        (format!("{base}~: y\n"), "keys are texts"),
+        (format!("{base}output: &o {{x: *o}}\n"), "inside of what it names"),
+        (format!("{base}---\n{base}"), "several documents"),
+        (format!("{base}x: &o {{x: 1}}\ny: {{<<: *o}}\n"), "merge keys"),
+        (deep, "nests deeper than 64"),
+    ] {
+        let problems = read(source.as_bytes()).expect_err("it is refused");
+        assert!(problems[0].message.contains(words), "{source}: {:?}", problems[0]);
+        let insides = ["Policy", "Option", "budget", "weak", "configured"];
+        assert!(!insides.iter().any(|word| problems[0].message.contains(word)), "{problems:?}");
+    }
+}
+
+#[test]
+fn on_that_became_true_is_recognised() {
+    let source = "name: x\nstart: a\nnodes: {a: {action: {kind: mock}}, b: {compute: {state.x: 1}}}\n\
+                  transitions: [{from: a, to: b, true: failure}]\n";
+    let problems = read(source.as_bytes()).expect_err("it is refused");
+    assert_eq!(problems[0].pointer, "/transitions/0/true");
+    assert_eq!(problems[0].suggestion.as_deref(), Some("on"));
+    assert!(problems[0].message.contains("YAML 1.1"), "{problems:?}");
+}

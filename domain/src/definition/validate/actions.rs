@@ -24,6 +24,8 @@ enum Holds {
     Messages,
     /// A JSON Schema.
     Schema,
+    /// A method of HTTP, or an expression that gives one.
+    Method,
     /// As it is.
     Plain,
 }
@@ -40,7 +42,7 @@ const LLM: &[(&str, Holds)] = &[
     ("max_tokens", Holds::Value),
 ];
 const HTTP: &[(&str, Holds)] = &[
-    ("method", Holds::Value),
+    ("method", Holds::Method),
     ("url", Holds::Template),
     ("headers", Holds::Value),
     ("query", Holds::Value),
@@ -51,10 +53,14 @@ const HTTP: &[(&str, Holds)] = &[
 const TRANSFORM: &[(&str, Holds)] = &[("value", Holds::Value)];
 const MOCK: &[(&str, Holds)] =
     &[("result", Holds::Value), ("delay", Holds::Plain), ("fail", Holds::Plain)];
+const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 const MOCK_FAIL: [&str; 4] = ["times", "kind", "code", "message"];
 /// What templates see beside the members of the input.
 const OF_TEMPLATES: [&str; 3] = ["input", "run", "steps"];
 const FAILURE_KINDS: [&str; 3] = ["transient", "permanent", "timeout"];
+
+/// The member of a task's result that holds its last step's.
+const LAST: &str = "last";
 
 /// What the texts of an action can name.
 pub(super) struct Seen<'n> {
@@ -82,6 +88,10 @@ impl Checker<'_> {
         let steps = node.steps.as_deref().unwrap_or_default();
         for (index, step) in steps.iter().enumerate() {
             let place = format!("{place}/steps/{index}");
+            if step.name.as_str() == LAST {
+                let message = format!("{LAST:?} names the last step's result: choose another name");
+                self.problem(ProblemCode::InvalidName, &format!("{place}/name"), message);
+            }
             if steps[..index].iter().any(|earlier| earlier.name == step.name) {
                 let message =
                     format!("a step named {:?} stands before this one", step.name.as_str());
@@ -187,6 +197,7 @@ impl Checker<'_> {
                 Some(Holds::Template) => self.template(&place, value, seen),
                 Some(Holds::Messages) => self.messages(&place, value, seen),
                 Some(Holds::Schema) => self.schema(&place, Some(value)),
+                Some(Holds::Method) => self.method(&place, value, &seen.names),
                 Some(Holds::Plain) => self.plain(&place, key, value),
                 None => self.unknown(&place, key, keys.iter().map(|(known, _)| *known).collect()),
             }
@@ -220,6 +231,20 @@ impl Checker<'_> {
                     self.problem(ProblemCode::MissingKey, &place, message);
                 }
             }
+        }
+    }
+
+    fn method(&mut self, place: &str, value: &Value, names: &Names<'_>) {
+        let name = value.as_str().unwrap_or_default();
+        if name.contains("${") {
+            return self.value(place, value, names);
+        }
+        let name = name.to_ascii_uppercase();
+        if !METHODS.contains(&name.as_str()) {
+            let like = closest(&name, METHODS);
+            let hint = like.map_or_else(String::new, |like| format!(", did you mean {like:?}?"));
+            let message = format!("{value} isn't one of {}{hint}", METHODS.join(", "));
+            self.suggest(ProblemCode::InvalidValue, place, message, like);
         }
     }
 

@@ -29,6 +29,14 @@ pub(super) fn check(checker: &mut Checker<'_>) {
                 join.group, transition.to
             );
             checker.problem(ProblemCode::JoinDisagreement, &format!("{place}/to"), message);
+        } else if transitions[first].max_iterations != transition.max_iterations {
+            let message = format!(
+                "the joins of group {:?} differ in `max_iterations` (/transitions/{first}): \
+                 one join has one bound",
+                join.group
+            );
+            let pointer = format!("{place}/max_iterations");
+            checker.problem(ProblemCode::JoinDisagreement, &pointer, message);
         } else if !agree(spec, join) {
             let message = format!(
                 "this join of group {:?} differs from the one in /transitions/{first}: \

@@ -72,6 +72,13 @@ impl Checker<'_> {
         if source.contains("${") && !is_jinja {
             return self.value(place, value, &seen.names);
         }
+        if let Some(found) = unread_expression(source) {
+            let message = format!(
+                "a text with Jinja marks is a template, in which {found:?} is no expression: map \
+                 the value in `input` and write {{{{ name }}}}, or put {{% raw %}} around it"
+            );
+            self.problem(ProblemCode::InvalidTemplate, place, message);
+        }
         match Template::compile(source) {
             Ok(template) => self.variables(place, &template, &seen.variables),
             Err(invalid) => {
@@ -87,7 +94,8 @@ impl Checker<'_> {
         for name in template.variables().iter().filter(|name| !known.contains(&name.as_str())) {
             let like = closest(name, known.iter().copied());
             let message = format!(
-                "the template's variable `{name}` isn't there; there are {}: map it in the                  node's `input`",
+                "the template's variable `{name}` isn't there; there are {}: map it in the \
+                 node's `input`",
                 known.join(", ")
             );
             self.suggest(ProblemCode::UndeclaredName, place, message, like);
@@ -110,6 +118,20 @@ impl Checker<'_> {
             self.suggest(ProblemCode::UndeclaredName, place, message, like);
         }
     }
+}
+
+/// The first `${` of a template that no mark of Jinja follows, a few characters of it. A text with
+/// `{% raw %}` means what it says.
+fn unread_expression(source: &str) -> Option<String> {
+    if source.contains("{% raw") || source.contains("{%- raw") {
+        return None;
+    }
+    let is_jinja = |rest: &str| rest.starts_with(['{', '%', '#']);
+    let mut at = source.match_indices("${").map(|(at, mark)| (at, at + mark.len()));
+    let (start, _) = at.find(|(_, end)| !is_jinja(&source[*end..]))?;
+    let rest = &source[start..];
+    let end = rest.find('}').map_or(rest.len(), |end| end + 1);
+    Some(rest[..end].chars().take(40).collect())
 }
 
 /// The names behind `state.` of a path to write to.

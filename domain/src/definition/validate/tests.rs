@@ -307,3 +307,101 @@ fn schemas_are_schemas_and_stay_inside() {
         &[(P::InvalidSchema, "/input_schema/$ref")],
     );
 }
+
+#[test]
+fn a_templates_text_has_no_expressions() {
+    let prompt = |text: &str, expected: &[(P, &str)]| {
+        node(
+            &format!("{{action: {{kind: llm, with: {{prompt: '{text}'}}}}, input: {{x: 1}}}}"),
+            expected,
+        );
+    };
+    let at = "/nodes/a/action/with/prompt";
+    prompt("{{ x }} and ${input.x}", &[(P::InvalidTemplate, at)]);
+    prompt("{# note #}${input.x}", &[(P::InvalidTemplate, at)]);
+    for well in ["${input.x}", "it costs ${{ x }}", "{% raw %}${input.x}{% endraw %} {{ x }}"] {
+        prompt(well, &[]);
+    }
+}
+
+#[test]
+fn words_of_the_engine_are_told_from_names() {
+    node(
+        "{steps: [{name: last, action: {kind: mock}}]}",
+        &[(P::InvalidName, "/nodes/a/steps/0/name")],
+    );
+    let method = |method: &str, expected: &[(P, &str)]| {
+        node(&format!("{{action: {{kind: http, with: {{url: x, method: {method}}}}}}}"), expected);
+    };
+    method("GETT", &[(P::InvalidValue, "/nodes/a/action/with/method")]);
+    method("5", &[(P::InvalidValue, "/nodes/a/action/with/method")]);
+    method("post", &[]);
+    method("'${input.method}'", &[]);
+}
+
+#[test]
+fn a_schemas_type_is_named_plainly() {
+    let source = format!("{NODES}input_schema: {{properties: {{n: {{type: strin}}}}}}\n");
+    let problems = parse::read(source.as_bytes()).expect_err("it is refused");
+    let problem = problems.iter().find(|p| p.code == P::InvalidSchema).expect("there is one");
+    assert_eq!(problem.pointer, "/input_schema/properties/n/type");
+    assert_eq!(problem.suggestion.as_deref(), Some("string"));
+    assert!(!problem.message.contains("anyOf"), "{problem:?}");
+}
+
+#[test]
+fn joins_of_one_group_have_one_bound() {
+    let joins = |left: &str, right: &str, expected: &[(P, &str)]| {
+        transitions(
+            &format!(
+                "{{from: a, to: b, group: g}}, {{from: b, to: c, join: {{group: g}}, \
+                 on: success{left}}}, {{from: b, to: c, join: {{group: g}}, on: failure{right}}}"
+            ),
+            expected,
+        );
+    };
+    joins(", max_iterations: 2", ", max_iterations: 2", &[]);
+    let at = "/transitions/2/max_iterations";
+    joins(", max_iterations: 2", ", max_iterations: 3", &[(P::JoinDisagreement, at)]);
+    joins(", max_iterations: 2", "", &[(P::JoinDisagreement, at)]);
+}
+
+#[test]
+fn only_a_groups_own_branches_join_it() {
+    let at = |index: usize| format!("/transitions/{index}/join/group");
+    let open = "{from: a, to: b, foreach: '${input.l}', group: g}";
+    let join = "join: {group: g}";
+    let nodes = NODES.replace("  c:", "  d: {compute: {state.w: 1}}\n  c:");
+    let graph = |transitions: &str, expected: &[(P, &str)]| {
+        check(&format!("{nodes}transitions: [{transitions}]\n"), expected);
+    };
+    // Inside of another fan-out, and outside of all.
+    graph(
+        &format!("{open}, {{from: b, to: c, spawn: 2}}, {{from: c, to: d, {join}}}"),
+        &[(P::UnknownGroup, &at(2))],
+    );
+    graph(
+        &format!(
+            "{{from: a, to: c, priority: 1}}, {open}, {{from: c, to: d, {join}}}, \
+             {{from: b, to: d, {join}}}"
+        ),
+        &[(P::UnknownGroup, &at(2))],
+    );
+    // A split of two may come alone, and a node may stand inside and outside.
+    graph(
+        &format!(
+            "{open}, {{from: b, to: c, when: state.x == 1}}, {{from: b, to: d, when: state.x == 2}}, \
+             {{from: c, to: a, max_iterations: 2, {join}}}, \
+             {{from: d, to: a, max_iterations: 2, {join}}}"
+        ),
+        &[],
+    );
+    graph(
+        &format!(
+            "{{from: a, to: b, group: h}}, {{from: b, to: c, group: g}}, \
+             {{from: c, to: d, {join}}}, {{from: d, to: d, when: 'false', max_iterations: 2}}, \
+             {{from: d, to: a, max_iterations: 2, join: {{group: h}}}}"
+        ),
+        &[],
+    );
+}
