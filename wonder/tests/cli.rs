@@ -153,3 +153,16 @@ async fn a_started_run_has_the_same_keys_and_its_state_reads_as_yaml() {
     assert!(status.success(), "{stderr}");
     assert!(stdout.starts_with("run_id: ") && stdout.contains("\nstate:\n  "), "{stdout}");
 }
+
+#[test]
+fn development_ends_with_its_demo_and_has_a_folder_of_its_own() {
+    let folder = folder();
+    let started = Instant::now();
+    let output = wonder(&folder).args(["dev", "--exit", "--listen", "127.0.0.1:0"]).output();
+    let (code, _, stderr) = done(&output.expect("it starts"));
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
+    let data = folder.path().join(".local/share/wonder/dev");
+    assert!(data.join("journal.db").is_file(), "{stderr}");
+    assert!(stderr.contains(&data.display().to_string()), "{stderr}");
+}
