@@ -47,8 +47,8 @@ pub(super) struct Actor {
 /// A command that waits for its decision.
 pub(super) enum Queued {
     Start(Box<Start>),
-    Cancel { reason: Option<String>, cause: Cause, reply: Reply<Receipt> },
-    Outcome(Outcome),
+    Cancel { reason: Option<String>, cause: Box<Cause>, reply: Reply<Receipt> },
+    Outcome(Box<Outcome>),
     Wake,
     Advance,
 }
@@ -202,9 +202,9 @@ impl Actor {
                 (Command::Start(Box::new(started)), Some(cause), Some(reply))
             }
             Queued::Cancel { reason, cause, reply } => {
-                (Command::Cancel { reason }, Some(cause), Some(reply))
+                (Command::Cancel { reason }, Some(*cause), Some(reply))
             }
-            Queued::Outcome(outcome) => (Command::Report(Box::new(report(outcome))), None, None),
+            Queued::Outcome(outcome) => (Command::Report(Box::new(report(*outcome))), None, None),
             Queued::Wake => (Command::Wake, None, None),
             Queued::Advance => (Command::Advance, None, None),
         }

@@ -152,6 +152,7 @@ impl Worker {
             Message::Start(start) => self.start(start),
             Message::Cancel { run_id, reason, cause, reply } => {
                 let workspace_id = cause.workspace_id;
+                let cause = Box::new(cause);
                 self.queue(run_id, Some(workspace_id), Queued::Cancel { reason, cause, reply });
             }
             Message::Outcome(outcome) => self.outcome(outcome),
@@ -194,7 +195,7 @@ impl Worker {
             metrics::counter!("wonder_outcomes_refused_total").increment(1);
             return;
         }
-        self.queue(outcome.run_id, None, Queued::Outcome(outcome));
+        self.queue(outcome.run_id, None, Queued::Outcome(Box::new(outcome)));
     }
 
     /// Queues something for a run, which is loaded first where it isn't in memory. A client's

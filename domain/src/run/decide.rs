@@ -110,7 +110,7 @@ impl Decider<'_> {
     }
 
     fn token(&self, id: TokenId) -> Option<&Token> {
-        self.live()?.tokens.get(&id)
+        self.live()?.tokens.get(&id).map(|token| &**token)
     }
 
     fn start(&mut self, started: &RunStarted) -> Result<(), Refusal> {

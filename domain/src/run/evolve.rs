@@ -99,7 +99,7 @@ impl Live {
                 started_at: started.started_at,
             },
             root: Vars::default(),
-            tokens: [(1, Token::at(&started.start))].into(),
+            tokens: [(1, Box::new(Token::at(&started.start)))].into(),
             instances: Default::default(),
             next_token: 2,
             next_instance: 1,
@@ -353,10 +353,10 @@ impl Live {
 
     fn insert_token(&mut self, id: TokenId, token: Token) {
         self.next_token = self.next_token.max(id + 1);
-        self.tokens.insert(id, token);
+        self.tokens.insert(id, Box::new(token));
     }
 
-    fn remove_token(&mut self, id: TokenId) -> Option<Token> {
+    fn remove_token(&mut self, id: TokenId) -> Option<Box<Token>> {
         let token = self.tokens.remove(&id)?;
         if let Phase::BackingOff { until, .. } = token.phase {
             self.timers.remove(&(until, Timer::Retry(id)));

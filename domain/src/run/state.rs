@@ -48,8 +48,8 @@ pub struct Live {
     pub header: Header,
     /// `state` on the run's own level. Branches lay their own over a frozen copy.
     pub root: Vars,
-    /// The live tokens.
-    pub tokens: BTreeMap<TokenId, Token>,
+    /// The live tokens, boxed: a map of one, which most runs have, has room for eleven.
+    pub tokens: BTreeMap<TokenId, Box<Token>>,
     /// The group instances with branches that aren't through.
     pub instances: BTreeMap<InstanceId, Instance>,
     pub next_token: TokenId,
