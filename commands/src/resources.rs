@@ -20,7 +20,7 @@ use crate::store::{self, Done, Fault, Repository, metadata};
 
 pub(crate) mod heads;
 pub(crate) mod refusal;
-mod scope;
+pub(crate) mod scope;
 
 #[cfg(test)]
 pub(crate) mod tests;

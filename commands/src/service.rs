@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use chassis::clock::Clock;
 use chassis::journal::{Journal, ReadError};
-use domain::definition::{Definition, Plan, Problem, content_hash, validate};
+use domain::definition::{Definition, Problem, content_hash};
 use domain::ids::{DefinitionId, ProjectId, RunId, WorkflowId, WorkspaceId};
 use domain::limits;
 use domain::resource::{DefinitionSpec, Spec};
@@ -24,6 +24,7 @@ use tokio_util::task::TaskTracker;
 use crate::coordinator::{Cause, Coordinator, CoordinatorConfig, Plans, of_command, unavailable};
 use crate::prepared::{Preparations, Prepared};
 use crate::resolve::{Resolver, Version};
+use crate::resources::scope::publishable;
 use crate::resources::{Defaults, Resources};
 use crate::store::inbox::Remembered;
 use crate::store::metadata;
@@ -232,13 +233,8 @@ impl CommandService {
         if let Some(known) = self.resolver.published(project_id, definition, &hash).await? {
             return Ok(known);
         }
-        let problems = validate::check(definition);
-        if !problems.is_empty() {
-            return Err(invalid_definition(problems));
-        }
-        let spec = DefinitionSpec { project_id, definition: definition.clone(), hash };
-        let resolved = self.resolver.resolved_for_start(envelope.workspace_id, &spec).await?;
-        let plan = Plan::compile(definition, &resolved).map_err(invalid_definition)?;
+        let mut spec = DefinitionSpec { project_id, definition: definition.clone(), hash };
+        let plan = publishable(&self.resolver, envelope.workspace_id, &mut spec).await?;
         check_start(&plan, &given.input, given.labels.len())
             .map_err(|refusal| of_command(&refusal))?;
         let receipt = self.publish(envelope, spec).await?;

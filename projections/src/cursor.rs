@@ -20,8 +20,21 @@ pub(crate) fn fingerprint(scope: &str, filter: &impl Serialize) -> String {
     data_encoding::HEXLOWER.encode(&digest[..8])
 }
 
+/// Cuts the rows of a page, of which one more than the limit was read, and gives the cursor to
+/// the next page where there is one.
+pub(crate) fn cut<R>(
+    rows: &mut Vec<R>,
+    limit: u32,
+    fingerprint: &str,
+    after: impl Fn(&R) -> After,
+) -> Option<String> {
+    let more = rows.len() > limit as usize;
+    rows.truncate(limit as usize);
+    rows.last().filter(|_| more).map(|row| after(row).write(fingerprint))
+}
+
 impl After {
-    pub(crate) fn write(&self, fingerprint: &str) -> String {
+    fn write(&self, fingerprint: &str) -> String {
         let text = format!("{fingerprint}:{}:{}", self.micros, self.id);
         BASE64URL_NOPAD.encode(text.as_bytes())
     }

@@ -9,7 +9,7 @@ use protocol::{Page, PageRequest, Rejection, ResourceFilter, ResourceQueries, Re
 use serde_json::Value;
 use sqlx::{FromRow, SqliteConnection};
 
-use crate::cursor::{After, fingerprint};
+use crate::cursor::{After, cut, fingerprint};
 use crate::payload::Blobs;
 use crate::projection::{FoldError, Projection};
 use crate::runs::time;
@@ -230,12 +230,10 @@ impl ResourceQueries for Projections {
             .fetch_all(self.store.readers())
             .await
             .map_err(refusal::storage)?;
-        let more = rows.len() > page.limit as usize;
-        rows.truncate(page.limit as usize);
-        let next_cursor = rows
-            .last()
-            .filter(|_| more)
-            .map(|row| After { micros: row.created_micros, id: row.id.clone() }.write(&bound_to));
+        let next_cursor = cut(&mut rows, page.limit, &bound_to, |row| After {
+            micros: row.created_micros,
+            id: row.id.clone(),
+        });
         let items = rows.into_iter().map(|row| row.view(false)).collect::<Result<_, _>>()?;
         Ok(Page { items, next_cursor })
     }

@@ -19,7 +19,7 @@ use protocol::{
 use serde_json::Value;
 use sqlx::{FromRow, SqliteConnection};
 
-use crate::cursor::{After, fingerprint};
+use crate::cursor::{After, cut, fingerprint};
 use crate::payload::Blobs;
 use crate::projection::{FoldError, Projection};
 use crate::{Projections, refusal};
@@ -140,12 +140,10 @@ impl RunQueries for Projections {
             .fetch_all(self.store.readers())
             .await
             .map_err(refusal::storage)?;
-        let more = rows.len() > page.limit as usize;
-        rows.truncate(page.limit as usize);
-        let next_cursor = rows
-            .last()
-            .filter(|_| more)
-            .map(|row| After { micros: row.started_micros, id: row.id.clone() }.write(&bound_to));
+        let next_cursor = cut(&mut rows, page.limit, &bound_to, |row| After {
+            micros: row.started_micros,
+            id: row.id.clone(),
+        });
         let items = rows.into_iter().map(|row| row.view(None)).collect::<Result<_, _>>()?;
         Ok(Page { items, next_cursor })
     }

@@ -9,6 +9,7 @@ use chassis::journal::{Append, Appended};
 use chrono::{DateTime, Utc};
 use domain::ids::{RunId, WorkspaceId};
 use domain::run::command::{AttemptError, Report};
+use domain::run::state::Header;
 use domain::run::{Command, Decision, Event, Run};
 use protocol::{Outcome, OutcomeResult, Receipt, Rejection, RejectionKind, RunOutcome, Task};
 use serde_json::Value;
@@ -93,7 +94,7 @@ pub(super) struct Taken {
 impl Actor {
     pub(super) fn new(taken: Taken) -> Self {
         let header = taken.run.header();
-        let run_value = header.map(run_value).unwrap_or_default();
+        let run_value = header.map(Header::as_value).unwrap_or_default();
         Self {
             run_id: taken.run_id,
             id: Arc::from(taken.run_id.to_string()),
@@ -234,7 +235,7 @@ impl Actor {
         self.position = appended.last_position;
         self.last_used = Instant::now();
         if self.run_value.is_null() {
-            self.run_value = self.run.header().map(run_value).unwrap_or_default();
+            self.run_value = self.run.header().map(Header::as_value).unwrap_or_default();
         }
         let Some(under_way) = self.under_way.take() else { return Vec::new() };
         if let Some(reply) = under_way.reply {
@@ -323,10 +324,6 @@ pub(super) fn refuse_all(queue: impl Iterator<Item = Queued>, rejection: &Reject
     }
 }
 
-fn run_value(header: &domain::run::state::Header) -> Value {
-    serde_json::json!({"id": header.run_id, "attempt": 1, "started_at": header.started_at})
-}
-
 fn report(outcome: Outcome) -> Report {
     let (result, usage) = match outcome.result {
         OutcomeResult::Success(success) => (Ok(success.result), success.usage),
@@ -350,7 +347,7 @@ fn report(outcome: Outcome) -> Report {
     }
 }
 
-fn count_refused() {
+pub(super) fn count_refused() {
     metrics::counter!("wonder_outcomes_refused_total").increment(1);
 }
 

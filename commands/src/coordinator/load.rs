@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use chassis::journal::{Journal, ReadError, RecordedEvent};
 use domain::codec::{self, DecodeError};
-use domain::ids::{RunId, WorkspaceId};
+use domain::ids::{InvalidId, RunId};
 use domain::run::{Event, Run, STATE_VERSION};
 use protocol::{Rejection, RejectionKind};
 
@@ -85,6 +85,10 @@ pub(super) async fn load(
         }
     }
     let Some(last) = last else { return Ok(None) };
+    let workspace_id = last
+        .workspace_id
+        .parse()
+        .map_err(|error: InvalidId| ReadError::Damaged(Arc::from(error.to_string())))?;
     let Some(header) = run.header() else { return Ok(None) };
     let definition = resolver
         .definition_by_id(header.definition.id, Some(header.definition.version))
@@ -101,7 +105,7 @@ pub(super) async fn load(
         .map_err(|problems| LoadError::Definition(crate::service::invalid_definition(problems)))?;
     Ok(Some(Box::new(Taken {
         run_id,
-        workspace_id: last.workspace_id.parse().unwrap_or(WorkspaceId::derived("", "")),
+        workspace_id,
         run,
         plan,
         tasks_in_flight,

@@ -17,7 +17,7 @@ use protocol::{Outcome, Rejection, RejectionKind, RunOutcome, Task};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::actor::{Actor, Queued, Taken, Turn, refuse_all};
+use super::actor::{Actor, Queued, Taken, Turn, count_refused, refuse_all};
 use super::dispatch::Dispatch;
 use super::load::{self, LoadError, Loaded};
 use super::plans::Plans;
@@ -192,7 +192,7 @@ impl Worker {
     fn outcome(&mut self, outcome: Outcome) {
         self.dispatch.back(outcome.run_id, outcome.token, outcome.attempt);
         if self.recent.get(outcome.run_id).is_some() {
-            metrics::counter!("wonder_outcomes_refused_total").increment(1);
+            count_refused();
             return;
         }
         self.queue(outcome.run_id, None, Queued::Outcome(Box::new(outcome)));
@@ -345,7 +345,7 @@ impl Worker {
             self.recent.keep(run_id, workspace_id, outcome);
             return;
         }
-        self.timers.set(run_id, actor.run.live().and_then(|live| live.next_due()));
+        self.timers.set(run_id, actor.run.next_due());
         let limit = self.context.limit_of(actor);
         for (token, attempt) in dispatch {
             self.dispatch.ready(run_id, limit, token, attempt);
@@ -404,7 +404,7 @@ impl Worker {
                 }
                 Turn::Idle => {
                     if actor.under_way.is_none() {
-                        let due = actor.run.live().and_then(|live| live.next_due());
+                        let due = actor.run.next_due();
                         self.timers.set(run_id, due);
                     }
                 }

@@ -79,7 +79,9 @@ async fn create(
         Spec::Workspace(_) => owner.clone_from(&id),
         Spec::Project(_) => live_workspace(heads, workspace).await?,
         Spec::ApiKey(spec) => api_key(heads, workspace, spec).await?,
-        Spec::WorkflowDefinition(spec) => publishable(heads, workspace, spec).await?,
+        Spec::WorkflowDefinition(spec) => {
+            publishable(&Resolver::new(Arc::clone(heads)), workspace, spec).await?;
+        }
         Spec::Workflow(spec) => bound(heads, spec).await?,
         Spec::Action(_) | Spec::PromptSpec(_) | Spec::ModelProfile(_) => {}
     }
@@ -87,26 +89,22 @@ async fn create(
     Ok(asked(kind, &id, Change::Create(Box::new(spec)), &owner.into()))
 }
 
-/// Refuses a definition with any problem, or with a reference that leads nowhere, and gives a
-/// sound one its hash.
-async fn publishable(
-    heads: &Arc<Heads>,
+/// Refuses a definition with any problem, or with a reference that leads nowhere; gives a sound
+/// one its hash, and its plan.
+pub(crate) async fn publishable(
+    resolver: &Resolver,
     workspace: WorkspaceId,
     spec: &mut DefinitionSpec,
-) -> Result<(), Rejection> {
+) -> Result<Plan, Rejection> {
     let problems = validate::check(&spec.definition);
     if !problems.is_empty() {
-        let message =
-            format!("the definition has {} problems; nothing was published", problems.len());
-        return Err(Rejection::new(RejectionKind::Invalid, "invalid_definition", message)
-            .with_problems(problems));
+        return Err(crate::service::invalid_definition(problems));
     }
     spec.hash = content_hash(&spec.definition).map_err(|error| {
         Rejection::new(RejectionKind::Invalid, "invalid_definition", error.to_string())
     })?;
-    let resolved = Resolver::new(Arc::clone(heads)).resolved_for_start(workspace, spec).await?;
-    Plan::compile(&spec.definition, &resolved).map_err(crate::service::invalid_definition)?;
-    Ok(())
+    let resolved = resolver.resolved_for_start(workspace, spec).await?;
+    Plan::compile(&spec.definition, &resolved).map_err(crate::service::invalid_definition)
 }
 
 async fn api_key(

@@ -101,7 +101,7 @@ impl Scope for TokenScope<'_> {
             "index" => self.token.branch.map(|branch| Cow::Owned(branch.index.into())),
             "result" => self.result.map(Cow::Borrowed),
             "error" => self.error.map(|error| Cow::Owned(json!(error))),
-            "run" => Some(Cow::Owned(run_value(&self.live.header))),
+            "run" => Some(Cow::Owned(self.live.header.as_value())),
             other => self.named_item(other).map(Cow::Borrowed),
         }
     }
@@ -139,7 +139,7 @@ impl Scope for RunScope<'_> {
         match name {
             "input" => Some(Cow::Borrowed(&*self.0.header.input)),
             "state" => Some(Cow::Owned(root_state(self.0))),
-            "run" => Some(Cow::Owned(run_value(&self.0.header))),
+            "run" => Some(Cow::Owned(self.0.header.as_value())),
             _ => None,
         }
     }
@@ -152,7 +152,7 @@ impl Scope for RunScope<'_> {
         match root {
             "input" => self.0.header.input.get(key).map(Cow::Borrowed),
             "state" => self.0.root.get(key).map(|value| Cow::Borrowed(&**value)),
-            "run" => run_value(&self.0.header).as_object_mut()?.remove(key).map(Cow::Owned),
+            "run" => self.0.header.as_value().as_object_mut()?.remove(key).map(Cow::Owned),
             _ => None,
         }
     }
@@ -164,7 +164,9 @@ pub(crate) fn root_state(live: &Live) -> Value {
     Value::Object(members.collect())
 }
 
-/// `run` as expressions see it.
-pub(crate) fn run_value(header: &Header) -> Value {
-    json!({"id": header.run_id, "attempt": 1, "started_at": header.started_at})
+impl Header {
+    /// `run` as expressions see it, here and on workers.
+    pub fn as_value(&self) -> Value {
+        json!({"id": self.run_id, "attempt": 1, "started_at": self.started_at})
+    }
 }

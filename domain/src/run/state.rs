@@ -246,6 +246,11 @@ impl Run {
         }
     }
 
+    /// When the run's next timer is due.
+    pub fn next_due(&self) -> Option<DateTime<Utc>> {
+        self.live()?.next_due()
+    }
+
     /// What was used up so far.
     pub fn usage(&self) -> Usage {
         match self {
