@@ -1,4 +1,15 @@
-//! The in-process bus: bounded queues with many senders and many receivers.
+//! The bus: between parts of one process, bounded queues with many senders and many receivers;
+//! between processes, NATS.
+
+pub mod nats;
+pub mod rpc;
+pub mod work_queue;
+
+pub use nats::{Nats, NatsError, NatsOptions};
+pub use rpc::{Handler, RequestError, Served, StreamHandler};
+pub use work_queue::{
+    Consumer, ConsumerOptions, Delivery, Message, PublishError, WorkQueue, WorkQueueOptions,
+};
 
 use async_channel::{TryRecvError, TrySendError};
 

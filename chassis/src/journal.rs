@@ -13,9 +13,11 @@ use uuid::Uuid;
 
 pub mod conformance;
 pub mod feed;
+pub mod postgres;
 pub mod sqlite;
 pub mod tail;
 
+pub use postgres::{PostgresJournal, PostgresOptions};
 pub use sqlite::{OpenError, SqliteJournal, SqliteOptions};
 pub use tail::{Tail, TailError};
 
@@ -52,6 +54,12 @@ pub struct Append {
     pub open: Option<bool>,
     /// The aggregate's state after the events, where the writer wants it kept.
     pub snapshot: Option<Snapshot>,
+    /// The shard that the aggregate belongs to; 0 where its kind isn't spread over shards. The list
+    /// of open aggregates is kept by shard.
+    pub shard: u16,
+    /// The epoch under which the writer owns the shard. The append is refused where the shard has
+    /// another one by now. `None` for aggregates that anybody may write.
+    pub epoch: Option<u64>,
 }
 
 /// Events that one append may hold.
@@ -159,12 +167,23 @@ impl RecordedEvent {
     }
 }
 
+/// An aggregate that was written: see [`Journal::written_elsewhere`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    pub position: u64,
+    pub aggregate_type: Arc<str>,
+    pub aggregate_id: Arc<str>,
+}
+
 /// Why an append wrote nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
     /// Another writer was faster; load again.
     #[error("{aggregate_id} has moved on: its sequence is not {expected}")]
     Conflict { aggregate_id: Arc<str>, expected: u64 },
+    /// The writer doesn't own the shard any more: another one may write its aggregates.
+    #[error("shard {shard} is owned under another epoch")]
+    Fenced { shard: u16 },
     /// The command's key is in the inbox already.
     #[error("the command was done before")]
     Duplicate(Recalled),
@@ -228,10 +247,11 @@ pub trait Journal: Send + Sync + 'static {
     /// Content-addressed values; a hash that isn't there is an error.
     async fn payloads(&self, hashes: &[Arc<str>]) -> Result<Vec<Payload>, ReadError>;
 
-    /// Ids of aggregates that still owe work, in order, after an id, at most `limit`.
+    /// Ids of a shard's aggregates that still owe work, in order, after an id, at most `limit`.
     async fn open_aggregates(
         &self,
         aggregate_type: &str,
+        shard: u16,
         after_id: &str,
         limit: usize,
     ) -> Result<Vec<Arc<str>>, ReadError>;
@@ -241,6 +261,18 @@ pub trait Journal: Send + Sync + 'static {
 
     /// The store's random number: another one means another history.
     fn epoch(&self) -> u32;
+
+    /// Names of aggregates (type, id and the position of the event) that anybody has written after a
+    /// position, without those of one type, in order of position, at most 1,000. For what is kept
+    /// in memory of aggregates that other processes write too; a journal with one writer has none.
+    async fn written_elsewhere(
+        &self,
+        after_position: u64,
+        without_type: &str,
+    ) -> Result<Vec<Written>, ReadError> {
+        let _ = (after_position, without_type);
+        Ok(Vec::new())
+    }
 
     /// Why the last write failed, while that still stands: readiness must fail. Asking may set off
     /// a small write that tries whether it works again, at most one a second.

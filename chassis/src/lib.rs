@@ -3,8 +3,10 @@
 pub mod bus;
 pub mod clock;
 pub mod config;
+pub mod database;
 pub mod floor;
 pub mod journal;
 pub mod private;
+pub mod shards;
 pub mod shutdown;
 pub mod telemetry;

@@ -90,6 +90,8 @@ fn append(id: &str, expected_sequence: u64) -> Append {
         payloads: Vec::new(),
         open: None,
         snapshot: None,
+        shard: 0,
+        epoch: None,
     }
 }
 

@@ -148,18 +148,22 @@ impl Coordinator {
     }
 
     async fn recover(&self, journal: &dyn Journal) -> Result<(), ReadError> {
-        let mut after: Arc<str> = Arc::from("");
         let mut count = 0_u64;
-        loop {
-            let open = journal.open_aggregates("run", &after, 1_000).await?;
-            let Some(last) = open.last() else { break };
-            after = Arc::clone(last);
-            for id in &open {
-                match id.parse() {
-                    Ok(run_id) => self.send(run_id, Message::Recover(run_id)).await,
-                    Err(_) => tracing::error!(id = &**id, "open run has an id that can't be read"),
+        for shard in 0..protocol::SHARDS {
+            let mut after: Arc<str> = Arc::from("");
+            loop {
+                let open = journal.open_aggregates("run", shard, &after, 1_000).await?;
+                let Some(last) = open.last() else { break };
+                after = Arc::clone(last);
+                for id in &open {
+                    match id.parse() {
+                        Ok(run_id) => self.send(run_id, Message::Recover(run_id)).await,
+                        Err(_) => {
+                            tracing::error!(id = &**id, "open run has an id that can't be read");
+                        }
+                    }
+                    count += 1;
                 }
-                count += 1;
             }
         }
         if count > 0 {

@@ -112,6 +112,8 @@ impl World {
             payloads,
             open: None,
             snapshot: None,
+            shard: 0,
+            epoch: None,
         };
         self.journal.append(append).await.expect("it appends").last_position
     }

@@ -7,7 +7,9 @@ pub mod command;
 pub mod event;
 pub mod query;
 pub mod rejection;
+pub mod remote;
 pub mod service;
+pub mod shard;
 pub mod task;
 pub mod view;
 
@@ -16,6 +18,7 @@ pub use event::{Cursor, EventEnvelope, EventFilter};
 pub use query::{EventPage, Page, PageRequest, ResourceFilter, RunFilter, StateAt};
 pub use rejection::{Rejection, RejectionKind};
 pub use service::{Commands, Events, ResourceQueries, RunQueries, Tasks};
+pub use shard::{SHARDS, shard_of};
 pub use task::{Failure, FailureKind, Outcome, OutcomeResult, Success, Task, Work, WorkAction};
 pub use view::{
     ResourceView, RunError, RunOutcome, RunState, RunStatus, RunView, TimelineEntry, Usage,

@@ -206,6 +206,8 @@ mod tests {
             payloads: Vec::new(),
             open: None,
             snapshot: None,
+            shard: 0,
+            epoch: None,
         }
     }
 

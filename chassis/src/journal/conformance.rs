@@ -93,6 +93,8 @@ fn append(id: &str, expected_sequence: u64, events: usize) -> Append {
         payloads: Vec::new(),
         open: None,
         snapshot: None,
+        shard: 0,
+        epoch: None,
     }
 }
 

@@ -153,10 +153,11 @@ impl Journal for SqliteJournal {
     async fn open_aggregates(
         &self,
         aggregate_type: &str,
+        shard: u16,
         after_id: &str,
         limit: usize,
     ) -> Result<Vec<Arc<str>>, ReadError> {
-        self.reader.open_aggregates(aggregate_type, after_id, limit).await
+        self.reader.open_aggregates(aggregate_type, shard, after_id, limit).await
     }
 
     async fn head(&self) -> Result<u64, ReadError> {

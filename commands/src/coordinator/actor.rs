@@ -174,6 +174,8 @@ impl Actor {
             workspace_id: self.workspace_id,
             sequence: self.sequence,
             snapshot_at: self.snapshot_at,
+            shard: protocol::shard_of(self.run_id),
+            epoch: None,
         };
         match append::append(&stream, &self.run, &events, &cause, now, clock) {
             Ok(append) => {

@@ -36,6 +36,9 @@ pub(super) struct Stream<'a> {
     pub sequence: u64,
     /// The sequence of its last snapshot.
     pub snapshot_at: u64,
+    pub shard: u16,
+    /// See [`Append::epoch`].
+    pub epoch: Option<u64>,
 }
 
 /// Encodes a run's events. `run` is the run after them.
@@ -83,6 +86,8 @@ pub(super) fn append(
             (true, true) | (false, false) => None,
         },
         snapshot: snapshot(stream, run, last),
+        shard: stream.shard,
+        epoch: stream.epoch,
     })
 }
 

@@ -38,6 +38,7 @@ pub(super) fn refused(error: &AppendError) -> Rejection {
             "storage_full",
             "the journal's storage is full, nothing was written",
         ),
+        AppendError::Fenced { .. } => not_owner(),
         AppendError::Duplicate(_) | AppendError::Unavailable(_) => {
             unavailable("the journal is unavailable, try again")
         }
@@ -47,6 +48,12 @@ pub(super) fn refused(error: &AppendError) -> Rejection {
 /// A refusal because something needed is away.
 pub(crate) fn unavailable(message: &str) -> Rejection {
     Rejection::new(RejectionKind::Unavailable, "unavailable", message)
+}
+
+/// A refusal because another coordinator owns the run: the same may be asked there.
+pub(crate) fn not_owner() -> Rejection {
+    let message = "the run is moving to another coordinator, try again";
+    Rejection::new(RejectionKind::Unavailable, protocol::remote::NOT_OWNER, message)
 }
 
 /// A refusal as clients see it.

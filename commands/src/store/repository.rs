@@ -90,6 +90,8 @@ impl Repository {
             payloads,
             open: None,
             snapshot: None,
+            shard: 0,
+            epoch: None,
         })
     }
 }

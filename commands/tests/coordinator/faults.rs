@@ -62,7 +62,8 @@ async fn a_start_that_was_not_written_leaves_no_run() {
     platform.journal.fail_next(Fault::NotWritten);
     let refused = platform.execute(platform.starting(&sequence(1), json!({}))).await;
     assert_eq!(refused.expect_err("the journal is away").code, "unavailable");
-    let open = platform.journal.inner.open_aggregates("run", "", 10).await;
+    let shard = protocol::shard_of(known);
+    let open = platform.journal.inner.open_aggregates("run", shard, "", 10).await;
     assert_eq!(open.expect("a list"), [Arc::from(known.to_string())]);
     platform.stop().await;
 }

@@ -134,10 +134,11 @@ impl Journal for Watched {
     async fn open_aggregates(
         &self,
         aggregate_type: &str,
+        shard: u16,
         after_id: &str,
         limit: usize,
     ) -> Result<Vec<Arc<str>>, ReadError> {
-        self.inner.open_aggregates(aggregate_type, after_id, limit).await
+        self.inner.open_aggregates(aggregate_type, shard, after_id, limit).await
     }
 
     async fn head(&self) -> Result<u64, ReadError> {

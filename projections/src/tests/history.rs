@@ -98,6 +98,8 @@ async fn a_snapshot_is_used_for_later_moments_only() {
         payloads: Vec::new(),
         open: None,
         snapshot: Some(snapshot(5, marked.to_string().into_bytes())),
+        shard: 0,
+        epoch: None,
     };
     world.journal.append(append).await.expect("it appends");
     world.run(run, 5, &events[5..6]).await;

@@ -172,7 +172,7 @@ pub async fn a_refused_append_leaves_nothing(storage: &impl Storage) {
     assert!(matches!(journal.append(refused).await, Err(AppendError::Conflict { .. })));
     assert_eq!(journal.recall("ws/k").await, Ok(None));
     assert!(journal.payloads(&["h".into()]).await.is_err());
-    assert_eq!(journal.open_aggregates("thing", "", 10).await, Ok(Vec::new()));
+    assert_eq!(journal.open_aggregates("thing", 0, "", 10).await, Ok(Vec::new()));
     assert_eq!(journal.snapshot("thing", "a", 1).await, Ok(None));
     assert_eq!(everything(&*journal).await.len(), 1);
 }

@@ -35,7 +35,7 @@ pub async fn a_reopened_journal_keeps_everything(storage: &impl Storage) {
     assert!(recalled.is_some());
     assert_eq!(journal.recall("ws/k").await, Ok(recalled));
     assert_eq!(journal.payloads(&["h".into()]).await, Ok(vec![payload("h", b"value")]));
-    assert_eq!(journal.open_aggregates("thing", "", 9).await, Ok(vec![Arc::from("a")]));
+    assert_eq!(journal.open_aggregates("thing", 0, "", 9).await, Ok(vec![Arc::from("a")]));
     let snapshot = journal.snapshot("thing", "a", 1).await.expect("snapshots can be read");
     assert_eq!(snapshot.map(|snapshot| snapshot.sequence), Some(2));
     assert!(journal.append(append("a", 0, 1)).await.is_err(), "the sequence was forgotten");
@@ -149,7 +149,7 @@ pub async fn the_newest_snapshot_is_kept(storage: &impl Storage) {
 /// In the order of ids, on and off the list as the appends say.
 pub async fn open_aggregates_are_listed_in_order(storage: &impl Storage) {
     let journal = storage.open().await;
-    let list = |after: &'static str, limit| journal.open_aggregates("thing", after, limit);
+    let list = |after: &'static str, limit| journal.open_aggregates("thing", 0, after, limit);
     for id in ["d", "b", "a", "c"] {
         must(&*journal, Append { open: Some(true), ..append(id, 0, 1) }).await;
     }
@@ -160,5 +160,8 @@ pub async fn open_aggregates_are_listed_in_order(storage: &impl Storage) {
     assert_eq!(list("", 10).await, Ok(vec!["a".into(), "c".into(), "d".into()]));
     assert_eq!(list("a", 1).await, Ok(vec!["c".into()]));
     assert_eq!(list("d", 10).await, Ok(Vec::new()));
-    assert_eq!(journal.open_aggregates("other", "", 10).await, Ok(Vec::new()));
+    must(&*journal, Append { open: Some(true), shard: 7, ..append("f", 0, 1) }).await;
+    assert_eq!(list("d", 10).await, Ok(Vec::new()));
+    assert_eq!(journal.open_aggregates("thing", 7, "", 10).await, Ok(vec!["f".into()]));
+    assert_eq!(journal.open_aggregates("other", 0, "", 10).await, Ok(Vec::new()));
 }

@@ -121,14 +121,17 @@ impl Reader {
     pub(super) async fn open_aggregates(
         &self,
         aggregate_type: &str,
+        shard: u16,
         after_id: &str,
         limit: usize,
     ) -> Result<Vec<Arc<str>>, ReadError> {
         let ids: Vec<String> = sqlx::query_scalar(
             "select aggregate_id from open_aggregates \
-             where aggregate_type = $1 and aggregate_id > $2 order by aggregate_id limit $3",
+             where aggregate_type = $1 and shard = $2 and aggregate_id > $3 \
+             order by aggregate_id limit $4",
         )
         .bind(aggregate_type)
+        .bind(shard)
         .bind(after_id)
         .bind(signed(limit as u64))
         .fetch_all(&self.pool)

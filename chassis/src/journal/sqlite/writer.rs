@@ -36,8 +36,8 @@ const PUT_SNAPSHOT: &str = "insert into snapshots \
      on conflict (aggregate_type, aggregate_id) do update set \
      sequence = excluded.sequence, version = excluded.version, state = excluded.state \
      where excluded.sequence >= snapshots.sequence";
-const OPEN: &str =
-    "insert or ignore into open_aggregates (aggregate_type, aggregate_id) values (?1, ?2)";
+const OPEN: &str = "insert or ignore into open_aggregates \
+     (aggregate_type, aggregate_id, shard) values (?1, ?2, ?3)";
 const CLOSE: &str = "delete from open_aggregates where aggregate_type = ?1 and aggregate_id = ?2";
 const FORGET_ANSWERS: &str = "delete from inbox where kept_at < ?1 \
      and id in (select id from inbox order by id limit ?2)";
@@ -273,8 +273,12 @@ impl Batch<'_> {
                 .execute(params![&*payload.hash, &*payload.bytes])?;
         }
         if let Some(open) = append.open {
-            let sql = if open { OPEN } else { CLOSE };
-            self.connection.prepare_cached(sql)?.execute(params![kind, id])?;
+            if open {
+                let mut statement = self.connection.prepare_cached(OPEN)?;
+                statement.execute(params![kind, id, append.shard])?;
+            } else {
+                self.connection.prepare_cached(CLOSE)?.execute(params![kind, id])?;
+            }
         }
         if let Some(snapshot) = &append.snapshot {
             if snapshot.sequence == last_sequence {

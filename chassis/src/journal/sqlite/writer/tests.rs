@@ -30,6 +30,8 @@ fn append(id: &str, expected_sequence: u64) -> Append {
         payloads: Vec::new(),
         open: Some(true),
         snapshot: None,
+        shard: 0,
+        epoch: None,
     }
 }
 

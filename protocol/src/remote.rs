@@ -1,0 +1,130 @@
+//! What services ask of each other over a bus: subjects, calls and their answers.
+//!
+//! Every call is one JSON document and so is its answer, [`Answer`]. Subjects stand below the
+//! prefix that the bus is configured with, as in `wonder.commands`.
+
+use std::time::Duration;
+
+use domain::ids::{RunId, WorkspaceId};
+use domain::resource::Kind;
+use serde::{Deserialize, Serialize};
+
+use crate::command::CommandEnvelope;
+use crate::event::{Cursor, EventFilter};
+use crate::query::{PageRequest, ResourceFilter, RunFilter, StateAt};
+use crate::rejection::Rejection;
+use crate::task::{Outcome, Task};
+
+/// Where any coordinator takes [`CommandCall`]s: a queue group.
+pub const COMMANDS: &str = "commands";
+/// Where any projector takes [`QueryCall`]s: a queue group.
+pub const QUERIES: &str = "queries";
+/// Where any projector opens streams of events ([`FollowCall`]): a queue group.
+pub const FOLLOW: &str = "queries.follow";
+/// Told with the position of the newest event after a commit. A hint: nothing depends on it.
+pub const JOURNAL_HEAD: &str = "journal.head";
+/// Told when shards were released. A hint: they are found free without it, later.
+pub const SHARDS_RELEASED: &str = "shards.released";
+/// The pool of workers that takes tasks which name no other.
+pub const DEFAULT_POOL: &str = "default";
+/// Code of the refusal of a coordinator that doesn't own the run (any more): ask again.
+pub const NOT_OWNER: &str = "not_owner";
+/// How long a call may take where nothing else is said.
+pub const CALL_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Where the owner of a shard takes [`CommandCall`]s about its runs.
+pub fn shard_commands(shard: u16) -> String {
+    format!("commands.shard.{shard}")
+}
+
+/// Where outcomes of a shard's runs are left, in a work queue.
+pub fn shard_outcomes(shard: u16) -> String {
+    format!("outcomes.{shard}")
+}
+
+/// Where an attempt's task is left, in a work queue. Ids and numbers hold no separator.
+pub fn task_subject(pool: &str, run_id: RunId, token: u64, attempt: u32) -> String {
+    format!("tasks.{pool}.{run_id}.{token}.{attempt}")
+}
+
+/// What a call is answered with.
+pub type Answer<T> = Result<T, Rejection>;
+
+/// Calls of the write side.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CommandCall {
+    /// Answered with a [`crate::Receipt`]. A command about a run goes to its shard's owner.
+    Execute(Box<CommandEnvelope>),
+    /// Answered with `Option<RunOutcome>`, at the shard's owner.
+    Wait { workspace_id: WorkspaceId, run_id: RunId, timeout_ms: u64 },
+    /// The whole task of an attempt, for workers that got a [`TaskMessage::Fetch`]. Answered with
+    /// `Option<Task>`, `None` where the attempt isn't owed any more; at the shard's owner.
+    Task { run_id: RunId, token: u64, attempt: u32 },
+    /// An outcome too large for the work queue. Answered with `()` once it is durable or refused
+    /// for good; at the shard's owner.
+    Report(Box<Outcome>),
+}
+
+/// A message of the work queue of tasks.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TaskMessage {
+    Task(Box<Task>),
+    /// The task is too large for a message: it is asked for with [`CommandCall::Task`].
+    Fetch {
+        run_id: RunId,
+        token: u64,
+        attempt: u32,
+    },
+}
+
+/// Calls of the read side, each answered with what the query of the same name answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum QueryCall {
+    ListResources {
+        workspace_id: Option<WorkspaceId>,
+        filter: ResourceFilter,
+        page: PageRequest,
+    },
+    GetResource {
+        workspace_id: Option<WorkspaceId>,
+        kind: Kind,
+        id: String,
+        min_position: Option<u64>,
+    },
+    ListRuns {
+        workspace_id: WorkspaceId,
+        filter: RunFilter,
+        page: PageRequest,
+    },
+    GetRun {
+        workspace_id: WorkspaceId,
+        run_id: RunId,
+        min_position: Option<u64>,
+    },
+    RunState {
+        workspace_id: WorkspaceId,
+        run_id: RunId,
+        at: StateAt,
+    },
+    RunTimeline {
+        workspace_id: WorkspaceId,
+        run_id: RunId,
+    },
+    EventPage {
+        filter: EventFilter,
+        after: Option<Cursor>,
+        limit: u32,
+    },
+    EventHead,
+}
+
+/// Asks for a stream of events: history and then live ones. Each message of the stream is an
+/// `Answer<Vec<EventEnvelope>>`; after an error nothing follows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FollowCall {
+    pub filter: EventFilter,
+    pub after: Option<Cursor>,
+}
