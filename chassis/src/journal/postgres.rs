@@ -53,8 +53,60 @@ impl PostgresJournal {
         unimplemented!("{position}")
     }
 
+    pub async fn keep(&self, payloads: Vec<Payload>) -> Result<(), AppendError> {
+        unimplemented!("{payloads:?}")
+    }
+    pub fn database(&self) -> &Database {
+        unimplemented!()
+    }
     /// Commits what is queued, refuses what comes later, and ends the tails.
     pub async fn close(&self) {
+        unimplemented!()
+    }
+}
+
+#[async_trait]
+impl Journal for PostgresJournal {
+    async fn append(&self, _: Append) -> Result<Appended, AppendError> {
+        unimplemented!()
+    }
+    async fn load(
+        &self,
+        _: &str,
+        _: &str,
+        _: u64,
+        _: usize,
+    ) -> Result<Vec<RecordedEvent>, ReadError> {
+        unimplemented!()
+    }
+    async fn read(&self, _: u64, _: usize) -> Result<Vec<RecordedEvent>, ReadError> {
+        unimplemented!()
+    }
+    async fn snapshot(&self, _: &str, _: &str, _: u32) -> Result<Option<Snapshot>, ReadError> {
+        unimplemented!()
+    }
+    async fn recall(&self, _: &str) -> Result<Option<Recalled>, ReadError> {
+        unimplemented!()
+    }
+    async fn payloads(&self, _: &[Arc<str>]) -> Result<Vec<Payload>, ReadError> {
+        unimplemented!()
+    }
+    async fn open_aggregates(
+        &self,
+        _: &str,
+        _: u16,
+        _: &str,
+        _: usize,
+    ) -> Result<Vec<Arc<str>>, ReadError> {
+        unimplemented!()
+    }
+    async fn head(&self) -> Result<u64, ReadError> {
+        unimplemented!()
+    }
+    fn epoch(&self) -> u32 {
+        unimplemented!()
+    }
+    fn tail(&self, _: u64) -> Tail {
         unimplemented!()
     }
 }

@@ -13,6 +13,7 @@ use domain::run::state::Header;
 use domain::run::{Command, Decision, Event, Run};
 use protocol::{Outcome, OutcomeResult, Receipt, Rejection, RejectionKind, RunOutcome, Task};
 use serde_json::Value;
+use tokio::sync::oneshot;
 
 use super::append::{self, Cause, Stream};
 use super::outcome;
@@ -23,6 +24,8 @@ use super::{Reply, Start};
 /// A run in memory.
 pub(super) struct Actor {
     pub run_id: RunId,
+    /// The epoch of its shard's ownership under which it was loaded; 0 where nobody else can own it.
+    pub epoch: u64,
     id: Arc<str>,
     workspace_id: WorkspaceId,
     workspace: Arc<str>,
@@ -49,7 +52,7 @@ pub(super) struct Actor {
 pub(super) enum Queued {
     Start(Box<Start>),
     Cancel { reason: Option<String>, cause: Box<Cause>, reply: Reply<Receipt> },
-    Outcome(Box<Outcome>),
+    Outcome(Box<Outcome>, Settled),
     Wake,
     Advance,
 }
@@ -60,11 +63,26 @@ impl Queued {
     }
 }
 
+/// Told once an outcome is durable, or refused for good. Dropped untold, the outcome may be given
+/// again.
+pub(crate) type Settled = Option<oneshot::Sender<()>>;
+
+/// Says that an outcome need not be given again.
+pub(super) fn settle(settled: Settled) {
+    if let Some(settled) = settled {
+        // Nobody may be waiting any more.
+        settled.send(()).ok();
+    }
+}
+
 /// What is done once the append under way is durable.
+#[derive(Default)]
 pub(super) struct UnderWay {
     dispatch: Vec<(u64, u32)>,
     created: bool,
     reply: Option<Reply<Receipt>>,
+    /// Whom to tell that an outcome is durable.
+    outcomes: Vec<oneshot::Sender<()>>,
 }
 
 /// What a run's next decisions come to.
@@ -80,6 +98,8 @@ pub(super) enum Turn {
 /// A loaded run, as an actor takes it over.
 pub(super) struct Taken {
     pub run_id: RunId,
+    /// See [`Actor::epoch`].
+    pub epoch: u64,
     pub workspace_id: WorkspaceId,
     pub run: Run,
     pub plan: Arc<LivePlan>,
@@ -97,6 +117,7 @@ impl Actor {
         let run_value = header.map(Header::as_value).unwrap_or_default();
         Self {
             run_id: taken.run_id,
+            epoch: taken.epoch,
             id: Arc::from(taken.run_id.to_string()),
             workspace_id: taken.workspace_id,
             workspace: Arc::from(taken.workspace_id.to_string()),
@@ -133,14 +154,14 @@ impl Actor {
         }
         let now = clock.now().max(self.recorded_at);
         let mut events = Vec::new();
-        let mut under_way = UnderWay { dispatch: Vec::new(), created: false, reply: None };
+        let mut under_way = UnderWay::default();
         let mut cause = None;
         while let Some(queued) = self.queue.pop_front() {
             if queued.is_from_client() && !events.is_empty() {
                 self.queue.push_front(queued);
                 break;
             }
-            let (command, own_cause, reply) = self.command(queued);
+            let Asked { command, cause: own_cause, reply, settled } = asked(queued);
             under_way.created |= matches!(command, Command::Start(_));
             let decided = self.run.execute(&self.plan.plan, &command, now);
             let is_client = own_cause.is_some();
@@ -148,6 +169,7 @@ impl Actor {
                 (Ok(decision), reply) => {
                     self.take(decision, &mut events, &mut under_way.dispatch);
                     under_way.reply = reply;
+                    under_way.outcomes.extend(settled);
                     cause = own_cause;
                 }
                 (Err(refusal), Some(reply)) => drop(reply.send(Err(refusal::of_command(&refusal)))),
@@ -155,6 +177,7 @@ impl Actor {
                     tracing::debug!(%refusal, "refused an outcome");
                     if matches!(command, Command::Report(_)) {
                         count_refused();
+                        settle(settled);
                     }
                 }
             }
@@ -175,7 +198,7 @@ impl Actor {
             sequence: self.sequence,
             snapshot_at: self.snapshot_at,
             shard: protocol::shard_of(self.run_id),
-            epoch: None,
+            epoch: (self.epoch > 0).then_some(self.epoch),
         };
         match append::append(&stream, &self.run, &events, &cause, now, clock) {
             Ok(append) => {
@@ -195,21 +218,6 @@ impl Actor {
                 }
                 Turn::Failed(rejection)
             }
-        }
-    }
-
-    fn command(&mut self, queued: Queued) -> (Command, Option<Cause>, Option<Reply<Receipt>>) {
-        match queued {
-            Queued::Start(start) => {
-                let Start { started, cause, reply, .. } = *start;
-                (Command::Start(Box::new(started)), Some(cause), Some(reply))
-            }
-            Queued::Cancel { reason, cause, reply } => {
-                (Command::Cancel { reason }, Some(*cause), Some(reply))
-            }
-            Queued::Outcome(outcome) => (Command::Report(Box::new(report(*outcome))), None, None),
-            Queued::Wake => (Command::Wake, None, None),
-            Queued::Advance => (Command::Advance, None, None),
         }
     }
 
@@ -240,6 +248,9 @@ impl Actor {
             self.run_value = self.run.header().map(Header::as_value).unwrap_or_default();
         }
         let Some(under_way) = self.under_way.take() else { return Vec::new() };
+        for outcome in under_way.outcomes {
+            settle(Some(outcome));
+        }
         if let Some(reply) = under_way.reply {
             drop(reply.send(Ok(Receipt {
                 id: self.id.to_string(),
@@ -262,7 +273,7 @@ impl Actor {
         if let Some(reply) = self.under_way.take().and_then(|under_way| under_way.reply) {
             drop(reply.send(Err(rejection.clone())));
         }
-        refuse_all(self.queue.drain(..), rejection);
+        refuse_all(self.queue.drain(..), rejection, Holds::ForNow);
         for waiter in self.waiters.drain(..) {
             drop(waiter.send(Err(rejection.clone())));
         }
@@ -314,13 +325,54 @@ impl Actor {
     }
 }
 
+/// A queued command, taken apart.
+struct Asked {
+    command: Command,
+    cause: Option<Cause>,
+    reply: Option<Reply<Receipt>>,
+    settled: Settled,
+}
+
+fn asked(queued: Queued) -> Asked {
+    let own = |command| Asked { command, cause: None, reply: None, settled: None };
+    match queued {
+        Queued::Start(start) => {
+            let Start { started, cause, reply, .. } = *start;
+            let command = Command::Start(Box::new(started));
+            Asked { cause: Some(cause), reply: Some(reply), ..own(command) }
+        }
+        Queued::Cancel { reason, cause, reply } => {
+            let command = Command::Cancel { reason };
+            Asked { cause: Some(*cause), reply: Some(reply), ..own(command) }
+        }
+        Queued::Outcome(outcome, settled) => {
+            Asked { settled, ..own(Command::Report(Box::new(report(*outcome)))) }
+        }
+        Queued::Wake => own(Command::Wake),
+        Queued::Advance => own(Command::Advance),
+    }
+}
+
+/// How long a refusal holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Holds {
+    /// An outcome that is refused so need not be given again.
+    ForGood,
+    ForNow,
+}
+
 /// Tells everybody in a queue that their command can't be done.
-pub(super) fn refuse_all(queue: impl Iterator<Item = Queued>, rejection: &Rejection) {
+pub(super) fn refuse_all(queue: impl Iterator<Item = Queued>, rejection: &Rejection, holds: Holds) {
     for queued in queue {
         match queued {
             Queued::Start(start) => drop(start.reply.send(Err(rejection.clone()))),
             Queued::Cancel { reply, .. } => drop(reply.send(Err(rejection.clone()))),
-            Queued::Outcome(_) => count_refused(),
+            Queued::Outcome(_, settled) => {
+                if holds == Holds::ForGood {
+                    count_refused();
+                    settle(settled);
+                }
+            }
             Queued::Wake | Queued::Advance => {}
         }
     }
