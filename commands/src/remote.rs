@@ -33,19 +33,33 @@ const OUTCOMES: usize = 2_048;
 /// Outcomes that are pulled at a time.
 const BATCH: usize = 512;
 
-/// Serves the write side until `stop`, and returns when everything under way is answered.
+/// Takes commands that any coordinator may take. What is returned serves them and the shards that
+/// are owned until `stop`, and ends when everything under way is answered.
 ///
 /// # Errors
-/// Where NATS is away at the start, or has something otherwise than asked for.
+/// Where NATS is away, or has something otherwise than asked for.
 pub async fn serve(
     nats: Nats,
     service: Arc<CommandService>,
     queues: Arc<Queues>,
+    ownership: Ownership,
+    stop: CancellationToken,
+) -> Result<impl Future<Output = ()> + Send + 'static, NatsError> {
+    let calls = Arc::new(Calls { service });
+    let any = nats.serve(COMMANDS, GROUP, Arc::clone(&calls) as _, CALLS).await?;
+    Ok(async move {
+        serve_shards(nats, &calls, &queues, ownership, stop, any).await;
+    })
+}
+
+async fn serve_shards(
+    nats: Nats,
+    calls: &Arc<Calls>,
+    queues: &Queues,
     mut ownership: Ownership,
     stop: CancellationToken,
-) -> Result<(), NatsError> {
-    let calls = Arc::new(Calls { service: Arc::clone(&service) });
-    let any = nats.serve(COMMANDS, GROUP, Arc::clone(&calls) as _, CALLS).await?;
+    any: Served,
+) {
     let mut shards: BTreeMap<u16, Shard> = BTreeMap::new();
     loop {
         let owned = Arc::clone(&ownership.borrow_and_update());
@@ -60,7 +74,7 @@ pub async fn serve(
             .copied()
             .collect::<Vec<_>>()
         {
-            match Shard::serve(&nats, &calls, &queues, shard).await {
+            match Shard::serve(&nats, calls, queues, shard).await {
                 Ok(served) => {
                     shards.insert(shard, served);
                 }
@@ -82,7 +96,6 @@ pub async fn serve(
     }
     any.stop().await;
     join_all(shards.into_values().map(Shard::stop)).await;
-    Ok(())
 }
 
 /// Publishes what the coordinator hands out, until its queue is closed and empty, or `stop`.
@@ -192,6 +205,7 @@ impl Handler for Calls {
             }
         };
         match call {
+            CommandCall::Ping => answer(Ok(())),
             CommandCall::Execute(envelope) => answer(self.service.execute(*envelope).await),
             CommandCall::Wait { workspace_id, run_id, timeout_ms } => {
                 let timeout = Duration::from_millis(timeout_ms);

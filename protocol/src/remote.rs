@@ -56,6 +56,8 @@ pub type Answer<T> = Result<T, Rejection>;
 pub enum CommandCall {
     /// Answered with a [`crate::Receipt`]. A command about a run goes to its shard's owner.
     Execute(Box<CommandEnvelope>),
+    /// Answered with `()`, by whoever is there.
+    Ping,
     /// Answered with `Option<RunOutcome>`, at the shard's owner.
     Wait { workspace_id: WorkspaceId, run_id: RunId, timeout_ms: u64 },
     /// The whole task of an attempt, for workers that got a [`TaskMessage::Fetch`]. Answered with
