@@ -1,6 +1,6 @@
 //! One run in memory: its folded state, what waits for it, and its append under way.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
@@ -46,6 +46,10 @@ pub(super) struct Actor {
     pub last_used: Instant,
     /// An `Advance` is owed.
     advance: bool,
+    /// Attempts that may have been handed out before: that they are again is recorded first.
+    again: HashSet<(u64, u32)>,
+    /// Attempts whose next hand-out is recorded already.
+    recorded: HashSet<(u64, u32)>,
 }
 
 /// A command that waits for its decision.
@@ -53,6 +57,7 @@ pub(super) enum Queued {
     Start(Box<Start>),
     Cancel { reason: Option<String>, cause: Box<Cause>, reply: Reply<Receipt> },
     Outcome(Box<Outcome>, Settled),
+    HandOut { token: u64, attempt: u32 },
     Wake,
     Advance,
 }
@@ -134,7 +139,28 @@ impl Actor {
             waiters: Vec::new(),
             last_used: Instant::now(),
             advance: false,
+            again: HashSet::new(),
+            recorded: HashSet::new(),
         }
+    }
+
+    /// An attempt may have been handed out before.
+    pub(super) fn handed_out_before(&mut self, token: u64, attempt: u32) {
+        self.again.insert((token, attempt));
+    }
+
+    /// Whether it has to be recorded before the attempt goes to a worker, with
+    /// [`Queued::HandOut`]; asked once for each hand-out.
+    pub(super) fn must_record(&mut self, token: u64, attempt: u32) -> bool {
+        if self.recorded.remove(&(token, attempt)) {
+            return false;
+        }
+        if self.again.remove(&(token, attempt)) {
+            return true;
+        }
+        let at = self.run.working_attempt(token).filter(|(_, current)| *current == attempt);
+        let node = at.and_then(|(at, _)| self.plan.plan.node(&at.node));
+        node.is_some_and(|node| !node.repeatable)
     }
 
     pub(super) const fn workspace_id(&self) -> WorkspaceId {
@@ -167,6 +193,9 @@ impl Actor {
             let is_client = own_cause.is_some();
             match (decided, reply) {
                 (Ok(decision), reply) => {
+                    if matches!(command, Command::HandOut { .. }) {
+                        self.recorded.extend(&decision.dispatch);
+                    }
                     self.take(decision, &mut events, &mut under_way.dispatch);
                     under_way.reply = reply;
                     under_way.outcomes.extend(settled);
@@ -348,6 +377,7 @@ fn asked(queued: Queued) -> Asked {
         Queued::Outcome(outcome, settled) => {
             Asked { settled, ..own(Command::Report(Box::new(report(*outcome)))) }
         }
+        Queued::HandOut { token, attempt } => own(Command::HandOut { token, attempt }),
         Queued::Wake => own(Command::Wake),
         Queued::Advance => own(Command::Advance),
     }
@@ -373,7 +403,7 @@ pub(super) fn refuse_all(queue: impl Iterator<Item = Queued>, rejection: &Reject
                     settle(settled);
                 }
             }
-            Queued::Wake | Queued::Advance => {}
+            Queued::HandOut { .. } | Queued::Wake | Queued::Advance => {}
         }
     }
 }

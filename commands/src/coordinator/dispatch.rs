@@ -110,6 +110,12 @@ impl Dispatch {
             usize::from(attempts.in_flight.insert((token, attempt), flight).is_none());
     }
 
+    /// Whether an attempt is on a worker, as far as is known.
+    pub(super) fn is_out(&self, run_id: RunId, token: u64, attempt: u32) -> bool {
+        let attempts = self.runs.get(&run_id);
+        attempts.is_some_and(|one| one.in_flight.contains_key(&(token, attempt)))
+    }
+
     /// Attempts that nothing was heard of for some time.
     pub(super) fn unheard(&self, time: Duration) -> Vec<Attempt> {
         let is_due = |flight: &Flight| flight.since.is_none_or(|since| since.elapsed() >= time);

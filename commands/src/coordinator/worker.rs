@@ -373,8 +373,16 @@ impl Worker {
     fn hand_out(&mut self) {
         while let Some((run_id, turn)) = self.dispatch.next_turn() {
             for (token, attempt) in turn {
-                let task = match self.runs.get(&run_id) {
-                    Some(Slot::Loaded(actor)) => actor.task(token, attempt),
+                let task = match self.runs.get_mut(&run_id) {
+                    Some(Slot::Loaded(actor)) => {
+                        if actor.must_record(token, attempt) {
+                            actor.queue.push_back(Queued::HandOut { token, attempt });
+                            self.turns.push(run_id);
+                            None
+                        } else {
+                            actor.task(token, attempt)
+                        }
+                    }
                     Some(Slot::Loading { .. } | Slot::Quarantined) | None => None,
                 };
                 match task {

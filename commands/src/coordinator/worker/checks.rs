@@ -4,6 +4,8 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
+use protocol::shard_of;
+
 use super::{Message, Worker};
 use crate::coordinator::dispatch::Attempt;
 
@@ -60,8 +62,9 @@ impl Worker {
             tracing::info!(%run_id, token, attempt = number, "a task was lost, handing it out again");
             metrics::counter!("wonder_tasks_handed_out_again_total").increment(1);
             self.dispatch.back(run_id, token, number);
-            match (self.runs.get(&run_id), self.epoch_of(run_id)) {
+            match (self.runs.get_mut(&run_id), self.owned.get(&shard_of(run_id)).copied()) {
                 (Some(super::Slot::Loaded(actor)), _) => {
+                    actor.handed_out_before(token, number);
                     let limit = self.context.limit_of(actor);
                     self.dispatch.ready(run_id, limit, token, number);
                 }

@@ -88,7 +88,11 @@ impl Worker {
         for queued in queue {
             let foreign = match &queued {
                 Queued::Cancel { cause, .. } => cause.workspace_id != actor.workspace_id(),
-                Queued::Start(_) | Queued::Outcome(..) | Queued::Wake | Queued::Advance => false,
+                Queued::Start(_)
+                | Queued::Outcome(..)
+                | Queued::HandOut { .. }
+                | Queued::Wake
+                | Queued::Advance => false,
             };
             if foreign {
                 refuse_one(queued, &not_found(run_id), Holds::ForGood);
@@ -104,15 +108,18 @@ impl Worker {
         }
         self.timers.set(run_id, owed.next_due);
         let limit = self.context.limit_of(&actor);
-        self.runs.insert(run_id, Slot::Loaded(actor));
         for (token, attempt) in owed.attempts {
             if self.context.queue.is_some() {
                 self.dispatch.out(run_id, limit, token, attempt);
                 self.checks.is_urgent = true;
             } else {
+                if !self.dispatch.is_out(run_id, token, attempt) {
+                    actor.handed_out_before(token, attempt);
+                }
                 self.dispatch.ready(run_id, limit, token, attempt);
             }
         }
+        self.runs.insert(run_id, Slot::Loaded(actor));
         self.turns.push(run_id);
     }
 
