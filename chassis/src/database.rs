@@ -99,16 +99,16 @@ impl Database {
     pub async fn migrate(&self) -> Result<(), DatabaseError> {
         let mut connection = self.dedicated().await.map_err(DatabaseError::Unreachable)?;
         // Another process may take its time, and so may a migration of a large table.
+        let lock = format!("select pg_advisory_lock({MIGRATION_LOCK})");
         let prepare = [
-            "set statement_timeout = 0; set lock_timeout = 0".to_owned(),
-            format!("select pg_advisory_lock({MIGRATION_LOCK})"),
-            "create schema if not exists wonder".to_owned(),
+            "set statement_timeout = 0",
+            "set lock_timeout = 0",
+            &lock,
+            "create schema if not exists wonder",
         ];
         for sql in prepare {
-            sqlx::raw_sql(&sql)
-                .execute(&mut connection)
-                .await
-                .map_err(DatabaseError::Unreachable)?;
+            let done = sqlx::query(sql).execute(&mut connection).await;
+            done.map_err(DatabaseError::Unreachable)?;
         }
         MIGRATIONS.run_direct(&mut connection).await?;
         connection.close().await.map_err(DatabaseError::Unreachable)
