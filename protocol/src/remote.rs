@@ -55,6 +55,10 @@ pub type Answer<T> = Result<T, Rejection>;
 #[serde(rename_all = "snake_case")]
 pub enum CommandCall {
     /// Answered with a [`crate::Receipt`]. A command about a run goes to its shard's owner.
+    ///
+    /// Its sender repeats it where no answer came. It is done once all the same: whoever does it
+    /// remembers it by its idempotency key or, where it has none, by the envelope's id, also
+    /// where it starts or cancels a run.
     Execute(Box<CommandEnvelope>),
     /// Answered with `Option<RunOutcome>`, at the shard's owner.
     Wait { workspace_id: WorkspaceId, run_id: RunId, timeout_ms: u64 },
@@ -122,7 +126,8 @@ pub enum QueryCall {
 }
 
 /// Asks for a stream of events: history and then live ones. Each message of the stream is an
-/// `Answer<Vec<EventEnvelope>>`; after an error nothing follows.
+/// `Answer<Vec<EventEnvelope>>`; after an error nothing follows. The first message comes at once:
+/// the refusal, or an empty list where no event is at hand.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FollowCall {
     pub filter: EventFilter,
