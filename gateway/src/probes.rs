@@ -17,6 +17,7 @@ use crate::environment::SystemEnvironment;
 use crate::health::Health;
 use crate::operations;
 use crate::problem::Problem;
+use crate::server::ServeError;
 use crate::trace::Trace;
 
 /// How long a connection may take for a request's head, and lie idle before it.
@@ -28,8 +29,6 @@ const MAX_CONNECTIONS: usize = 256;
 pub struct Operations {
     pub health: Arc<dyn Health>,
     pub metrics: RenderMetrics,
-    /// Once this is cancelled, the process isn't ready any more.
-    pub leaving: CancellationToken,
 }
 
 /// Serves `/livez`, `/readyz` and `/metrics` to whoever reaches the port, until `shutdown`.
@@ -38,20 +37,29 @@ pub async fn serve_operations(
     listener: TcpListener,
     operations: Operations,
     shutdown: CancellationToken,
-) {
-    let router = Router::new().fallback(handle).with_state(operations);
+) -> Result<(), ServeError> {
+    let router = Router::new().fallback(handle).with_state((operations, shutdown.clone()));
     Connections::new(HEADER_TIMEOUT, MAX_CONNECTIONS, shutdown).serve(listener, router).await;
+    Ok(())
 }
 
-async fn handle(State(operations): State<Operations>, request: Request) -> Response {
+async fn handle(
+    State((operations, leaving)): State<(Operations, CancellationToken)>,
+    request: Request,
+) -> Response {
     let trace = Trace::of(request.headers(), &SystemEnvironment);
-    let answered = answer(&operations, request.method(), request.uri().path()).await;
+    let answered = answer(&operations, &leaving, request.method(), request.uri().path()).await;
     let mut response = answered.unwrap_or_else(|problem| problem.into_response(&trace.trace_id));
     dress(response.headers_mut(), &trace);
     response
 }
 
-async fn answer(operations: &Operations, method: &Method, path: &str) -> Result<Response, Problem> {
+async fn answer(
+    operations: &Operations,
+    leaving: &CancellationToken,
+    method: &Method,
+    path: &str,
+) -> Result<Response, Problem> {
     if !matches!(path, "/livez" | "/readyz" | "/metrics") {
         let detail = "this process answers /livez, /readyz and /metrics; the api is elsewhere";
         return Err(Problem::not_found(detail));
@@ -62,7 +70,7 @@ async fn answer(operations: &Operations, method: &Method, path: &str) -> Result<
     }
     match path {
         "/livez" => operations::alive(),
-        "/readyz" => operations::ready(&*operations.health, &operations.leaving).await,
+        "/readyz" => operations::ready(&*operations.health, leaving).await,
         _ => Ok(operations::rendered(&operations.metrics)),
     }
 }

@@ -60,6 +60,8 @@ pub enum CommandCall {
     /// remembers it by its idempotency key or, where it has none, by the envelope's id, also
     /// where it starts or cancels a run.
     Execute(Box<CommandEnvelope>),
+    /// Answered with `()`, by whoever is there.
+    Ping,
     /// Answered with `Option<RunOutcome>`, at the shard's owner.
     Wait { workspace_id: WorkspaceId, run_id: RunId, timeout_ms: u64 },
     /// The whole task of an attempt, for workers that got a [`TaskMessage::Fetch`]. Answered with

@@ -5,8 +5,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use domain::ids::{RunId, WorkspaceId};
 use protocol::remote::{COMMANDS, CommandCall, shard_commands};
-use protocol::shard::shard_of;
-use protocol::{Command, CommandEnvelope, Commands, Receipt, Rejection, RejectionKind, RunOutcome};
+use protocol::{
+    Command, CommandEnvelope, Commands, Receipt, Rejection, RejectionKind, RunOutcome, run_of,
+    shard_of,
+};
 use tokio::time::Instant;
 
 use super::{Asked, Effect, Pauses, Remote, encoded, repeated};
@@ -19,13 +21,13 @@ const MARGIN: Duration = Duration::from_secs(2);
 #[async_trait]
 impl Commands for Remote {
     async fn execute(&self, envelope: CommandEnvelope) -> Result<Receipt, Rejection> {
-        let owner = match &envelope.command {
-            Command::CancelRun { run_id, .. } => Some(shard_commands(shard_of(*run_id))),
-            Command::Create(_)
-            | Command::Revise { .. }
-            | Command::Archive { .. }
-            | Command::StartRun(_) => None,
+        let run_id = match &envelope.command {
+            // The run that it starts, on the first request and on each repeated one.
+            Command::StartRun(_) => Some(run_of(envelope.id)),
+            Command::CancelRun { run_id, .. } => Some(*run_id),
+            Command::Create(_) | Command::Revise { .. } | Command::Archive { .. } => None,
         };
+        let owner = run_id.map(|run_id| shard_commands(shard_of(run_id)));
         let subject = owner.as_deref().unwrap_or(COMMANDS);
         let call = CommandCall::Execute(Box::new(envelope));
         // Repeating it is safe: the write side remembers every command by its key or its id.
