@@ -50,7 +50,7 @@ pub(crate) async fn run(worker: Arc<Worker>, tasks: Arc<dyn Tasks>, shutdown: Ca
         tokio::task::consume_budget().await;
     }
     drop(done);
-    finish(&worker, running, reporter).await;
+    tokio::join!(tasks.stop(), finish(&worker, running, reporter));
 }
 
 /// The next tasks, no more than there is room for; `None` at the end.
