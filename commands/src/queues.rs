@@ -10,7 +10,9 @@ use bytes::Bytes;
 use chassis::bus::{Message, Nats, NatsError, PublishError, WorkQueue, WorkQueueOptions};
 use futures::StreamExt;
 use futures::stream::{self, FuturesUnordered};
-use protocol::remote::{DEFAULT_POOL, shard_outcomes, task_subject};
+use protocol::remote::{
+    DEFAULT_POOL, OUTCOMES, QUEUE_BYTES, TASKS, shard_outcomes, task_subject,
+};
 use protocol::{Task, Tasks, shard_of};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
@@ -18,8 +20,6 @@ use uuid::Uuid;
 
 use crate::coordinator::{Attempt, TaskQueue};
 
-/// Bytes that each queue may hold. Tasks in flight are bounded long before.
-const QUEUE_BYTES: i64 = 256 * 1024 * 1024;
 /// Bytes of a task's message; a larger task is fetched by its worker.
 const TASK_BYTES: usize = 64 * 1024;
 /// Tasks that are published together.
@@ -47,12 +47,12 @@ impl Queues {
     /// # Errors
     /// Where NATS is away, or has them otherwise than asked for.
     pub async fn open(nats: &Nats) -> Result<Self, NatsError> {
-        let queue = |name, subjects| {
+        let queue = |(name, subjects)| {
             WorkQueue::open(nats, WorkQueueOptions { name, subjects, max_bytes: QUEUE_BYTES })
         };
         Ok(Self {
-            tasks: queue("TASKS", "tasks.>").await?,
-            outcomes: queue("OUTCOMES", "outcomes.>").await?,
+            tasks: queue(TASKS).await?,
+            outcomes: queue(OUTCOMES).await?,
             source: Uuid::new_v4(),
             published: AtomicU64::new(0),
         })

@@ -66,6 +66,7 @@ impl Default for PostgresOptions {
 /// through the database's pool.
 #[derive(Debug)]
 pub struct PostgresJournal {
+    database: Database,
     epoch: u32,
     feed: Arc<Feed>,
     reader: Arc<Reader>,
@@ -117,7 +118,8 @@ impl PostgresJournal {
             tokio::spawn(follower.run()),
             tokio::spawn(sweeper),
         ]);
-        Ok(Arc::new(Self { epoch, feed, reader, queue, news, committed, tasks }))
+        let database = database.clone();
+        Ok(Arc::new(Self { database, epoch, feed, reader, queue, news, committed, tasks }))
     }
 
     /// The newest position that this process has committed, now and later: what to tell others. It
@@ -131,6 +133,30 @@ impl PostgresJournal {
         if position > self.feed.head() {
             self.news.notify_one();
         }
+    }
+
+    /// The database that it is in.
+    pub const fn database(&self) -> &Database {
+        &self.database
+    }
+
+    /// Keeps content-addressed values that events of another writer will refer to. Kept twice they
+    /// are kept once.
+    ///
+    /// # Errors
+    /// Where the database can't be written.
+    pub async fn keep(&self, payloads: Vec<Payload>) -> Result<(), AppendError> {
+        if payloads.is_empty() {
+            return Ok(());
+        }
+        let (hashes, values): (Vec<_>, Vec<_>) = payloads
+            .into_iter()
+            .map(|payload| (payload.hash.to_string(), payload.bytes.to_vec()))
+            .unzip();
+        let sql = "insert into payloads (hash, bytes) select * from unnest($1, $2) \
+                   on conflict do nothing";
+        let kept = sqlx::query(sql).bind(hashes).bind(values).execute(self.database.pool()).await;
+        kept.map(drop).map_err(|error| AppendError::Unavailable(error.to_string().into()))
     }
 
     /// Commits what is queued, refuses what comes later, and ends the tails. The database stays
