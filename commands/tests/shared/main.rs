@@ -1,0 +1,4 @@
+//! Write sides that share a journal on PostgreSQL, as coordinators in several processes do.
+
+mod coordinators;
+mod resources;
