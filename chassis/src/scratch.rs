@@ -1,0 +1,3 @@
+//! Scratch services for tests: private ones, gone with the test.
+
+pub mod nats;
