@@ -68,7 +68,7 @@ impl Carrier {
         let Attempt { run_id, token, attempt: number } = attempt;
         tracing::error!(%run_id, token, attempt = number, code = fault.code, "a task is refused");
         metrics::counter!("wonder_tasks_refused_total", "code" => fault.code.clone()).increment(1);
-        let (carrier, outcome) = (Arc::clone(self), attempt.failed(fault));
+        let (carrier, outcome) = (Arc::clone(self), attempt.failed(*fault));
         self.aside_with(async move { carrier.report(vec![outcome]).await });
     }
 

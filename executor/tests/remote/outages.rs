@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use chassis::scratch::ScratchNats;
+use chassis::scratch::nats::ScratchNats;
 use protocol::task::Outcome;
 use serde_json::json;
 

@@ -87,7 +87,7 @@ pub(crate) struct Place {
 
 impl Place {
     pub(crate) async fn new() -> Self {
-        Self::on(chassis::scratch::nats_options()).await
+        Self::on(chassis::scratch::nats::nats_options()).await
     }
 
     pub(crate) async fn on(options: NatsOptions) -> Self {
@@ -110,8 +110,7 @@ impl Place {
     /// A worker's end of the queues, on a connection of its own.
     pub(crate) async fn worker(&self, concurrency: usize) -> Arc<RemoteTasks> {
         let nats = Nats::connect(&self.options).await.expect("nats runs");
-        let connected =
-            RemoteTasks::connect_with(nats, DEFAULT_POOL, concurrency, ACK_WAIT).await;
+        let connected = RemoteTasks::connect_with(nats, DEFAULT_POOL, concurrency, ACK_WAIT).await;
         connected.expect("a worker's end")
     }
 

@@ -39,7 +39,7 @@ async fn a_command_about_a_run_goes_to_the_owner_of_its_shard_and_others_to_anyb
     for (envelope, subject) in
         [(start, of_start.as_str()), (cancel, &of_cancel), (archive, COMMANDS)]
     {
-        let (far, served) = Far::at(&nats, subject, [ok(receipt(run_id()))]).await;
+        let (far, served) = Far::<CommandCall>::at(&nats, subject, [ok(receipt(run_id()))]).await;
         let done = remote.execute(envelope.clone()).await.expect("it is done");
         assert_eq!(done, receipt(run_id()));
         assert_eq!(far.asked(), calls_of(&envelope, 1));
@@ -55,7 +55,7 @@ async fn a_command_that_nobody_takes_waits_for_somebody() {
     let mut executed = std::pin::pin!(remote.execute(archive.clone()));
     let early = tokio::time::timeout(Duration::from_millis(150), executed.as_mut()).await;
     assert!(early.is_err(), "{early:?}");
-    let (far, _served) = Far::at(&nats, COMMANDS, [ok(receipt("prj_x"))]).await;
+    let (far, _served) = Far::<CommandCall>::at(&nats, COMMANDS, [ok(receipt("prj_x"))]).await;
     assert_eq!(executed.await, Ok(receipt("prj_x")));
     assert_eq!(far.asked(), calls_of(&archive, 1));
 }
@@ -66,7 +66,7 @@ async fn a_command_follows_a_run_that_has_moved() {
     let (nats, remote) = (place.nats().await, place.remote().await);
     let (cancel, subject) = (cancel(), shard_commands(shard_of(run_id())));
     let script = [not_owner(), not_owner(), ok(receipt(run_id()))];
-    let (far, _served) = Far::at(&nats, &subject, script).await;
+    let (far, _served) = Far::<CommandCall>::at(&nats, &subject, script).await;
     assert_eq!(remote.execute(cancel.clone()).await, Ok(receipt(run_id())));
     assert_eq!(far.asked(), calls_of(&cancel, 3));
 }
@@ -76,7 +76,8 @@ async fn a_command_without_an_answer_is_asked_again_under_the_same_id() {
     let place = Place::new();
     let (nats, remote) = (place.nats().await, place.remote().await);
     let archive = archive();
-    let (far, _served) = Far::at(&nats, COMMANDS, [Say::Nothing, ok(receipt("prj_x"))]).await;
+    let (far, _served) =
+        Far::<CommandCall>::at(&nats, COMMANDS, [Say::Nothing, ok(receipt("prj_x"))]).await;
     assert_eq!(remote.execute(archive.clone()).await, Ok(receipt("prj_x")));
     assert_eq!(far.asked(), calls_of(&archive, 2));
 }

@@ -39,7 +39,7 @@ pub(crate) struct Place(chassis::bus::NatsOptions);
 
 impl Place {
     pub(crate) fn new() -> Self {
-        Self(chassis::scratch::nats_options())
+        Self(chassis::scratch::nats::nats_options())
     }
 
     pub(crate) async fn nats(&self) -> Nats {

@@ -28,7 +28,7 @@ async fn each_query_is_its_call() {
         ok(page.clone()),
         ok(cursor),
     ];
-    let (far, _served) = Far::at(&nats, QUERIES, script).await;
+    let (far, _served) = Far::<QueryCall>::at(&nats, QUERIES, script).await;
     let (workspace_id, run_id, asked) = (home(), run_id(), PageRequest::default());
     let kind = Kind::Project;
     let of_kind = ResourceFilter { kind, project_id: None, name: None, archived: false };

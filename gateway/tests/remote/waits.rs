@@ -30,7 +30,7 @@ const LONG: Duration = Duration::from_secs(60);
 async fn an_end_is_told_as_soon_as_the_owner_tells_it_and_asked_for_in_slices() {
     let place = Place::new();
     let (nats, remote) = (place.nats().await, place.remote().await);
-    let (far, _served) = Far::at(&nats, &subject(), [ok(Some(ended()))]).await;
+    let (far, _served) = Far::<CommandCall>::at(&nats, &subject(), [ok(Some(ended()))]).await;
     let started = Instant::now();
     assert_eq!(remote.wait(home(), run_id(), LONG).await, Ok(Some(ended())));
     assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
