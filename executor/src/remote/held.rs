@@ -5,9 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chassis::bus::Delivery;
 use domain::ids::RunId;
-use protocol::task::{Outcome, OutcomeResult, Task};
-
-use crate::fault::Fault;
+use protocol::task::{Failure, Outcome, OutcomeResult, Task};
 
 /// What tells one attempt from all others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -40,12 +38,12 @@ impl Attempt {
     }
 
     /// Its outcome where it isn't performed.
-    pub(super) fn failed(self, fault: Fault) -> Outcome {
+    pub(super) fn failed(self, failure: Failure) -> Outcome {
         Outcome {
             run_id: self.run_id,
             token: self.token,
             attempt: self.attempt,
-            result: OutcomeResult::Failure(*fault),
+            result: OutcomeResult::Failure(failure),
             duration_ms: 0,
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use chassis::bus::Delivery;
 use protocol::remote::{CommandCall, TaskMessage};
-use protocol::task::Task;
+use protocol::task::{Failure, Task};
 use tokio::time::Instant;
 
 use super::carrier::Carrier;
@@ -45,7 +45,7 @@ impl Carrier {
             return None;
         }
         if deliveries >= LOST_AT {
-            self.refuse(attempt, lost(deliveries - 1));
+            self.refuse(attempt, *lost(deliveries - 1));
             return None;
         }
         match message {
@@ -57,18 +57,19 @@ impl Carrier {
             }
             Err(error) => {
                 let message = format!("the worker can't read the task: {error}");
-                self.refuse(attempt, permanent("task_unreadable", message));
+                self.refuse(attempt, *permanent("task_unreadable", message));
                 None
             }
         }
     }
 
     /// Answers an attempt that isn't performed.
-    fn refuse(self: &Arc<Self>, attempt: Attempt, fault: Fault) {
+    fn refuse(self: &Arc<Self>, attempt: Attempt, failure: Failure) {
         let Attempt { run_id, token, attempt: number } = attempt;
-        tracing::error!(%run_id, token, attempt = number, code = fault.code, "a task is refused");
-        metrics::counter!("wonder_tasks_refused_total", "code" => fault.code.clone()).increment(1);
-        let (carrier, outcome) = (Arc::clone(self), attempt.failed(fault));
+        tracing::error!(%run_id, token, attempt = number, code = failure.code, "a task is refused");
+        metrics::counter!("wonder_tasks_refused_total", "code" => failure.code.clone())
+            .increment(1);
+        let (carrier, outcome) = (Arc::clone(self), attempt.failed(failure));
         self.aside_with(async move { carrier.report(vec![outcome]).await });
     }
 
