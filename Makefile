@@ -15,8 +15,8 @@ run: ## Start the platform, run a demo workflow to its end, and keep serving
 demo: ## The same, and exit 0 once the demo run completed
 	@$(CARGO) run --locked -p wonder -- dev --exit --ephemeral
 
-test: ## Run every test; needs nothing but Rust and a C compiler
-	$(CARGO) $(TEST) --locked --workspace
+test: ## Run every test, beside a PostgreSQL and a NATS server of its own
+	scripts/with-services $(CARGO) $(TEST) --locked --workspace
 
 check: ## Format, lints, and the licences and sources of dependencies
 	$(CARGO) fmt --all --check
@@ -32,4 +32,4 @@ bench: ## Measure throughput and latency in a release build, with the machine's 
 	@$(CARGO) run --quiet --locked --release -p wonder -- bench
 
 snapshots: ## Write the snapshots that tests compare with (the OpenAPI document, outputs of examples)
-	UPDATE_SNAPSHOTS=1 $(CARGO) $(TEST) --locked --workspace
+	UPDATE_SNAPSHOTS=1 scripts/with-services $(CARGO) $(TEST) --locked --workspace
