@@ -121,10 +121,10 @@ make_postgres() { # FOLDER
         --encoding UTF8 --locale C --no-sync >/dev/null
 }
 
-# Starts a cluster, with the durability that PostgreSQL has by default. Its sockets and its log
-# stand in its folder.
+# Starts a cluster on loopback alone, with the durability that PostgreSQL has by default. Its log
+# stands in its folder. (No socket file: a folder may be too deep for one.)
 start_postgres() { # FOLDER PORT
-    local options="-p $2 -c listen_addresses=127.0.0.1 -c unix_socket_directories=$1"
+    local options="-p $2 -c listen_addresses=127.0.0.1 -c unix_socket_directories="
     options+=" -c max_connections=200"
     as_postgres "$POSTGRES_BIN/pg_ctl" --pgdata "$1" --log "$1/log" --options "$options" \
         --wait --timeout 60 --silent start >/dev/null 2>&1
@@ -150,9 +150,22 @@ start_nats() { # FOLDER PORT
     return 1
 }
 
-stop_process() { # PID [SECONDS]
-    local pid=$1 left=$((${2:-10} * 20))
+# Asks a process to end, and ends it where it hasn't after so many seconds.
+stop_process() { # PID SECONDS
+    local pid=$1 left=$(($2 * 20))
     kill "$pid" 2>/dev/null || return 0
     while kill -0 "$pid" 2>/dev/null && ((left-- > 0)); do sleep 0.05; done
     kill -KILL "$pid" 2>/dev/null || true
+}
+
+# Calls `clean_up` once a process is gone, for where it was killed and couldn't do so itself.
+guard_services() { # PID
+    set -m
+    {
+        trap '' INT TERM HUP
+        trap - EXIT
+        while kill -0 "$1" 2>/dev/null; do sleep 1; done
+        clean_up
+    } </dev/null >/dev/null 2>&1 8>&- 9>&- &
+    set +m
 }
