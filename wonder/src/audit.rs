@@ -69,10 +69,15 @@ pub(crate) async fn verify(
 ) -> Result<Report, ReadError> {
     let head = journal.head().await?;
     let mut auditor = Auditor::new(claims);
-    let mut position = 0;
+    let (mut position, mut limit) = (0, PAGE);
     while position < head {
-        let page = match journal.read(position, PAGE).await {
+        let page = match journal.read(position, limit).await {
             Ok(page) => page,
+            // One by one, to the event that it is about.
+            Err(ReadError::Damaged(_)) if limit > 1 => {
+                limit = 1;
+                continue;
+            }
             Err(ReadError::Damaged(problem)) => {
                 auditor.report.find(Subject::position(position + 1), problem.to_string());
                 return Ok(auditor.cut_off(position));
