@@ -19,7 +19,7 @@ up: ## Start the distributed set on this machine: PostgreSQL, NATS, two gateways
 	@$(CARGO) build --quiet --locked --release -p wonder
 	@scripts/up
 
-test: ## Run every test, beside a PostgreSQL and a NATS server of its own
+test: ## Run every test, beside a PostgreSQL and a NATS server of its own (installed if missing)
 	scripts/with-services $(CARGO) $(TEST) --locked --workspace
 
 check: ## Format, lints, and the licences and sources of dependencies

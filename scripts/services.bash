@@ -24,7 +24,8 @@ postgres_bin() {
 # The NATS server's program; nothing where there is none that is new enough.
 nats_bin() {
     local program version
-    program=${WONDER_TEST_NATS_BIN:-$(command -v nats-server || true)}
+    program=$(PATH=$PATH:/usr/sbin:/usr/local/sbin command -v nats-server || true)
+    program=${WONDER_TEST_NATS_BIN:-$program}
     [[ -n $program && -x $program ]] || return 0
     version=$("$program" --version | sed -E 's/^[^0-9]*//')
     [[ $(printf '%s\n' "$NATS_AT_LEAST" "$version" | sort -V | head -n 1) == "$NATS_AT_LEAST" ]] ||
@@ -125,7 +126,7 @@ make_postgres() { # FOLDER
 # stands in its folder. (No socket file: a folder may be too deep for one.)
 start_postgres() { # FOLDER PORT
     local options="-p $2 -c listen_addresses=127.0.0.1 -c unix_socket_directories="
-    options+=" -c max_connections=200"
+    options+=" -c max_connections=300 -c max_wal_size=4GB"
     as_postgres "$POSTGRES_BIN/pg_ctl" --pgdata "$1" --log "$1/log" --options "$options" \
         --wait --timeout 60 --silent start >/dev/null 2>&1
 }

@@ -12,8 +12,10 @@ use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 pub mod conformance;
+mod fault;
 pub mod feed;
 pub mod postgres;
+mod queue;
 pub mod sqlite;
 pub mod tail;
 

@@ -7,6 +7,7 @@ pub mod database;
 pub mod floor;
 pub mod journal;
 pub mod private;
+pub mod scratch;
 pub mod shards;
 pub mod shutdown;
 pub mod telemetry;

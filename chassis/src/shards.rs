@@ -8,7 +8,8 @@ use tokio::sync::watch;
 
 use crate::database::{Database, DatabaseError};
 
-/// The shards that this process owns, each with the epoch of its ownership.
+/// The shards that this process owns, each with the epoch of its ownership (from 1; 0 where nobody
+/// else can own it).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Owned {
     pub epochs: BTreeMap<u16, u64>,
@@ -16,6 +17,12 @@ pub struct Owned {
 
 /// Where to see what is owned, now and later. The end of the sender means: as it is for good.
 pub type Ownership = watch::Receiver<Arc<Owned>>;
+
+/// All shards for good, under epoch 0: for a store that has one process.
+pub fn sole_owner(count: u16) -> Ownership {
+    let owned = Owned { epochs: (0..count).map(|shard| (shard, 0)).collect() };
+    watch::Sender::new(Arc::new(owned)).subscribe()
+}
 
 /// How leases are kept.
 #[derive(Debug, Clone)]

@@ -6,18 +6,20 @@
 //! and committed at once. What a run is owed is derived from its folded state, so a restart (or a
 //! lost append) ends in loading the run and performing again what is still owed.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use chassis::bus;
 use chassis::clock::Clock;
-use chassis::journal::{Journal, ReadError};
+use chassis::journal::Journal;
+use chassis::shards::Ownership;
 use domain::ids::{RunId, WorkspaceId};
 use domain::run::event::RunStarted;
 use futures::future::join_all;
 use protocol::{Outcome, Receipt, Rejection, RunOutcome, Task, Tasks};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -29,16 +31,22 @@ mod outcome;
 mod plans;
 mod recent;
 mod refusal;
+mod shards;
 mod timers;
 mod worker;
 
+use actor::Settled;
 pub(crate) use append::Cause;
+pub(crate) use dispatch::Attempt;
 pub(crate) use plans::{LivePlan, Plans};
 pub(crate) use refusal::{of_command, unavailable};
 use worker::Worker;
 
 use crate::prepared::Prepared;
 use crate::resolve::Resolver;
+
+/// Code of the refusal of a start whose run is there already.
+pub(crate) const RUN_ALREADY_STARTED: &str = "run_already_started";
 
 /// How much a coordinator takes on.
 #[derive(Debug, Clone)]
@@ -68,6 +76,8 @@ impl Default for CoordinatorConfig {
 
 /// Tasks of one run that are on workers at the same time at most, whoever wants more.
 const TASKS_IN_FLIGHT_PER_RUN: usize = 5_000;
+/// Runs that are loaded at the same time at most.
+const LOADS: usize = 64;
 /// Messages that a worker's mailbox holds before senders wait.
 const MAILBOX: usize = 16_384;
 
@@ -80,7 +90,14 @@ enum Message {
         cause: Cause,
         reply: Reply<Receipt>,
     },
-    Outcome(Outcome),
+    Outcome(Outcome, Settled),
+    /// The task of an attempt, for a worker that was told to fetch it.
+    Task {
+        run_id: RunId,
+        token: u64,
+        attempt: u32,
+        reply: oneshot::Sender<Option<Task>>,
+    },
     Wait {
         run_id: RunId,
         workspace_id: WorkspaceId,
@@ -88,10 +105,45 @@ enum Message {
     },
     Loaded {
         run_id: RunId,
+        epoch: u64,
         loaded: Result<load::Loaded, load::LoadError>,
     },
-    /// A run that was open when the process started.
+    /// A run that was open when its shard was taken over.
     Recover(RunId),
+    Own {
+        shard: u16,
+        epoch: u64,
+    },
+    Lose {
+        shard: u16,
+    },
+    /// Attempts that were looked for in the queue: all of them, and those that aren't there.
+    Checked {
+        found: Vec<Attempt>,
+        missing: HashSet<Attempt>,
+    },
+}
+
+/// Told of a shard whose append was refused, with the epoch that it was thought to be owned under.
+pub(crate) type Fenced = Arc<dyn Fn(u16, u64) + Send + Sync>;
+
+/// Where tasks are once they have left the process.
+#[async_trait]
+pub(crate) trait TaskQueue: Send + Sync {
+    /// Which of these attempts it has lost: neither is the task there, nor an outcome that nobody
+    /// has taken yet. `None` where it can't be asked at the moment.
+    async fn missing(&self, attempts: &[Attempt]) -> Option<HashSet<Attempt>>;
+}
+
+/// What a coordinator works over.
+pub(crate) struct Surroundings {
+    pub journal: Arc<dyn Journal>,
+    pub resolver: Arc<Resolver>,
+    pub plans: Arc<Plans>,
+    pub clock: Arc<dyn Clock>,
+    pub ownership: Ownership,
+    pub fenced: Fenced,
+    pub queue: Option<Arc<dyn TaskQueue>>,
 }
 
 /// See [`Message::Start`].
@@ -106,70 +158,58 @@ struct Start {
 
 type Reply<T> = oneshot::Sender<Result<T, Rejection>>;
 
-/// The handle to the workers.
+/// The handle to the workers. Clones share them.
+#[derive(Clone)]
 pub(crate) struct Coordinator {
     mailboxes: Arc<[mpsc::Sender<Message>]>,
     tasks: bus::Receiver<Task>,
 }
 
 impl Coordinator {
-    /// Starts the workers and takes up every run that still owes work.
+    /// Starts the workers. They take up the runs of the shards that are owned now, and of others
+    /// as they come.
     pub(crate) async fn start(
-        journal: Arc<dyn Journal>,
-        resolver: Arc<Resolver>,
-        plans: Arc<Plans>,
-        clock: Arc<dyn Clock>,
+        around: Surroundings,
         config: &CoordinatorConfig,
         shutdown: CancellationToken,
         tracker: &TaskTracker,
-    ) -> Result<Self, ReadError> {
+    ) -> Self {
         let workers = config.workers.max(1);
         let (task_sender, tasks) = bus::queue(config.tasks_in_flight.max(workers));
+        let loads = Arc::new(Semaphore::new(LOADS));
         let mut mailboxes = Vec::with_capacity(workers);
         for worker in 0..workers {
             let (sender, mailbox) = mpsc::channel(MAILBOX);
             let context = worker::Context {
-                journal: Arc::clone(&journal),
-                resolver: Arc::clone(&resolver),
-                plans: Arc::clone(&plans),
-                clock: Arc::clone(&clock),
+                journal: Arc::clone(&around.journal),
+                resolver: Arc::clone(&around.resolver),
+                plans: Arc::clone(&around.plans),
+                clock: Arc::clone(&around.clock),
                 tasks: task_sender.clone(),
                 mailbox: sender.downgrade(),
                 tasks_in_flight: (config.tasks_in_flight / workers).max(1),
                 tasks_in_flight_per_run: config.tasks_in_flight_per_run,
                 idle: config.idle,
+                queue: around.queue.clone(),
+                loads: Arc::clone(&loads),
+                fenced: Arc::clone(&around.fenced),
             };
             tracker.spawn(Worker::new(worker, context).run(mailbox, shutdown.clone()));
             mailboxes.push(sender);
         }
         let coordinator = Self { mailboxes: mailboxes.into(), tasks };
-        coordinator.recover(&*journal).await?;
-        Ok(coordinator)
-    }
-
-    async fn recover(&self, journal: &dyn Journal) -> Result<(), ReadError> {
-        let mut count = 0_u64;
-        for shard in 0..protocol::SHARDS {
-            let mut after: Arc<str> = Arc::from("");
-            loop {
-                let open = journal.open_aggregates("run", shard, &after, 1_000).await?;
-                let Some(last) = open.last() else { break };
-                after = Arc::clone(last);
-                for id in &open {
-                    match id.parse() {
-                        Ok(run_id) => self.send(run_id, Message::Recover(run_id)).await,
-                        Err(_) => {
-                            tracing::error!(id = &**id, "open run has an id that can't be read");
-                        }
-                    }
-                    count += 1;
-                }
+        let owned = around.ownership.borrow().epochs.clone();
+        for (shard, epoch) in &owned {
+            coordinator.tell_all(|| Message::Own { shard: *shard, epoch: *epoch }).await;
+        }
+        let shards = shards::follow(coordinator.clone(), around.journal, around.ownership, owned);
+        tracker.spawn(async move {
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                () = shards => {}
             }
-        }
-        if count > 0 {
-            tracing::info!(runs = count, "took up open runs");
-        }
-        Ok(())
+        });
+        coordinator
     }
 
     /// Starts a run; answers once its first events are durable.
@@ -211,9 +251,31 @@ impl Coordinator {
         answered(answer).await
     }
 
+    /// Takes an outcome. What is returned resolves once the outcome is durable or refused for good,
+    /// and fails where it has to be given again.
+    pub(crate) async fn report(&self, outcome: Outcome) -> oneshot::Receiver<()> {
+        let (settled, is_settled) = oneshot::channel();
+        self.send(outcome.run_id, Message::Outcome(outcome, Some(settled))).await;
+        is_settled
+    }
+
+    /// The task of an attempt that is owed.
+    pub(crate) async fn task(&self, run_id: RunId, token: u64, attempt: u32) -> Option<Task> {
+        let (reply, answer) = oneshot::channel();
+        self.send(run_id, Message::Task { run_id, token, attempt, reply }).await;
+        answer.await.ok().flatten()
+    }
+
     /// Where workers get tasks and leave outcomes.
     pub(crate) fn tasks(&self) -> Arc<dyn Tasks> {
         Arc::new(Queue { tasks: self.tasks.clone(), mailboxes: Arc::clone(&self.mailboxes) })
+    }
+
+    async fn tell_all(&self, message: impl Fn() -> Message) {
+        for mailbox in &*self.mailboxes {
+            // A worker that has ended needs to know nothing.
+            drop(mailbox.send(message()).await);
+        }
     }
 
     /// A message that can't be delivered drops its reply, which the caller sees as unavailable.
@@ -255,7 +317,7 @@ impl Tasks for Queue {
         for outcome in outcomes {
             let mailbox = mailbox_of(&self.mailboxes, outcome.run_id);
             if let Err(mpsc::error::TrySendError::Full(message)) =
-                mailbox.try_send(Message::Outcome(outcome))
+                mailbox.try_send(Message::Outcome(outcome, None))
             {
                 late.push(mailbox.send(message));
             }

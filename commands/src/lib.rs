@@ -5,11 +5,15 @@
 
 mod coordinator;
 mod prepared;
+mod queues;
+pub mod remote;
 pub mod resolve;
 pub mod resources;
 mod service;
 mod store;
 
 pub use coordinator::CoordinatorConfig;
+pub use queues::Queues;
 pub use resources::{Defaults, Resources};
-pub use service::CommandService;
+pub use service::{CommandService, Foundation};
+pub use store::Writes;

@@ -16,7 +16,7 @@ use protocol::{Rejection, RejectionKind};
 
 use crate::resolve::Resolver;
 use crate::store::inbox::Remembered;
-use crate::store::{self, Done, Fault, Repository, metadata};
+use crate::store::{self, Done, Fault, Repository, Writes, metadata};
 
 pub(crate) mod heads;
 pub(crate) mod refusal;
@@ -46,6 +46,7 @@ pub struct Defaults {
 }
 
 struct Inner {
+    writes: Writes,
     journal: Arc<dyn Journal>,
     clock: Arc<dyn Clock>,
     heads: Arc<Heads>,
@@ -61,11 +62,25 @@ pub(crate) struct Asked {
 }
 
 impl Resources {
-    /// The resources of a journal. There must be one of these per journal, since it answers from
-    /// memory what it has written or read before.
+    /// The resources of a journal that this process alone writes.
     pub fn new(journal: Arc<dyn Journal>, clock: Arc<dyn Clock>) -> Self {
+        Self::over(journal, clock, Writes::Journal)
+    }
+
+    /// The resources of a journal. What is known in memory is brought up to date by
+    /// [`Resources::catch_up`], where other processes write resources too.
+    pub(crate) fn over(journal: Arc<dyn Journal>, clock: Arc<dyn Clock>, writes: Writes) -> Self {
         let heads = Arc::new(Heads::new(Arc::clone(&journal)));
-        Self { inner: Arc::new(Inner { journal, clock, heads }) }
+        Self { inner: Arc::new(Inner { writes, journal, clock, heads }) }
+    }
+
+    /// Forgets what others have written: from here on everything is known that was durable when
+    /// this was called.
+    ///
+    /// # Errors
+    /// Where the journal can't be read.
+    pub(crate) async fn catch_up(&self) -> Result<(), Rejection> {
+        self.inner.heads.catch_up().await
     }
 
     /// Looks resources up for runs, and knows of every write at once.
@@ -156,6 +171,7 @@ impl Inner {
             return answer;
         }
         for _ in 0..ATTEMPTS {
+            self.heads.catch_up().await?;
             let outcome = match self.attempt(envelope, &remembered).await {
                 Ok(done) if done.written => return Ok(done.receipt),
                 Err(Refused::Fault(Fault::Duplicate(recalled), ..)) => {
@@ -203,6 +219,7 @@ impl Inner {
         let asked = scope::check(&self.heads, envelope, at).await.map_err(Refused::Scope)?;
         let Asked { kind, id, change, workspace_id } = asked;
         let repository = Repository::new(
+            self.writes.clone(),
             Arc::clone(&self.journal),
             Arc::clone(&self.clock),
             Arc::clone(&workspace_id),

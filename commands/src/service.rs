@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use chassis::clock::Clock;
-use chassis::journal::{Journal, ReadError};
+use chassis::journal::Journal;
+use chassis::shards::{Ownership, Shards, sole_owner};
 use domain::definition::{Definition, Problem, content_hash};
 use domain::ids::{DefinitionId, ProjectId, RunId, WorkflowId, WorkspaceId};
 use domain::limits;
@@ -15,19 +16,45 @@ use domain::run::check_start;
 use domain::run::event::RunStarted;
 use protocol::{
     Command, CommandEnvelope, Commands, Receipt, Rejection, RejectionKind, RunOutcome, RunTarget,
-    Tasks,
+    SHARDS, Tasks, run_of,
 };
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::coordinator::{Cause, Coordinator, CoordinatorConfig, Plans, of_command, unavailable};
+use crate::coordinator::{
+    Cause, Coordinator, CoordinatorConfig, Plans, RUN_ALREADY_STARTED, Surroundings, TaskQueue,
+    of_command, unavailable,
+};
 use crate::prepared::{Preparations, Prepared};
+use crate::queues::Queues;
 use crate::resolve::{Resolver, Version};
 use crate::resources::scope::publishable;
 use crate::resources::{Defaults, Resources};
 use crate::store::inbox::Remembered;
-use crate::store::metadata;
+use crate::store::{Writes, metadata};
+
+/// What a write side works over.
+pub struct Foundation {
+    pub journal: Arc<dyn Journal>,
+    pub clock: Arc<dyn Clock>,
+    /// Where resources are written.
+    pub writes: Writes,
+    /// The shards whose runs are decided here.
+    pub ownership: Ownership,
+    /// The keeper of the leases, told of shards that turn out to be another coordinator's.
+    pub shards: Option<Arc<Shards>>,
+    /// The work queues that tasks leave the process by, where they do.
+    pub queues: Option<Arc<Queues>>,
+}
+
+impl Foundation {
+    /// A journal that this process alone writes, with workers in the process itself.
+    pub fn alone(journal: Arc<dyn Journal>, clock: Arc<dyn Clock>) -> Self {
+        let ownership = sole_owner(SHARDS);
+        Self { journal, clock, writes: Writes::Journal, ownership, shards: None, queues: None }
+    }
+}
 
 /// The write side of one process.
 pub struct CommandService {
@@ -43,8 +70,6 @@ pub struct CommandService {
 /// Why the write side didn't start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error(transparent)]
-    Journal(#[from] ReadError),
     #[error("the default workspace can't be made: {0}")]
     Defaults(Rejection),
 }
@@ -63,9 +88,8 @@ struct Given {
 }
 
 impl CommandService {
-    /// Starts the write side over a journal: makes the default workspace and project where they
-    /// are missing, and takes up every run that still owes work. It ends with `shutdown`; the
-    /// tracker knows when it has.
+    /// Starts the write side of a process that has its journal for itself. See
+    /// [`CommandService::start_over`].
     ///
     /// # Errors
     /// Where the journal can't be read or written.
@@ -76,20 +100,41 @@ impl CommandService {
         shutdown: CancellationToken,
         tracker: &TaskTracker,
     ) -> Result<Arc<Self>, StartError> {
-        let resources = Resources::new(Arc::clone(&journal), Arc::clone(&clock));
+        let foundation = Foundation::alone(journal, clock);
+        Self::start_over(foundation, config, shutdown, tracker).await
+    }
+
+    /// Starts a write side: makes the default workspace and project where they are missing, and
+    /// takes up every run of its shards that still owes work. It ends with `shutdown`; the tracker
+    /// knows when it has.
+    ///
+    /// # Errors
+    /// Where the journal can't be read or written.
+    pub async fn start_over(
+        foundation: Foundation,
+        config: &CoordinatorConfig,
+        shutdown: CancellationToken,
+        tracker: &TaskTracker,
+    ) -> Result<Arc<Self>, StartError> {
+        let Foundation { journal, clock, writes, ownership, shards, queues } = foundation;
+        let resources = Resources::over(Arc::clone(&journal), Arc::clone(&clock), writes);
         let defaults = resources.ensure_defaults().await.map_err(StartError::Defaults)?;
         let resolver = Arc::new(resources.resolver());
         let plans = Arc::new(Plans::default());
-        let coordinator = Coordinator::start(
-            Arc::clone(&journal),
-            Arc::clone(&resolver),
-            Arc::clone(&plans),
-            Arc::clone(&clock),
-            config,
-            shutdown,
-            tracker,
-        )
-        .await?;
+        let around = Surroundings {
+            journal: Arc::clone(&journal),
+            resolver: Arc::clone(&resolver),
+            plans: Arc::clone(&plans),
+            clock: Arc::clone(&clock),
+            ownership,
+            fenced: Arc::new(move |shard, epoch| {
+                if let Some(shards) = &shards {
+                    shards.lost(shard, epoch);
+                }
+            }),
+            queue: queues.map(|queues| queues as Arc<dyn TaskQueue>),
+        };
+        let coordinator = Coordinator::start(around, config, shutdown, tracker).await;
         let preparations = Preparations::new(Arc::clone(&resolver), plans);
         Ok(Arc::new(Self {
             journal,
@@ -105,6 +150,11 @@ impl CommandService {
     /// Where executors get tasks and leave outcomes.
     pub fn tasks(&self) -> Arc<dyn Tasks> {
         self.coordinator.tasks()
+    }
+
+    /// The runs, for what is reported and asked from outside of the process.
+    pub(crate) const fn coordinator(&self) -> &Coordinator {
+        &self.coordinator
     }
 
     /// The workspace and the project that are always there.
@@ -124,8 +174,10 @@ impl CommandService {
         {
             return Ok(receipt);
         }
+        self.resources.catch_up().await?;
         let Target { workflow_id, prepared } = self.target(envelope, target, &given).await?;
-        let run_id = RunId::new(self.clock.uuid_v7());
+        // A command that comes twice starts the same run, and so only one.
+        let run_id = run_of(envelope.id);
         let started = RunStarted {
             run_id,
             project_id: prepared.project_id,
@@ -140,7 +192,26 @@ impl CommandService {
         };
         let cause = cause(envelope, remembered.clone());
         let done = self.coordinator.start_run(run_id, started, &prepared, cause).await;
-        self.settled(done, remembered.as_ref()).await
+        match self.settled(done, remembered.as_ref()).await {
+            Err(refused) if refused.code == RUN_ALREADY_STARTED => self.started(run_id).await,
+            done => done,
+        }
+    }
+
+    /// The receipt of a run that the same command has started before.
+    async fn started(&self, run_id: RunId) -> Result<Receipt, Rejection> {
+        let id = run_id.to_string();
+        let away = |_| unavailable("the journal is unavailable, try again");
+        let first = self.journal.load("run", &id, 0, 1).await.map_err(away)?.pop();
+        let first = first.ok_or_else(|| unavailable("the run is being started, try again"))?;
+        Ok(Receipt {
+            id,
+            version: first.sequence,
+            position: first.position,
+            created: true,
+            at: first.recorded_at,
+            outcome: None,
+        })
     }
 
     async fn cancel_run(
@@ -155,15 +226,15 @@ impl CommandService {
                 Rejection::new(RejectionKind::Invalid, "reason_too_long", message).at("/reason")
             );
         }
-        let remembered = envelope.idempotency_key.as_ref().map(|_| Remembered::of(envelope));
-        if let Some(remembered) = &remembered
-            && let Some(receipt) = self.recalled(remembered).await?
-        {
+        // Remembered also without a key of the client's: the edge repeats a command whose answer
+        // it has lost.
+        let remembered = Remembered::of(envelope);
+        if let Some(receipt) = self.recalled(&remembered).await? {
             return Ok(receipt);
         }
-        let cause = cause(envelope, remembered.clone());
+        let cause = cause(envelope, Some(remembered.clone()));
         let done = self.coordinator.cancel(run_id, reason.cloned(), cause).await;
-        self.settled(done, remembered.as_ref()).await
+        self.settled(done, Some(&remembered)).await
     }
 
     async fn recalled(&self, remembered: &Remembered) -> Result<Option<Receipt>, Rejection> {

@@ -18,11 +18,13 @@ use serde::{Deserialize, Serialize};
 pub(crate) mod inbox;
 pub(crate) mod metadata;
 pub(crate) mod payload;
+mod postgres;
 mod repository;
 
 #[cfg(test)]
 mod tests;
 
+pub use postgres::Writes;
 pub(crate) use repository::Repository;
 
 /// What a command came to.

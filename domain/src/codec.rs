@@ -78,11 +78,12 @@ pub trait Stored: Serialize + DeserializeOwned {
 }
 
 /// Every event type of a run; the golden files hold one of each.
-const RUN_EVENTS: [&str; 15] = [
+const RUN_EVENTS: [&str; 16] = [
     "run_started",
     "task_succeeded",
     "task_failed",
     "retry_started",
+    "task_handed_out",
     "node_computed",
     "node_failed",
     "token_routed",

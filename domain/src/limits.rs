@@ -34,6 +34,8 @@ pub const INLINE_VALUE_BYTES: usize = 64 * 1024;
 pub const LABELS: usize = 32;
 /// Attempts of one node.
 pub const ATTEMPTS: u32 = 100;
+/// How often an attempt is handed to workers that vanish with it.
+pub const HAND_OUTS: u32 = 5;
 /// Bytes of the reason that a run is cancelled for.
 pub const REASON_BYTES: usize = 1_000;
 /// Bytes of a resource's spec, as JSON; a definition is bounded by [`DEFINITION_BYTES`].

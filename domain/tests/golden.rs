@@ -10,7 +10,7 @@ use domain::ids::WorkspaceId;
 use domain::run::Event;
 use uuid::Uuid;
 
-const VARIANTS: usize = 15;
+const VARIANTS: usize = 16;
 
 /// A new variant doesn't compile here until it has a number, and then fails until it has a file.
 fn number(event: &Event) -> usize {
@@ -30,6 +30,7 @@ fn number(event: &Event) -> usize {
         Event::RunFailed { .. } => 12,
         Event::RunCancelled { .. } => 13,
         Event::RunTimedOut { .. } => 14,
+        Event::TaskHandedOut { .. } => 15,
     }
 }
 

@@ -13,14 +13,49 @@ use crate::executor::Worker;
 /// Tasks of one pull, and outcomes of one report.
 const BATCH: usize = 256;
 
-/// Runs until the shutdown, or until the source is closed.
+/// Runs until the shutdown, or until the source is closed. What is under way at the shutdown has
+/// the grace to end and to be reported; what hasn't by then is dropped and stays owed.
 pub(crate) async fn run(worker: Arc<Worker>, tasks: Arc<dyn Tasks>, shutdown: CancellationToken) {
+    let (done, outbox) = mpsc::channel(BATCH);
+    let mut reporter = tokio::spawn(report(Arc::clone(&tasks), outbox));
+    let mut running = JoinSet::new();
+    let work = async {
+        take(&worker, &tasks, &shutdown, &mut running, done).await;
+        let rest = async {
+            while running.join_next().await.is_some() {}
+            drop((&mut reporter).await);
+        };
+        tokio::join!(tasks.stop(), rest);
+    };
+    let grace = worker.config.grace;
+    let overdue = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(grace).await;
+    };
+    tokio::select! {
+        () = work => return,
+        () = overdue => {}
+    }
+    tracing::warn!(
+        waiting = running.len(),
+        grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX),
+        "tasks were abandoned at shutdown and stay owed"
+    );
+    reporter.abort();
+    running.shutdown().await;
+}
+
+/// Pulls and begins tasks; those that never wait are ended and reported here.
+async fn take(
+    worker: &Arc<Worker>,
+    tasks: &Arc<dyn Tasks>,
+    shutdown: &CancellationToken,
+    running: &mut JoinSet<()>,
+    done: mpsc::Sender<Outcome>,
+) {
     let concurrency = worker.config.concurrency.clamp(1, Semaphore::MAX_PERMITS);
     let room = Arc::new(Semaphore::new(concurrency));
-    let (done, outbox) = mpsc::channel(BATCH);
-    let reporter = tokio::spawn(report(Arc::clone(&tasks), outbox));
-    let mut running = JoinSet::new();
-    while let Some(batch) = pull(&tasks, &room, &shutdown).await {
+    while let Some(batch) = pull(tasks, &room, shutdown).await {
         let mut outcomes = Vec::new();
         for task in batch {
             let compiled = worker.compiled(&task);
@@ -32,7 +67,7 @@ pub(crate) async fn run(worker: Arc<Worker>, tasks: Arc<dyn Tasks>, shutdown: Ca
             let Ok(permit) = Arc::clone(&room).acquire_owned().await else {
                 break;
             };
-            let (worker, done) = (Arc::clone(&worker), done.clone());
+            let (worker, done) = (Arc::clone(worker), done.clone());
             running.spawn(async move {
                 let flight = Flight::new(&worker);
                 let outcome = worker.perform(&task, &compiled).await;
@@ -49,8 +84,6 @@ pub(crate) async fn run(worker: Arc<Worker>, tasks: Arc<dyn Tasks>, shutdown: Ca
         // A source that always has tasks must not keep this thread from other work.
         tokio::task::consume_budget().await;
     }
-    drop(done);
-    finish(&worker, running, reporter).await;
 }
 
 /// The next tasks, no more than there is room for; `None` at the end.
@@ -77,23 +110,6 @@ async fn report(tasks: Arc<dyn Tasks>, mut outbox: mpsc::Receiver<Outcome>) {
     while outbox.recv_many(&mut outcomes, BATCH).await > 0 {
         tasks.report(std::mem::take(&mut outcomes)).await;
     }
-}
-
-/// Lets running tasks end within the grace; what doesn't is dropped and stays owed.
-async fn finish(worker: &Worker, mut running: JoinSet<()>, reporter: tokio::task::JoinHandle<()>) {
-    let waiting = running.len();
-    let ended = tokio::time::timeout(worker.config.grace, async {
-        while running.join_next().await.is_some() {}
-        reporter.await
-    });
-    if ended.await.is_err() {
-        tracing::warn!(
-            waiting,
-            grace_ms = u64::try_from(worker.config.grace.as_millis()).unwrap_or(u64::MAX),
-            "tasks were abandoned at shutdown and stay owed"
-        );
-    }
-    running.shutdown().await;
 }
 
 /// One task in flight, for as long as this lives (an abandoned one too).

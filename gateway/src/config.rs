@@ -49,11 +49,14 @@ pub struct GatewayConfig {
     pub max_connections: usize,
     /// How often the right to an open stream is checked again.
     pub recheck_streams: Duration,
+    /// How long requests are still taken once a shutdown was asked for, while `/readyz` already
+    /// fails, so that a load balancer can turn away first.
+    pub lame_duck: Duration,
 }
 
 impl GatewayConfig {
     /// 30 s a request and 60 s for its head, 10,000 connections with 4,096 requests and 5,000
-    /// streams at a time, streams checked each 60 s.
+    /// streams at a time, streams checked each 60 s, and a shutdown that begins at once.
     pub fn new(auth: AuthConfig, default_project: fn(WorkspaceId) -> ProjectId) -> Self {
         Self {
             auth,
@@ -64,6 +67,7 @@ impl GatewayConfig {
             header_timeout: Duration::from_secs(60),
             max_connections: 10_000,
             recheck_streams: Duration::from_secs(60),
+            lame_duck: Duration::ZERO,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Connections: accepted up to a number, given a time for each request's head, ended with grace.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::serve::Listener;
@@ -12,8 +13,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::GatewayConfig;
-
 /// How connections are served.
 pub(crate) struct Connections {
     http: Arc<Builder<TokioExecutor>>,
@@ -23,12 +22,16 @@ pub(crate) struct Connections {
 }
 
 impl Connections {
-    /// Until the token is cancelled.
-    pub(crate) fn new(config: &GatewayConfig, shutdown: CancellationToken) -> Self {
+    /// At most so many at a time, until the token is cancelled.
+    pub(crate) fn new(
+        header_timeout: Duration,
+        max_connections: usize,
+        shutdown: CancellationToken,
+    ) -> Self {
         // HTTP/1 only: telling the versions apart by their first bytes has no time-out.
         let mut http = Builder::new(TokioExecutor::new()).http1_only();
-        http.http1().timer(TokioTimer::new()).header_read_timeout(config.header_timeout);
-        let places = Arc::new(Semaphore::new(config.max_connections));
+        http.http1().timer(TokioTimer::new()).header_read_timeout(header_timeout);
+        let places = Arc::new(Semaphore::new(max_connections));
         Self { http: Arc::new(http), places, open: TaskTracker::new(), shutdown }
     }
 

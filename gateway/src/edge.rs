@@ -13,6 +13,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use futures::FutureExt as _;
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use crate::auth::{self, KeyCache};
@@ -27,15 +28,17 @@ use crate::trace::Trace;
 pub(crate) struct Edge {
     pub(crate) gateway: Gateway,
     pub(crate) keys: KeyCache,
+    /// Cancelled when a shutdown was asked for; requests are still taken for a while.
+    pub(crate) leaving: CancellationToken,
     requests: Arc<Semaphore>,
     streams: Arc<Semaphore>,
 }
 
 impl Edge {
-    pub(crate) fn new(gateway: Gateway) -> Self {
+    pub(crate) fn new(gateway: Gateway, leaving: CancellationToken) -> Self {
         let requests = Arc::new(Semaphore::new(gateway.config.max_requests));
         let streams = Arc::new(Semaphore::new(gateway.config.max_streams));
-        Self { gateway, keys: KeyCache::default(), requests, streams }
+        Self { gateway, keys: KeyCache::default(), leaving, requests, streams }
     }
 }
 
@@ -181,7 +184,7 @@ fn measure(method: &str, route: &'static str, status: StatusCode, elapsed: Durat
 }
 
 /// Headers that every answer has; those that a handler set stay.
-fn dress(headers: &mut HeaderMap, trace: &Trace) {
+pub(crate) fn dress(headers: &mut HeaderMap, trace: &Trace) {
     const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
     const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
     for (name, value) in [(REQUEST_ID, &trace.trace_id), (TRACEPARENT, &trace.traceparent)] {

@@ -22,6 +22,13 @@ impl Readiness {
     pub fn of(dependencies: Vec<Dependency>) -> Self {
         Self { ready: dependencies.iter().all(|dependency| dependency.ready), dependencies }
     }
+
+    /// Of a process that is about to end.
+    pub(crate) fn leaving() -> Self {
+        let detail = Some("it is shutting down".to_owned());
+        let process = Dependency { name: "process".to_owned(), ready: false, detail, lag: None };
+        Self::of(vec![process])
+    }
 }
 
 /// One of them: the journal, its migrations, each projection.

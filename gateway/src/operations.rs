@@ -4,9 +4,12 @@ use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 use crate::call::{Call, answer};
+use crate::config::RenderMetrics;
 use crate::error_pages;
+use crate::health::{Health, Readiness};
 use crate::openapi;
 use crate::problem::Problem;
 use crate::reference;
@@ -29,20 +32,37 @@ fn page(html: String) -> Response {
 
 /// `GET /livez`: the process answers.
 pub(crate) async fn livez(_: Call) -> Result<Response, Problem> {
+    alive()
+}
+
+pub(crate) fn alive() -> Result<Response, Problem> {
     answer(StatusCode::OK, &json!({"alive": true}))
 }
 
-/// `GET /readyz`: each dependency.
+/// `GET /readyz`: each dependency; not ready as soon as a shutdown was asked for.
 pub(crate) async fn readyz(call: Call) -> Result<Response, Problem> {
-    let readiness = call.edge.gateway.health.readiness().await;
+    ready(&*call.edge.gateway.health, &call.edge.leaving).await
+}
+
+pub(crate) async fn ready(
+    health: &dyn Health,
+    leaving: &CancellationToken,
+) -> Result<Response, Problem> {
+    let readiness = match leaving.is_cancelled() {
+        true => Readiness::leaving(),
+        false => health.readiness().await,
+    };
     let ready = readiness.ready;
     answer(if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &readiness)
 }
 
 /// `GET /metrics`: Prometheus text.
 pub(crate) async fn metrics(call: Call) -> Result<Response, Problem> {
-    let body = (call.edge.gateway.metrics)();
-    Ok(text("text/plain; version=0.0.4; charset=utf-8", body))
+    Ok(rendered(&call.edge.gateway.metrics))
+}
+
+pub(crate) fn rendered(metrics: &RenderMetrics) -> Response {
+    text("text/plain; version=0.0.4; charset=utf-8", metrics())
 }
 
 /// `GET /openapi.json`.

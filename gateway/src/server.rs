@@ -13,7 +13,7 @@ use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{NotForContentType, Predicate as _, SizeAbove};
 
-use crate::config::{AuthConfig, Gateway};
+use crate::config::{AuthConfig, Gateway, GatewayConfig};
 use crate::connections::Connections;
 use crate::edge::{self, Edge};
 use crate::table::routes;
@@ -35,7 +35,13 @@ pub enum ServeError {
 
 /// All routes of the table, and problems for what isn't in it.
 pub fn router(gateway: Gateway) -> Router {
-    let edge = Arc::new(Edge::new(gateway));
+    let leaving = gateway.shutdown.clone();
+    router_until(gateway, leaving)
+}
+
+/// The same; `/readyz` fails once `leaving` is cancelled.
+fn router_until(gateway: Gateway, leaving: CancellationToken) -> Router {
+    let edge = Arc::new(Edge::new(gateway, leaving));
     let mut router = Router::new();
     for route in routes() {
         let edge = Arc::clone(&edge);
@@ -56,7 +62,10 @@ pub fn router(gateway: Gateway) -> Router {
         .layer(compression)
 }
 
-/// Serves until `shutdown`; then streams and waits end, and open requests are answered.
+/// Serves until `shutdown`. From then on `/readyz` fails; after [`GatewayConfig::lame_duck`]
+/// streams and waits end, open requests are answered, and no more are taken.
+///
+/// [`GatewayConfig::lame_duck`]: crate::GatewayConfig::lame_duck
 pub async fn serve(
     listener: TcpListener,
     mut gateway: Gateway,
@@ -67,8 +76,16 @@ pub async fn serve(
     if dev && !address.ip().is_loopback() {
         return Err(ServeError::DevOffLoopback(address));
     }
-    gateway.shutdown = shutdown.clone();
-    let connections = Connections::new(&gateway.config, shutdown);
-    connections.serve(listener, router(gateway)).await;
+    let ending = CancellationToken::new();
+    gateway.shutdown = ending.clone();
+    let GatewayConfig { header_timeout, max_connections, lame_duck, .. } = gateway.config;
+    let connections = Connections::new(header_timeout, max_connections, ending.clone());
+    let leave = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(lame_duck).await;
+        ending.cancel();
+    };
+    let router = router_until(gateway, shutdown.clone());
+    tokio::join!(connections.serve(listener, router), leave);
     Ok(())
 }

@@ -79,7 +79,7 @@ impl Timeline {
                 self.attempt(*token, *attempt, usage, *duration_ms, moment);
                 self.fail(*token, error, retry_at.is_some(), moment);
             }
-            Event::RetryStarted { token, attempt } => {
+            Event::RetryStarted { token, attempt } | Event::TaskHandedOut { token, attempt } => {
                 if let Some(entry) = self.entry(*token, moment) {
                     entry.attempts = *attempt;
                     "working".clone_into(&mut entry.status);

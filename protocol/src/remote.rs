@@ -29,6 +29,12 @@ pub const SHARDS_RELEASED: &str = "shards.released";
 pub const DEFAULT_POOL: &str = "default";
 /// Code of the refusal of a coordinator that doesn't own the run (any more): ask again.
 pub const NOT_OWNER: &str = "not_owner";
+/// The work queue of tasks: its name and its subjects.
+pub const TASKS: (&str, &str) = ("TASKS", "tasks.>");
+/// The work queue of outcomes: its name and its subjects.
+pub const OUTCOMES: (&str, &str) = ("OUTCOMES", "outcomes.>");
+/// Bytes that each work queue may hold. Tasks in flight are bounded long before.
+pub const QUEUE_BYTES: i64 = 256 * 1024 * 1024;
 /// How long a call may take where nothing else is said.
 pub const CALL_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -47,6 +53,11 @@ pub fn task_subject(pool: &str, run_id: RunId, token: u64, attempt: u32) -> Stri
     format!("tasks.{pool}.{run_id}.{token}.{attempt}")
 }
 
+/// Where the tasks of a pool lie.
+pub fn pool_subjects(pool: &str) -> String {
+    format!("tasks.{pool}.>")
+}
+
 /// What a call is answered with.
 pub type Answer<T> = Result<T, Rejection>;
 
@@ -55,7 +66,13 @@ pub type Answer<T> = Result<T, Rejection>;
 #[serde(rename_all = "snake_case")]
 pub enum CommandCall {
     /// Answered with a [`crate::Receipt`]. A command about a run goes to its shard's owner.
+    ///
+    /// Its sender repeats it where no answer came. It is done once all the same: whoever does it
+    /// remembers it by its idempotency key or, where it has none, by the envelope's id, also
+    /// where it starts or cancels a run.
     Execute(Box<CommandEnvelope>),
+    /// Answered with `()`, by whoever is there.
+    Ping,
     /// Answered with `Option<RunOutcome>`, at the shard's owner.
     Wait { workspace_id: WorkspaceId, run_id: RunId, timeout_ms: u64 },
     /// The whole task of an attempt, for workers that got a [`TaskMessage::Fetch`]. Answered with
@@ -122,7 +139,8 @@ pub enum QueryCall {
 }
 
 /// Asks for a stream of events: history and then live ones. Each message of the stream is an
-/// `Answer<Vec<EventEnvelope>>`; after an error nothing follows.
+/// `Answer<Vec<EventEnvelope>>`; after an error nothing follows. The first message comes at once:
+/// the refusal, or an empty list where no event is at hand.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FollowCall {
     pub filter: EventFilter,

@@ -110,4 +110,8 @@ pub trait Tasks: Send + Sync {
     /// Hands outcomes back. Returns when they are taken over (embedded: by the coordinator's
     /// queue; over a broker: by the broker).
     async fn report(&self, outcomes: Vec<Outcome>);
+
+    /// Says that nothing will be pulled any more: what was got ahead of a pull goes to somebody
+    /// else. Outcomes may still be reported.
+    async fn stop(&self) {}
 }

@@ -1,7 +1,6 @@
 //! Shards: runs are spread over a fixed number of them by their id, and each has one owner.
 
-use domain::ids::RunId;
-use uuid::Uuid;
+use domain::ids::{CommandId, RunId};
 
 /// How many shards there are. A store keeps this number for good.
 pub const SHARDS: u16 = 64;
@@ -12,24 +11,23 @@ pub fn shard_of(run_id: RunId) -> u16 {
     u16::try_from(low).unwrap_or_default()
 }
 
-/// The run id that these bits give in a shard.
-pub fn run_id_in(shard: u16, bits: Uuid) -> RunId {
-    let high = bits.as_u128() - bits.as_u128() % u128::from(SHARDS);
-    RunId::new(Uuid::from_u128(high + u128::from(shard % SHARDS)))
+/// The run that a command starts. A command that is sent twice names the same run, and both go to
+/// the same shard.
+pub fn run_of(command_id: CommandId) -> RunId {
+    RunId::new(command_id.bits())
 }
 
 #[cfg(test)]
 mod tests {
+    use uuid::Uuid;
+
     use super::*;
 
     #[test]
-    fn an_id_made_for_a_shard_lies_in_it() {
-        let bits = Uuid::from_u128(0x0192_0000_0000_7000_8000_0000_0000_ffff);
-        assert_eq!(shard_of(RunId::new(bits)), 63);
-        for shard in 0..SHARDS {
-            let run_id = run_id_in(shard, bits);
-            assert_eq!(shard_of(run_id), shard);
-            assert_eq!(run_id.bits().get_version_num(), 7);
-        }
+    fn a_command_names_its_run_and_the_runs_shard() {
+        let bits = Uuid::from_u128(0x0192_0000_0000_7000_8000_0000_0000_ffc5);
+        let run_id = run_of(CommandId::new(bits));
+        assert_eq!(run_id, run_of(CommandId::new(bits)));
+        assert_eq!(shard_of(run_id), 5);
     }
 }

@@ -42,6 +42,14 @@ impl Task {
     }
 }
 
+const fn yes() -> bool {
+    true
+}
+
+fn is_yes(repeatable: &bool) -> bool {
+    *repeatable
+}
+
 /// The work of a node.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Work {
@@ -49,6 +57,9 @@ pub struct Work {
     pub key: String,
     /// One action, or the steps of a task.
     pub body: WorkBody,
+    /// Whether the attempt may be made again where a worker vanished with it.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub repeatable: bool,
     /// Model profiles that the actions may use, by name; fallbacks included.
     #[serde(default)]
     pub models: BTreeMap<String, ModelProfileSpec>,

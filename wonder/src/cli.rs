@@ -17,6 +17,7 @@ mod config;
 mod dev;
 mod doctor;
 mod events;
+mod migrate;
 mod mock_model;
 mod program;
 mod projections;
@@ -66,6 +67,8 @@ enum Command {
     Dev(dev::DevArgs),
     /// Start the platform
     Serve(serve::ServeArgs),
+    /// Bring the tables of a PostgreSQL database up to date
+    Migrate(migrate::MigrateArgs),
     /// Publish definitions and other resources from files
     Apply(apply::ApplyArgs),
     /// Check files of definitions and other resources without a server
@@ -102,6 +105,7 @@ pub(crate) fn execute(cli: Cli) -> Result<Exit, Failure> {
     match cli.command {
         Command::Dev(args) => on_all_cores(dev::execute(global, args)),
         Command::Serve(args) => on_all_cores(serve::execute(args)),
+        Command::Migrate(args) => on_one_core(migrate::execute(args)),
         Command::Apply(args) => on_one_core(apply::execute(global, args)),
         Command::Validate(args) => validate::execute(&args),
         Command::Run(args) if args.local => on_all_cores(run::execute(global, args)),

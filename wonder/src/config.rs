@@ -15,8 +15,25 @@ pub(crate) use flags::ServerArgs;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
-    /// Where the journal and the read tables are kept. One process at a time.
+    /// Where the journal and the read tables are kept, where no database is named. One process at
+    /// a time.
     pub(crate) data_dir: PathBuf,
+    /// What this process does; everything where nothing is named.
+    pub(crate) roles: Vec<Role>,
+    /// The PostgreSQL database of journal and read tables: `postgres://user:password@host/name`.
+    pub(crate) database_url: Option<Secret>,
+    /// Connections to the database at most.
+    pub(crate) database_connections: u32,
+    /// The NATS servers between processes: `nats://host:4222`, several with commas.
+    pub(crate) nats_url: Option<Secret>,
+    /// A `.creds` file for NATS.
+    pub(crate) nats_credentials: Option<PathBuf>,
+    /// Certificates (PEM) that the NATS servers' are signed with.
+    pub(crate) nats_ca_file: Option<PathBuf>,
+    /// The first part of all subjects; the same in every process of a platform.
+    pub(crate) nats_prefix: String,
+    /// Copies of each stream in a cluster of NATS servers.
+    pub(crate) nats_replicas: usize,
     /// The one address of API, streams, docs and metrics. Port 0 takes a free one.
     pub(crate) listen: SocketAddr,
     /// Who may call.
@@ -29,6 +46,28 @@ pub(crate) struct Config {
     pub(crate) allow_private_hosts: Vec<String>,
     /// A filter like `info` or `warn,commands=debug`.
     pub(crate) log: String,
+}
+
+/// What a process does.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum,
+)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Role {
+    /// The edge: HTTP
+    Gateway,
+    /// The write side: resources and runs
+    Commands,
+    /// The read side: read tables, queries, streams, events for subscribers
+    Projections,
+    /// Workers
+    Executor,
+}
+
+impl Role {
+    /// All of them.
+    pub(crate) const ALL: [Self; 4] =
+        [Self::Gateway, Self::Commands, Self::Projections, Self::Executor];
 }
 
 /// How callers are known.
@@ -81,8 +120,10 @@ fn load_from(
     auth: AuthMode,
 ) -> anyhow::Result<Loaded<Config>> {
     let defaults = defaults(&environment, auth);
-    let sources = Sources { file, environment, prefix: "WONDER_", ..Sources::default() };
+    let secrets = &[];
+    let sources = Sources { file, environment, prefix: "WONDER_", secrets };
     let loaded = chassis::config::load(&sources, &defaults, args)?;
+    check_roles(&loaded.value)?;
     let concurrency = loaded.value.executor_concurrency;
     anyhow::ensure!(
         (1..=10_000).contains(&concurrency),
@@ -91,7 +132,34 @@ fn load_from(
     Ok(loaded)
 }
 
+/// Refuses a process that could not do its part, and says what it lacks.
+fn check_roles(config: &Config) -> anyhow::Result<()> {
+    let roles = &config.roles;
+    anyhow::ensure!(!roles.is_empty(), "roles is empty: name at least one, or leave it out");
+    let is_whole = Role::ALL.iter().all(|role| roles.contains(role));
+    anyhow::ensure!(
+        is_whole || config.nats_url.is_some(),
+        "some roles alone need the others in reach: set NATS_URL, or leave out --roles"
+    );
+    let keeps_data = roles.contains(&Role::Commands) || roles.contains(&Role::Projections);
+    anyhow::ensure!(
+        config.database_url.is_some() || config.nats_url.is_none() || !keeps_data,
+        "processes that share NATS share a database too: set DATABASE_URL, or leave out NATS_URL"
+    );
+    anyhow::ensure!(
+        (4..=1_000).contains(&config.database_connections),
+        "database_connections is {}: choose 4 to 1000",
+        config.database_connections
+    );
+    Ok(())
+}
+
 impl Config {
+    /// Whether this process has a role.
+    pub(crate) fn has(&self, role: Role) -> bool {
+        self.roles.contains(&role)
+    }
+
     /// The journal: the only truth, and the file to back up.
     pub(crate) fn journal_path(&self) -> PathBuf {
         self.data_dir.join(JOURNAL_FILE)
@@ -110,8 +178,13 @@ impl Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             auth: AuthMode::Dev,
             admin_key: None,
-            ..self
+            ..self.alone()
         }
+    }
+
+    /// The same for one process with everything in a folder, whatever databases are named.
+    pub(crate) fn alone(self) -> Self {
+        Self { roles: Role::ALL.to_vec(), database_url: None, nats_url: None, ..self }
     }
 
     /// What holds where nothing is configured.
@@ -134,6 +207,14 @@ fn defaults(environment: &Environment, auth: AuthMode) -> Config {
             AuthMode::Dev => default_data_dir(environment).join("dev"),
             AuthMode::Keys => default_data_dir(environment),
         },
+        roles: Role::ALL.to_vec(),
+        database_url: None,
+        database_connections: 16,
+        nats_url: None,
+        nats_credentials: None,
+        nats_ca_file: None,
+        nats_prefix: "wonder".to_owned(),
+        nats_replicas: 1,
         listen: SocketAddr::from(([127, 0, 0, 1], 7420)),
         auth,
         admin_key: None,

@@ -1,48 +1,67 @@
-//! All services of a platform, started and wired together in this process.
+//! The services of a platform that this process has the roles of, started and wired together.
+//!
+//! In one process with its data in a folder they call each other directly. With NATS they ask each
+//! other over it, whether they are in one process or in several.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use async_trait::async_trait;
-use chassis::clock::{Clock, SystemClock};
-use chassis::journal::Journal;
-use chassis::journal::sqlite::{SqliteJournal, SqliteOptions};
 use chassis::shutdown::{Drained, Shutdown, Stage};
 use chassis::telemetry::{self, LogFormat, Telemetry, TelemetryConfig};
-use commands::{CommandService, CoordinatorConfig};
 use domain::ids::{ProjectId, WorkspaceId};
-use executor::{Executor, ExecutorConfig};
-use futures::future::join_all;
+use executor::{Executor, ExecutorConfig, RemoteTasks};
 use gateway::{
-    Administrator, AuthConfig, Dependency, Gateway, GatewayConfig, Health, Readiness,
-    RenderMetrics, ServeError, SystemEnvironment,
+    Administrator, AuthConfig, Gateway, GatewayConfig, Operations, Remote, RenderMetrics,
+    ServeError, SystemEnvironment,
 };
-use projections::Projections;
+use protocol::{Commands, Events, ResourceQueries, RunQueries, Tasks};
 use tokio::task::JoinHandle;
 
-use crate::config::{AuthMode, Config};
+use crate::config::{AuthMode, Config, Role};
+
+mod hints;
+mod read_side;
+mod readiness;
+mod store;
+mod write_side;
+
+use read_side::ReadSide;
+use readiness::Readinesses;
+use store::Store;
+pub(crate) use store::database_options;
+use write_side::WriteSide;
 
 /// How long all parts together may take to stop; what they leave undone is owed, and done after
 /// the next start. With the journal's own time it stays below 25 s, after which orchestrators kill.
-const STOP: Duration = Duration::from_millis(23_500);
-const CLOSE_JOURNAL: Duration = Duration::from_secs(1);
+const STOP: Duration = Duration::from_millis(23_000);
+const CLOSE: Duration = Duration::from_millis(1_500);
+/// How long an edge among several goes on taking requests after it has said that it isn't ready,
+/// so that who spreads the load can turn away.
+const LAME_DUCK: Duration = Duration::from_millis(500);
 
-/// A platform that runs in this process.
+/// A platform, or a part of one, that runs in this process.
 pub(crate) struct Platform {
     /// Where it answers, as `http://127.0.0.1:7420`.
     pub(crate) url: String,
-    /// Where it keeps its data.
-    pub(crate) data_dir: PathBuf,
+    /// Where its data is, for people.
+    pub(crate) place: String,
     /// In the order in which they stop.
-    stages: [Stage; 3],
+    stages: Vec<Stage>,
     edge: JoinHandle<Result<(), ServeError>>,
-    journal: Arc<SqliteJournal>,
+    store: Store,
 }
 
-/// Starts journal, commands, projections, executor and gateway on a bound listener. Returns when
-/// it is ready to serve.
+/// What an edge asks.
+struct Services {
+    commands: Arc<dyn Commands>,
+    resources: Arc<dyn ResourceQueries>,
+    runs: Arc<dyn RunQueries>,
+    events: Arc<dyn Events>,
+}
+
+/// Starts the services of this process's roles on a bound listener. Returns when they are ready to
+/// serve.
 pub(crate) async fn start(
     config: &Config,
     listener: std::net::TcpListener,
@@ -53,65 +72,54 @@ pub(crate) async fn start(
         filter: config.log.clone(),
         format: LogFormat::Auto,
     })?;
-    let data_dir = config.data_dir.clone();
-    chassis::private::folder(&data_dir)
-        .with_context(|| format!("can't make the data folder {}", data_dir.display()))?;
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let sqlite = SqliteJournal::open(&config.journal_path(), SqliteOptions::default()).await?;
-    let journal: Arc<dyn Journal> = Arc::clone(&sqlite) as Arc<dyn Journal>;
-
+    let store = Store::open(config).await?;
     // The edge and the executor both bring work in, and what they have begun ends side by side.
     let intake = Stage::new("edge and executor");
-    let coordinator = Stage::new("coordinator");
-    let folds = Stage::new("projections");
-
-    let commands = CommandService::start(
-        Arc::clone(&journal),
-        Arc::clone(&clock),
-        &CoordinatorConfig::default(),
-        coordinator.token(),
-        coordinator.tasks(),
-    )
-    .await?;
-
-    let views = Projections::open(
-        Arc::clone(&journal),
-        &config.views_path(),
-        projections::Config::default(),
-    )
-    .await?;
-    folds.spawn(join_all(views.start(&folds.token())));
-    views.caught_up(journal.head().await?).await;
-
-    let executor = Executor::start(commands.tasks(), executor_config(config)?, intake.token())?;
-    intake.spawn(executor.join());
-
-    let workspace_id = commands.defaults().workspace_id;
-    let url = format!("http://{}", listener.local_addr()?);
-    let gateway = Gateway {
-        commands,
-        resources: Arc::clone(&views) as _,
-        runs: Arc::clone(&views) as _,
-        events: Arc::clone(&views) as _,
-        environment: Arc::new(SystemEnvironment),
-        config: GatewayConfig::new(auth(config, workspace_id), default_project),
-        health: Arc::new(Platforms { journal: Arc::clone(&journal), views }),
-        metrics: metrics(telemetry),
-        shutdown: intake.token(),
+    let write_side = match config.has(Role::Commands) {
+        true => Some(WriteSide::start(&store).await?),
+        false => None,
     };
+    let read_side = match config.has(Role::Projections) {
+        true => Some(ReadSide::start(config, &store).await?),
+        false => None,
+    };
+    if config.has(Role::Executor) {
+        start_executor(config, &store, write_side.as_ref(), &intake).await?;
+    }
+    let url = format!("http://{}", listener.local_addr()?);
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let edge = intake.spawn(gateway::serve(listener, gateway, intake.token()));
-    let stages = [intake, coordinator, folds];
-    Ok(Platform { url, data_dir, stages, edge, journal: sqlite })
+    let health = Arc::new(Readinesses::of(config, &store, write_side.as_ref(), read_side.as_ref()));
+    let metrics = metrics(telemetry);
+    let edge = if config.has(Role::Gateway) {
+        let services = services(&store, write_side.as_ref(), read_side.as_ref())?;
+        let gateway = Gateway {
+            commands: services.commands,
+            resources: services.resources,
+            runs: services.runs,
+            events: services.events,
+            environment: Arc::new(SystemEnvironment),
+            config: gateway_config(config),
+            health,
+            metrics,
+            shutdown: intake.token(),
+        };
+        intake.spawn(gateway::serve(listener, gateway, intake.token()))
+    } else {
+        let operations = Operations { health, metrics };
+        intake.spawn(gateway::serve_operations(listener, operations, intake.token()))
+    };
+    let mut stages = vec![intake];
+    stages.extend(write_side.into_iter().flat_map(|side| side.stages));
+    stages.extend(read_side.map(|side| side.stage));
+    Ok(Platform { url, place: store.place(config), stages, edge, store })
 }
 
 impl Platform {
-    /// Stops in order: no new requests and tasks while those under way end, then the coordinator,
+    /// Stops in order: no new requests and tasks while those under way end, then the write side,
     /// then the projections; the journal closes last.
     pub(crate) async fn stop(self, shutdown: &Shutdown) -> anyhow::Result<()> {
         let drained = shutdown.drain(&self.stages, STOP).await;
-        let closed = tokio::time::timeout(CLOSE_JOURNAL, self.journal.close()).await;
-        if closed.is_err() {
+        if tokio::time::timeout(CLOSE, self.store.close()).await.is_err() {
             tracing::warn!("the journal did not close in time, it recovers at the next start");
         }
         match drained {
@@ -121,17 +129,65 @@ impl Platform {
     }
 }
 
-fn executor_config(config: &Config) -> anyhow::Result<ExecutorConfig> {
-    let allowed = config.allow_private_hosts.iter().map(|host| Ok(host.parse()?));
-    Ok(ExecutorConfig {
-        concurrency: config.executor_concurrency,
-        allow_private_hosts: allowed.collect::<anyhow::Result<_>>()?,
-        ..ExecutorConfig::default()
+/// What an edge of this process asks: the services in it, or those behind NATS.
+fn services(
+    store: &Store,
+    write_side: Option<&WriteSide>,
+    read_side: Option<&ReadSide>,
+) -> anyhow::Result<Services> {
+    if let Some(nats) = store.nats() {
+        let remote = Arc::new(Remote::new(nats.clone()));
+        return Ok(Services {
+            commands: Arc::clone(&remote) as _,
+            resources: Arc::clone(&remote) as _,
+            runs: Arc::clone(&remote) as _,
+            events: remote,
+        });
+    }
+    let (write_side, read_side) =
+        write_side.zip(read_side).context("an edge without NATS needs the other roles")?;
+    let views = &read_side.projections;
+    Ok(Services {
+        commands: Arc::clone(&write_side.service) as _,
+        resources: Arc::clone(views) as _,
+        runs: Arc::clone(views) as _,
+        events: Arc::clone(views) as _,
     })
 }
 
-fn auth(config: &Config, workspace_id: WorkspaceId) -> AuthConfig {
-    match config.auth {
+async fn start_executor(
+    config: &Config,
+    store: &Store,
+    write_side: Option<&WriteSide>,
+    intake: &Stage,
+) -> anyhow::Result<()> {
+    let allowed = config.allow_private_hosts.iter().map(|host| Ok(host.parse()?));
+    let settings = ExecutorConfig {
+        concurrency: config.executor_concurrency,
+        allow_private_hosts: allowed.collect::<anyhow::Result<_>>()?,
+        ..ExecutorConfig::default()
+    };
+    let Some(nats) = store.nats() else {
+        let write_side = write_side.context("an executor without NATS needs the other roles")?;
+        let executor = Executor::start(write_side.service.tasks(), settings, intake.token())?;
+        intake.spawn(executor.join());
+        return Ok(());
+    };
+    let pool = protocol::remote::DEFAULT_POOL;
+    let tasks = RemoteTasks::connect(nats.clone(), pool, config.executor_concurrency).await?;
+    let source = Arc::clone(&tasks) as Arc<dyn Tasks>;
+    let executor = Executor::start(source, settings, intake.token())?;
+    intake.spawn(async move {
+        executor.join().await;
+        tasks.close().await;
+    });
+    Ok(())
+}
+
+fn gateway_config(config: &Config) -> GatewayConfig {
+    // The same names give the same ids in every process.
+    let workspace_id = WorkspaceId::derived("", "default");
+    let auth = match config.auth {
         AuthMode::Dev => AuthConfig::Dev { workspace_id },
         AuthMode::Keys => AuthConfig::Keys {
             administrator: config
@@ -139,7 +195,12 @@ fn auth(config: &Config, workspace_id: WorkspaceId) -> AuthConfig {
                 .as_ref()
                 .map(|key| Administrator::new(key.reveal(), workspace_id)),
         },
+    };
+    let mut gateway = GatewayConfig::new(auth, default_project);
+    if config.nats_url.is_some() {
+        gateway.lame_duck = LAME_DUCK;
     }
+    gateway
 }
 
 /// The project that every workspace's runs belong to where none is named.
@@ -149,83 +210,4 @@ fn default_project(workspace_id: WorkspaceId) -> ProjectId {
 
 fn metrics(telemetry: Telemetry) -> RenderMetrics {
     Arc::new(move || telemetry.render())
-}
-
-/// Readiness of the embedded platform.
-struct Platforms {
-    journal: Arc<dyn Journal>,
-    views: Arc<Projections>,
-}
-
-#[async_trait]
-impl Health for Platforms {
-    async fn readiness(&self) -> Readiness {
-        let unread = self.journal.head().await.err().map(|error| error.to_string());
-        let wrong = unread.or_else(|| self.journal.fault().map(|fault| fault.to_string()));
-        let mut dependencies = vec![Dependency {
-            name: "journal".to_owned(),
-            ready: wrong.is_none(),
-            detail: wrong,
-            lag: None,
-        }];
-        for standing in self.views.standings().await.into_iter().flatten() {
-            dependencies.push(Dependency {
-                name: format!("projection {}", standing.projection),
-                ready: standing.stopped.is_none(),
-                detail: standing.stopped.map(|reason| reason.to_string()),
-                lag: Some(standing.lag_events),
-            });
-        }
-        Readiness::of(dependencies)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use bytes::Bytes;
-    use chassis::journal::{Append, NewEvent};
-
-    use super::*;
-
-    fn append(bytes: usize) -> Append {
-        let event = NewEvent {
-            id: Default::default(),
-            event_type: "noted".into(),
-            event_version: 1,
-            payload: Bytes::from(vec![b'1'; bytes]),
-        };
-        Append {
-            aggregate_type: "note".into(),
-            aggregate_id: "note_1".into(),
-            expected_sequence: 0,
-            workspace_id: "".into(),
-            metadata: Bytes::new(),
-            recorded_at: SystemClock::new().now(),
-            events: vec![event],
-            inbox: Vec::new(),
-            payloads: Vec::new(),
-            open: None,
-            snapshot: None,
-            shard: 0,
-            epoch: None,
-        }
-    }
-
-    #[tokio::test]
-    async fn readiness_tells_that_the_storage_is_full_until_it_is_not() {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let options = SqliteOptions { max_bytes: 1024 * 1024, ..SqliteOptions::default() };
-        let opened = SqliteJournal::open(&folder.path().join("journal.db"), options).await;
-        let journal: Arc<dyn Journal> = opened.expect("it opens");
-        let path = folder.path().join("views.db");
-        let views = Projections::open(Arc::clone(&journal), &path, Default::default()).await;
-        let health = Platforms { journal: Arc::clone(&journal), views: views.expect("it opens") };
-        assert!(health.readiness().await.ready);
-        assert!(journal.append(append(2 * 1024 * 1024)).await.is_err());
-        let full = health.readiness().await;
-        assert!(!full.ready && !full.dependencies[0].ready);
-        assert_eq!(full.dependencies[0].detail.as_deref(), Some("the journal's storage is full"));
-        journal.append(append(1)).await.expect("there is room for a small one");
-        assert!(health.readiness().await.ready);
-    }
 }

@@ -60,14 +60,38 @@ impl Feed {
         self.head.borrow().position
     }
 
-    /// Takes committed events in position order and wakes the tails. Events that don't follow
-    /// the last one make the ring start again, so that it never hides a gap.
+    /// Whether there is a tail.
+    pub(super) fn is_followed(&self) -> bool {
+        self.head.receiver_count() > 0
+    }
+
+    /// Takes committed events in position order, but for those that it knows, and wakes the tails.
+    /// Events that don't follow the last one make the ring start again, so that it never hides a
+    /// gap.
     pub fn publish(&self, events: Vec<Arc<RecordedEvent>>) {
-        let Some(last) = events.last().map(|event| event.position) else {
+        self.extend(&mut self.lock(), events);
+    }
+
+    /// The same, unless there are events before these that the feed hasn't got: then it takes
+    /// nothing, and the answer is no.
+    pub(super) fn follow(&self, events: Vec<Arc<RecordedEvent>>) -> bool {
+        let mut ring = self.lock();
+        let first = events.first().map_or(0, |event| event.position);
+        if first > self.head() + 1 {
+            return false;
+        }
+        self.extend(&mut ring, events);
+        true
+    }
+
+    /// The ring's lock also keeps publishers from overtaking each other with the head.
+    fn extend(&self, ring: &mut Ring, events: Vec<Arc<RecordedEvent>>) {
+        let known = self.head();
+        let Some(last) = events.last().map(|event| event.position).filter(|last| *last > known)
+        else {
             return;
         };
-        let mut ring = self.lock();
-        for event in events {
+        for event in events.into_iter().filter(|event| event.position > known) {
             if ring.events.back().is_some_and(|back| back.position + 1 != event.position) {
                 *ring = Ring::default();
             }
@@ -80,7 +104,6 @@ impl Feed {
             };
             ring.bytes -= event.size();
         }
-        drop(ring);
         self.head.send_modify(|head| head.position = last);
     }
 

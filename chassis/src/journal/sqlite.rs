@@ -13,14 +13,13 @@ use super::{
 use crate::clock::{Clock, SystemClock};
 
 mod committer;
-mod fault;
 mod open;
 mod reader;
 mod writer;
 
 pub use open::OpenError;
 
-use committer::Committer;
+use super::queue::Queue;
 use reader::Reader;
 use writer::Writer;
 
@@ -66,7 +65,7 @@ pub struct SqliteJournal {
     epoch: u32,
     feed: Arc<Feed>,
     reader: Arc<Reader>,
-    committer: Committer,
+    queue: Queue,
     thread: Mutex<Option<std::thread::JoinHandle<Writer>>>,
 }
 
@@ -78,13 +77,13 @@ impl SqliteJournal {
     pub async fn open(path: &Path, options: SqliteOptions) -> Result<Arc<Self>, OpenError> {
         let opened = open::open(path, &options).await?;
         let feed = Arc::new(Feed::new(opened.writer.head(), options.feed));
-        let (committer, thread) = Committer::start(opened.writer, Arc::clone(&feed), &options)
+        let (queue, thread) = committer::start(opened.writer, Arc::clone(&feed), &options)
             .map_err(|source| OpenError::Io { path: PathBuf::from(path), source })?;
         Ok(Arc::new(Self {
             epoch: opened.epoch,
             feed,
             reader: Arc::new(Reader::new(opened.pool)),
-            committer,
+            queue,
             thread: Mutex::new(Some(thread)),
         }))
     }
@@ -92,7 +91,7 @@ impl SqliteJournal {
     /// Commits what is queued, refuses what comes later, and returns when the files are closed.
     /// Without it the thread ends by itself some time after the last owner is gone.
     pub async fn close(&self) {
-        self.committer.close().await;
+        self.queue.close().await;
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(thread) = thread else { return };
         // Readers go first: the last connection to close is then the writer, the only one that
@@ -112,7 +111,7 @@ impl SqliteJournal {
 impl Journal for SqliteJournal {
     /// An append whose future is dropped after it was queued is committed all the same.
     async fn append(&self, append: Append) -> Result<Appended, AppendError> {
-        self.committer.append(append).await
+        self.queue.append(append).await
     }
 
     async fn load(
@@ -169,7 +168,7 @@ impl Journal for SqliteJournal {
     }
 
     fn fault(&self) -> Option<Arc<str>> {
-        self.committer.fault()
+        self.queue.fault()
     }
 
     fn tail(&self, after_position: u64) -> Tail {

@@ -1,6 +1,6 @@
 //! One run in memory: its folded state, what waits for it, and its append under way.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
@@ -13,6 +13,7 @@ use domain::run::state::Header;
 use domain::run::{Command, Decision, Event, Run};
 use protocol::{Outcome, OutcomeResult, Receipt, Rejection, RejectionKind, RunOutcome, Task};
 use serde_json::Value;
+use tokio::sync::oneshot;
 
 use super::append::{self, Cause, Stream};
 use super::outcome;
@@ -23,6 +24,8 @@ use super::{Reply, Start};
 /// A run in memory.
 pub(super) struct Actor {
     pub run_id: RunId,
+    /// The epoch of its shard's ownership under which it was loaded; 0 where nobody else can own it.
+    pub epoch: u64,
     id: Arc<str>,
     workspace_id: WorkspaceId,
     workspace: Arc<str>,
@@ -43,13 +46,18 @@ pub(super) struct Actor {
     pub last_used: Instant,
     /// An `Advance` is owed.
     advance: bool,
+    /// Attempts that may have been handed out before: that they are again is recorded first.
+    again: HashSet<(u64, u32)>,
+    /// Attempts whose next hand-out is recorded already.
+    recorded: HashSet<(u64, u32)>,
 }
 
 /// A command that waits for its decision.
 pub(super) enum Queued {
     Start(Box<Start>),
     Cancel { reason: Option<String>, cause: Box<Cause>, reply: Reply<Receipt> },
-    Outcome(Box<Outcome>),
+    Outcome(Box<Outcome>, Settled),
+    HandOut { token: u64, attempt: u32 },
     Wake,
     Advance,
 }
@@ -60,11 +68,26 @@ impl Queued {
     }
 }
 
+/// Told once an outcome is durable, or refused for good. Dropped untold, the outcome may be given
+/// again.
+pub(crate) type Settled = Option<oneshot::Sender<()>>;
+
+/// Says that an outcome need not be given again.
+pub(super) fn settle(settled: Settled) {
+    if let Some(settled) = settled {
+        // Nobody may be waiting any more.
+        settled.send(()).ok();
+    }
+}
+
 /// What is done once the append under way is durable.
+#[derive(Default)]
 pub(super) struct UnderWay {
     dispatch: Vec<(u64, u32)>,
     created: bool,
     reply: Option<Reply<Receipt>>,
+    /// Whom to tell that an outcome is durable.
+    outcomes: Vec<oneshot::Sender<()>>,
 }
 
 /// What a run's next decisions come to.
@@ -80,6 +103,8 @@ pub(super) enum Turn {
 /// A loaded run, as an actor takes it over.
 pub(super) struct Taken {
     pub run_id: RunId,
+    /// See [`Actor::epoch`].
+    pub epoch: u64,
     pub workspace_id: WorkspaceId,
     pub run: Run,
     pub plan: Arc<LivePlan>,
@@ -97,6 +122,7 @@ impl Actor {
         let run_value = header.map(Header::as_value).unwrap_or_default();
         Self {
             run_id: taken.run_id,
+            epoch: taken.epoch,
             id: Arc::from(taken.run_id.to_string()),
             workspace_id: taken.workspace_id,
             workspace: Arc::from(taken.workspace_id.to_string()),
@@ -113,7 +139,28 @@ impl Actor {
             waiters: Vec::new(),
             last_used: Instant::now(),
             advance: false,
+            again: HashSet::new(),
+            recorded: HashSet::new(),
         }
+    }
+
+    /// An attempt may have been handed out before.
+    pub(super) fn handed_out_before(&mut self, token: u64, attempt: u32) {
+        self.again.insert((token, attempt));
+    }
+
+    /// Whether it has to be recorded before the attempt goes to a worker, with
+    /// [`Queued::HandOut`]; asked once for each hand-out.
+    pub(super) fn must_record(&mut self, token: u64, attempt: u32) -> bool {
+        if self.recorded.remove(&(token, attempt)) {
+            return false;
+        }
+        if self.again.remove(&(token, attempt)) {
+            return true;
+        }
+        let at = self.run.working_attempt(token).filter(|(_, current)| *current == attempt);
+        let node = at.and_then(|(at, _)| self.plan.plan.node(&at.node));
+        node.is_some_and(|node| !node.repeatable)
     }
 
     pub(super) const fn workspace_id(&self) -> WorkspaceId {
@@ -133,21 +180,25 @@ impl Actor {
         }
         let now = clock.now().max(self.recorded_at);
         let mut events = Vec::new();
-        let mut under_way = UnderWay { dispatch: Vec::new(), created: false, reply: None };
+        let mut under_way = UnderWay::default();
         let mut cause = None;
         while let Some(queued) = self.queue.pop_front() {
             if queued.is_from_client() && !events.is_empty() {
                 self.queue.push_front(queued);
                 break;
             }
-            let (command, own_cause, reply) = self.command(queued);
+            let Asked { command, cause: own_cause, reply, settled } = asked(queued);
             under_way.created |= matches!(command, Command::Start(_));
             let decided = self.run.execute(&self.plan.plan, &command, now);
             let is_client = own_cause.is_some();
             match (decided, reply) {
                 (Ok(decision), reply) => {
+                    if matches!(command, Command::HandOut { .. }) {
+                        self.recorded.extend(&decision.dispatch);
+                    }
                     self.take(decision, &mut events, &mut under_way.dispatch);
                     under_way.reply = reply;
+                    under_way.outcomes.extend(settled);
                     cause = own_cause;
                 }
                 (Err(refusal), Some(reply)) => drop(reply.send(Err(refusal::of_command(&refusal)))),
@@ -155,6 +206,7 @@ impl Actor {
                     tracing::debug!(%refusal, "refused an outcome");
                     if matches!(command, Command::Report(_)) {
                         count_refused();
+                        settle(settled);
                     }
                 }
             }
@@ -175,7 +227,7 @@ impl Actor {
             sequence: self.sequence,
             snapshot_at: self.snapshot_at,
             shard: protocol::shard_of(self.run_id),
-            epoch: None,
+            epoch: (self.epoch > 0).then_some(self.epoch),
         };
         match append::append(&stream, &self.run, &events, &cause, now, clock) {
             Ok(append) => {
@@ -195,21 +247,6 @@ impl Actor {
                 }
                 Turn::Failed(rejection)
             }
-        }
-    }
-
-    fn command(&mut self, queued: Queued) -> (Command, Option<Cause>, Option<Reply<Receipt>>) {
-        match queued {
-            Queued::Start(start) => {
-                let Start { started, cause, reply, .. } = *start;
-                (Command::Start(Box::new(started)), Some(cause), Some(reply))
-            }
-            Queued::Cancel { reason, cause, reply } => {
-                (Command::Cancel { reason }, Some(*cause), Some(reply))
-            }
-            Queued::Outcome(outcome) => (Command::Report(Box::new(report(*outcome))), None, None),
-            Queued::Wake => (Command::Wake, None, None),
-            Queued::Advance => (Command::Advance, None, None),
         }
     }
 
@@ -240,6 +277,9 @@ impl Actor {
             self.run_value = self.run.header().map(Header::as_value).unwrap_or_default();
         }
         let Some(under_way) = self.under_way.take() else { return Vec::new() };
+        for outcome in under_way.outcomes {
+            settle(Some(outcome));
+        }
         if let Some(reply) = under_way.reply {
             drop(reply.send(Ok(Receipt {
                 id: self.id.to_string(),
@@ -262,7 +302,7 @@ impl Actor {
         if let Some(reply) = self.under_way.take().and_then(|under_way| under_way.reply) {
             drop(reply.send(Err(rejection.clone())));
         }
-        refuse_all(self.queue.drain(..), rejection);
+        refuse_all(self.queue.drain(..), rejection, Holds::ForNow);
         for waiter in self.waiters.drain(..) {
             drop(waiter.send(Err(rejection.clone())));
         }
@@ -314,14 +354,56 @@ impl Actor {
     }
 }
 
+/// A queued command, taken apart.
+struct Asked {
+    command: Command,
+    cause: Option<Cause>,
+    reply: Option<Reply<Receipt>>,
+    settled: Settled,
+}
+
+fn asked(queued: Queued) -> Asked {
+    let own = |command| Asked { command, cause: None, reply: None, settled: None };
+    match queued {
+        Queued::Start(start) => {
+            let Start { started, cause, reply, .. } = *start;
+            let command = Command::Start(Box::new(started));
+            Asked { cause: Some(cause), reply: Some(reply), ..own(command) }
+        }
+        Queued::Cancel { reason, cause, reply } => {
+            let command = Command::Cancel { reason };
+            Asked { cause: Some(*cause), reply: Some(reply), ..own(command) }
+        }
+        Queued::Outcome(outcome, settled) => {
+            Asked { settled, ..own(Command::Report(Box::new(report(*outcome)))) }
+        }
+        Queued::HandOut { token, attempt } => own(Command::HandOut { token, attempt }),
+        Queued::Wake => own(Command::Wake),
+        Queued::Advance => own(Command::Advance),
+    }
+}
+
+/// How long a refusal holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Holds {
+    /// An outcome that is refused so need not be given again.
+    ForGood,
+    ForNow,
+}
+
 /// Tells everybody in a queue that their command can't be done.
-pub(super) fn refuse_all(queue: impl Iterator<Item = Queued>, rejection: &Rejection) {
+pub(super) fn refuse_all(queue: impl Iterator<Item = Queued>, rejection: &Rejection, holds: Holds) {
     for queued in queue {
         match queued {
             Queued::Start(start) => drop(start.reply.send(Err(rejection.clone()))),
             Queued::Cancel { reply, .. } => drop(reply.send(Err(rejection.clone()))),
-            Queued::Outcome(_) => count_refused(),
-            Queued::Wake | Queued::Advance => {}
+            Queued::Outcome(_, settled) => {
+                if holds == Holds::ForGood {
+                    count_refused();
+                    settle(settled);
+                }
+            }
+            Queued::HandOut { .. } | Queued::Wake | Queued::Advance => {}
         }
     }
 }

@@ -1,11 +1,20 @@
 //! Tasks on their way to workers: fair turns between runs, and caps on what is in flight.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
 
 use domain::ids::RunId;
+use protocol::shard_of;
 
 /// Attempts that one run may hand out before the next run has its turn.
 const TURN: usize = 16;
+
+/// How often in a row an attempt has to be missed before it is handed out again: its outcome may be
+/// on the way while its task has left the queue already.
+const MISSED: u32 = 2;
+
+/// An attempt of a run: the run, the token, and the attempt's number.
+pub(crate) type Attempt = (RunId, u64, u32);
 
 /// What one worker of the coordinator has handed out, and what is ready to be.
 #[derive(Debug)]
@@ -22,8 +31,17 @@ struct Attempts {
     /// How many may be on workers at the same time.
     limit: usize,
     ready: VecDeque<(u64, u32)>,
-    in_flight: HashSet<(u64, u32)>,
+    in_flight: HashMap<(u64, u32), Flight>,
     has_turn: bool,
+}
+
+/// An attempt that is on a worker, or on its way there or back.
+#[derive(Debug, Clone, Copy)]
+struct Flight {
+    /// `None` where another coordinator handed it out.
+    since: Option<Instant>,
+    /// How often in a row it was nowhere to be found.
+    missed: u32,
 }
 
 impl Dispatch {
@@ -37,7 +55,7 @@ impl Dispatch {
     pub(super) fn ready(&mut self, run_id: RunId, limit: usize, token: u64, attempt: u32) {
         let attempts = self.runs.entry(run_id).or_default();
         attempts.limit = limit;
-        if !attempts.in_flight.contains(&(token, attempt)) {
+        if !attempts.in_flight.contains_key(&(token, attempt)) {
             attempts.ready.push_back((token, attempt));
             self.give_turn(run_id);
         }
@@ -60,8 +78,9 @@ impl Dispatch {
         let own_room = attempts.limit.saturating_sub(attempts.in_flight.len());
         let count = attempts.ready.len().min(room).min(own_room).min(TURN);
         let turn: Vec<_> = attempts.ready.drain(..count).collect();
+        let flight = Flight { since: Some(Instant::now()), missed: 0 };
         for one in &turn {
-            self.in_flight += usize::from(attempts.in_flight.insert(*one));
+            self.in_flight += usize::from(attempts.in_flight.insert(*one, flight).is_none());
         }
         self.give_turn(run_id);
         Some((run_id, turn))
@@ -70,7 +89,7 @@ impl Dispatch {
     /// An attempt came back (or wasn't handed out after all).
     pub(super) fn back(&mut self, run_id: RunId, token: u64, attempt: u32) {
         let Some(attempts) = self.runs.get_mut(&run_id) else { return };
-        if attempts.in_flight.remove(&(token, attempt)) {
+        if attempts.in_flight.remove(&(token, attempt)).is_some() {
             self.in_flight -= 1;
         }
         if attempts.in_flight.is_empty() && attempts.ready.is_empty() {
@@ -80,6 +99,52 @@ impl Dispatch {
         } else {
             self.give_turn(run_id);
         }
+    }
+
+    /// An attempt of a run that was taken over: it may be on a worker already.
+    pub(super) fn out(&mut self, run_id: RunId, limit: usize, token: u64, attempt: u32) {
+        let attempts = self.runs.entry(run_id).or_default();
+        attempts.limit = limit;
+        let flight = Flight { since: None, missed: 0 };
+        self.in_flight +=
+            usize::from(attempts.in_flight.insert((token, attempt), flight).is_none());
+    }
+
+    /// Whether an attempt is on a worker, as far as is known.
+    pub(super) fn is_out(&self, run_id: RunId, token: u64, attempt: u32) -> bool {
+        let attempts = self.runs.get(&run_id);
+        attempts.is_some_and(|one| one.in_flight.contains_key(&(token, attempt)))
+    }
+
+    /// Attempts that nothing was heard of for some time.
+    pub(super) fn unheard(&self, time: Duration) -> Vec<Attempt> {
+        let is_due = |flight: &Flight| flight.since.is_none_or(|since| since.elapsed() >= time);
+        let of_run = |(run_id, attempts): (&RunId, &Attempts)| {
+            let due = attempts.in_flight.iter().filter(|(_, flight)| is_due(flight));
+            due.map(|((token, attempt), _)| (*run_id, *token, *attempt)).collect::<Vec<_>>()
+        };
+        self.runs.iter().flat_map(of_run).collect()
+    }
+
+    /// What a look for an attempt came to. Answers whether it has to be handed out again.
+    pub(super) fn looked_for(&mut self, attempt: Attempt, found: bool) -> bool {
+        let (run_id, token, number) = attempt;
+        let flight =
+            self.runs.get_mut(&run_id).and_then(|one| one.in_flight.get_mut(&(token, number)));
+        let Some(flight) = flight else { return false };
+        flight.missed = if found { 0 } else { flight.missed + 1 };
+        flight.missed >= MISSED
+    }
+
+    /// Forgets everything about the runs of a shard.
+    pub(super) fn forget_shard(&mut self, shard: u16) {
+        let mut in_flight = 0;
+        self.runs.retain(|run_id, attempts| {
+            let stays = shard_of(*run_id) != shard;
+            in_flight += if stays { 0 } else { attempts.in_flight.len() };
+            stays
+        });
+        self.in_flight -= in_flight;
     }
 
     /// A run has ended: nothing of it is handed out any more. What is on workers comes back.

@@ -47,17 +47,23 @@ impl LoadError {
 
 const PAGE: usize = 1_000;
 
-/// Loads a run by its id.
+/// Loads a run by its id, under an epoch of its shard.
 pub(super) async fn load(
     journal: &dyn Journal,
     resolver: &Resolver,
     plans: &Plans,
     run_id: RunId,
+    epoch: u64,
 ) -> Result<Loaded, LoadError> {
     let id = run_id.to_string();
     let snapshot = journal.snapshot("run", &id, STATE_VERSION).await?;
-    let kept =
-        snapshot.and_then(|one| Some((one.sequence, serde_json::from_slice(&one.state).ok()?)));
+    let kept = snapshot.and_then(|one| match serde_json::from_slice(&one.state) {
+        Ok(run) => Some((one.sequence, run)),
+        Err(error) => {
+            tracing::warn!(%run_id, %error, "a snapshot can't be read, folding from the start");
+            None
+        }
+    });
     // One event before the snapshot's end is read too: it tells workspace, position and time.
     let (mut run, mut folded, mut sequence) = match kept {
         Some((sequence, run)) => (run, sequence, sequence.saturating_sub(1)),
@@ -105,6 +111,7 @@ pub(super) async fn load(
         .map_err(|problems| LoadError::Definition(crate::service::invalid_definition(problems)))?;
     Ok(Some(Box::new(Taken {
         run_id,
+        epoch,
         workspace_id,
         run,
         plan,

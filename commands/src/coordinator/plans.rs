@@ -93,6 +93,7 @@ fn compile(
             let work = Work {
                 key: format!("{key}#{}", node.name),
                 body,
+                repeatable: node.repeatable,
                 models: resolved.models.clone(),
                 prompts: resolved.prompts.clone(),
                 default_model: resolved.default_model.clone(),

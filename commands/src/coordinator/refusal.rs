@@ -61,7 +61,7 @@ pub(crate) fn of_command(refusal: &Refusal) -> Rejection {
     use RejectionKind::{Conflict, Invalid, TooLarge};
     let (kind, code) = match refusal {
         Refusal::NotStarted => (RejectionKind::NotFound, "run_not_found"),
-        Refusal::AlreadyStarted => (Conflict, "run_already_started"),
+        Refusal::AlreadyStarted => (Conflict, super::RUN_ALREADY_STARTED),
         Refusal::Ended { .. } => (Conflict, "run_ended"),
         Refusal::StaleOutcome { .. } => (Conflict, "stale_outcome"),
         Refusal::InvalidInput { .. } => (Invalid, "invalid_input"),

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use chrono::{DateTime, Utc};
 use domain::ids::RunId;
+use protocol::shard_of;
 
 /// One entry a run: the time at which it wants to be woken.
 #[derive(Debug, Default)]
@@ -28,6 +29,12 @@ impl Timers {
         if let Some(due) = due {
             self.by_time.insert((due, run_id));
         }
+    }
+
+    /// Takes off all runs of a shard.
+    pub(super) fn forget_shard(&mut self, shard: u16) {
+        self.by_run.retain(|run_id, _| shard_of(*run_id) != shard);
+        self.by_time.retain(|(_, run_id)| shard_of(*run_id) != shard);
     }
 
     /// When the next run is due.

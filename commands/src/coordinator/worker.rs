@@ -14,18 +14,21 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use protocol::{Outcome, Rejection, RejectionKind, RunOutcome, Task};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use super::actor::{Actor, Queued, Taken, Turn, count_refused, refuse_all};
+use super::actor::{Actor, Holds, Queued, Settled, Taken, Turn, count_refused, refuse_all, settle};
 use super::dispatch::Dispatch;
-use super::load::{self, LoadError, Loaded};
 use super::plans::Plans;
 use super::recent::Recent;
-use super::refusal::{ended, not_found, quarantined, refused};
+use super::refusal::{ended, not_found, not_owner, quarantined, refused};
 use super::timers::Timers;
-use super::{Message, Reply, Start, TASKS_IN_FLIGHT_PER_RUN};
+use super::{Fenced, Message, Reply, Start, TASKS_IN_FLIGHT_PER_RUN, TaskQueue};
 use crate::resolve::Resolver;
+
+mod checks;
+mod loading;
+mod ownership;
 
 /// What a worker works with.
 pub(super) struct Context {
@@ -40,6 +43,12 @@ pub(super) struct Context {
     /// Where the run's project says nothing.
     pub tasks_in_flight_per_run: usize,
     pub idle: Duration,
+    /// Where tasks are once they have left this process; `None` where they never do.
+    pub queue: Option<Arc<dyn TaskQueue>>,
+    /// Loads of runs that may be under way at the same time, over all workers.
+    pub loads: Arc<Semaphore>,
+    /// Told of shards that turn out to be another coordinator's.
+    pub fenced: Fenced,
 }
 
 impl Context {
@@ -52,8 +61,6 @@ impl Context {
 
 /// Messages taken at a time.
 const BATCH: usize = 1_024;
-/// How long a failed load waits before it is tried again.
-const LOAD_AGAIN: Duration = Duration::from_millis(500);
 /// How often idle runs are looked for, at most and at least.
 const SWEEP_AT_MOST: Duration = Duration::from_millis(10);
 const SWEEP_AT_LEAST: Duration = Duration::from_secs(5);
@@ -62,8 +69,9 @@ type Commit = BoxFuture<'static, (RunId, Result<Appended, AppendError>)>;
 
 /// A run of this worker.
 enum Slot {
-    /// Being loaded; what arrives waits.
+    /// Being loaded under an epoch of its shard; what arrives waits.
     Loading {
+        epoch: u64,
         queue: VecDeque<Queued>,
         waiters: Vec<(WorkspaceId, Reply<RunOutcome>)>,
     },
@@ -76,6 +84,8 @@ enum Slot {
 /// The worker.
 pub(super) struct Worker {
     context: Context,
+    /// The epochs of the shards that are owned.
+    owned: HashMap<u16, u64>,
     runs: HashMap<RunId, Slot>,
     commits: FuturesUnordered<Commit>,
     timers: Timers,
@@ -84,6 +94,7 @@ pub(super) struct Worker {
     gauges: Gauges,
     /// Runs that have something to decide, each once.
     turns: Vec<RunId>,
+    checks: checks::Checks,
 }
 
 impl Worker {
@@ -91,6 +102,7 @@ impl Worker {
         let dispatch = Dispatch::new(context.tasks_in_flight);
         Self {
             context,
+            owned: HashMap::new(),
             runs: HashMap::new(),
             commits: FuturesUnordered::new(),
             timers: Timers::default(),
@@ -98,6 +110,7 @@ impl Worker {
             recent: Recent::default(),
             gauges: Gauges::of(worker),
             turns: Vec::new(),
+            checks: checks::Checks::default(),
         }
     }
 
@@ -133,6 +146,7 @@ impl Worker {
             self.wake_due();
             self.take_turns();
             self.hand_out();
+            self.check_unheard();
             if swept.elapsed() >= every {
                 self.sweep();
                 swept = Instant::now();
@@ -155,26 +169,44 @@ impl Worker {
                 let cause = Box::new(cause);
                 self.queue(run_id, Some(workspace_id), Queued::Cancel { reason, cause, reply });
             }
-            Message::Outcome(outcome) => self.outcome(outcome),
+            Message::Outcome(outcome, settled) => self.outcome(outcome, settled),
+            Message::Task { run_id, token, attempt, reply } => {
+                let task = match self.runs.get(&run_id) {
+                    Some(Slot::Loaded(actor)) => actor.task(token, attempt).and_then(Result::ok),
+                    Some(Slot::Loading { .. } | Slot::Quarantined) | None => None,
+                };
+                // The worker may have given up.
+                reply.send(task).ok();
+            }
             Message::Wait { run_id, workspace_id, reply } => self.wait(run_id, workspace_id, reply),
-            Message::Loaded { run_id, loaded } => self.loaded(run_id, loaded),
+            Message::Loaded { run_id, epoch, loaded } => self.loaded(run_id, epoch, loaded),
             Message::Recover(run_id) => {
-                if !self.runs.contains_key(&run_id) {
-                    self.load(run_id);
+                if let (Some(epoch), false) =
+                    (self.epoch_of(run_id), self.runs.contains_key(&run_id))
+                {
+                    self.load(run_id, epoch);
                 }
             }
+            Message::Own { shard, epoch } => self.own(shard, epoch),
+            Message::Lose { shard } => self.lose(shard),
+            Message::Checked { found, missing } => self.checked(&found, missing),
         }
     }
 
     fn start(&mut self, start: Box<Start>) {
         let run_id = start.run_id;
+        let Some(epoch) = self.epoch_of(run_id) else {
+            return drop(start.reply.send(Err(not_owner())));
+        };
         if self.runs.contains_key(&run_id) {
             let message = "a run with this id exists already";
-            let rejection = Rejection::new(RejectionKind::Conflict, "run_already_started", message);
+            let rejection =
+                Rejection::new(RejectionKind::Conflict, super::RUN_ALREADY_STARTED, message);
             return drop(start.reply.send(Err(rejection)));
         }
         let mut actor = Actor::new(Taken {
             run_id,
+            epoch,
             workspace_id: start.cause.workspace_id,
             run: Run::default(),
             plan: Arc::clone(&start.plan),
@@ -189,13 +221,13 @@ impl Worker {
         self.turns.push(run_id);
     }
 
-    fn outcome(&mut self, outcome: Outcome) {
+    fn outcome(&mut self, outcome: Outcome, settled: Settled) {
         self.dispatch.back(outcome.run_id, outcome.token, outcome.attempt);
         if self.recent.get(outcome.run_id).is_some() {
             count_refused();
-            return;
+            return settle(settled);
         }
-        self.queue(outcome.run_id, None, Queued::Outcome(Box::new(outcome)));
+        self.queue(outcome.run_id, None, Queued::Outcome(Box::new(outcome), settled));
     }
 
     /// Queues something for a run, which is loaded first where it isn't in memory. A client's
@@ -204,17 +236,20 @@ impl Worker {
         match self.runs.get_mut(&run_id) {
             Some(Slot::Loaded(actor)) => {
                 if workspace_id.is_some_and(|workspace_id| workspace_id != actor.workspace_id()) {
-                    return refuse_all(std::iter::once(queued), &not_found(run_id));
+                    return refuse_one(queued, &not_found(run_id), Holds::ForGood);
                 }
                 actor.queue.push_back(queued);
                 self.turns.push(run_id);
             }
             Some(Slot::Loading { queue, .. }) => queue.push_back(queued),
-            Some(Slot::Quarantined) => refuse_all(std::iter::once(queued), &quarantined()),
-            None => {
-                self.load(run_id);
-                self.queue(run_id, workspace_id, queued);
-            }
+            Some(Slot::Quarantined) => refuse_one(queued, &quarantined(), Holds::ForNow),
+            None => match self.epoch_of(run_id) {
+                Some(epoch) => {
+                    self.load(run_id, epoch);
+                    self.queue(run_id, workspace_id, queued);
+                }
+                None => refuse_one(queued, &not_owner(), Holds::ForNow),
+            },
         }
     }
 
@@ -228,88 +263,14 @@ impl Worker {
             Some(Slot::Loaded(actor)) => wait_for(actor, workspace_id, reply),
             Some(Slot::Loading { waiters, .. }) => waiters.push((workspace_id, reply)),
             Some(Slot::Quarantined) => drop(reply.send(Err(quarantined()))),
-            None => {
-                self.load(run_id);
-                self.wait(run_id, workspace_id, reply);
-            }
+            None => match self.epoch_of(run_id) {
+                Some(epoch) => {
+                    self.load(run_id, epoch);
+                    self.wait(run_id, workspace_id, reply);
+                }
+                None => drop(reply.send(Err(not_owner()))),
+            },
         }
-    }
-
-    fn load(&mut self, run_id: RunId) {
-        self.runs.insert(run_id, Slot::Loading { queue: VecDeque::new(), waiters: Vec::new() });
-        self.load_after(run_id, Duration::ZERO);
-    }
-
-    fn load_after(&self, run_id: RunId, delay: Duration) {
-        let journal = Arc::clone(&self.context.journal);
-        let resolver = Arc::clone(&self.context.resolver);
-        let plans = Arc::clone(&self.context.plans);
-        let mailbox = self.context.mailbox.clone();
-        tokio::spawn(async move {
-            tokio::time::sleep(delay).await;
-            let loaded = load::load(&*journal, &resolver, &plans, run_id).await;
-            if let Some(mailbox) = mailbox.upgrade() {
-                drop(mailbox.send(Message::Loaded { run_id, loaded }).await);
-            }
-        });
-    }
-
-    fn loaded(&mut self, run_id: RunId, loaded: Result<Loaded, LoadError>) {
-        let Some(Slot::Loading { queue, waiters }) = self.runs.get_mut(&run_id) else { return };
-        let (queue, waiters) = (std::mem::take(queue), std::mem::take(waiters));
-        let rejection = match loaded {
-            Ok(Some(taken)) => return self.take_over(*taken, queue, waiters),
-            Ok(None) => {
-                self.runs.remove(&run_id);
-                not_found(run_id)
-            }
-            // The run stays as it is and is tried again for ever: what it owes isn't forgotten.
-            Err(error) => {
-                tracing::error!(%run_id, %error, "can't load a run, trying again");
-                metrics::counter!("wonder_run_load_failures_total").increment(1);
-                self.load_after(run_id, LOAD_AGAIN);
-                error.refusal()
-            }
-        };
-        refuse_all(queue.into_iter(), &rejection);
-        for (_, waiter) in waiters {
-            drop(waiter.send(Err(rejection.clone())));
-        }
-    }
-
-    fn take_over(
-        &mut self,
-        taken: Taken,
-        queue: VecDeque<Queued>,
-        waiters: Vec<(WorkspaceId, Reply<RunOutcome>)>,
-    ) {
-        let run_id = taken.run_id;
-        let mut actor = Box::new(Actor::new(taken));
-        let owed = actor.run.owed(&actor.plan.plan);
-        for queued in queue {
-            let foreign = match &queued {
-                Queued::Cancel { cause, .. } => cause.workspace_id != actor.workspace_id(),
-                Queued::Start(_) | Queued::Outcome(_) | Queued::Wake | Queued::Advance => false,
-            };
-            if foreign {
-                refuse_all(std::iter::once(queued), &not_found(run_id));
-            } else {
-                actor.queue.push_back(queued);
-            }
-        }
-        if owed.advance {
-            actor.queue.push_back(Queued::Advance);
-        }
-        for (workspace_id, waiter) in waiters {
-            wait_for(&mut actor, workspace_id, waiter);
-        }
-        self.timers.set(run_id, owed.next_due);
-        let limit = self.context.limit_of(&actor);
-        self.runs.insert(run_id, Slot::Loaded(actor));
-        for (token, attempt) in owed.attempts {
-            self.dispatch.ready(run_id, limit, token, attempt);
-        }
-        self.turns.push(run_id);
     }
 
     async fn commits_done(&mut self, first: (RunId, Result<Appended, AppendError>)) {
@@ -323,6 +284,7 @@ impl Worker {
     fn commit_done(&mut self, (run_id, result): (RunId, Result<Appended, AppendError>)) {
         match result {
             Ok(appended) => self.committed(run_id, &appended),
+            Err(AppendError::Fenced { shard }) => self.fenced(run_id, shard),
             Err(error) => {
                 tracing::warn!(%run_id, %error, "an append failed, loading the run again");
                 self.drop_run(run_id, &refused(&error));
@@ -331,13 +293,18 @@ impl Worker {
     }
 
     fn committed(&mut self, run_id: RunId, appended: &Appended) {
+        let epoch = self.epoch_of(run_id);
         let Some(Slot::Loaded(actor)) = self.runs.get_mut(&run_id) else { return };
         let dispatch = actor.committed(appended);
+        if epoch != Some(actor.epoch) {
+            // It was let go while this append was under way.
+            return self.let_go(run_id);
+        }
         if let Some(outcome) = actor.outcome() {
             for waiter in actor.waiters.drain(..) {
                 drop(waiter.send(Ok(outcome.clone())));
             }
-            refuse_all(actor.queue.drain(..), &ended(&outcome));
+            refuse_all(actor.queue.drain(..), &ended(&outcome), Holds::ForGood);
             let workspace_id = actor.workspace_id();
             self.runs.remove(&run_id);
             self.timers.set(run_id, None);
@@ -353,16 +320,6 @@ impl Worker {
         if !actor.queue.is_empty() {
             self.turns.push(run_id);
         }
-    }
-
-    /// A run whose memory can't be trusted is loaded again, and what it owes is done again. A
-    /// start that was never written leaves nothing to load.
-    fn drop_run(&mut self, run_id: RunId, rejection: &Rejection) {
-        let Some(Slot::Loaded(actor)) = self.runs.remove(&run_id) else { return };
-        self.dispatch.forget_ready(run_id);
-        actor.failed(rejection);
-        self.runs.insert(run_id, Slot::Loading { queue: VecDeque::new(), waiters: Vec::new() });
-        self.load_after(run_id, LOAD_AGAIN);
     }
 
     fn quarantine(&mut self, run_id: RunId) {
@@ -416,8 +373,16 @@ impl Worker {
     fn hand_out(&mut self) {
         while let Some((run_id, turn)) = self.dispatch.next_turn() {
             for (token, attempt) in turn {
-                let task = match self.runs.get(&run_id) {
-                    Some(Slot::Loaded(actor)) => actor.task(token, attempt),
+                let task = match self.runs.get_mut(&run_id) {
+                    Some(Slot::Loaded(actor)) => {
+                        if actor.must_record(token, attempt) {
+                            actor.queue.push_back(Queued::HandOut { token, attempt });
+                            self.turns.push(run_id);
+                            None
+                        } else {
+                            actor.task(token, attempt)
+                        }
+                    }
                     Some(Slot::Loading { .. } | Slot::Quarantined) | None => None,
                 };
                 match task {
@@ -426,7 +391,7 @@ impl Worker {
                             self.dispatch.back(run_id, token, attempt);
                         }
                     }
-                    Some(Err(outcome)) => self.outcome(*outcome),
+                    Some(Err(outcome)) => self.outcome(*outcome, None),
                     None => self.dispatch.back(run_id, token, attempt),
                 }
             }
@@ -459,6 +424,8 @@ impl Worker {
 /// What a worker shows of itself.
 struct Gauges {
     in_flight: metrics::Gauge,
+    /// Attempts that nothing was heard of for some time, as the last sweep found.
+    unheard: metrics::Gauge,
     runs: metrics::Gauge,
 }
 
@@ -467,9 +434,14 @@ impl Gauges {
         let worker = worker.to_string();
         Self {
             in_flight: metrics::gauge!("wonder_tasks_owed_in_flight", "worker" => worker.clone()),
+            unheard: metrics::gauge!("wonder_tasks_unheard", "worker" => worker.clone()),
             runs: metrics::gauge!("wonder_runs_in_memory", "worker" => worker),
         }
     }
+}
+
+fn refuse_one(queued: Queued, rejection: &Rejection, holds: Holds) {
+    refuse_all(std::iter::once(queued), rejection, holds);
 }
 
 fn commit(context: &Context, run_id: RunId, append: Box<Append>) -> Commit {

@@ -1,10 +1,12 @@
 //! What the write side knows of resources without asking the journal each time.
 //!
-//! Heads (the newest state of a resource) are kept coherent by one rule: this process is the only
-//! writer of resources, and every write goes through [`Heads::writing`]. A reader keeps what it
-//! loaded only if nothing was written meanwhile. Versions never change and are kept as they are.
+//! Heads (the newest state of a resource) are kept coherent by two rules: every write of this
+//! process goes through [`Heads::writing`], and what other processes have written is forgotten by
+//! [`Heads::catch_up`] before a command is looked at. A reader keeps what it loaded only if nothing
+//! was written meanwhile. Versions never change and are kept as they are.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chassis::journal::Journal;
@@ -12,7 +14,7 @@ use domain::resource::{DefinitionSpec, Event, Kind, Resource, Spec};
 use protocol::Rejection;
 
 use crate::resources::refusal;
-use crate::store::payload;
+use crate::store::{Fault, payload};
 
 /// Heads that are kept; beyond, all are forgotten and loaded again when they are needed.
 const HEADS: usize = 20_000;
@@ -37,6 +39,9 @@ pub(crate) enum Body {
 pub(crate) struct Heads {
     journal: Arc<dyn Journal>,
     known: Mutex<Known>,
+    /// Calls of [`Heads::catch_up`] so far.
+    asked: AtomicU64,
+    caught_up: tokio::sync::Mutex<CaughtUp>,
     versions: Mutex<HashMap<(String, u64), Body>>,
 }
 
@@ -49,9 +54,59 @@ struct Known {
     under_way: HashMap<String, usize>,
 }
 
+/// How far the writes of others are known.
+#[derive(Default)]
+struct CaughtUp {
+    /// The position of the last one that was seen; `None` before the first look.
+    position: Option<u64>,
+    /// The last look began after this many calls.
+    asked: u64,
+}
+
 impl Heads {
     pub(crate) fn new(journal: Arc<dyn Journal>) -> Self {
-        Self { journal, known: Mutex::default(), versions: Mutex::default() }
+        let (known, versions) = (Mutex::default(), Mutex::default());
+        let (asked, caught_up) = (AtomicU64::new(0), tokio::sync::Mutex::default());
+        Self { journal, known, asked, caught_up, versions }
+    }
+
+    /// Forgets the heads of what others have written up to now. Calls at the same time share one
+    /// look at the journal.
+    pub(crate) async fn catch_up(&self) -> Result<(), Rejection> {
+        let call = self.asked.fetch_add(1, Ordering::AcqRel) + 1;
+        let mut caught_up = self.caught_up.lock().await;
+        if caught_up.asked >= call {
+            return Ok(());
+        }
+        // Everybody who has called by now waits for the lock, or for this look.
+        let asked = self.asked.load(Ordering::Acquire);
+        let failed = |error| refusal::of(Fault::Read(error), Kind::Workspace, "the journal");
+        let Some(mut position) = caught_up.position else {
+            let head = self.journal.head().await.map_err(failed)?;
+            self.forget_all();
+            *caught_up = CaughtUp { position: Some(head), asked };
+            return Ok(());
+        };
+        loop {
+            let written = self.journal.written_elsewhere(position, "run").await.map_err(failed)?;
+            let Some(last) = written.last() else { break };
+            position = last.position;
+            let mut known = self.known();
+            known.writes += 1;
+            for one in &written {
+                known.heads.remove(&*one.aggregate_id);
+            }
+            drop(known);
+            caught_up.position = Some(position);
+        }
+        caught_up.asked = asked;
+        Ok(())
+    }
+
+    fn forget_all(&self) {
+        let mut known = self.known();
+        known.writes += 1;
+        known.heads.clear();
     }
 
     /// The newest state of a resource; `None` where nothing was ever created under the id.

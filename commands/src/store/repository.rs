@@ -15,10 +15,11 @@ use protocol::command::Receipt;
 use serde_json::{Value, json};
 
 use crate::store::inbox::{self, Remembered};
-use crate::store::{Fault, Seen, Trace, payload};
+use crate::store::{Fault, Seen, Trace, Writes, payload, postgres};
 
 /// The journal for one execution of one command.
 pub(crate) struct Repository {
+    writes: Writes,
     pub(crate) journal: Arc<dyn Journal>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) workspace_id: Arc<str>,
@@ -33,6 +34,7 @@ pub(crate) struct Repository {
 impl Repository {
     /// A repository for one execution.
     pub(crate) fn new(
+        writes: Writes,
         journal: Arc<dyn Journal>,
         clock: Arc<dyn Clock>,
         workspace_id: Arc<str>,
@@ -41,7 +43,7 @@ impl Repository {
         remembered: Remembered,
     ) -> Self {
         let trace = Arc::default();
-        Self { journal, clock, workspace_id, metadata, at, remembered, trace }
+        Self { writes, journal, clock, workspace_id, metadata, at, remembered, trace }
     }
 
     pub(super) fn trace(&self) -> Arc<Trace> {
@@ -150,7 +152,11 @@ impl PersistedEventRepository for Repository {
             return Ok(());
         }
         let append = self.append_of::<A>(events).map_err(failed)?;
-        match self.journal.append(append).await {
+        let appended = match &self.writes {
+            Writes::Journal => self.journal.append(append).await,
+            Writes::Postgres(journal) => postgres::persist::<A>(journal, append).await,
+        };
+        match appended {
             Ok(appended) => {
                 let _ = self.trace.appended.set(appended.last_position);
                 Ok(())

@@ -33,7 +33,8 @@ async fn an_append_that_failed_is_made_up_for() {
     assert_eq!(&*second.node, "s1");
     platform.succeed(&second, json!(1)).await;
     let end = platform.end_of(run_id).await;
-    assert_eq!((end.status, end.sequence), (RunStatus::Completed, 6));
+    // One event more than without the fault: that the attempt was handed out again.
+    assert_eq!((end.status, end.sequence), (RunStatus::Completed, 7));
     platform.stop().await;
 }
 
@@ -49,7 +50,8 @@ async fn an_append_whose_answer_was_lost_is_not_repeated() {
     assert_eq!(&*second.node, "s1");
     platform.succeed(&second, json!(1)).await;
     let end = platform.end_of(run_id).await;
-    assert_eq!((end.status, end.sequence), (RunStatus::Completed, 6));
+    // One event more: that what is owed after a load may have been handed out before.
+    assert_eq!((end.status, end.sequence), (RunStatus::Completed, 7));
     platform.stop().await;
 }
 
@@ -190,6 +192,6 @@ async fn a_panic_stays_with_its_run() {
         let task = platform.pull_one().await;
         platform.succeed(&task, json!(1)).await;
     }
-    assert_eq!(platform.end_of(hit).await.sequence, 6);
+    assert_eq!(platform.end_of(hit).await.sequence, 7);
     platform.stop().await;
 }

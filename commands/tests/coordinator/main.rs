@@ -4,6 +4,7 @@
 mod commits;
 mod faults;
 mod limits;
+mod lost_workers;
 mod platform;
 mod repetition;
 mod retries;

@@ -77,6 +77,10 @@ pub struct Node {
     /// How long one attempt may take on its worker.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Span>,
+    /// Whether an attempt may be made again where its worker vanished with it (default true). Where
+    /// not, the attempt ends as failed with the code `in_doubt`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repeatable: Option<bool>,
     /// What the node is for, in a few words; lists and timelines show it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub summary: Option<String>,

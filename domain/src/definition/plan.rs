@@ -39,6 +39,8 @@ pub struct PlanNode {
     pub output: Vec<(String, Binding)>,
     pub retry: Option<Retry>,
     pub timeout: Option<Span>,
+    /// Whether an attempt may be made again where its worker vanished with it.
+    pub repeatable: bool,
     /// The transitions out of it by tier, lowest first, each in the order of the definition.
     pub tiers: Vec<(i32, Vec<TransitionIndex>)>,
 }
@@ -221,6 +223,7 @@ impl Compiler<'_> {
         let place = format!("/nodes/{name}");
         let mut retry = node.retry.clone();
         let mut timeout = node.timeout;
+        let mut repeatable = node.repeatable;
         let work = if let Some(compute) = &node.compute {
             NodeWork::Compute(self.state_mapping(&format!("{place}/compute"), compute))
         } else if let Some(steps) = &node.steps {
@@ -235,6 +238,7 @@ impl Compiler<'_> {
             {
                 retry = retry.or_else(|| spec.retry.clone());
                 timeout = timeout.or(spec.timeout);
+                repeatable = repeatable.or(spec.repeatable);
             }
             match self.action(&format!("{place}/action"), used) {
                 Some(action) => NodeWork::Task(TaskBody::Action(action)),
@@ -260,6 +264,7 @@ impl Compiler<'_> {
             output: output.unwrap_or_default(),
             retry,
             timeout,
+            repeatable: repeatable.unwrap_or(true),
             tiers,
         }
     }

@@ -164,6 +164,9 @@ pub struct ActionSpec {
     /// Used where the node declares no time-out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Span>,
+    /// Used where the node doesn't say whether an attempt may be repeated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repeatable: Option<bool>,
 }
 
 /// One version of a prompt.

@@ -14,6 +14,9 @@ pub enum Command {
     Start(Box<RunStarted>),
     /// What became of an attempt.
     Report(Box<Report>),
+    /// An attempt is about to be handed to a worker, and that has to be known afterwards: because
+    /// it must not be made twice, or because it may have been handed out before.
+    HandOut { token: TokenId, attempt: u32 },
     /// Time has passed: does what is due.
     Wake,
     /// Goes on with work that an earlier decision put off for its size.

@@ -85,6 +85,7 @@ impl Decider<'_> {
             (Run::Live(_) | Run::Closed(_), Command::Start(_)) => Err(Refusal::AlreadyStarted),
             (Run::Closed(closed), _) => Err(Refusal::Ended { status: closed.status }),
             (Run::Live(_), Command::Report(report)) => self.report(report),
+            (Run::Live(_), Command::HandOut { token, attempt }) => self.hand_out(*token, *attempt),
             (Run::Live(_), Command::Wake) => {
                 self.wake();
                 Ok(())

@@ -46,6 +46,12 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "is_zero")]
         duration_ms: u64,
     },
+    /// An attempt is handed to a worker. Recorded only where it must not be made twice, and where
+    /// it may have been handed out before.
+    TaskHandedOut {
+        token: TokenId,
+        attempt: u32,
+    },
     /// A backed-off token works again.
     RetryStarted {
         token: TokenId,
@@ -364,6 +370,7 @@ impl Event {
             Self::TaskSucceeded { .. } => "task_succeeded",
             Self::TaskFailed { .. } => "task_failed",
             Self::RetryStarted { .. } => "retry_started",
+            Self::TaskHandedOut { .. } => "task_handed_out",
             Self::NodeComputed { .. } => "node_computed",
             Self::NodeFailed { .. } => "node_failed",
             Self::TokenRouted { .. } => "token_routed",

@@ -37,6 +37,11 @@ impl Run {
             }
             Event::RetryStarted { token, attempt } => {
                 live.set_phase(*token, Phase::Working { attempt: *attempt });
+                live.handed_out(*token, 0);
+            }
+            Event::TaskHandedOut { token, .. } => {
+                let times = live.tokens.get(token).map_or(0, |token| token.handed_out);
+                live.handed_out(*token, times + 1);
             }
             Event::NodeComputed { token, writes } => live.succeed(*token, None, writes),
             Event::NodeFailed { token, error } => {
@@ -131,6 +136,12 @@ impl Live {
             usage: self.usage,
             ended_at: at,
         }))
+    }
+
+    fn handed_out(&mut self, id: TokenId, times: u32) {
+        if let Some(token) = self.tokens.get_mut(&id) {
+            token.handed_out = times;
+        }
     }
 
     /// Changes a token's phase, and its timer with it.
@@ -444,6 +455,7 @@ impl Token {
             taken: Taken::default(),
             error: None,
             phase: Phase::Working { attempt: 1 },
+            handed_out: 0,
         }
     }
 

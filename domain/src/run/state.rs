@@ -90,6 +90,13 @@ pub struct Token {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Box<RunError>>,
     pub phase: Phase,
+    /// How often it was recorded that the attempt was handed to a worker.
+    #[serde(default, skip_serializing_if = "is_never")]
+    pub handed_out: u32,
+}
+
+const fn is_never(times: &u32) -> bool {
+    *times == 0
 }
 
 /// Counts by transition, shared between tokens.

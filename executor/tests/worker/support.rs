@@ -110,6 +110,7 @@ pub(crate) fn action(kind: ActionKind, with: Value) -> WorkAction {
 pub(crate) fn work(body: WorkBody) -> Work {
     Work {
         key: uuid::Uuid::now_v7().to_string(),
+        repeatable: true,
         body,
         models: BTreeMap::new(),
         prompts: BTreeMap::new(),

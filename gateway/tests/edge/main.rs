@@ -5,5 +5,6 @@ mod bodies;
 mod connections;
 mod documents;
 mod fakes;
+mod probes;
 mod streams;
 mod writes;

@@ -32,7 +32,8 @@ pub(crate) struct DevArgs {
 pub(crate) async fn execute(global: &Global, args: DevArgs) -> Result<Exit, Failure> {
     let mut config = config::load(&args.server, AuthMode::Dev)
         .map_err(|error| Failure::Refused(format!("{error:#}")))?
-        .value;
+        .value
+        .alone();
     if !config.listen.ip().is_loopback() {
         return Err(Failure::Refused(format!(
             "`wonder dev` signs everybody in, so it listens on loopback only, and {} is not: \
@@ -145,7 +146,7 @@ fn banner(platform: &Platform, config: &Config, ephemeral: bool, default_model: 
     let url = &platform.url;
     say!("{bold}wonder {} · development server{plain}", env!("CARGO_PKG_VERSION"));
     say!("  on this machine only: {who}");
-    say!("  data    {} ({kept})", platform.data_dir.display());
+    say!("  data    {} ({kept})", platform.place);
     say!("  API     {url}/api/v1      OpenAPI  {url}/openapi.json");
     say!("  docs    {url}/docs        metrics  {url}/metrics");
     match default_model {

@@ -38,7 +38,7 @@ pub(crate) async fn execute(args: ServeArgs) -> Result<Exit, Failure> {
             _ = end_of_stdin() => {}
         }
     } else {
-        say!("serving {} · data {}", platform.url, platform.data_dir.display());
+        say!("serving {} · data {}", platform.url, platform.place);
         shutdown.requested().await;
         say!("stopping");
     }

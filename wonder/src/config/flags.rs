@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::AuthMode;
+use super::{AuthMode, Role};
 
 /// Where a server keeps its data, where it listens, and whom it lets in. Serialises to the keys
 /// that were given.
@@ -18,6 +18,19 @@ pub(crate) struct ServerArgs {
     /// Folder of the journal and the read tables [default: ~/.local/share/wonder; of `wonder dev`: the folder dev in it]
     #[arg(long, value_name = "DIR", help_heading = "Server")]
     pub(crate) data_dir: Option<PathBuf>,
+    /// What this process does, with commas between [default: everything]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "ROLES", help_heading = "Server")]
+    pub(crate) roles: Vec<Role>,
+    /// PostgreSQL database of journal and read tables, instead of a folder [env: DATABASE_URL]
+    #[arg(long, value_name = "URL", help_heading = "Server")]
+    pub(crate) database_url: Option<String>,
+    /// NATS servers between the processes of a platform [env: NATS_URL]
+    #[arg(long, value_name = "URL", help_heading = "Server")]
+    pub(crate) nats_url: Option<String>,
+    /// First part of all NATS subjects [default: wonder]
+    #[arg(long, value_name = "WORD", help_heading = "Server")]
+    pub(crate) nats_prefix: Option<String>,
     /// Address to listen on [default: 127.0.0.1:7420]
     #[arg(long, value_name = "IP:PORT", help_heading = "Server")]
     pub(crate) listen: Option<SocketAddr>,

@@ -181,7 +181,7 @@ pub async fn a_refused_append_leaves_nothing(storage: &impl Storage) {
 pub async fn what_is_over_a_limit_is_refused(storage: &impl Storage) {
     let journal = storage.open().await;
     let mut heavy = append("heavy", 0, 0);
-    heavy.events = vec![event(&"x".repeat(MAX_BYTES_PER_APPEND))];
+    heavy.events = vec![event(&format!("\"{}\"", "x".repeat(MAX_BYTES_PER_APPEND)))];
     let appends = [
         append("none", 0, 0),
         append("many", 0, MAX_EVENTS_PER_APPEND + 1),
@@ -192,6 +192,6 @@ pub async fn what_is_over_a_limit_is_refused(storage: &impl Storage) {
     let most = verdicts.pop().expect("four were appended").expect("the most is not too many");
     assert_eq!(verdicts, [const { Err(AppendError::TooLarge) }; 3]);
     assert_eq!(most.last_position, MAX_EVENTS_PER_APPEND as u64);
-    heavy.events = vec![event(&"x".repeat(MAX_BYTES_PER_APPEND - 1_000))];
+    heavy.events = vec![event(&format!("\"{}\"", "x".repeat(MAX_BYTES_PER_APPEND - 1_000)))];
     must(&*journal, heavy).await;
 }

@@ -11,6 +11,7 @@ use chrono::DateTime;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 
 use crate::clock::Clock;
+use crate::journal::queue::Committed;
 use crate::journal::{Append, AppendError, Appended, Recalled, RecordedEvent};
 
 /// Aggregates whose sequence is remembered; beyond that all are forgotten and read again.
@@ -47,15 +48,6 @@ const PROBE_KEY: &str = "probe";
 const PROBE_BYTES: usize = 64 * 1024;
 const PROBE: &str = "insert or replace into payloads (hash, bytes) values (?1, zeroblob(?2))";
 const UNDO_PROBE: &str = "delete from payloads where hash = ?1";
-
-/// What became of a batch.
-#[derive(Debug, Default)]
-pub(super) struct Committed {
-    /// One for each append, in order.
-    pub(super) verdicts: Vec<Result<Appended, AppendError>>,
-    /// What was written, in position order.
-    pub(super) events: Vec<Arc<RecordedEvent>>,
-}
 
 /// Owns the connection, the lock on the files and what is known of the newest rows.
 #[derive(Debug)]

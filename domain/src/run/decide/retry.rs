@@ -1,13 +1,16 @@
 //! Failed attempts: whether and when the next one starts.
 
 use chrono::{DateTime, Utc};
+use serde_json::Value;
 
 use super::Decider;
 use crate::definition::plan::PlanNode;
 use crate::definition::{Backoff, Retry};
 use crate::ids::RunId;
-use crate::run::command::Report;
-use crate::run::event::{Event, RunError, TokenId};
+use crate::limits;
+use crate::run::command::{AttemptError, Report};
+use crate::run::error::Refusal;
+use crate::run::event::{Event, RunError, TokenId, Usage};
 use crate::run::state::Phase;
 use crate::span::Span;
 
@@ -49,6 +52,37 @@ impl Decider<'_> {
         let delay_ms = delay_ms(retry, run_id, report.token, report.attempt)
             .max(retry_after.map_or(0, Span::as_millis));
         Some(self.now + Span::from_millis(delay_ms).as_duration())
+    }
+
+    /// Records that an attempt is handed to a worker, or ends it: where it must not be made twice,
+    /// or has been handed out too often.
+    pub(super) fn hand_out(&mut self, token: TokenId, attempt: u32) -> Result<(), Refusal> {
+        let plan = self.plan;
+        let stale = Refusal::StaleOutcome { token, attempt };
+        let Some((at, current)) = self.run.working_attempt(token) else { return Err(stale) };
+        let (times, node) = (at.handed_out, plan.node(&at.node));
+        let Some(node) = node.filter(|_| current == attempt) else { return Err(stale) };
+        let (code, message) = if times > 0 && !node.repeatable {
+            ("in_doubt", "the worker vanished, and the action may have been done".to_owned())
+        } else if times >= limits::HAND_OUTS {
+            ("worker_lost", format!("{times} workers vanished with this attempt"))
+        } else {
+            self.emit(Event::TaskHandedOut { token, attempt });
+            self.decision.dispatch.push((token, attempt));
+            return Ok(());
+        };
+        let error = super::permanent(code, message);
+        let result = Err(AttemptError {
+            code: code.to_owned(),
+            message: error.message.clone(),
+            kind: error.kind,
+            detail: Value::Null,
+            retry_after: None,
+        });
+        let (usage, duration_ms) = (Usage::default(), 0);
+        let report = Report { token, attempt, result, usage, duration_ms };
+        self.fail_attempt(node, &report, error, None);
+        Ok(())
     }
 
     pub(super) fn retry(&mut self, id: TokenId) {

@@ -270,6 +270,7 @@ impl Decider<'_> {
             taken: instance.parent.taken.clone(),
             error: None,
             phase: instance.cause.clone().unwrap_or(Phase::Working { attempt: 1 }),
+            handed_out: 0,
         };
         let root = &instance.parent.vars;
         let scope = TokenScope { root, ..TokenScope::of_end(live, plan, &parent) };

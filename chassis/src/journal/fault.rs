@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 /// The least time between two tries whether writing works again.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 
-/// Shared by the thread that writes and those who ask.
+/// Shared by who writes and those who ask.
 #[derive(Debug, Default)]
 pub(super) struct Fault {
     /// Whether there is one: a commit that is well looks at this only.

@@ -1,0 +1,213 @@
+//! A batch as the arrays that `append_events` takes.
+
+use chrono::{DateTime, Utc};
+use sqlx::encode::IsNull;
+use sqlx::error::BoxDynError;
+use sqlx::postgres::types::Oid;
+use sqlx::postgres::{PgArgumentBuffer, PgHasArrayType, PgRow, PgTypeInfo};
+use sqlx::{Encode, PgConnection, Postgres, Type};
+use uuid::Uuid;
+
+use super::decoding::signed;
+use crate::journal::Append;
+use crate::journal::queue::Request;
+
+const APPEND: &str = "select append, verdict, position, fingerprint, answer from append_events(\
+     $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, \
+     $21, $22, $23, $24, $25, $26, $27, $28)";
+
+/// Bytes of JSON, which go over as they are.
+#[derive(Debug, Clone, Copy)]
+struct Json<'a>(&'a [u8]);
+
+impl Type<Postgres> for Json<'_> {
+    fn type_info() -> PgTypeInfo {
+        PgTypeInfo::with_oid(Oid(114))
+    }
+}
+
+impl PgHasArrayType for Json<'_> {
+    fn array_type_info() -> PgTypeInfo {
+        PgTypeInfo::with_oid(Oid(199))
+    }
+}
+
+impl Encode<'_, Postgres> for Json<'_> {
+    fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
+        buffer.extend_from_slice(self.0);
+        Ok(IsNull::No)
+    }
+}
+
+/// Parallel arrays; appends are numbered from 1.
+#[derive(Default)]
+pub(super) struct Arrays<'a> {
+    appends: Appends<'a>,
+    events: Events<'a>,
+    inbox: Inbox<'a>,
+    payloads: Payloads<'a>,
+    snapshots: Snapshots<'a>,
+    open: Open,
+}
+
+#[derive(Default)]
+struct Appends<'a> {
+    types: Vec<&'a str>,
+    ids: Vec<&'a str>,
+    expected: Vec<i64>,
+    workspaces: Vec<&'a str>,
+    metadata: Vec<Json<'a>>,
+    recorded: Vec<DateTime<Utc>>,
+    shards: Vec<i32>,
+    epochs: Vec<Option<i64>>,
+}
+
+#[derive(Default)]
+struct Events<'a> {
+    appends: Vec<i32>,
+    sequences: Vec<i64>,
+    ids: Vec<Uuid>,
+    types: Vec<&'a str>,
+    versions: Vec<String>,
+    payloads: Vec<Json<'a>>,
+}
+
+#[derive(Default)]
+struct Inbox<'a> {
+    appends: Vec<i32>,
+    lasts: Vec<i32>,
+    keys: Vec<&'a str>,
+    fingerprints: Vec<&'a str>,
+    answers: Vec<&'a [u8]>,
+}
+
+#[derive(Default)]
+struct Payloads<'a> {
+    appends: Vec<i32>,
+    hashes: Vec<&'a str>,
+    bytes: Vec<&'a [u8]>,
+}
+
+#[derive(Default)]
+struct Snapshots<'a> {
+    appends: Vec<i32>,
+    sequences: Vec<i64>,
+    versions: Vec<i64>,
+    states: Vec<&'a [u8]>,
+}
+
+#[derive(Default)]
+struct Open {
+    appends: Vec<i32>,
+    open: Vec<bool>,
+}
+
+impl<'a> Arrays<'a> {
+    pub(super) fn new(batch: &'a [Request]) -> Self {
+        let mut arrays = Self::default();
+        for (number, request) in (1..).zip(batch) {
+            arrays.push(number, &request.append);
+        }
+        arrays
+    }
+
+    fn push(&mut self, number: i32, append: &'a Append) {
+        self.appends.push(append);
+        let mut sequence = signed(append.expected_sequence);
+        for event in &append.events {
+            sequence = sequence.saturating_add(1);
+            self.events.appends.push(number);
+            self.events.sequences.push(sequence);
+            self.events.ids.push(event.id);
+            self.events.types.push(&event.event_type);
+            self.events.versions.push(event.event_version.to_string());
+            self.events.payloads.push(Json(&event.payload));
+        }
+        let last = i32::try_from(self.events.appends.len()).unwrap_or(i32::MAX);
+        for entry in &append.inbox {
+            self.inbox.appends.push(number);
+            self.inbox.lasts.push(last);
+            self.inbox.keys.push(&entry.key);
+            self.inbox.fingerprints.push(&entry.fingerprint);
+            self.inbox.answers.push(&entry.answer);
+        }
+        for payload in &append.payloads {
+            self.payloads.appends.push(number);
+            self.payloads.hashes.push(&payload.hash);
+            self.payloads.bytes.push(&payload.bytes);
+        }
+        if let Some(snapshot) = &append.snapshot {
+            if signed(snapshot.sequence) == sequence {
+                self.snapshots.appends.push(number);
+                self.snapshots.sequences.push(sequence);
+                self.snapshots.versions.push(snapshot.version.into());
+                self.snapshots.states.push(&snapshot.state);
+            } else {
+                // Kept, it would hide events from the next load; it is only a shortcut.
+                let (aggregate_id, found) = (&*append.aggregate_id, snapshot.sequence);
+                tracing::warn!(aggregate_id, found, sequence, "dropped a wrong snapshot");
+            }
+        }
+        if let Some(open) = append.open {
+            self.open.appends.push(number);
+            self.open.open.push(open);
+        }
+    }
+
+    /// Appends the batch: one round trip, and durable when it is back.
+    pub(super) async fn append(
+        &self,
+        connection: &mut PgConnection,
+    ) -> Result<Vec<PgRow>, sqlx::Error> {
+        // All rows are waited for, since the commit comes after the last of them.
+        sqlx::query(APPEND)
+            .bind(&self.appends.types)
+            .bind(&self.appends.ids)
+            .bind(&self.appends.expected)
+            .bind(&self.appends.workspaces)
+            .bind(&self.appends.metadata)
+            .bind(&self.appends.recorded)
+            .bind(&self.appends.shards)
+            .bind(&self.appends.epochs)
+            .bind(&self.events.appends)
+            .bind(&self.events.sequences)
+            .bind(&self.events.ids)
+            .bind(&self.events.types)
+            .bind(&self.events.versions)
+            .bind(&self.events.payloads)
+            .bind(part(&self.inbox.appends))
+            .bind(part(&self.inbox.lasts))
+            .bind(part(&self.inbox.keys))
+            .bind(part(&self.inbox.fingerprints))
+            .bind(part(&self.inbox.answers))
+            .bind(part(&self.payloads.appends))
+            .bind(part(&self.payloads.hashes))
+            .bind(part(&self.payloads.bytes))
+            .bind(part(&self.snapshots.appends))
+            .bind(part(&self.snapshots.sequences))
+            .bind(part(&self.snapshots.versions))
+            .bind(part(&self.snapshots.states))
+            .bind(part(&self.open.appends))
+            .bind(part(&self.open.open))
+            .fetch_all(connection)
+            .await
+    }
+}
+
+impl<'a> Appends<'a> {
+    fn push(&mut self, append: &'a Append) {
+        self.types.push(&append.aggregate_type);
+        self.ids.push(&append.aggregate_id);
+        self.expected.push(signed(append.expected_sequence));
+        self.workspaces.push(&append.workspace_id);
+        self.metadata.push(Json(&append.metadata));
+        self.recorded.push(append.recorded_at);
+        self.shards.push(append.shard.into());
+        self.epochs.push(append.epoch.map(signed));
+    }
+}
+
+/// Nothing where it is empty: its statement is skipped then.
+fn part<T>(elements: &Vec<T>) -> Option<&Vec<T>> {
+    (!elements.is_empty()).then_some(elements)
+}

@@ -1,0 +1,263 @@
+//! Reads, over the database's pool.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::TryStreamExt;
+use sqlx::postgres::PgArguments;
+use sqlx::query::Query;
+use sqlx::{PgPool, Postgres};
+
+use super::decoding::{EVENT, Names, event, failed, signed, unsigned};
+use crate::database::DatabaseError;
+use crate::journal::tail::Pages;
+use crate::journal::{Payload, ReadError, Recalled, RecordedEvent, Snapshot, Written};
+
+/// Bytes after which a page for tails ends.
+const PAGE_BYTES: usize = 4 * 1024 * 1024;
+/// Positions at the end that are checked for gaps at opening; readers check all that they read.
+const CHECKED_AT_OPEN: i64 = 1_000;
+/// How long the database may take for an answer before it counts as away.
+const TIMEOUT: Duration = Duration::from_secs(35);
+
+#[derive(Debug)]
+pub(super) struct Reader {
+    pool: PgPool,
+    read: String,
+    newest: String,
+    load: String,
+}
+
+/// Events in a row, and whether there may be more.
+#[derive(Debug, Default)]
+pub(super) struct Page {
+    pub(super) events: Vec<RecordedEvent>,
+    pub(super) more: bool,
+}
+
+impl Reader {
+    pub(super) fn new(pool: PgPool) -> Self {
+        Self {
+            pool,
+            read: format!(
+                "select {EVENT} from events where position > $1 order by position limit $2"
+            ),
+            newest: format!(
+                "select {EVENT} from events \
+                 where position > greatest($1, (select h.position from journal_head h) - $2) \
+                 order by position limit $2"
+            ),
+            load: format!(
+                "select {EVENT} from events where aggregate_type = $1 and aggregate_id = $2 \
+                 and sequence > $3 order by sequence limit $4"
+            ),
+        }
+    }
+
+    /// The store's epoch and its newest position, after a look at both ends of the table.
+    pub(super) async fn identify(&self) -> Result<(u32, u64), DatabaseError> {
+        let sql = "select s.epoch, h.position, \
+             coalesce((select e.position from events e order by e.position desc limit 1), 0), \
+             coalesce((select e.position from events e order by e.position limit 1), 0), \
+             (select count(*) from events e where e.position > h.position - $1) \
+             from store s, journal_head h";
+        let (epoch, head, last, first, counted): (i64, i64, i64, i64, i64) = sqlx::query_as(sql)
+            .bind(CHECKED_AT_OPEN)
+            .fetch_one(&self.pool)
+            .await
+            .map_err(DatabaseError::Unreachable)?;
+        if last != head || first != head.min(1) || counted != head.min(CHECKED_AT_OPEN) {
+            let what = format!("positions up to {head} have a gap");
+            return Err(DatabaseError::Damaged { what });
+        }
+        let epoch = u32::try_from(epoch)
+            .map_err(|_| DatabaseError::Damaged { what: format!("its epoch is {epoch}") })?;
+        Ok((epoch, head.unsigned_abs()))
+    }
+
+    pub(super) async fn head(&self) -> Result<u64, ReadError> {
+        let sql = "select position from journal_head";
+        unsigned(within(sqlx::query_scalar(sql).fetch_one(&self.pool)).await?)
+    }
+
+    pub(super) async fn read(
+        &self,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<RecordedEvent>, ReadError> {
+        let query = sqlx::query(&self.read).bind(signed(after)).bind(signed(limit as u64));
+        let events = self.events(query, usize::MAX).await?;
+        dense(&events, after, "position", |event| event.position)?;
+        Ok(events)
+    }
+
+    /// Events after a position, or the newest `limit` where there are more than that: a reader that
+    /// is further behind finds the rest by itself.
+    pub(super) async fn newest(&self, after: u64, limit: usize) -> Result<Page, ReadError> {
+        let query = sqlx::query(&self.newest).bind(signed(after)).bind(signed(limit as u64));
+        let events = self.events(query, PAGE_BYTES).await?;
+        let bytes: usize = events.iter().map(RecordedEvent::size).sum();
+        let more = events.len() >= limit || bytes >= PAGE_BYTES;
+        Ok(Page { events, more })
+    }
+
+    pub(super) async fn load(
+        &self,
+        aggregate_type: &str,
+        aggregate_id: &str,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<RecordedEvent>, ReadError> {
+        let query = sqlx::query(&self.load)
+            .bind(aggregate_type)
+            .bind(aggregate_id)
+            .bind(signed(after))
+            .bind(signed(limit as u64));
+        let events = self.events(query, usize::MAX).await?;
+        dense(&events, after, aggregate_id, |event| event.sequence)?;
+        Ok(events)
+    }
+
+    pub(super) async fn snapshot(
+        &self,
+        aggregate_type: &str,
+        aggregate_id: &str,
+        version: u32,
+    ) -> Result<Option<Snapshot>, ReadError> {
+        let query = sqlx::query_as(
+            "select sequence, state from snapshots \
+             where aggregate_type = $1 and aggregate_id = $2 and version = $3",
+        )
+        .bind(aggregate_type)
+        .bind(aggregate_id)
+        .bind(i64::from(version));
+        let row: Option<(i64, Vec<u8>)> = within(query.fetch_optional(&self.pool)).await?;
+        row.map(|(sequence, state)| {
+            Ok(Snapshot { sequence: unsigned(sequence)?, version, state: state.into() })
+        })
+        .transpose()
+    }
+
+    pub(super) async fn recall(&self, key: &str) -> Result<Option<Recalled>, ReadError> {
+        let query =
+            sqlx::query_as("select fingerprint, answer, position from inbox where key = $1")
+                .bind(key);
+        let row: Option<(String, Vec<u8>, i64)> = within(query.fetch_optional(&self.pool)).await?;
+        row.map(|(fingerprint, answer, position)| {
+            Ok(Recalled { fingerprint, answer: answer.into(), position: unsigned(position)? })
+        })
+        .transpose()
+    }
+
+    pub(super) async fn payloads(&self, hashes: &[Arc<str>]) -> Result<Vec<Payload>, ReadError> {
+        let mut payloads = Vec::with_capacity(hashes.len());
+        for hash in hashes {
+            let query =
+                sqlx::query_scalar("select bytes from payloads where hash = $1").bind(&**hash);
+            let bytes: Option<Vec<u8>> = within(query.fetch_optional(&self.pool)).await?;
+            let Some(bytes) = bytes else {
+                return Err(ReadError::Damaged(format!("payload {hash} is missing").into()));
+            };
+            payloads.push(Payload { hash: Arc::clone(hash), bytes: bytes.into() });
+        }
+        Ok(payloads)
+    }
+
+    pub(super) async fn open_aggregates(
+        &self,
+        aggregate_type: &str,
+        shard: u16,
+        after_id: &str,
+        limit: usize,
+    ) -> Result<Vec<Arc<str>>, ReadError> {
+        let query = sqlx::query_scalar(
+            "select aggregate_id from open_aggregates \
+             where aggregate_type = $1 and shard = $2 and aggregate_id > $3 \
+             order by aggregate_id limit $4",
+        )
+        .bind(aggregate_type)
+        .bind(i32::from(shard))
+        .bind(after_id)
+        .bind(signed(limit as u64));
+        let ids: Vec<String> = within(query.fetch_all(&self.pool)).await?;
+        Ok(ids.into_iter().map(Arc::from).collect())
+    }
+
+    pub(super) async fn written_elsewhere(
+        &self,
+        after: u64,
+        without_type: &str,
+    ) -> Result<Vec<Written>, ReadError> {
+        let query = sqlx::query_as(
+            "select position, aggregate_type, aggregate_id from written_elsewhere($1, $2)",
+        )
+        .bind(signed(after))
+        .bind(without_type);
+        let rows: Vec<(i64, String, String)> = within(query.fetch_all(&self.pool)).await?;
+        rows.into_iter()
+            .map(|(position, aggregate_type, aggregate_id)| {
+                Ok(Written {
+                    position: unsigned(position)?,
+                    aggregate_type: aggregate_type.into(),
+                    aggregate_id: aggregate_id.into(),
+                })
+            })
+            .collect()
+    }
+
+    /// Rows of events until a number of bytes is reached.
+    async fn events<'q>(
+        &self,
+        query: Query<'q, Postgres, PgArguments>,
+        bytes: usize,
+    ) -> Result<Vec<RecordedEvent>, ReadError> {
+        let mut rows = query.fetch(&self.pool);
+        let mut names = Names::default();
+        let mut events: Vec<RecordedEvent> = Vec::new();
+        let mut taken = 0;
+        while let Some(row) = within(rows.try_next()).await? {
+            let event = event(&row, &mut names)?;
+            taken += event.size();
+            events.push(event);
+            if taken >= bytes {
+                break;
+            }
+        }
+        Ok(events)
+    }
+}
+
+#[async_trait]
+impl Pages for Reader {
+    async fn page(&self, after: u64, limit: usize) -> Result<Vec<RecordedEvent>, ReadError> {
+        let query = sqlx::query(&self.read).bind(signed(after)).bind(signed(limit as u64));
+        self.events(query, PAGE_BYTES).await
+    }
+}
+
+/// An answer in time, or the database is away.
+async fn within<T>(answer: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, ReadError> {
+    match tokio::time::timeout(TIMEOUT, answer).await {
+        Ok(answer) => answer.map_err(failed),
+        Err(_) => Err(ReadError::Unavailable("the database doesn't answer".into())),
+    }
+}
+
+fn dense(
+    events: &[RecordedEvent],
+    after: u64,
+    what: &str,
+    number: impl Fn(&RecordedEvent) -> u64,
+) -> Result<(), ReadError> {
+    let mut last = after;
+    for event in events {
+        let found = number(event);
+        if found != last + 1 {
+            let message = format!("{what}: {} was due and {found} came", last + 1);
+            return Err(ReadError::Damaged(message.into()));
+        }
+        last = found;
+    }
+    Ok(())
+}

@@ -1,0 +1,42 @@
+//! The sweeper: forgets answers of commands that are older than anybody may ask for.
+
+use std::time::Duration;
+
+use sqlx::PgPool;
+use tokio::sync::watch;
+
+/// How often it is looked for answers to forget; also the wait after a failure.
+const EVERY: Duration = Duration::from_secs(60);
+/// Answers that one statement forgets at most.
+const SLICE: i64 = 1_000;
+/// Answers are kept for 25 hours, an hour longer than promised. The oldest are those with the lowest
+/// positions; what another process forgets at this moment is left to it.
+const FORGET: &str = "delete from inbox where key in (\
+     select oldest.key from (\
+         select key, kept_at from inbox order by position limit $1 for update skip locked) oldest \
+     where oldest.kept_at < now() - interval '25 hours')";
+
+/// Sweeps until nothing more is committed.
+pub(super) async fn run(pool: PgPool, mut committed: watch::Receiver<u64>) {
+    let swept = async {
+        loop {
+            if let Err(error) = sweep(&pool).await {
+                tracing::warn!(%error, "forgetting old answers failed, and is tried again");
+            }
+            tokio::time::sleep(EVERY).await;
+        }
+    };
+    tokio::select! {
+        _ = committed.wait_for(|_| false) => {}
+        () = swept => {}
+    }
+}
+
+async fn sweep(pool: &PgPool) -> Result<(), sqlx::Error> {
+    loop {
+        let forgotten = sqlx::query(FORGET).bind(SLICE).execute(pool).await?.rows_affected();
+        if forgotten < SLICE.unsigned_abs() {
+            return Ok(());
+        }
+    }
+}

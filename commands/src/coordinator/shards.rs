@@ -1,0 +1,85 @@
+//! Follows the ownership of shards: tells the workers, and takes up the open runs of what is new.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chassis::journal::{Journal, ReadError};
+use chassis::shards::Ownership;
+
+use super::{Coordinator, Message};
+
+/// Open runs that are read at a time.
+const PAGE: usize = 1_000;
+/// How long it is waited before a failed look for open runs is repeated.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// Follows from where the workers were told what is owned (`known`). Ends only where ownership
+/// never changes any more.
+pub(super) async fn follow(
+    coordinator: Coordinator,
+    journal: Arc<dyn Journal>,
+    mut ownership: Ownership,
+    mut known: BTreeMap<u16, u64>,
+) {
+    // Shards whose open runs are still to be taken up.
+    let mut due = known.clone();
+    let mut runs = 0;
+    loop {
+        // One shard at a time, so that a change of ownership is seen in between.
+        if let Some((shard, epoch)) = due.pop_first() {
+            match take_up(&coordinator, &*journal, shard).await {
+                Ok(count) => runs += count,
+                Err(error) => {
+                    tracing::warn!(shard, %error, "can't look for open runs, trying again");
+                    due.insert(shard, epoch);
+                    tokio::time::sleep(AGAIN).await;
+                }
+            }
+        }
+        if due.is_empty() {
+            if runs > 0 {
+                tracing::info!(runs, shards = known.len(), "took up open runs");
+                runs = 0;
+            }
+            if ownership.changed().await.is_err() {
+                return;
+            }
+        }
+        let owned = Arc::clone(&ownership.borrow_and_update());
+        for shard in known.keys().filter(|shard| !owned.epochs.contains_key(shard)) {
+            due.remove(shard);
+            coordinator.tell_all(|| Message::Lose { shard: *shard }).await;
+        }
+        for (shard, epoch) in &owned.epochs {
+            if known.get(shard) != Some(epoch) {
+                coordinator.tell_all(|| Message::Own { shard: *shard, epoch: *epoch }).await;
+                due.insert(*shard, *epoch);
+            }
+        }
+        known.clone_from(&owned.epochs);
+    }
+}
+
+/// Has every run of a shard loaded that still owes work; answers how many there are.
+async fn take_up(
+    coordinator: &Coordinator,
+    journal: &dyn Journal,
+    shard: u16,
+) -> Result<u64, ReadError> {
+    let mut after: Arc<str> = Arc::from("");
+    let mut count = 0_u64;
+    loop {
+        let open = journal.open_aggregates("run", shard, &after, PAGE).await?;
+        let Some(last) = open.last() else { break };
+        after = Arc::clone(last);
+        for id in &open {
+            match id.parse() {
+                Ok(run_id) => coordinator.send(run_id, Message::Recover(run_id)).await,
+                Err(_) => tracing::error!(id = &**id, "open run has an id that can't be read"),
+            }
+            count += 1;
+        }
+    }
+    Ok(count)
+}

@@ -1,0 +1,76 @@
+//! The sweep over attempts that nothing was heard of: a queue outside of this process may have lost
+//! them. It repeats for as long as the worker lives.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use protocol::shard_of;
+
+use super::{Message, Worker};
+use crate::coordinator::dispatch::Attempt;
+
+/// How long nothing may be heard of an attempt before it is looked for, and how often.
+const EVERY: Duration = Duration::from_secs(5);
+
+/// When it was looked for attempts.
+#[derive(Debug, Default)]
+pub(super) struct Checks {
+    /// A look is under way.
+    is_under_way: bool,
+    last: Option<Instant>,
+    /// Attempts were taken over: they are looked for now.
+    pub(super) is_urgent: bool,
+}
+
+impl Worker {
+    /// Looks for attempts in the queue, where it is time to.
+    pub(super) fn check_unheard(&mut self) {
+        let Some(queue) = &self.context.queue else { return };
+        let is_due = self.checks.last.is_none_or(|last| last.elapsed() >= EVERY);
+        if self.checks.is_under_way || !(is_due || self.checks.is_urgent) {
+            return;
+        }
+        self.checks.last = Some(Instant::now());
+        self.checks.is_urgent = false;
+        let unheard = self.dispatch.unheard(EVERY);
+        self.gauges.unheard.set(unheard.len() as f64);
+        if unheard.is_empty() {
+            return;
+        }
+        self.checks.is_under_way = true;
+        let (queue, mailbox) = (std::sync::Arc::clone(queue), self.context.mailbox.clone());
+        tokio::spawn(async move {
+            // Where the queue can't be asked nothing is known, and nothing is done.
+            let missing = queue.missing(&unheard).await;
+            let found = if missing.is_some() { unheard } else { Vec::new() };
+            let missing = missing.unwrap_or_default();
+            if let Some(mailbox) = mailbox.upgrade() {
+                drop(mailbox.send(Message::Checked { found, missing }).await);
+            }
+        });
+    }
+
+    /// Attempts were looked for: all of `looked_for`, of which some are missing.
+    pub(super) fn checked(&mut self, looked_for: &[Attempt], missing: HashSet<Attempt>) {
+        self.checks.is_under_way = false;
+        for attempt in looked_for {
+            let is_missing = missing.contains(attempt);
+            if !self.dispatch.looked_for(*attempt, !is_missing) {
+                continue;
+            }
+            let (run_id, token, number) = *attempt;
+            tracing::info!(%run_id, token, attempt = number, "a task was lost, handing it out again");
+            metrics::counter!("wonder_tasks_handed_out_again_total").increment(1);
+            self.dispatch.back(run_id, token, number);
+            match (self.runs.get_mut(&run_id), self.owned.get(&shard_of(run_id)).copied()) {
+                (Some(super::Slot::Loaded(actor)), _) => {
+                    actor.handed_out_before(token, number);
+                    let limit = self.context.limit_of(actor);
+                    self.dispatch.ready(run_id, limit, token, number);
+                }
+                (None, Some(epoch)) => self.load(run_id, epoch),
+                (Some(_), _) | (None, None) => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! Loading runs in the background, and taking them over with what they are owed.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use domain::ids::{RunId, WorkspaceId};
+use protocol::{Rejection, RunOutcome};
+
+use super::{Slot, Worker, refuse_one, wait_for};
+use crate::coordinator::actor::{Actor, Holds, Queued, Taken, refuse_all};
+use crate::coordinator::load::{self, LoadError, Loaded};
+use crate::coordinator::refusal::not_found;
+use crate::coordinator::{Message, Reply};
+
+/// How long a failed load waits before it is tried again.
+const LOAD_AGAIN: Duration = Duration::from_millis(500);
+
+impl Worker {
+    pub(super) fn load(&mut self, run_id: RunId, epoch: u64) {
+        let (queue, waiters) = (VecDeque::new(), Vec::new());
+        self.runs.insert(run_id, Slot::Loading { epoch, queue, waiters });
+        self.load_after(run_id, epoch, Duration::ZERO);
+    }
+
+    fn load_after(&self, run_id: RunId, epoch: u64, delay: Duration) {
+        let loads = Arc::clone(&self.context.loads);
+        let journal = Arc::clone(&self.context.journal);
+        let resolver = Arc::clone(&self.context.resolver);
+        let plans = Arc::clone(&self.context.plans);
+        let mailbox = self.context.mailbox.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(delay).await;
+            // Nobody closes it.
+            let permit = loads.acquire_owned().await;
+            let loaded = load::load(&*journal, &resolver, &plans, run_id, epoch).await;
+            drop(permit);
+            if let Some(mailbox) = mailbox.upgrade() {
+                drop(mailbox.send(Message::Loaded { run_id, epoch, loaded }).await);
+            }
+        });
+    }
+
+    pub(super) fn loaded(&mut self, run_id: RunId, epoch: u64, loaded: Result<Loaded, LoadError>) {
+        let Some(Slot::Loading { epoch: wanted, queue, waiters }) = self.runs.get_mut(&run_id)
+        else {
+            return;
+        };
+        if *wanted != epoch {
+            // The shard was lost and owned again meanwhile; another load is on its way.
+            return;
+        }
+        let (queue, waiters) = (std::mem::take(queue), std::mem::take(waiters));
+        let rejection = match loaded {
+            Ok(Some(taken)) => return self.take_over(*taken, queue, waiters),
+            Ok(None) => {
+                self.runs.remove(&run_id);
+                not_found(run_id)
+            }
+            // The run stays as it is and is tried again for ever: what it owes isn't forgotten.
+            Err(error) => {
+                tracing::error!(%run_id, %error, "can't load a run, trying again");
+                metrics::counter!("wonder_run_load_failures_total").increment(1);
+                self.load_after(run_id, epoch, LOAD_AGAIN);
+                let rejection = error.refusal();
+                refuse_all(queue.into_iter(), &rejection, Holds::ForNow);
+                for (_, waiter) in waiters {
+                    drop(waiter.send(Err(rejection.clone())));
+                }
+                return;
+            }
+        };
+        refuse_all(queue.into_iter(), &rejection, Holds::ForGood);
+        for (_, waiter) in waiters {
+            drop(waiter.send(Err(rejection.clone())));
+        }
+    }
+
+    fn take_over(
+        &mut self,
+        taken: Taken,
+        queue: VecDeque<Queued>,
+        waiters: Vec<(WorkspaceId, Reply<RunOutcome>)>,
+    ) {
+        let run_id = taken.run_id;
+        let mut actor = Box::new(Actor::new(taken));
+        let owed = actor.run.owed(&actor.plan.plan);
+        for queued in queue {
+            let foreign = match &queued {
+                Queued::Cancel { cause, .. } => cause.workspace_id != actor.workspace_id(),
+                Queued::Start(_)
+                | Queued::Outcome(..)
+                | Queued::HandOut { .. }
+                | Queued::Wake
+                | Queued::Advance => false,
+            };
+            if foreign {
+                refuse_one(queued, &not_found(run_id), Holds::ForGood);
+            } else {
+                actor.queue.push_back(queued);
+            }
+        }
+        if owed.advance {
+            actor.queue.push_back(Queued::Advance);
+        }
+        for (workspace_id, waiter) in waiters {
+            wait_for(&mut actor, workspace_id, waiter);
+        }
+        self.timers.set(run_id, owed.next_due);
+        let limit = self.context.limit_of(&actor);
+        for (token, attempt) in owed.attempts {
+            if self.context.queue.is_some() {
+                self.dispatch.out(run_id, limit, token, attempt);
+                self.checks.is_urgent = true;
+            } else {
+                if !self.dispatch.is_out(run_id, token, attempt) {
+                    actor.handed_out_before(token, attempt);
+                }
+                self.dispatch.ready(run_id, limit, token, attempt);
+            }
+        }
+        self.runs.insert(run_id, Slot::Loaded(actor));
+        self.turns.push(run_id);
+    }
+
+    /// A run whose memory can't be trusted is loaded again, and what it owes is done again. A
+    /// start that was never written leaves nothing to load.
+    pub(super) fn drop_run(&mut self, run_id: RunId, rejection: &Rejection) {
+        let Some(Slot::Loaded(actor)) = self.runs.remove(&run_id) else { return };
+        self.dispatch.forget_ready(run_id);
+        actor.failed(rejection);
+        let Some(epoch) = self.epoch_of(run_id) else { return };
+        let (queue, waiters) = (VecDeque::new(), Vec::new());
+        self.runs.insert(run_id, Slot::Loading { epoch, queue, waiters });
+        self.load_after(run_id, epoch, LOAD_AGAIN);
+    }
+}

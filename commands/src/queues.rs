@@ -1,0 +1,186 @@
+//! The work queues between coordinators and workers in other processes.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use chassis::bus::{Message, Nats, NatsError, PublishError, WorkQueue, WorkQueueOptions};
+use futures::StreamExt;
+use futures::stream::{self, FuturesUnordered};
+use protocol::remote::{
+    DEFAULT_POOL, OUTCOMES, QUEUE_BYTES, TASKS, shard_outcomes, task_subject,
+};
+use protocol::{Task, Tasks, shard_of};
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::coordinator::{Attempt, TaskQueue};
+
+/// Bytes of a task's message; a larger task is fetched by its worker.
+const TASK_BYTES: usize = 64 * 1024;
+/// Tasks that are published together.
+const BATCH: usize = 256;
+/// Batches whose publication may be under way at the same time.
+const BATCHES: usize = 8;
+/// Questions to the queue that may be under way at the same time.
+const QUESTIONS: usize = 64;
+/// Pauses between attempts to publish.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// Tasks on their way out, outcomes on their way in.
+pub struct Queues {
+    tasks: WorkQueue,
+    pub(crate) outcomes: WorkQueue,
+    /// Makes the ids of this process's messages its own.
+    source: Uuid,
+    published: AtomicU64,
+}
+
+impl Queues {
+    /// Opens both, and makes them where they are missing.
+    ///
+    /// # Errors
+    /// Where NATS is away, or has them otherwise than asked for.
+    pub async fn open(nats: &Nats) -> Result<Self, NatsError> {
+        let queue = |(name, subjects)| {
+            WorkQueue::open(nats, WorkQueueOptions { name, subjects, max_bytes: QUEUE_BYTES })
+        };
+        Ok(Self {
+            tasks: queue(TASKS).await?,
+            outcomes: queue(OUTCOMES).await?,
+            source: Uuid::new_v4(),
+            published: AtomicU64::new(0),
+        })
+    }
+
+    /// Publishes what the coordinator hands out, until its queue is closed and empty, or nobody
+    /// waits any longer (`stop`). What isn't published is owed, and handed out again later.
+    pub(crate) async fn relay(self: Arc<Self>, tasks: Arc<dyn Tasks>, stop: CancellationToken) {
+        let mut under_way = FuturesUnordered::new();
+        let mut is_open = true;
+        while is_open || !under_way.is_empty() {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                Some(()) = under_way.next() => {}
+                batch = tasks.pull(BATCH), if is_open && under_way.len() < BATCHES => {
+                    is_open = !batch.is_empty();
+                    let messages: Vec<Message> =
+                        batch.iter().filter_map(|task| self.message(task)).collect();
+                    under_way.push(self.publish(messages));
+                }
+            }
+        }
+    }
+
+    /// Publishes until the server has all of them.
+    async fn publish(&self, mut messages: Vec<Message>) {
+        let mut pause = FIRST_PAUSE;
+        while !messages.is_empty() {
+            let results = self.tasks.publish(messages.clone()).await;
+            let mut kept = Vec::new();
+            let mut reason = None;
+            for (message, result) in messages.into_iter().zip(results) {
+                match result {
+                    Ok(()) => {}
+                    Err(PublishError::TooLarge { bytes }) => {
+                        tracing::error!(subject = message.subject, bytes, "a task is too large");
+                    }
+                    Err(error) => {
+                        reason = Some(error);
+                        kept.push(message);
+                    }
+                }
+            }
+            messages = kept;
+            if let Some(error) = reason {
+                let tasks = messages.len();
+                tracing::warn!(%error, tasks, "tasks could not be published, trying again");
+                metrics::counter!("wonder_task_publish_failures_total").increment(tasks as u64);
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+        }
+    }
+
+    /// A message of its own for each time that an attempt is handed out: JetStream drops a
+    /// repeated id.
+    fn message(&self, task: &Task) -> Option<Message> {
+        let subject = task_subject(DEFAULT_POOL, task.run_id, task.token, task.attempt);
+        let number = self.published.fetch_add(1, Ordering::Relaxed);
+        let encoded = serde_json::to_vec(&Outgoing::Task(task));
+        let body = match encoded {
+            Ok(body) if body.len() <= TASK_BYTES => body,
+            Ok(_) => {
+                let Task { run_id, token, attempt, .. } = task;
+                serde_json::to_vec(&Outgoing::Fetch {
+                    run_id: run_id.to_string(),
+                    token: *token,
+                    attempt: *attempt,
+                })
+                .ok()?
+            }
+            Err(error) => {
+                tracing::error!(run_id = %task.run_id, %error, "a task has no json form");
+                return None;
+            }
+        };
+        Some(Message { subject, id: format!("{}-{number}", self.source), body: Bytes::from(body) })
+    }
+}
+
+/// [`protocol::remote::TaskMessage`], borrowed.
+#[derive(Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Outgoing<'a> {
+    Task(&'a Task),
+    Fetch { run_id: String, token: u64, attempt: u32 },
+}
+
+#[async_trait]
+impl TaskQueue for Queues {
+    async fn missing(&self, attempts: &[Attempt]) -> Option<HashSet<Attempt>> {
+        let mut missing = HashSet::new();
+        let mut answers = stream::iter(attempts.iter().copied())
+            .map(|attempt| async move {
+                let (run_id, token, number) = attempt;
+                let subject = task_subject(DEFAULT_POOL, run_id, token, number);
+                (attempt, self.tasks.holds(&subject).await)
+            })
+            .buffer_unordered(QUESTIONS);
+        while let Some((attempt, held)) = answers.next().await {
+            if !held.ok()? {
+                missing.insert(attempt);
+            }
+        }
+        // An outcome that waits may be the one: it is taken in a moment, and then it is known.
+        let shards: HashSet<u16> = missing.iter().map(|(run_id, ..)| shard_of(*run_id)).collect();
+        for shard in shards {
+            if self.outcomes.holds(&shard_outcomes(shard)).await.ok()? {
+                missing.retain(|(run_id, ..)| shard_of(*run_id) != shard);
+            }
+        }
+        Some(missing)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::ids::RunId;
+    use protocol::remote::TaskMessage;
+
+    use super::*;
+
+    #[test]
+    fn a_message_that_tells_to_fetch_is_read_as_one() {
+        let run_id = RunId::new(Uuid::from_u128(7));
+        let written = Outgoing::Fetch { run_id: run_id.to_string(), token: 3, attempt: 2 };
+        let bytes = serde_json::to_vec(&written).expect("it has a json form");
+        let read: TaskMessage = serde_json::from_slice(&bytes).expect("it can be read");
+        assert_eq!(read, TaskMessage::Fetch { run_id, token: 3, attempt: 2 });
+    }
+}

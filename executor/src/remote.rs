@@ -1,0 +1,142 @@
+//! Tasks from a work queue of the bus, and outcomes back into one.
+//!
+//! A task is acknowledged when the server has its outcome, and kept alive until then: whatever
+//! happens to this worker, the task comes to another one.
+
+mod carrier;
+mod held;
+mod owner;
+mod parcel;
+mod receive;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use chassis::bus::{self, Consumer, ConsumerOptions, Nats, NatsError, WorkQueue, WorkQueueOptions};
+use protocol::remote::{OUTCOMES, QUEUE_BYTES, TASKS, pool_subjects};
+use protocol::{Outcome, Task, Tasks};
+use tokio::sync::Mutex;
+use tokio_util::sync::DropGuard;
+
+use carrier::Carrier;
+
+/// How long a task may go without a sign of life before it goes to another worker.
+const ACK_WAIT: Duration = Duration::from_secs(10);
+/// How often a sign of life is given.
+const HEARTBEAT: Duration = Duration::from_secs(3);
+/// Tasks of a pool that may be on its workers at the same time.
+const MAX_ACK_PENDING: i64 = 20_000;
+/// How long outcomes may still take to get away once the worker is closed.
+const LAST_OUTCOMES: Duration = Duration::from_secs(3);
+
+/// The tasks of a pool. It is closed with [`RemoteTasks::close`] when its executor has ended.
+pub struct RemoteTasks {
+    carrier: Arc<Carrier>,
+    /// `None` when no more is pulled.
+    consumer: Mutex<Option<Consumer>>,
+    fetched: bus::Receiver<Task>,
+    /// Signs of life end with this.
+    _ends: DropGuard,
+}
+
+impl RemoteTasks {
+    /// Connects to a pool's tasks, for a worker that performs so many at the same time. A pool's
+    /// name has letters and digits of ASCII, `_` and `-`.
+    ///
+    /// # Errors
+    /// Where NATS is away, has the queues otherwise than asked for, or the name can't be one.
+    pub async fn connect(
+        nats: Nats,
+        pool: &str,
+        concurrency: usize,
+    ) -> Result<Arc<Self>, NatsError> {
+        let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
+        if pool.is_empty() || !pool.bytes().all(fits) {
+            let message = format!("{pool:?} can't be a pool: use letters, digits, _ and -");
+            return Err(NatsError::Setting(message));
+        }
+        let queue = async |(name, subjects)| {
+            let options = WorkQueueOptions { name, subjects, max_bytes: QUEUE_BYTES };
+            WorkQueue::open(&nats, options).await
+        };
+        let tasks = queue(TASKS).await?;
+        let outcomes = queue(OUTCOMES).await?;
+        let options = ConsumerOptions {
+            durable: format!("pool-{pool}"),
+            filter: pool_subjects(pool),
+            ack_wait: ACK_WAIT,
+            max_ack_pending: MAX_ACK_PENDING,
+        };
+        let consumer = tasks.consumer(options).await?;
+        let (sender, fetched) = bus::queue(concurrency);
+        let carrier = Arc::new(Carrier::new(nats.clone(), tasks, outcomes, sender));
+        tokio::spawn(keep_alive(Arc::clone(&carrier)));
+        let _ends = carrier.closing.clone().drop_guard();
+        Ok(Arc::new(Self { carrier, consumer: Mutex::new(Some(consumer)), fetched, _ends }))
+    }
+
+    /// Lets the last outcomes get away, and gives back the tasks that have none. For use after
+    /// the executor has ended: a task that still runs is given to somebody else.
+    pub async fn close(&self) {
+        self.stop().await;
+        self.carrier.close(LAST_OUTCOMES).await;
+    }
+}
+
+#[async_trait]
+impl Tasks for RemoteTasks {
+    async fn pull(&self, limit: usize) -> Vec<Task> {
+        let carrier = &self.carrier;
+        let mut place = self.consumer.lock().await;
+        let Some(consumer) = place.as_mut() else {
+            return Vec::new();
+        };
+        loop {
+            // What is fetched takes room when it comes.
+            let room = limit.saturating_sub(carrier.aside());
+            let mut tasks = Vec::new();
+            tokio::select! {
+                biased;
+                () = carrier.stopping.cancelled() => return tasks,
+                taken = self.fetched.recv_many(&mut tasks, limit) => carrier.leave_aside(taken),
+                deliveries = consumer.pull(room), if room > 0 => {
+                    tasks.extend(deliveries.into_iter().filter_map(|one| carrier.receive(one)));
+                }
+                () = carrier.changed.notified() => {}
+            }
+            if !tasks.is_empty() {
+                return tasks;
+            }
+        }
+    }
+
+    async fn report(&self, outcomes: Vec<Outcome>) {
+        self.carrier.report(outcomes).await;
+    }
+
+    async fn stop(&self) {
+        self.carrier.stopping.cancel();
+        if let Some(consumer) = self.consumer.lock().await.take() {
+            consumer.close().await;
+        }
+        let mut unbegun = Vec::new();
+        self.fetched.try_recv_many(&mut unbegun, usize::MAX);
+        self.carrier.give_back(unbegun.iter().map(Into::into).collect()).await;
+    }
+}
+
+/// Gives signs of life of every task that is held.
+async fn keep_alive(carrier: Arc<Carrier>) {
+    let mut beat = tokio::time::interval(HEARTBEAT);
+    beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = carrier.closing.cancelled() => return,
+            _ = beat.tick() => {}
+        }
+        for delivery in carrier.held.all() {
+            delivery.progress().await;
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! Carries outcomes away, and gives back what has none.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use chassis::bus::{Delivery, Message, Nats, PublishError, Sender, WorkQueue};
+use protocol::task::{Outcome, Task};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use super::held::{Attempt, Held};
+use super::owner::{Pauses, Unanswered, ask};
+use super::parcel::Parcel;
+
+/// KiB of large outcomes that may be on their way at the same time.
+const LARGE_KIB: u32 = 64 * 1024;
+/// How long the owner may take to make one durable before it is asked again.
+const REPORT: Duration = Duration::from_secs(30);
+/// How long tasks may take to be given back.
+const GIVE_BACK: Duration = Duration::from_secs(2);
+
+/// What all parts of a worker's end of the queues share.
+pub(super) struct Carrier {
+    pub(super) nats: Nats,
+    pub(super) held: Held,
+    pub(super) fetched: Sender<Task>,
+    /// Nothing is pulled any more.
+    pub(super) stopping: CancellationToken,
+    /// Nothing is waited for any more.
+    pub(super) closing: CancellationToken,
+    /// Told when there is more room to pull.
+    pub(super) changed: Notify,
+    tasks: WorkQueue,
+    outcomes: WorkQueue,
+    large: Arc<Semaphore>,
+    /// Deliveries that were pulled and not handed to the executor, or not yet.
+    aside: AtomicUsize,
+    background: TaskTracker,
+}
+
+impl Carrier {
+    pub(super) fn new(
+        nats: Nats,
+        tasks: WorkQueue,
+        outcomes: WorkQueue,
+        fetched: Sender<Task>,
+    ) -> Self {
+        Self {
+            nats,
+            held: Held::default(),
+            fetched,
+            stopping: CancellationToken::new(),
+            closing: CancellationToken::new(),
+            changed: Notify::new(),
+            tasks,
+            outcomes,
+            large: Arc::new(Semaphore::new(LARGE_KIB as usize)),
+            aside: AtomicUsize::new(0),
+            background: TaskTracker::new(),
+        }
+    }
+
+    /// See [`Carrier::leave_aside`].
+    pub(super) fn aside(&self) -> usize {
+        self.aside.load(Ordering::Acquire)
+    }
+
+    /// So many deliveries don't need room any more.
+    pub(super) fn leave_aside(&self, count: usize) {
+        self.aside.fetch_sub(count, Ordering::AcqRel);
+        self.changed.notify_one();
+    }
+
+    /// Does something with a delivery that isn't performed.
+    pub(super) fn aside_with(self: &Arc<Self>, work: impl Future<Output = ()> + Send + 'static) {
+        self.aside_until_taken(async move {
+            work.await;
+            false
+        });
+    }
+
+    /// The same; where it yields true, the delivery needs its room until the task is taken.
+    pub(super) fn aside_until_taken(
+        self: &Arc<Self>,
+        work: impl Future<Output = bool> + Send + 'static,
+    ) {
+        self.aside.fetch_add(1, Ordering::AcqRel);
+        let carrier = Arc::clone(self);
+        self.background.spawn(async move {
+            if !work.await {
+                carrier.leave_aside(1);
+            }
+        });
+    }
+
+    /// Returns when the server has the outcomes; large ones may still be on their way then, as
+    /// many as there is room for. Ends without it once the worker is closed.
+    pub(super) async fn report(self: &Arc<Self>, outcomes: Vec<Outcome>) {
+        let parcels = outcomes.into_iter().map(Parcel::of);
+        let (mut large, small): (Vec<_>, Vec<_>) = parcels.partition(Parcel::is_large);
+        large.extend(self.until_closed(self.publish(small)).await.unwrap_or_default());
+        for parcel in large {
+            let kib = u32::try_from(parcel.bytes() / 1024 + 1).unwrap_or(LARGE_KIB);
+            let room = Arc::clone(&self.large).acquire_many_owned(kib.min(LARGE_KIB));
+            let Some(Ok(room)) = self.until_closed(room).await else {
+                return;
+            };
+            let carrier = Arc::clone(self);
+            self.background.spawn(async move { carrier.send(parcel, room).await });
+        }
+    }
+
+    async fn until_closed<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        self.closing.run_until_cancelled(work).await
+    }
+
+    /// Publishes until the server has all of them; gives back those that it finds too large.
+    async fn publish(&self, mut parcels: Vec<Parcel>) -> Vec<Parcel> {
+        let (mut too_large, mut pauses) = (Vec::new(), Pauses::new());
+        while !parcels.is_empty() {
+            let messages = parcels.iter().map(Parcel::message).collect();
+            let answers = self.outcomes.publish(messages).await;
+            let (mut left, mut reason) = (Vec::new(), None);
+            for (parcel, answer) in parcels.into_iter().zip(answers) {
+                match answer {
+                    Ok(()) => self.done(parcel.attempt).await,
+                    Err(PublishError::TooLarge { .. }) => too_large.push(parcel),
+                    Err(error @ (PublishError::Full | PublishError::Unavailable(_))) => {
+                        reason = Some(error);
+                        left.push(parcel);
+                    }
+                }
+            }
+            parcels = left;
+            if let Some(error) = reason {
+                let waiting = parcels.len();
+                tracing::warn!(%error, waiting, "outcomes could not be published, trying again");
+                pauses.pause().await;
+            }
+        }
+        too_large
+    }
+
+    /// Sends a large outcome to its run's owner, until it is durable there.
+    async fn send(&self, parcel: Parcel, room: OwnedSemaphorePermit) {
+        let Attempt { run_id, token, .. } = parcel.attempt;
+        let call = parcel.call();
+        let mut pauses = Pauses::new();
+        let sent = async {
+            loop {
+                match ask(&self.nats, run_id, call.clone(), REPORT).await {
+                    Ok(()) => return self.done(parcel.attempt).await,
+                    Err(Unanswered::Away(_)) => pauses.pause().await,
+                    Err(error @ Unanswered::TooLarge(_)) => {
+                        tracing::warn!(%run_id, token, %error, "an outcome is too large");
+                        self.publish(vec![parcel.refused()]).await;
+                        return;
+                    }
+                    Err(error @ Unanswered::Refused(_)) => {
+                        tracing::error!(%run_id, token, %error, "an outcome was refused");
+                        // Not acknowledged, the task comes again.
+                        self.held.release(parcel.attempt);
+                        return;
+                    }
+                }
+            }
+        };
+        self.until_closed(sent).await;
+        drop(room);
+    }
+
+    /// An attempt's task leaves the queue.
+    pub(super) async fn done(&self, attempt: Attempt) {
+        if let Some(delivery) = self.held.release(attempt) {
+            delivery.ack().await;
+        }
+    }
+
+    /// Gives tasks to other workers. They are put into the queue as new ones, so that only the
+    /// workers that vanish with a task are counted; where that fails they are delivered again.
+    pub(super) async fn give_back(&self, attempts: Vec<Attempt>) {
+        let held: Vec<_> =
+            attempts.into_iter().filter_map(|attempt| self.held.release(attempt)).collect();
+        if held.is_empty() {
+            return;
+        }
+        let messages = held.iter().map(|delivery| renewed(delivery)).collect();
+        let published = tokio::time::timeout(GIVE_BACK, self.tasks.publish(messages)).await;
+        let published = published.unwrap_or_default();
+        for (place, delivery) in held.iter().enumerate() {
+            match published.get(place) {
+                Some(Ok(())) => delivery.ack().await,
+                Some(Err(_)) | None => delivery.nak().await,
+            }
+        }
+    }
+
+    /// Waits for what is on its way, and gives back the rest.
+    pub(super) async fn close(&self, patience: Duration) {
+        self.background.close();
+        drop(tokio::time::timeout(patience, self.background.wait()).await);
+        self.closing.cancel();
+        self.background.wait().await;
+        self.give_back(self.held.attempts()).await;
+    }
+}
+
+fn renewed(delivery: &Delivery) -> Message {
+    Message {
+        subject: delivery.subject.clone(),
+        id: Uuid::new_v4().simple().to_string(),
+        body: delivery.body.clone(),
+    }
+}

@@ -1,0 +1,96 @@
+//! What this worker holds: a delivery for each attempt that has no outcome at the server yet.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use chassis::bus::Delivery;
+use domain::ids::RunId;
+use protocol::task::{Outcome, OutcomeResult, Task};
+
+use crate::fault::Fault;
+
+/// What tells one attempt from all others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Attempt {
+    pub(super) run_id: RunId,
+    pub(super) token: u64,
+    pub(super) attempt: u32,
+}
+
+impl From<&Task> for Attempt {
+    fn from(task: &Task) -> Self {
+        Self { run_id: task.run_id, token: task.token, attempt: task.attempt }
+    }
+}
+
+impl From<&Outcome> for Attempt {
+    fn from(outcome: &Outcome) -> Self {
+        Self { run_id: outcome.run_id, token: outcome.token, attempt: outcome.attempt }
+    }
+}
+
+impl Attempt {
+    /// The attempt that a message's subject names (`protocol::remote::task_subject`).
+    pub(super) fn of_subject(subject: &str) -> Option<Self> {
+        let mut parts = subject.rsplit('.');
+        let attempt = parts.next()?.parse().ok()?;
+        let token = parts.next()?.parse().ok()?;
+        let run_id = parts.next()?.parse().ok()?;
+        Some(Self { run_id, token, attempt })
+    }
+
+    /// Its outcome where it isn't performed.
+    pub(super) fn failed(self, fault: Fault) -> Outcome {
+        Outcome {
+            run_id: self.run_id,
+            token: self.token,
+            attempt: self.attempt,
+            result: OutcomeResult::Failure(*fault),
+            duration_ms: 0,
+        }
+    }
+}
+
+/// See the head of the file.
+#[derive(Default)]
+pub(super) struct Held(Mutex<HashMap<Attempt, Arc<Delivery>>>);
+
+impl Held {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Attempt, Arc<Delivery>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps an attempt's newest delivery; false where the attempt was held already.
+    pub(super) fn keep(&self, attempt: Attempt, delivery: Delivery) -> bool {
+        self.lock().insert(attempt, Arc::new(delivery)).is_none()
+    }
+
+    pub(super) fn release(&self, attempt: Attempt) -> Option<Arc<Delivery>> {
+        self.lock().remove(&attempt)
+    }
+
+    pub(super) fn all(&self) -> Vec<Arc<Delivery>> {
+        self.lock().values().cloned().collect()
+    }
+
+    pub(super) fn attempts(&self) -> Vec<Attempt> {
+        self.lock().keys().copied().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::remote::task_subject;
+
+    use super::*;
+
+    #[test]
+    fn a_subject_tells_the_attempt() {
+        let run_id = RunId::derived("", "a run");
+        let told = Attempt::of_subject(&task_subject("default", run_id, 7, 2));
+        assert_eq!(told, Some(Attempt { run_id, token: 7, attempt: 2 }));
+        for other in ["", "tasks.default.run_x.7.2", "tasks.default.7.2", "tasks.default"] {
+            assert_eq!(Attempt::of_subject(other), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! Deliveries: which are performed, and what becomes of the others.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use chassis::bus::Delivery;
+use protocol::remote::{CommandCall, TaskMessage};
+use protocol::task::Task;
+use tokio::time::Instant;
+
+use super::carrier::Carrier;
+use super::held::Attempt;
+use super::owner::{Pauses, Unanswered, ask};
+use crate::fault::{Fault, permanent};
+
+/// The delivery from which on a task isn't performed any more: each one before was lost with its
+/// worker.
+const LOST_AT: u64 = 5;
+/// How long one question for a task may go without an answer.
+const FETCH: Duration = Duration::from_secs(5);
+/// How long a task is asked for before it is left to be delivered again.
+const FETCH_PATIENCE: Duration = Duration::from_secs(60);
+
+impl Carrier {
+    /// The task of a delivery, where it is to be performed now. What has to be asked for comes
+    /// later; what can't be performed is answered.
+    pub(super) fn receive(self: &Arc<Self>, delivery: Delivery) -> Option<Task> {
+        let deliveries = delivery.deliveries;
+        let message = serde_json::from_slice(&delivery.body);
+        let attempt = match &message {
+            Ok(TaskMessage::Task(task)) => Some(Attempt::from(&**task)),
+            Ok(TaskMessage::Fetch { run_id, token, attempt }) => {
+                Some(Attempt { run_id: *run_id, token: *token, attempt: *attempt })
+            }
+            Err(_) => Attempt::of_subject(&delivery.subject),
+        };
+        let Some(attempt) = attempt else {
+            tracing::error!(subject = %delivery.subject, "a message is no task and is dropped");
+            self.aside_with(async move { delivery.ack().await });
+            return None;
+        };
+        if !self.held.keep(attempt, delivery) {
+            // It is performed right now, only its signs of life came late.
+            return None;
+        }
+        if deliveries >= LOST_AT {
+            self.refuse(attempt, lost(deliveries - 1));
+            return None;
+        }
+        match message {
+            Ok(TaskMessage::Task(task)) => Some(*task),
+            Ok(TaskMessage::Fetch { .. }) => {
+                let carrier = Arc::clone(self);
+                self.aside_until_taken(async move { carrier.fetch(attempt).await });
+                None
+            }
+            Err(error) => {
+                let message = format!("the worker can't read the task: {error}");
+                self.refuse(attempt, permanent("task_unreadable", message));
+                None
+            }
+        }
+    }
+
+    /// Answers an attempt that isn't performed.
+    fn refuse(self: &Arc<Self>, attempt: Attempt, fault: Fault) {
+        let Attempt { run_id, token, attempt: number } = attempt;
+        tracing::error!(%run_id, token, attempt = number, code = fault.code, "a task is refused");
+        metrics::counter!("wonder_tasks_refused_total", "code" => fault.code.clone()).increment(1);
+        let (carrier, outcome) = (Arc::clone(self), attempt.failed(fault));
+        self.aside_with(async move { carrier.report(vec![outcome]).await });
+    }
+
+    /// Asks for a task and queues it; false where there is none to queue.
+    async fn fetch(&self, attempt: Attempt) -> bool {
+        tokio::select! {
+            biased;
+            () = self.stopping.cancelled() => {
+                self.give_back(vec![attempt]).await;
+                false
+            }
+            task = self.fetched_task(attempt) => match task {
+                Some(task) => self.fetched.send(task).await.is_ok(),
+                None => false,
+            },
+        }
+    }
+
+    async fn fetched_task(&self, attempt: Attempt) -> Option<Task> {
+        let Attempt { run_id, token, attempt: number } = attempt;
+        let call = serde_json::to_vec(&CommandCall::Task { run_id, token, attempt: number });
+        let call = Bytes::from(call.ok()?);
+        let until = Instant::now() + FETCH_PATIENCE;
+        let mut pauses = Pauses::new();
+        loop {
+            match ask(&self.nats, run_id, call.clone(), FETCH).await {
+                Ok(Some(task)) => return Some(task),
+                Ok(None) => {
+                    self.done(attempt).await;
+                    return None;
+                }
+                Err(Unanswered::Away(_)) if Instant::now() < until => pauses.pause().await,
+                Err(error) => {
+                    tracing::warn!(%run_id, token, %error, "a task can't be fetched for now");
+                    // Not acknowledged, it comes again.
+                    self.held.release(attempt);
+                    return None;
+                }
+            }
+        }
+    }
+}
+
+fn lost(workers: u64) -> Fault {
+    let message = format!(
+        "{workers} workers vanished with this task, one after the other; it isn't tried again"
+    );
+    permanent("worker_lost", message)
+}

@@ -1,0 +1,71 @@
+//! Commands, sent to a coordinator, and waits for a run's end at the run's owner.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use domain::ids::{RunId, WorkspaceId};
+use protocol::remote::{COMMANDS, CommandCall, shard_commands};
+use protocol::{
+    Command, CommandEnvelope, Commands, Receipt, Rejection, RejectionKind, RunOutcome, run_of,
+    shard_of,
+};
+use tokio::time::Instant;
+
+use super::{Asked, Effect, Pauses, Remote, encoded, repeated};
+
+/// A wait is asked for in parts of this length, so that it finds a run that has moved.
+const SLICE: Duration = Duration::from_secs(5);
+/// How long the answer to a part may take beyond its length.
+const MARGIN: Duration = Duration::from_secs(2);
+
+#[async_trait]
+impl Commands for Remote {
+    async fn execute(&self, envelope: CommandEnvelope) -> Result<Receipt, Rejection> {
+        let run_id = match &envelope.command {
+            // The run that it starts, on the first request and on each repeated one.
+            Command::StartRun(_) => Some(run_of(envelope.id)),
+            Command::CancelRun { run_id, .. } => Some(*run_id),
+            Command::Create(_) | Command::Revise { .. } | Command::Archive { .. } => None,
+        };
+        let owner = run_id.map(|run_id| shard_commands(shard_of(run_id)));
+        let subject = owner.as_deref().unwrap_or(COMMANDS);
+        let call = CommandCall::Execute(Box::new(envelope));
+        // Repeating it is safe: the write side remembers every command by its key or its id.
+        self.ask(subject, &call, Effect::Writes).await
+    }
+
+    /// Where the run's owner can't be reached until the time is up, that is no failure: the run
+    /// hasn't ended as far as anybody knows.
+    async fn wait(
+        &self,
+        workspace_id: WorkspaceId,
+        run_id: RunId,
+        timeout: Duration,
+    ) -> Result<Option<RunOutcome>, Rejection> {
+        let subject = shard_commands(shard_of(run_id));
+        let end = Instant::now() + timeout;
+        let mut pauses = Pauses::default();
+        loop {
+            let asked = Instant::now();
+            let slice = SLICE.min(end.saturating_duration_since(asked));
+            let Some(timeout_ms) = u64::try_from(slice.as_millis()).ok().filter(|ms| *ms > 0)
+            else {
+                return Ok(None);
+            };
+            let body = encoded(&CommandCall::Wait { workspace_id, run_id, timeout_ms })?;
+            match self.ask_once(&subject, body, slice + MARGIN).await {
+                Asked::Answered(Ok(None)) if asked.elapsed() >= slice => {
+                    pauses = Pauses::default();
+                    continue;
+                }
+                // Answered before its time: the owner is about to leave.
+                Asked::Answered(Ok(None)) => {}
+                Asked::Answered(Ok(outcome)) => return Ok(outcome),
+                Asked::Answered(Err(away)) if away.kind == RejectionKind::Unavailable => {}
+                Asked::Answered(Err(rejection)) => return Err(rejection),
+                Asked::NotDone(why) | Asked::Unknown(why) => repeated(&why),
+            }
+            tokio::time::sleep_until((Instant::now() + pauses.next()).min(end)).await;
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Queries, answered by any projector. A read may always be repeated.
+
+use async_trait::async_trait;
+use domain::ids::{RunId, WorkspaceId};
+use domain::resource::Kind;
+use protocol::remote::{QUERIES, QueryCall};
+use protocol::{
+    Page, PageRequest, Rejection, ResourceFilter, ResourceQueries, ResourceView, RunFilter,
+    RunQueries, RunState, RunView, StateAt, TimelineEntry,
+};
+use serde::de::DeserializeOwned;
+
+use super::{Effect, Remote};
+
+impl Remote {
+    pub(super) async fn query<T: DeserializeOwned>(&self, call: QueryCall) -> Result<T, Rejection> {
+        self.ask(QUERIES, &call, Effect::Reads).await
+    }
+}
+
+#[async_trait]
+impl ResourceQueries for Remote {
+    async fn list(
+        &self,
+        workspace_id: Option<WorkspaceId>,
+        filter: ResourceFilter,
+        page: PageRequest,
+    ) -> Result<Page<ResourceView>, Rejection> {
+        self.query(QueryCall::ListResources { workspace_id, filter, page }).await
+    }
+
+    async fn get(
+        &self,
+        workspace_id: Option<WorkspaceId>,
+        kind: Kind,
+        id: &str,
+        min_position: Option<u64>,
+    ) -> Result<ResourceView, Rejection> {
+        let id = id.to_owned();
+        self.query(QueryCall::GetResource { workspace_id, kind, id, min_position }).await
+    }
+}
+
+#[async_trait]
+impl RunQueries for Remote {
+    async fn list(
+        &self,
+        workspace_id: WorkspaceId,
+        filter: RunFilter,
+        page: PageRequest,
+    ) -> Result<Page<RunView>, Rejection> {
+        self.query(QueryCall::ListRuns { workspace_id, filter, page }).await
+    }
+
+    async fn get(
+        &self,
+        workspace_id: WorkspaceId,
+        run_id: RunId,
+        min_position: Option<u64>,
+    ) -> Result<RunView, Rejection> {
+        self.query(QueryCall::GetRun { workspace_id, run_id, min_position }).await
+    }
+
+    async fn state(
+        &self,
+        workspace_id: WorkspaceId,
+        run_id: RunId,
+        at: StateAt,
+    ) -> Result<RunState, Rejection> {
+        self.query(QueryCall::RunState { workspace_id, run_id, at }).await
+    }
+
+    async fn timeline(
+        &self,
+        workspace_id: WorkspaceId,
+        run_id: RunId,
+    ) -> Result<Vec<TimelineEntry>, Rejection> {
+        self.query(QueryCall::RunTimeline { workspace_id, run_id }).await
+    }
+}
