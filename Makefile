@@ -4,7 +4,7 @@ CARGO ?= cargo
 # Nextest where it is there, cargo's own runner where it isn't.
 TEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo "nextest run" || echo "test")
 
-.PHONY: help run demo test check fmt bench snapshots
+.PHONY: help run demo up test check fmt bench snapshots
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -15,7 +15,11 @@ run: ## Start the platform, run a demo workflow to its end, and keep serving
 demo: ## The same, and exit 0 once the demo run completed
 	@$(CARGO) run --locked -p wonder -- dev --exit --ephemeral
 
-test: ## Run every test; needs PostgreSQL 15 or later and nats-server, and starts private ones
+up: ## Start the distributed set on this machine: PostgreSQL, NATS, two gateways, …; Ctrl-C stops it
+	@$(CARGO) build --quiet --locked --release -p wonder
+	@scripts/up
+
+test: ## Run every test, beside a PostgreSQL and a NATS server of its own (installed if missing)
 	scripts/with-services $(CARGO) $(TEST) --locked --workspace
 
 check: ## Format, lints, and the licences and sources of dependencies

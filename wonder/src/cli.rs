@@ -11,6 +11,7 @@ use crate::exit::{EXIT_CODES, Exit, Failure};
 use crate::output::Format;
 
 mod apply;
+mod audit;
 mod completions;
 mod config;
 mod dev;
@@ -85,6 +86,9 @@ enum Command {
     /// Look after read models
     #[command(subcommand)]
     Projections(projections::ProjectionsCommand),
+    /// Check a journal
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// Measure this machine's throughput and latency, as JSON lines
     Bench(bench::BenchArgs),
     /// Check folder, disk, port, server and keys
@@ -110,6 +114,7 @@ pub(crate) fn execute(cli: Cli) -> Result<Exit, Failure> {
         Command::Events(command) => on_one_core(events::execute(global, command)),
         Command::State(args) => on_one_core(state::execute(global, args)),
         Command::Projections(command) => on_all_cores(projections::execute(global, command)),
+        Command::Audit(command) => on_all_cores(audit::execute(global, command)),
         Command::Bench(args) => on_one_core(bench::execute(args)),
         Command::Doctor(args) => on_one_core(doctor::execute(global, args)),
         Command::Config(args) => config::execute(global, &args),

@@ -1,0 +1,263 @@
+//! The offline check of a journal: reads every event once, and says what can't be as it stands.
+//!
+//! Positions and sequences have no gap, every event decodes and fits the state that those before
+//! it led to, an ended run has nothing after its end, and the list of open runs is the runs that
+//! are open. With a log of what clients were told, each acknowledged command stands in the journal
+//! once, where it was said to stand.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use chassis::journal::{Journal, ReadError, RecordedEvent};
+use domain::codec::{self, DecodeError};
+use domain::ids::RunId;
+use domain::resource::{self, Resource};
+use domain::run::{self, Run, RunStatus};
+use serde_json::Value;
+
+pub(crate) mod claims;
+mod fit;
+mod report;
+#[cfg(test)]
+mod tests;
+
+use claims::Claims;
+pub(crate) use report::Report;
+use report::Subject;
+
+/// Events that are read at once.
+const PAGE: usize = 1_000;
+/// Ids of open runs that are read at once.
+const IDS: usize = 1_000;
+
+/// What is known of a run; its state only while it goes on.
+#[derive(Debug, Default)]
+struct Known {
+    state: Run,
+    end: Option<End>,
+}
+
+#[derive(Debug)]
+struct End {
+    status: RunStatus,
+    /// Kept only of runs whose end was claimed.
+    output: Option<Arc<Value>>,
+}
+
+/// A check under way.
+#[derive(Debug)]
+struct Auditor<'a> {
+    claims: &'a Claims,
+    report: Report,
+    /// The last sequence of each aggregate, by type and id.
+    sequences: HashMap<(Arc<str>, Arc<str>), u64>,
+    runs: HashMap<Arc<str>, Known>,
+    resources: HashMap<Arc<str>, Resource>,
+    workspaces: BTreeSet<Arc<str>>,
+    /// The aggregates that stand at claimed positions.
+    at: HashMap<u64, Arc<str>>,
+    /// The runs that have claimed labels.
+    labelled: HashMap<BTreeMap<String, String>, Vec<Arc<str>>>,
+}
+
+/// Checks a journal that nobody writes to, against what clients were told. `progress` is told the
+/// position that was reached and the last one.
+pub(crate) async fn verify(
+    journal: &dyn Journal,
+    claims: &Claims,
+    progress: impl Fn(u64, u64),
+) -> Result<Report, ReadError> {
+    let head = journal.head().await?;
+    let mut auditor = Auditor::new(claims);
+    let (mut position, mut limit) = (0, PAGE);
+    while position < head {
+        let page = match journal.read(position, limit).await {
+            Ok(page) => page,
+            // One by one, to the event that it is about.
+            Err(ReadError::Damaged(_)) if limit > 1 => {
+                limit = 1;
+                continue;
+            }
+            Err(ReadError::Damaged(problem)) => {
+                auditor.report.find(Subject::position(position + 1), problem.to_string());
+                return Ok(auditor.cut_off(position));
+            }
+            Err(unavailable) => return Err(unavailable),
+        };
+        if page.is_empty() {
+            let problem = format!("the journal says its head is {head}, and has no event here");
+            auditor.report.find(Subject::position(position + 1), problem);
+            return Ok(auditor.cut_off(position));
+        }
+        let values = values(journal, &page).await?;
+        for event in page.iter().take_while(|event| event.position <= head) {
+            auditor.event(event, position + 1, &values);
+            position = event.position;
+        }
+        progress(position, head);
+    }
+    auditor.open_runs(journal).await?;
+    auditor.claimed(journal).await?;
+    Ok(auditor.finished(position))
+}
+
+/// The large values that a page refers to; one that is missing is left out.
+async fn values(
+    journal: &dyn Journal,
+    page: &[RecordedEvent],
+) -> Result<HashMap<Arc<str>, Vec<u8>>, ReadError> {
+    let refs = page.iter().flat_map(|event| codec::refs(&event.payload)).map(Arc::from);
+    let mut found = HashMap::new();
+    for hash in refs.collect::<BTreeSet<Arc<str>>>() {
+        match journal.payloads(std::slice::from_ref(&hash)).await {
+            Ok(payloads) => {
+                found.extend(payloads.into_iter().map(|one| (one.hash, one.bytes.to_vec())));
+            }
+            Err(ReadError::Damaged(_)) => {}
+            Err(unavailable) => return Err(unavailable),
+        }
+    }
+    Ok(found)
+}
+
+fn decode<E: codec::Stored>(
+    event: &RecordedEvent,
+    values: &HashMap<Arc<str>, Vec<u8>>,
+) -> Result<E, DecodeError> {
+    let value = |hash: &str| values.get(hash).cloned();
+    codec::decode(&event.event_type, event.event_version, &event.payload, &value)
+}
+
+impl<'a> Auditor<'a> {
+    fn new(claims: &'a Claims) -> Self {
+        Self {
+            claims,
+            report: Report::default(),
+            sequences: HashMap::new(),
+            runs: HashMap::new(),
+            resources: HashMap::new(),
+            workspaces: BTreeSet::new(),
+            at: HashMap::new(),
+            labelled: HashMap::new(),
+        }
+    }
+
+    fn event(&mut self, event: &RecordedEvent, due: u64, values: &HashMap<Arc<str>, Vec<u8>>) {
+        let subject = Subject::event(event);
+        if event.position != due {
+            self.report.find(subject.clone(), format!("position {due} was due here"));
+        }
+        let stream = (Arc::clone(&event.aggregate_type), Arc::clone(&event.aggregate_id));
+        let last = self.sequences.entry(stream).or_default();
+        if event.sequence != *last + 1 {
+            let (due, came) = (*last + 1, event.sequence);
+            self.report.find(subject.clone(), format!("sequence {due} was due and {came} came"));
+        }
+        *last = event.sequence;
+        self.report.events += 1;
+        if !self.workspaces.contains(&event.workspace_id) {
+            self.workspaces.insert(Arc::clone(&event.workspace_id));
+        }
+        if self.claims.is_claimed(event.position) {
+            self.at.insert(event.position, Arc::clone(&event.aggregate_id));
+        }
+        let problem = if &*event.aggregate_type == "run" {
+            self.run_event(event, values)
+        } else {
+            self.resource_event(event, values)
+        };
+        if let Err(problem) = problem {
+            self.report.find(subject, problem);
+        }
+    }
+
+    fn run_event(
+        &mut self,
+        recorded: &RecordedEvent,
+        values: &HashMap<Arc<str>, Vec<u8>>,
+    ) -> Result<(), String> {
+        let id = &recorded.aggregate_id;
+        let event: run::Event = decode(recorded, values).map_err(|error| error.to_string())?;
+        let known = self.runs.entry(Arc::clone(id)).or_default();
+        if let Some(end) = &known.end {
+            return Err(format!(
+                "{} stands after the run's end as {}",
+                event.event_type(),
+                end.status.as_str()
+            ));
+        }
+        let fits = fit::check(&known.state, &event, id);
+        known.state.evolve(&event, recorded.recorded_at);
+        if let run::Event::RunStarted(started) = &event
+            && self.claims.is_labelled(&started.labels)
+        {
+            self.labelled.entry(started.labels.clone()).or_default().push(Arc::clone(id));
+        }
+        if let Run::Closed(closed) = &known.state {
+            let output = closed.output.clone().filter(|_| self.claims.is_ended(id));
+            known.end = Some(End { status: closed.status, output });
+            known.state = Run::NotStarted;
+        }
+        fits
+    }
+
+    fn resource_event(
+        &mut self,
+        recorded: &RecordedEvent,
+        values: &HashMap<Arc<str>, Vec<u8>>,
+    ) -> Result<(), String> {
+        let event: resource::Event = decode(recorded, values).map_err(|error| error.to_string())?;
+        let known = self.resources.entry(Arc::clone(&recorded.aggregate_id)).or_default();
+        let fits = fit::check_resource(known, &event);
+        known.evolve(&event);
+        fits
+    }
+
+    /// The journal's list of runs that owe work against the runs that have no end.
+    async fn open_runs(&mut self, journal: &dyn Journal) -> Result<(), ReadError> {
+        let mut listed: HashMap<Arc<str>, u16> = HashMap::new();
+        for shard in 0..protocol::SHARDS {
+            let mut after: Arc<str> = Arc::from("");
+            loop {
+                let ids = journal.open_aggregates("run", shard, &after, IDS).await?;
+                let Some(last) = ids.last() else { break };
+                after = Arc::clone(last);
+                listed.extend(ids.into_iter().map(|id| (id, shard)));
+            }
+        }
+        for (id, known) in &self.runs {
+            let shard = id.parse::<RunId>().ok().map(protocol::shard_of);
+            let problem = match (known.end.is_some(), listed.remove(id)) {
+                (true, Some(_)) => "the run has ended, and is listed as open".to_owned(),
+                (false, None) => "the run goes on, and isn't listed as open".to_owned(),
+                // Lists from before there were shards stand under shard 0.
+                (false, Some(listed)) if listed != 0 && Some(listed) != shard => {
+                    format!("the run is listed as open under shard {listed}, which isn't its own")
+                }
+                (true, None) | (false, Some(_)) => continue,
+            };
+            self.report.find(Subject::aggregate(id), problem);
+        }
+        for id in listed.into_keys() {
+            self.report.find(Subject::aggregate(&id), "it is listed as open, and has no event");
+        }
+        Ok(())
+    }
+
+    fn finished(mut self, head: u64) -> Report {
+        self.report.head = head;
+        self.report.aggregates = self.sequences.len() as u64;
+        self.report.count_claims(self.claims);
+        for known in self.runs.values() {
+            self.report.runs.count(known.end.as_ref().map(|end| end.status));
+        }
+        self.report
+    }
+
+    /// The rest can't be read, so nothing can be said about what should stand there.
+    fn cut_off(self, position: u64) -> Report {
+        let mut report = self.finished(position);
+        report.complete = false;
+        report
+    }
+}

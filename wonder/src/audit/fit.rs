@@ -1,0 +1,146 @@
+//! Whether an event fits the state that it is folded into. The engine never decides one that
+//! doesn't, and its fold would ignore it: so each token ends once, and each attempt has one
+//! outcome at most.
+
+use domain::resource::{self, Resource};
+use domain::run::event::{Fired, InstanceId, RunStarted, TokenId};
+use domain::run::state::{Instance, Live, Phase, Token};
+use domain::run::{Event, Run};
+
+/// Checks a run's event against the run before it.
+pub(super) fn check(run: &Run, event: &Event, id: &str) -> Result<(), String> {
+    let live = match (run, event) {
+        (Run::NotStarted, Event::RunStarted(started)) => return check_start(started, id),
+        (Run::NotStarted, other) => {
+            return Err(format!("{} stands before the run's start", other.event_type()));
+        }
+        (Run::Closed(_), other) => {
+            return Err(format!("{} stands after the run's end", other.event_type()));
+        }
+        (Run::Live(live), _) => live,
+    };
+    match event {
+        Event::RunStarted(_) => Err("the run starts a second time".to_owned()),
+        Event::TaskSucceeded { token, attempt, .. } | Event::TaskFailed { token, attempt, .. } => {
+            match &token_of(live, *token)?.phase {
+                Phase::Working { attempt: current } if current == attempt => Ok(()),
+                phase => Err(format!(
+                    "an outcome of token {token}, attempt {attempt}, while it is {}",
+                    name(phase)
+                )),
+            }
+        }
+        Event::RetryStarted { token, attempt } => match &token_of(live, *token)?.phase {
+            Phase::BackingOff { attempt: next, .. } if next == attempt => Ok(()),
+            phase => Err(format!(
+                "attempt {attempt} of token {token} starts while it is {}",
+                name(phase)
+            )),
+        },
+        Event::NodeComputed { token, .. } => match &token_of(live, *token)?.phase {
+            Phase::Working { .. } => Ok(()),
+            phase => Err(format!("token {token} is computed while it is {}", name(phase))),
+        },
+        Event::NodeFailed { token, .. } => match &token_of(live, *token)?.phase {
+            Phase::BackingOff { .. } => Err(format!("token {token} fails while it backs off")),
+            Phase::Working { .. } | Phase::Succeeded { .. } | Phase::Failed { .. } => Ok(()),
+        },
+        Event::TokenRouted { token, fired, .. } => check_routed(live, *token, fired),
+        Event::BranchesSpawned { instance, index, token, count, .. } => {
+            let found = instance_of(live, *instance)?;
+            if *index != found.spawned || index + count > found.declared {
+                return Err(format!(
+                    "branches {index} to {} are made after {} of {}",
+                    index + count,
+                    found.spawned,
+                    found.declared
+                ));
+            }
+            new_token(live, *token)
+        }
+        Event::JoinFired { instance, token, .. } => {
+            if instance_of(live, *instance)?.fired {
+                return Err(format!("the join of instance {instance} fires a second time"));
+            }
+            new_token(live, *token)
+        }
+        Event::JoinFailed { instance, .. } | Event::GroupEnded { instance } => {
+            instance_of(live, *instance).map(|_| ())
+        }
+        Event::RunCompleted { .. } if live.tokens.is_empty() && live.instances.is_empty() => Ok(()),
+        Event::RunCompleted { .. } => Err(format!(
+            "the run completes with {} tokens and {} fan-outs under way",
+            live.tokens.len(),
+            live.instances.len()
+        )),
+        Event::RunFailed { .. } | Event::RunCancelled { .. } | Event::RunTimedOut { .. } => Ok(()),
+    }
+}
+
+fn check_start(started: &RunStarted, id: &str) -> Result<(), String> {
+    let own = started.run_id.to_string();
+    if own == id { Ok(()) } else { Err(format!("the run says that it is {own}")) }
+}
+
+fn check_routed(live: &Live, id: TokenId, fired: &[Fired]) -> Result<(), String> {
+    match &token_of(live, id)?.phase {
+        Phase::Succeeded { .. } | Phase::Failed { .. } => {}
+        phase => return Err(format!("token {id} leaves its node while it is {}", name(phase))),
+    }
+    let mut next = live.next_token;
+    for one in fired {
+        match one {
+            Fired::Moved { token, .. } if *token < next => {
+                return Err(format!("token {token} is made a second time"));
+            }
+            Fired::Moved { token, .. } => next = token + 1,
+            Fired::Arrived { instance, late: false, .. } => {
+                instance_of(live, *instance)?;
+            }
+            Fired::Arrived { late: true, .. } => {}
+        }
+    }
+    Ok(())
+}
+
+fn new_token(live: &Live, id: TokenId) -> Result<(), String> {
+    if id < live.next_token { Err(format!("token {id} is made a second time")) } else { Ok(()) }
+}
+
+fn token_of(live: &Live, id: TokenId) -> Result<&Token, String> {
+    live.tokens.get(&id).map(|token| &**token).ok_or_else(|| format!("there is no token {id} here"))
+}
+
+fn instance_of(live: &Live, id: InstanceId) -> Result<&Instance, String> {
+    live.instances.get(&id).ok_or_else(|| format!("there is no fan-out {id} here"))
+}
+
+fn name(phase: &Phase) -> String {
+    match phase {
+        Phase::Working { attempt } => format!("at work on attempt {attempt}"),
+        Phase::BackingOff { attempt, .. } => format!("waiting for attempt {attempt}"),
+        Phase::Succeeded { .. } => "through as succeeded".to_owned(),
+        Phase::Failed { .. } => "through as failed".to_owned(),
+    }
+}
+
+/// Checks a resource's event against the resource before it.
+pub(super) fn check_resource(before: &Resource, event: &resource::Event) -> Result<(), String> {
+    let last = before.revisions().map_or(0, |revisions| revisions.latest);
+    match (before, event) {
+        (Resource::Absent, resource::Event::Created { revision: 1, .. })
+        | (Resource::Live(_), resource::Event::Archived) => Ok(()),
+        (Resource::Live(_), resource::Event::Revised { revision, .. }) if *revision == last + 1 => {
+            Ok(())
+        }
+        (Resource::Absent, other) => {
+            Err(format!("{} stands before the resource's creation", other.event_type()))
+        }
+        (Resource::Archived(_), other) => {
+            Err(format!("{} stands after the resource was archived", other.event_type()))
+        }
+        (Resource::Live(_), other) => {
+            Err(format!("{} doesn't follow revision {last}", other.event_type()))
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! A check of journals that the tests write by hand.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use chassis::clock::{Clock, SystemClock};
+use chassis::journal::{Append, InboxEntry, Journal, NewEvent, SqliteJournal, SqliteOptions};
+use chrono::DateTime;
+use domain::codec;
+use domain::ids::{RunId, WorkspaceId};
+use domain::run::Event;
+use serde_json::{Value, json};
+
+use super::claims::Claims;
+use super::{Report, verify};
+
+fn run_id(number: u32) -> RunId {
+    RunId::derived("test", &number.to_string())
+}
+
+fn started(number: u32) -> Value {
+    json!({
+        "type": "run_started", "run_id": run_id(number),
+        "project_id": "prj_00000000000000000000000000",
+        "definition": {
+            "id": "wfd_00000000000000000000000000", "name": "t", "version": 1, "hash": "00"
+        },
+        "start": "a", "input": {}, "labels": {"order": number.to_string()},
+        "started_at": "2026-01-01T00:00:00Z"
+    })
+}
+
+/// One task and the end.
+fn whole(number: u32) -> Vec<Value> {
+    vec![
+        started(number),
+        json!({"type": "task_succeeded", "token": 1, "attempt": 1, "result": 1}),
+        json!({"type": "token_routed", "token": 1}),
+        json!({"type": "run_completed", "output": {"n": 1, "f": 2.5}}),
+    ]
+}
+
+struct Store {
+    folder: tempfile::TempDir,
+    journal: Arc<SqliteJournal>,
+}
+
+impl Store {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let journal = open(folder.path()).await;
+        Self { folder, journal }
+    }
+
+    /// Appends events of a run from a sequence on, answered under the key `key-<number>`; answers
+    /// the position of the last.
+    async fn append(&self, number: u32, after: u64, events: &[Value], open: Option<bool>) -> u64 {
+        let workspace = WorkspaceId::derived("test", "one");
+        let answer = json!({"id": run_id(number), "version": 1, "position": 0});
+        let clock = SystemClock::new();
+        let encoded = events.iter().map(|value| {
+            let event: Event = serde_json::from_value(value.clone()).expect("an event");
+            let encoded = codec::encode(&event, workspace).expect("it can be stored");
+            NewEvent {
+                id: clock.uuid_v7(),
+                event_type: Arc::from(event.event_type()),
+                event_version: event.event_version(),
+                payload: Bytes::from(encoded.payload),
+            }
+        });
+        let key = format!("{workspace}/key-{number}");
+        let inbox =
+            InboxEntry { key, fingerprint: String::new(), answer: answer.to_string().into() };
+        let append = Append {
+            aggregate_type: Arc::from("run"),
+            aggregate_id: Arc::from(run_id(number).to_string()),
+            expected_sequence: after,
+            workspace_id: Arc::from(workspace.to_string()),
+            metadata: Bytes::from_static(b"{}"),
+            recorded_at: DateTime::UNIX_EPOCH,
+            events: encoded.collect(),
+            inbox: if after == 0 { vec![inbox] } else { Vec::new() },
+            payloads: Vec::new(),
+            open,
+            snapshot: None,
+            shard: protocol::shard_of(run_id(number)),
+            epoch: None,
+        };
+        self.journal.append(append).await.expect("it is appended").last_position
+    }
+
+    async fn check(&self, log: &[Value]) -> Report {
+        let log: Vec<String> = log.iter().map(Value::to_string).collect();
+        let claims = Claims::parse(&log.join("\n")).expect("a log");
+        verify(&*self.journal, &claims, |_, _| {}).await.expect("the journal can be read")
+    }
+}
+
+async fn open(folder: &Path) -> Arc<SqliteJournal> {
+    let path = folder.join("journal.db");
+    SqliteJournal::open(&path, SqliteOptions::default()).await.expect("a journal")
+}
+
+fn positions(report: &Report) -> Vec<Option<u64>> {
+    report.findings.iter().map(|finding| finding.subject.position).collect()
+}
+
+fn lines(report: &Report) -> Vec<Option<usize>> {
+    report.findings.iter().map(|finding| finding.subject.line).collect()
+}
+
+#[tokio::test]
+async fn a_sound_journal_has_no_finding() {
+    let store = Store::new().await;
+    store.append(1, 0, &whole(1), None).await;
+    store.append(2, 0, &whole(2)[..1], Some(true)).await;
+    store.append(2, 1, &whole(2)[1..], Some(false)).await;
+    store.append(3, 0, &whole(3)[..1], Some(true)).await;
+    let report = store.check(&[]).await;
+    assert_eq!(report.findings, []);
+    assert!(report.ok && report.complete);
+    assert_eq!((report.head, report.events, report.aggregates), (9, 9, 3));
+    assert_eq!((report.runs.completed, report.runs.open), (2, 1));
+}
+
+#[tokio::test]
+async fn an_event_that_does_not_fit_is_found_where_it_stands() {
+    let succeeded = |token: u64, attempt: u32| {
+        let event = "task_succeeded";
+        json!({"type": event, "token": token, "attempt": attempt, "result": 2})
+    };
+    let routed = json!({"type": "token_routed", "token": 1});
+    let twice = json!({"moved": {"transition": 0, "token": 1, "node": "b"}});
+    let spawned =
+        json!({"type": "branches_spawned", "instance": 1, "index": 0, "token": 2, "count": 1});
+    let completed = json!({"type": "run_completed", "output": {}});
+    let cancelled = json!({"type": "run_cancelled"});
+    let [first, done] = [started(1), succeeded(1, 1)];
+    let cases: Vec<(Vec<Value>, &[u64])> = vec![
+        (vec![done.clone()], &[1]),
+        (vec![started(2)], &[1]),
+        (vec![first.clone(), first.clone()], &[2]),
+        (vec![first.clone(), done.clone(), succeeded(1, 1)], &[3]),
+        (vec![first.clone(), succeeded(1, 2)], &[2]),
+        (vec![first.clone(), succeeded(7, 1)], &[2]),
+        (vec![first.clone(), routed.clone()], &[2]),
+        (vec![first.clone(), done.clone(), routed.clone(), routed.clone()], &[4]),
+        (
+            vec![
+                first.clone(),
+                done.clone(),
+                json!({"type": "token_routed", "token": 1, "fired": [twice]}),
+            ],
+            &[3],
+        ),
+        (vec![first.clone(), json!({"type": "retry_started", "token": 1, "attempt": 2})], &[2]),
+        (vec![first.clone(), json!({"type": "group_ended", "instance": 1})], &[2]),
+        (vec![first.clone(), spawned], &[2]),
+        (vec![first.clone(), completed], &[2]),
+        (vec![first.clone(), cancelled.clone(), done, cancelled], &[3, 4]),
+    ];
+    for (events, wanted) in cases {
+        let store = Store::new().await;
+        // Whether it is listed as open isn't what is looked at here.
+        store.append(1, 0, &events, Some(true)).await;
+        let report = store.check(&[]).await;
+        let found: Vec<_> = positions(&report).into_iter().flatten().collect();
+        assert_eq!(found, wanted, "{events:?}: {:?}", report.findings);
+        assert!(!report.ok);
+    }
+}
+
+#[tokio::test]
+async fn the_list_of_open_runs_is_compared() {
+    let store = Store::new().await;
+    store.append(1, 0, &whole(1), Some(true)).await;
+    store.append(2, 0, &whole(2)[..1], None).await;
+    let report = store.check(&[]).await;
+    let mut found: Vec<_> =
+        report.findings.iter().filter_map(|finding| finding.subject.aggregate_id.clone()).collect();
+    found.sort();
+    let wanted: Vec<Arc<str>> =
+        [1, 2].into_iter().map(|number| Arc::from(run_id(number).to_string())).collect();
+    assert_eq!(found, wanted);
+}
+
+#[tokio::test]
+async fn damaged_rows_are_found_and_one_that_cannot_be_read_ends_the_check() {
+    let store = Store::new().await;
+    store.append(1, 0, &whole(1), None).await;
+    store.append(2, 0, &whole(2), None).await;
+    let Store { folder, journal } = store;
+    journal.close().await;
+    drop(journal);
+    let damages = [
+        ("update events set sequence = 9 where position = 4", vec![4], true),
+        ("update events set payload = x'5b5d' where position = 2", vec![2, 3, 4], true),
+        ("update events set event_id = x'00' where position = 6", vec![2, 3, 4, 6], false),
+    ];
+    for (damage, wanted, complete) in damages {
+        let path = folder.path().join("journal.db");
+        let file = rusqlite::Connection::open(&path).expect("the file");
+        file.execute(damage, []).expect("a damaged row");
+        drop(file);
+        let journal = open(folder.path()).await;
+        let claims = Claims::default();
+        let report = verify(&*journal, &claims, |_, _| {}).await.expect("it can be read");
+        journal.close().await;
+        let found: Vec<_> = positions(&report).into_iter().flatten().collect();
+        assert_eq!((found, report.complete), (wanted, complete), "{:?}", report.findings);
+    }
+}
+
+#[tokio::test]
+async fn what_clients_were_told_is_what_stands_there() {
+    let store = Store::new().await;
+    let first = store.append(1, 0, &whole(1), None).await;
+    let second = store.append(2, 0, &whole(2)[..1], Some(true)).await;
+    let start = |number: u32, key: &str, position: u64| {
+        json!({
+            "op": "start", "key": key, "run_id": run_id(number), "position": position,
+            "status": 201, "labels": {"order": number.to_string()}
+        })
+    };
+    let ended = |number: u32, status: &str, output: Value| {
+        let run_id = run_id(number);
+        json!({"op": "ended", "run_id": run_id, "status": status, "output": output})
+    };
+    let told = [
+        start(1, "key-1", first),
+        start(1, "key-1", first),
+        start(2, "key-2", second),
+        json!({"op": "refused", "key": "key-9", "status": 422}),
+        ended(1, "completed", json!({"f": 2.5, "n": 1.0})),
+    ];
+    let report = store.check(&told).await;
+    assert_eq!(report.findings, []);
+    assert_eq!((report.claims.start, report.claims.refused, report.claims.ended), (3, 1, 1));
+
+    let lies = [
+        start(3, "key-3", first),
+        start(1, "key-1", second),
+        start(1, "key-1", 99),
+        start(1, "key-2", first),
+        start(2, "key-2", second),
+        json!({"op": "refused", "key": "key-1", "status": 404}),
+        json!({"op": "refused", "key": "key-9", "status": 503}),
+        ended(1, "failed", Value::Null),
+        ended(1, "completed", json!({"f": 2.5, "n": 2})),
+        ended(2, "completed", Value::Null),
+        ended(3, "cancelled", Value::Null),
+    ];
+    let report = store.check(&lies).await;
+    let wanted: Vec<_> = (1..=lies.len()).map(Some).collect();
+    assert_eq!(lines(&report), wanted, "{:?}", report.findings);
+}
+
+#[tokio::test]
+async fn two_runs_of_one_order_are_found() {
+    let store = Store::new().await;
+    let position = store.append(1, 0, &whole(1), None).await;
+    let mut ghost = whole(2);
+    ghost[0]["labels"] = json!({"order": "1"});
+    store.append(2, 0, &ghost, None).await;
+    let told = json!({
+        "op": "start", "run_id": run_id(1), "position": position, "status": 201,
+        "labels": {"order": "1"}
+    });
+    assert_eq!(lines(&store.check(&[told]).await), [Some(1)]);
+}
+
+#[test]
+fn a_line_that_is_none_is_named() {
+    for line in ["{", "{\"op\":\"sing\"}", "{\"op\":\"refused\"}", "7"] {
+        let log = format!("{{\"op\":\"refused\",\"key\":\"k\",\"status\":422}}\n\n{line}\n");
+        let error = Claims::parse(&log).expect_err("a bad line");
+        assert!(error.to_string().contains("line 3"), "{error}");
+    }
+}
