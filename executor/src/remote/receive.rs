@@ -49,10 +49,10 @@ impl Carrier {
             return None;
         }
         match message {
-            Ok(TaskMessage::Task(task)) => Some(*task),
+            Ok(TaskMessage::Task(task)) => self.unless_in_doubt(attempt, *task, deliveries),
             Ok(TaskMessage::Fetch { .. }) => {
                 let carrier = Arc::clone(self);
-                self.aside_until_taken(async move { carrier.fetch(attempt).await });
+                self.aside_until_taken(async move { carrier.fetch(attempt, deliveries).await });
                 None
             }
             Err(error) => {
@@ -61,6 +61,25 @@ impl Carrier {
                 None
             }
         }
+    }
+
+    /// The task, unless it must not be made twice and somebody may have made it.
+    fn unless_in_doubt(
+        self: &Arc<Self>,
+        attempt: Attempt,
+        task: Task,
+        deliveries: u64,
+    ) -> Option<Task> {
+        if task.work.repeatable {
+            return Some(task);
+        }
+        if deliveries > 1 {
+            let message = "the worker vanished, and the action may have been done".to_owned();
+            self.refuse(attempt, *permanent("in_doubt", message));
+            return None;
+        }
+        self.held.once(attempt);
+        Some(task)
     }
 
     /// Answers an attempt that isn't performed.
@@ -74,14 +93,16 @@ impl Carrier {
     }
 
     /// Asks for a task and queues it; false where there is none to queue.
-    async fn fetch(&self, attempt: Attempt) -> bool {
+    async fn fetch(self: &Arc<Self>, attempt: Attempt, deliveries: u64) -> bool {
         tokio::select! {
             biased;
             () = self.stopping.cancelled() => {
                 self.give_back(vec![attempt]).await;
                 false
             }
-            task = self.fetched_task(attempt) => match task {
+            task = self.fetched_task(attempt) => match task
+                .and_then(|task| self.unless_in_doubt(attempt, task, deliveries))
+            {
                 Some(task) => self.fetched.send(task).await.is_ok(),
                 None => false,
             },
