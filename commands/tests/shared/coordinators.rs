@@ -11,7 +11,8 @@ use chassis::scratch::ScratchDatabase;
 use chassis::shards::{Ownership, sole_owner};
 use commands::{CommandService, CoordinatorConfig, Foundation, Writes};
 use domain::ids::CommandId;
-use protocol::{Actor, Command, CommandEnvelope, Commands, Receipt, Rejection, SHARDS};
+use protocol::command::StartRun;
+use protocol::{Actor, Command, CommandEnvelope, Commands, Receipt, Rejection, RunTarget, SHARDS};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -34,7 +35,8 @@ impl Side {
         Self::start(scratch, sole_owner(SHARDS)).await
     }
 
-    async fn start(scratch: &ScratchDatabase, ownership: Ownership) -> Self {
+    /// A write side with the runs of the shards that it owns.
+    pub(crate) async fn start(scratch: &ScratchDatabase, ownership: Ownership) -> Self {
         let database = scratch.connect().await;
         let journal = PostgresJournal::open(&database, PostgresOptions::default()).await;
         let journal = journal.expect("the journal opens");
@@ -82,6 +84,16 @@ impl Side {
         members["project_id"] = json!(self.service.defaults().project_id);
         let spec = json!({"kind": kind, "spec": members});
         Command::Create(serde_json::from_value(spec).expect("a readable spec"))
+    }
+
+    /// The command that starts a run of a definition.
+    pub(crate) fn starting(&self, definition: &Value) -> Command {
+        let target = RunTarget::Inline {
+            project_id: self.service.defaults().project_id,
+            definition: serde_json::from_value(definition.clone()).expect("a definition"),
+        };
+        let (input, labels) = (json!({}), Default::default());
+        Command::StartRun(Box::new(StartRun { target, input, labels }))
     }
 
     pub(crate) async fn stop(self) {
