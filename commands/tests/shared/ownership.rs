@@ -10,8 +10,8 @@ use domain::ids::RunId;
 use domain::run::RunStatus;
 use protocol::remote::NOT_OWNER;
 use protocol::{
-    Command, CommandEnvelope, Commands, Outcome, OutcomeResult, SHARDS, Success, Task, Tasks,
-    run_of, shard_of,
+    Command, CommandEnvelope, Commands, Outcome, OutcomeResult, SHARDS, Success, Task, run_of,
+    shard_of,
 };
 use serde_json::json;
 use tokio::sync::watch;
