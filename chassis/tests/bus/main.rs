@@ -2,4 +2,5 @@
 
 mod connection;
 mod rpc;
+mod streams;
 mod wait;
