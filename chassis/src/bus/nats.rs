@@ -16,8 +16,8 @@ use async_nats::client::traits::Publisher;
 use async_nats::connection::State;
 use async_nats::message::OutboundMessage;
 use bytes::Bytes;
-use futures::StreamExt;
 use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -241,6 +241,14 @@ impl Nats {
             }
         }
         Ok(())
+    }
+
+    /// Hands a message to the connection if it takes it at once; else it is lost.
+    pub(super) fn send_now(&self, message: OutboundMessage) {
+        let sending = tokio::task::unconstrained(self.inner.client.publish_message(message));
+        if !matches!(sending.now_or_never(), Some(Ok(()))) {
+            tracing::debug!("a message for nats was dropped: the connection takes nothing");
+        }
     }
 
     /// Hands a message to the connection. Cancel-safe: a dropped call hasn't sent it.

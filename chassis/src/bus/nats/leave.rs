@@ -15,13 +15,16 @@ use futures::{FutureExt, StreamExt};
 use super::{Nats, NatsError, outbound};
 
 const FILLER: HeaderName = HeaderName::from_static("Filler");
-/// Messages that may be on their way without any having come during a round trip.
-const LEAST_MARGIN: u64 = 64;
-/// How many times the messages of a round trip may be on their way.
-const MARGIN: u64 = 4;
+/// Round trips in which it is measured how many messages may be on their way.
+const MEASURED: usize = 3;
+/// Messages that may be on their way: at least, how many times the most of a round trip, and of
+/// all that ever came.
+const LEAST_MARGIN: u64 = 256;
+const MARGIN: u64 = 8;
+const MARGIN_OF_ALL: u64 = 4_096;
 /// Fillers that are sent at a time.
 const ROUND: u64 = 1_024;
-const WITHIN: Duration = Duration::from_secs(2);
+const WITHIN: Duration = Duration::from_secs(5);
 
 /// Whether a message only fills a count.
 pub(in crate::bus) fn is_filler(message: &Message) -> bool {
@@ -44,7 +47,7 @@ pub(in crate::bus) async fn leave(
     match tokio::time::timeout(WITHIN, leaving.run(subject)).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!(%error, "a subscription ended at once"),
-        Err(_) => tracing::debug!("a subscription ended before all was there"),
+        Err(_) => tracing::warn!("a subscription ended before all was there"),
     }
 }
 
@@ -58,11 +61,21 @@ struct Leaving<'a, F> {
 
 impl<F: FnMut(Message)> Leaving<'_, F> {
     async fn run(&mut self, subject: &str) -> Result<(), NatsError> {
-        let before = self.received;
-        self.round_trip().await?;
-        let last = self.received + LEAST_MARGIN + MARGIN * (self.received - before);
+        let mut most = 0;
+        for _ in 0..MEASURED {
+            let before = self.received;
+            self.round_trip().await?;
+            most = most.max(self.received - before);
+        }
+        let margin = LEAST_MARGIN + MARGIN * most + self.received.min(MARGIN_OF_ALL);
+        let last = self.received + margin;
         let asked = self.subscriber.unsubscribe_after(last).await;
         asked.map_err(|error| NatsError::Unavailable(error.to_string()))?;
+        self.round_trip().await?;
+        if self.ended {
+            // More was on its way than ever before, and what came after is lost.
+            tracing::warn!(margin, "a subscription may have ended too early");
+        }
         while !self.ended {
             // Others take their share of the fillers.
             for _ in 0..(2 * last.saturating_sub(self.received)).min(ROUND) {

@@ -21,9 +21,16 @@ pub(in crate::bus) struct Part {
 }
 
 impl Part {
+    /// What is no part of anything that is taken.
+    const NONSENSE: Self = Self { index: usize::MAX, count: 0, bytes: 0 };
+
     /// Nothing where the message holds a whole body.
     pub(in crate::bus) fn of(message: &Message) -> Option<Self> {
         let text = message.headers.as_ref()?.get(PART)?.as_str();
+        Some(Self::parse(text).unwrap_or(Self::NONSENSE))
+    }
+
+    fn parse(text: &str) -> Option<Self> {
         let mut numbers = text.split(' ').map(str::parse);
         let mut next = || numbers.next()?.ok();
         let part = Self { index: next()?, count: next()?, bytes: next()? };
@@ -55,6 +62,14 @@ pub(in crate::bus) fn split(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_header_that_cannot_be_is_no_part() {
+        assert_eq!(Part::parse("1 3 40"), Some(Part { index: 1, count: 3, bytes: 40 }));
+        for text in ["", "1", "3 3 40", "1 3 16777217", "-1 3 40", "a b c"] {
+            assert_eq!(Part::parse(text), None, "{text:?}");
+        }
+    }
 
     #[test]
     fn parts_make_the_whole() {
