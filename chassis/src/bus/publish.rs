@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_nats::jetstream::publish::PublishAck;
 use async_nats::jetstream::response::Response;
 use async_nats::message::OutboundMessage;
-use async_nats::{HeaderMap, HeaderName, StatusCode, header};
+use async_nats::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use bytes::Bytes;
 use tokio::time::Instant;
 
@@ -23,6 +23,7 @@ const NO_ROOM: [u64; 3] = [10_002, 10_023, 10_047];
 const NOT_STORED: u64 = 10_077;
 const MESSAGE_TOO_LARGE: u64 = 10_054;
 const NO_STREAM: u64 = 10_059;
+const WRONG_LAST_ID: u64 = 10_070;
 const WRONG_LAST_SEQUENCE: u64 = 10_071;
 
 /// Why a message isn't there, or may not be.
@@ -52,7 +53,7 @@ impl Outgoing {
         Self { subject, headers, body }
     }
 
-    pub(super) fn header(&mut self, name: HeaderName, value: String) {
+    pub(super) fn header(&mut self, name: HeaderName, value: HeaderValue) {
         self.headers.insert(name, value);
     }
 }
@@ -170,7 +171,7 @@ fn refused(code: u64, description: &str) -> Refused {
         code if NO_ROOM.contains(&code) => Refused::Full,
         MESSAGE_TOO_LARGE => Refused::TooLarge { bytes: 0 },
         NO_STREAM => Refused::Missing,
-        WRONG_LAST_SEQUENCE => Refused::OutOfOrder,
+        WRONG_LAST_ID | WRONG_LAST_SEQUENCE => Refused::OutOfOrder,
         _ => Refused::Unavailable(format!("{description} ({code})")),
     }
 }
