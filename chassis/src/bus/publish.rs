@@ -6,11 +6,12 @@ use std::time::Duration;
 use async_nats::jetstream::publish::PublishAck;
 use async_nats::jetstream::response::Response;
 use async_nats::message::OutboundMessage;
-use async_nats::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use async_nats::{HeaderMap, HeaderName, HeaderValue, Message, StatusCode, header};
 use bytes::Bytes;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::nats::{Answer, Nats, NatsError};
+use super::nats::{Answer, Link, Nats, NatsError};
 
 /// Messages that are on their way at a time.
 const IN_FLIGHT: usize = 1_024;
@@ -106,11 +107,12 @@ pub(super) async fn all(nats: &Nats, messages: &[Outgoing]) -> Vec<Result<Acknow
     let mut results = Vec::with_capacity(messages.len());
     let mut waiting: VecDeque<Result<(Instant, Answer), Refused>> = VecDeque::new();
     let mut away = nats.connected(Instant::now() + ACK_WITHIN).await.err();
+    let mut line = Line { nats, link: nats.link(), connects: nats.connects() };
     for message in messages {
         if waiting.len() >= IN_FLIGHT
             && let Some(first) = waiting.pop_front()
         {
-            results.push(acknowledged(first).await);
+            results.push(line.acknowledged(first).await);
         }
         let sent = match &away {
             Some(error) => Err(error.clone().into()),
@@ -122,7 +124,7 @@ pub(super) async fn all(nats: &Nats, messages: &[Outgoing]) -> Vec<Result<Acknow
         waiting.push_back(sent);
     }
     for one in waiting {
-        results.push(acknowledged(one).await);
+        results.push(line.acknowledged(one).await);
     }
     results
 }
@@ -146,13 +148,40 @@ async fn send(nats: &Nats, message: &Outgoing) -> Result<(Instant, Answer), Refu
     Ok((Instant::now() + ACK_WITHIN, answer))
 }
 
-async fn acknowledged(sent: Result<(Instant, Answer), Refused>) -> Result<Acknowledged, Refused> {
-    let (until, answer) = sent?;
-    let arrived = match tokio::time::timeout_at(until, answer.arrived()).await {
-        Ok(Ok(arrived)) => arrived.first,
-        Ok(Err(error)) => return Err(error.unavailable().into()),
-        Err(_) => return Err(Refused::Unavailable("no acknowledgement in time".into())),
-    };
+/// The connection that acknowledgements come on; with it they are lost.
+struct Line<'a> {
+    nats: &'a Nats,
+    link: watch::Receiver<Link>,
+    connects: u64,
+}
+
+impl Line<'_> {
+    async fn acknowledged(
+        &mut self,
+        sent: Result<(Instant, Answer), Refused>,
+    ) -> Result<Acknowledged, Refused> {
+        let (until, answer) = sent?;
+        tokio::select! {
+            biased;
+            arrived = tokio::time::timeout_at(until, answer.arrived()) => match arrived {
+                Ok(arrived) => read(&arrived.map_err(|error| error.unavailable())?.first),
+                Err(_) => Err(Refused::Unavailable("no acknowledgement in time".into())),
+            },
+            () = self.lost() => Err(Refused::Unavailable("the connection was lost".into())),
+        }
+    }
+
+    async fn lost(&mut self) {
+        while self.nats.is_connected() && self.nats.connects() == self.connects {
+            if self.link.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// What the server says of a message.
+fn read(arrived: &Message) -> Result<Acknowledged, Refused> {
     if arrived.status == Some(StatusCode::NO_RESPONDERS) {
         return Err(Refused::Missing);
     }

@@ -3,6 +3,7 @@
 mod connection;
 mod events;
 mod faults;
+mod leftovers;
 mod queue;
 mod rpc;
 mod streams;
