@@ -179,6 +179,9 @@ impl Nats {
 
     /// Returns when what was sent is on the wire, or after a while.
     pub(super) async fn flush(&self) {
+        if !self.is_connected() {
+            return;
+        }
         if tokio::time::timeout(QUEUE_WITHIN, self.inner.client.flush()).await.is_err() {
             tracing::warn!("what was sent to nats may be lost: it doesn't take it");
         }

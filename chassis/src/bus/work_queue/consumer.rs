@@ -281,6 +281,10 @@ impl Delivery {
     }
 
     async fn say(&self, what: &'static str) {
+        if !self.nats.is_connected() {
+            // It goes with the others that wait for the connection, if there is room.
+            return self.nats.send_now(self.message(what));
+        }
         if let Err(error) = self.nats.send(self.message(what)).await {
             tracing::debug!(%error, what, "what was said of a delivery was not sent");
         }
