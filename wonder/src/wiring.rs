@@ -19,7 +19,7 @@ use gateway::{
     Administrator, AuthConfig, Dependency, Gateway, GatewayConfig, Health, Readiness,
     RenderMetrics, ServeError, SystemEnvironment,
 };
-use projections::Projections;
+use projections::{Projections, Views};
 use tokio::task::JoinHandle;
 
 use crate::config::{AuthMode, Config};
@@ -76,7 +76,7 @@ pub(crate) async fn start(
 
     let views = Projections::open(
         Arc::clone(&journal),
-        &config.views_path(),
+        Views::File(config.views_path()),
         projections::Config::default(),
     )
     .await?;
@@ -218,7 +218,8 @@ mod tests {
         let opened = SqliteJournal::open(&folder.path().join("journal.db"), options).await;
         let journal: Arc<dyn Journal> = opened.expect("it opens");
         let path = folder.path().join("views.db");
-        let views = Projections::open(Arc::clone(&journal), &path, Default::default()).await;
+        let views =
+            Projections::open(Arc::clone(&journal), Views::File(path), Default::default()).await;
         let health = Platforms { journal: Arc::clone(&journal), views: views.expect("it opens") };
         assert!(health.readiness().await.ready);
         assert!(journal.append(append(2 * 1024 * 1024)).await.is_err());
