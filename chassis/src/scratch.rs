@@ -1,5 +1,6 @@
-//! Private databases and subjects for tests.
+//! Private databases and servers for tests, gone with the test.
 
 pub mod database;
+pub mod nats;
 
 pub use database::ScratchDatabase;

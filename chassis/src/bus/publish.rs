@@ -1,0 +1,206 @@
+//! Publishing to JetStream: side by side, each acknowledged.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use async_nats::jetstream::publish::PublishAck;
+use async_nats::jetstream::response::Response;
+use async_nats::message::OutboundMessage;
+use async_nats::{HeaderMap, HeaderName, HeaderValue, Message, StatusCode, header};
+use bytes::Bytes;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::nats::{Answer, Link, Nats, NatsError};
+
+/// Messages that are on their way at a time.
+const IN_FLIGHT: usize = 1_024;
+/// How long the server may take to acknowledge a message.
+const ACK_WITHIN: Duration = Duration::from_secs(5);
+
+/// Resources of the account, of the server, storage.
+const NO_ROOM: [u64; 3] = [10_002, 10_023, 10_047];
+/// A limit of the stream, or a fault of its storage.
+const NOT_STORED: u64 = 10_077;
+const MESSAGE_TOO_LARGE: u64 = 10_054;
+const NO_STREAM: u64 = 10_059;
+const WRONG_LAST_ID: u64 = 10_070;
+const WRONG_LAST_SEQUENCE: u64 = 10_071;
+
+/// Why a message isn't there, or may not be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PublishError {
+    #[error("the queue is full")]
+    Full,
+    #[error("a message of {bytes} bytes is too large")]
+    TooLarge { bytes: usize },
+    /// It may be there all the same: publish it again under the same id.
+    #[error("nats is unavailable: {0}")]
+    Unavailable(String),
+}
+
+/// A message to publish.
+#[derive(Debug, Clone)]
+pub(super) struct Outgoing {
+    subject: String,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl Outgoing {
+    pub(super) fn new(subject: String, id: String, body: Bytes) -> Self {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::NATS_MESSAGE_ID, id);
+        Self { subject, headers, body }
+    }
+
+    pub(super) fn header(&mut self, name: HeaderName, value: HeaderValue) {
+        self.headers.insert(name, value);
+    }
+}
+
+/// What the server did with a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Acknowledged {
+    pub(super) sequence: u64,
+    /// It was there already.
+    pub(super) duplicate: bool,
+}
+
+/// Why the server didn't take a message, or isn't known to have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// There is no stream for it.
+    Missing,
+    Full,
+    TooLarge {
+        bytes: usize,
+    },
+    /// The newest message is another one than expected.
+    OutOfOrder,
+    Unavailable(String),
+}
+
+impl From<Refused> for PublishError {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Missing => Self::Unavailable("there is no such stream".into()),
+            Refused::Full => Self::Full,
+            Refused::TooLarge { bytes } => Self::TooLarge { bytes },
+            Refused::OutOfOrder => Self::Unavailable("somebody else published meanwhile".into()),
+            Refused::Unavailable(why) => Self::Unavailable(why),
+        }
+    }
+}
+
+impl From<NatsError> for Refused {
+    fn from(error: NatsError) -> Self {
+        match error {
+            NatsError::Unavailable(why) => Self::Unavailable(why),
+            error => Self::Unavailable(error.to_string()),
+        }
+    }
+}
+
+/// Publishes all of them in their order, and waits for the acknowledgements side by side.
+pub(super) async fn all(nats: &Nats, messages: &[Outgoing]) -> Vec<Result<Acknowledged, Refused>> {
+    let mut results = Vec::with_capacity(messages.len());
+    let mut waiting: VecDeque<Result<(Instant, Answer), Refused>> = VecDeque::new();
+    let mut away = nats.connected(Instant::now() + ACK_WITHIN).await.err();
+    let mut line = Line { nats, link: nats.link(), connects: nats.connects() };
+    for message in messages {
+        if waiting.len() >= IN_FLIGHT
+            && let Some(first) = waiting.pop_front()
+        {
+            results.push(line.acknowledged(first).await);
+        }
+        let sent = match &away {
+            Some(error) => Err(error.clone().into()),
+            None => send(nats, message).await,
+        };
+        if matches!(sent, Err(Refused::Unavailable(_))) && away.is_none() {
+            away = Some(NatsError::Unavailable("the connection takes nothing".into()));
+        }
+        waiting.push_back(sent);
+    }
+    for one in waiting {
+        results.push(line.acknowledged(one).await);
+    }
+    results
+}
+
+async fn send(nats: &Nats, message: &Outgoing) -> Result<(Instant, Answer), Refused> {
+    let bytes = message.body.len();
+    if bytes > nats.room() {
+        return Err(Refused::TooLarge { bytes });
+    }
+    if !nats.is_connected() {
+        return Err(Refused::Unavailable("not connected".into()));
+    }
+    let answer = nats.inbox().answer().map_err(|error| error.unavailable())?;
+    let sending = OutboundMessage {
+        subject: message.subject.as_str().into(),
+        reply: Some(answer.subject.as_str().into()),
+        headers: Some(message.headers.clone()),
+        payload: message.body.clone(),
+    };
+    nats.send(sending).await?;
+    Ok((Instant::now() + ACK_WITHIN, answer))
+}
+
+/// The connection that acknowledgements come on; with it they are lost.
+struct Line<'a> {
+    nats: &'a Nats,
+    link: watch::Receiver<Link>,
+    connects: u64,
+}
+
+impl Line<'_> {
+    async fn acknowledged(
+        &mut self,
+        sent: Result<(Instant, Answer), Refused>,
+    ) -> Result<Acknowledged, Refused> {
+        let (until, answer) = sent?;
+        tokio::select! {
+            biased;
+            arrived = tokio::time::timeout_at(until, answer.arrived()) => match arrived {
+                Ok(arrived) => read(&arrived.map_err(|error| error.unavailable())?.first),
+                Err(_) => Err(Refused::Unavailable("no acknowledgement in time".into())),
+            },
+            () = self.lost() => Err(Refused::Unavailable("the connection was lost".into())),
+        }
+    }
+
+    async fn lost(&mut self) {
+        while self.nats.is_connected() && self.nats.connects() == self.connects {
+            if self.link.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// What the server says of a message.
+fn read(arrived: &Message) -> Result<Acknowledged, Refused> {
+    if arrived.status == Some(StatusCode::NO_RESPONDERS) {
+        return Err(Refused::Missing);
+    }
+    match serde_json::from_slice::<Response<PublishAck>>(&arrived.payload) {
+        Ok(Response::Ok(ack)) => {
+            Ok(Acknowledged { sequence: ack.sequence, duplicate: ack.duplicate })
+        }
+        Ok(Response::Err { error }) => Err(refused(error.error_code().0, &error.to_string())),
+        Err(_) => Err(Refused::Unavailable("something else than jetstream answers".into())),
+    }
+}
+
+fn refused(code: u64, description: &str) -> Refused {
+    match code {
+        NOT_STORED if description.contains("maximum") => Refused::Full,
+        code if NO_ROOM.contains(&code) => Refused::Full,
+        MESSAGE_TOO_LARGE => Refused::TooLarge { bytes: 0 },
+        NO_STREAM => Refused::Missing,
+        WRONG_LAST_ID | WRONG_LAST_SEQUENCE => Refused::OutOfOrder,
+        _ => Refused::Unavailable(format!("{description} ({code})")),
+    }
+}
