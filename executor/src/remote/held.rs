@@ -49,26 +49,38 @@ impl Attempt {
     }
 }
 
-/// See the head of the file.
+/// Deliveries of one attempt that are kept; a message that comes again and again leaves no more.
+const KEPT: usize = 4;
+
+/// See the head of the file. An attempt may have come more than once: as a message that was
+/// delivered again, or as two messages.
 #[derive(Default)]
-pub(super) struct Held(Mutex<HashMap<Attempt, Arc<Delivery>>>);
+pub(super) struct Held(Mutex<HashMap<Attempt, Vec<Arc<Delivery>>>>);
 
 impl Held {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Attempt, Arc<Delivery>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Attempt, Vec<Arc<Delivery>>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps an attempt's newest delivery; false where the attempt was held already.
+    /// Keeps a delivery of an attempt; false where the attempt was held already.
     pub(super) fn keep(&self, attempt: Attempt, delivery: Delivery) -> bool {
-        self.lock().insert(attempt, Arc::new(delivery)).is_none()
+        let mut held = self.lock();
+        let deliveries = held.entry(attempt).or_default();
+        let is_new = deliveries.is_empty();
+        if deliveries.len() == KEPT {
+            deliveries.remove(0);
+        }
+        deliveries.push(Arc::new(delivery));
+        is_new
     }
 
-    pub(super) fn release(&self, attempt: Attempt) -> Option<Arc<Delivery>> {
-        self.lock().remove(&attempt)
+    /// Its deliveries, which aren't held any more; none where it wasn't.
+    pub(super) fn release(&self, attempt: Attempt) -> Vec<Arc<Delivery>> {
+        self.lock().remove(&attempt).unwrap_or_default()
     }
 
     pub(super) fn all(&self) -> Vec<Arc<Delivery>> {
-        self.lock().values().cloned().collect()
+        self.lock().values().flatten().cloned().collect()
     }
 
     pub(super) fn attempts(&self) -> Vec<Attempt> {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use chassis::bus::PublishError;
 use chassis::scratch::nats::ScratchNats;
 use protocol::task::Outcome;
 use serde_json::json;
@@ -30,6 +31,9 @@ async fn outcomes_wait_for_a_server_that_is_away() {
     executor.has_begun(20).await;
     server.kill().await;
     executor.reports().await;
+    // What is published later fails later: the worker's first attempt has failed by then.
+    let late = place.tasks.publish(vec![message(&task(20, json!({})))]).await;
+    assert!(matches!(late[0], Err(PublishError::Unavailable(_))), "{late:?}");
     server.restart().await;
     outcomes_of(&mut place, 0..20).await;
     executor.stop().await;
