@@ -29,7 +29,11 @@ impl Events for Remote {
         after: Option<Cursor>,
         limit: u32,
     ) -> Result<EventPage, Rejection> {
-        self.query(QueryCall::EventPage { filter, after, limit }).await
+        self.query_page(limit, |limit| {
+            let filter = filter.clone();
+            QueryCall::EventPage { filter, after, limit }
+        })
+        .await
     }
 
     /// Refuses what the far side refuses before its first event. Where the far side goes away
