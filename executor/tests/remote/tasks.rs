@@ -105,15 +105,20 @@ async fn a_task_that_is_too_large_for_a_message_is_fetched() {
     let whole = task(1, json!({"result": "fetched"}));
     let gone = task(2, json!({}));
     place.publish(vec![fetch(&whole)]).await;
-    let (owner, served) = place.owner(vec![not_owner(), ok(Some(&whole)), ok(None::<Value>)]).await;
+    let huge = ok("x".repeat(17 * 1024 * 1024));
+    let script = vec![not_owner(), ok(Some(&whole)), ok(None::<Value>), huge];
+    let (owner, served) = place.owner(script).await;
     let outcomes = place.outcomes(1).await;
     let OutcomeResult::Success(success) = &outcomes[0].result else { panic!("it failed") };
     assert_eq!(success.result, "fetched");
     // The second one isn't owed any more.
     place.publish(vec![fetch(&gone)]).await;
     place.is_done(&subject(&gone)).await;
+    // The third one is more than the bus carries.
+    place.publish(vec![fetch(&task(3, json!({})))]).await;
+    assert_eq!(failure(&place.outcomes(1).await[0]).code, "task_too_large");
     let call = |token| CommandCall::Task { run_id: run_id(), token, attempt: 1 };
-    assert_eq!(owner.asked(), [call(1), call(1), call(2)]);
+    assert_eq!(owner.asked(), [call(1), call(1), call(2), call(3)]);
     served.stop().await;
     executor.stop().await;
 }
