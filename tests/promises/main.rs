@@ -1,6 +1,6 @@
 //! What Wonder promises, one file each, named by its number: the output reads as the contract.
 
-use system_tests::Platform;
+use system_tests::{Platform, Setting};
 
 mod p01_an_answered_command_survives_kill_9;
 mod p02_a_refused_command_wrote_nothing_and_a_key_answers_once;
@@ -16,4 +16,9 @@ mod p18_every_event_ever_written_decodes;
 /// The real binary on an empty folder.
 async fn platform() -> Platform {
     Platform::start(env!("CARGO_BIN_EXE_wonder")).await
+}
+
+/// The same, as one process or as several.
+async fn platform_in(setting: Setting) -> Platform {
+    Platform::start_as(env!("CARGO_BIN_EXE_wonder"), setting).await
 }

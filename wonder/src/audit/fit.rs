@@ -21,15 +21,16 @@ pub(super) fn check(run: &Run, event: &Event, id: &str) -> Result<(), String> {
     };
     match event {
         Event::RunStarted(_) => Err("the run starts a second time".to_owned()),
-        Event::TaskSucceeded { token, attempt, .. } | Event::TaskFailed { token, attempt, .. } => {
-            match &token_of(live, *token)?.phase {
-                Phase::Working { attempt: current } if current == attempt => Ok(()),
-                phase => Err(format!(
-                    "an outcome of token {token}, attempt {attempt}, while it is {}",
-                    name(phase)
-                )),
-            }
-        }
+        Event::TaskSucceeded { token, attempt, .. }
+        | Event::TaskFailed { token, attempt, .. }
+        | Event::TaskHandedOut { token, attempt } => match &token_of(live, *token)?.phase {
+            Phase::Working { attempt: current } if current == attempt => Ok(()),
+            phase => Err(format!(
+                "{} of token {token}, attempt {attempt}, while it is {}",
+                event.event_type(),
+                name(phase)
+            )),
+        },
         Event::RetryStarted { token, attempt } => match &token_of(live, *token)?.phase {
             Phase::BackingOff { attempt: next, .. } if next == attempt => Ok(()),
             phase => Err(format!(
