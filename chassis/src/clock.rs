@@ -6,6 +6,10 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use chrono::{DateTime, TimeDelta, Utc};
 use uuid::{NoContext, Timestamp, Uuid};
 
+mod database;
+
+pub use database::{DatabaseClock, Reading};
+
 /// Where the time comes from.
 pub trait Clock: Send + Sync + fmt::Debug {
     /// Now, in whole microseconds (what the storages keep).

@@ -1,7 +1,9 @@
 //! The PostgreSQL database: what it must be set to, and its migrations.
 
+use chassis::clock::{Clock, DatabaseClock};
 use chassis::database::{Database, DatabaseError};
 use chassis::scratch::ScratchDatabase;
+use chrono::{DateTime, TimeDelta, Utc};
 use futures::future::join_all;
 
 #[tokio::test]
@@ -61,4 +63,20 @@ async fn a_database_that_is_away_says_so_in_time() {
     options.connect_timeout = std::time::Duration::from_millis(200);
     let refused = Database::connect(&options).await;
     assert!(matches!(refused, Err(DatabaseError::Unreachable(_))), "{refused:?}");
+}
+
+#[tokio::test]
+async fn the_databases_clock_tells_its_time() {
+    let scratch = ScratchDatabase::empty().await;
+    let database = scratch.connect().await;
+    let clock = DatabaseClock::start(&database).await.expect("the database tells the time");
+    let before = clock.now();
+    let time: DateTime<Utc> = sqlx::query_scalar("select clock_timestamp()")
+        .fetch_one(database.pool())
+        .await
+        .expect("the database tells the time");
+    let after = clock.now();
+    // The first reading may be wrong by half of what it took.
+    let slack = TimeDelta::milliseconds(50);
+    assert!(before - slack <= time && time <= after + slack, "{before} {time} {after}");
 }

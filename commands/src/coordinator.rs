@@ -96,7 +96,7 @@ enum Message {
         run_id: RunId,
         token: u64,
         attempt: u32,
-        reply: oneshot::Sender<Option<Task>>,
+        reply: Reply<Option<Task>>,
     },
     Wait {
         run_id: RunId,
@@ -259,11 +259,16 @@ impl Coordinator {
         is_settled
     }
 
-    /// The task of an attempt that is owed.
-    pub(crate) async fn task(&self, run_id: RunId, token: u64, attempt: u32) -> Option<Task> {
+    /// The task of an attempt; `None` where it isn't owed any more.
+    pub(crate) async fn task(
+        &self,
+        run_id: RunId,
+        token: u64,
+        attempt: u32,
+    ) -> Result<Option<Task>, Rejection> {
         let (reply, answer) = oneshot::channel();
         self.send(run_id, Message::Task { run_id, token, attempt, reply }).await;
-        answer.await.ok().flatten()
+        answered(answer).await
     }
 
     /// Where workers get tasks and leave outcomes.

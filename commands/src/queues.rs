@@ -10,9 +10,7 @@ use bytes::Bytes;
 use chassis::bus::{Message, Nats, NatsError, PublishError, WorkQueue, WorkQueueOptions};
 use futures::StreamExt;
 use futures::stream::{self, FuturesUnordered};
-use protocol::remote::{
-    DEFAULT_POOL, OUTCOMES, QUEUE_BYTES, TASKS, shard_outcomes, task_subject,
-};
+use protocol::remote::{DEFAULT_POOL, OUTCOMES, QUEUE_BYTES, TASKS, shard_outcomes, task_subject};
 use protocol::{Task, Tasks, shard_of};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;

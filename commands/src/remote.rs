@@ -212,7 +212,7 @@ impl Handler for Calls {
                 answer(self.service.wait(workspace_id, run_id, timeout).await)
             }
             CommandCall::Task { run_id, token, attempt } => {
-                answer(Ok(self.service.coordinator().task(run_id, token, attempt).await))
+                answer(self.service.coordinator().task(run_id, token, attempt).await)
             }
             CommandCall::Report(outcome) => {
                 let settled = self.service.coordinator().report(*outcome).await.await;

@@ -23,8 +23,8 @@ use carrier::Carrier;
 
 /// How long a task may go without a sign of life before it goes to another worker.
 const ACK_WAIT: Duration = Duration::from_secs(10);
-/// How often a sign of life is given.
-const HEARTBEAT: Duration = Duration::from_secs(3);
+/// Signs of life in that time.
+const HEARTBEATS: u32 = 3;
 /// Tasks of a pool that may be on its workers at the same time.
 const MAX_ACK_PENDING: i64 = 20_000;
 /// How long outcomes may still take to get away once the worker is closed.
@@ -51,6 +51,20 @@ impl RemoteTasks {
         pool: &str,
         concurrency: usize,
     ) -> Result<Arc<Self>, NatsError> {
+        Self::connect_with(nats, pool, concurrency, ACK_WAIT).await
+    }
+
+    /// The same; a worker of the pool that gives no sign of life for so long has vanished. All
+    /// workers of a pool must be told the same.
+    ///
+    /// # Errors
+    /// As [`RemoteTasks::connect`].
+    pub async fn connect_with(
+        nats: Nats,
+        pool: &str,
+        concurrency: usize,
+        ack_wait: Duration,
+    ) -> Result<Arc<Self>, NatsError> {
         let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
         if pool.is_empty() || !pool.bytes().all(fits) {
             let message = format!("{pool:?} can't be a pool: use letters, digits, _ and -");
@@ -65,13 +79,13 @@ impl RemoteTasks {
         let options = ConsumerOptions {
             durable: format!("pool-{pool}"),
             filter: pool_subjects(pool),
-            ack_wait: ACK_WAIT,
+            ack_wait,
             max_ack_pending: MAX_ACK_PENDING,
         };
         let consumer = tasks.consumer(options).await?;
         let (sender, fetched) = bus::queue(concurrency);
         let carrier = Arc::new(Carrier::new(nats.clone(), tasks, outcomes, sender));
-        tokio::spawn(keep_alive(Arc::clone(&carrier)));
+        tokio::spawn(keep_alive(Arc::clone(&carrier), ack_wait / HEARTBEATS));
         let _ends = carrier.closing.clone().drop_guard();
         Ok(Arc::new(Self { carrier, consumer: Mutex::new(Some(consumer)), fetched, _ends }))
     }
@@ -127,8 +141,8 @@ impl Tasks for RemoteTasks {
 }
 
 /// Gives signs of life of every task that is held.
-async fn keep_alive(carrier: Arc<Carrier>) {
-    let mut beat = tokio::time::interval(HEARTBEAT);
+async fn keep_alive(carrier: Arc<Carrier>, every: Duration) {
+    let mut beat = tokio::time::interval(every);
     beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {

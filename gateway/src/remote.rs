@@ -18,9 +18,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
-/// How long one request may go without an answer before it is asked again: its far side may have
-/// died with it.
-const ATTEMPT: Duration = Duration::from_secs(8);
+/// Requests that a call's time is cut into: one without an answer is asked again, because its
+/// far side may have died with it.
+const ATTEMPTS: u32 = 3;
 /// What the call's deadline leaves for the rest of a request.
 const RESERVE: Duration = Duration::from_secs(4);
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
@@ -40,7 +40,8 @@ impl Remote {
         Self { nats, patience: CALL_DEADLINE.saturating_sub(RESERVE) }
     }
 
-    /// The same, asking each call for at most so long. A wait has its own time.
+    /// The same, asking each call for at most so long. A wait has its own time; a stream that
+    /// broke off is given up after this.
     #[must_use]
     pub const fn with_patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
@@ -55,10 +56,10 @@ impl Remote {
         effect: Effect,
     ) -> Result<T, Rejection> {
         let body = encoded(call)?;
-        let end = Instant::now() + self.patience;
+        let (end, longest) = (Instant::now() + self.patience, self.patience / ATTEMPTS);
         let (mut pauses, mut in_doubt) = (Pauses::default(), false);
         loop {
-            let within = ATTEMPT.min(end.saturating_duration_since(Instant::now()));
+            let within = longest.min(end.saturating_duration_since(Instant::now()));
             let why = match self.ask_once(subject, body.clone(), within).await {
                 Asked::Answered(answer) => return answer,
                 Asked::NotDone(why) => why,

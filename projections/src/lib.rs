@@ -20,6 +20,7 @@ mod projection;
 mod projector;
 mod rebuild;
 mod refusal;
+pub mod remote;
 mod resources;
 mod runs;
 mod store;
@@ -76,6 +77,13 @@ pub struct Standing {
     pub stopped: Option<Arc<str>>,
 }
 
+/// Where the read tables are.
+#[derive(Debug, Clone)]
+pub enum Views {
+    File(std::path::PathBuf),
+    Database(chassis::database::Database),
+}
+
 /// The read side of one store.
 pub struct Projections {
     journal: Arc<dyn Journal>,
@@ -90,9 +98,11 @@ impl Projections {
     /// [`Projections::start`].
     pub async fn open(
         journal: Arc<dyn Journal>,
-        views_path: &Path,
+        views: Views,
         config: Config,
     ) -> Result<Arc<Self>, OpenError> {
+        let Views::File(path) = views else { return Err(OpenError::NoProjection) };
+        let views_path = path.as_path();
         let store = Arc::new(Store::open(views_path, journal.epoch(), config.readers).await?);
         let head = journal.head().await?;
         let mut projectors = Vec::new();
@@ -110,7 +120,7 @@ impl Projections {
 
     /// Folds what is committed from now on, each projection in a task of its own, until the
     /// token is cancelled. Await the tasks before closing the journal.
-    pub fn start(self: &Arc<Self>, shutdown: &CancellationToken) -> Vec<JoinHandle<()>> {
+    pub fn start(self: &Arc<Self>, _: Option<chassis::bus::Nats>, shutdown: &CancellationToken) -> Vec<JoinHandle<()>> {
         self.projectors()
             .map(|projector| {
                 let (this, projector) = (Arc::clone(self), Arc::clone(projector));

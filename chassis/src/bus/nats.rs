@@ -1,15 +1,42 @@
 //! The connection to NATS.
 
+mod api;
+mod connect;
+mod inbox;
+mod leave;
+mod link;
+mod parts;
+
+use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use async_nats::client::traits::Publisher;
+use async_nats::connection::State;
+use async_nats::message::OutboundMessage;
 use bytes::Bytes;
 use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+pub(super) use api::ApiError;
+pub(super) use inbox::{Answer, Arrived, Follow, Inbox, NotArrived};
+pub(super) use leave::{is_filler, leave};
+pub(super) use link::Link;
+pub(super) use parts::{LARGEST, Part, split};
+
+/// How long something that needs the connection waits for it to come back.
+const GRACE: Duration = Duration::from_secs(2);
+/// How long a message may wait for the connection's queue.
+const QUEUE_WITHIN: Duration = Duration::from_secs(2);
 
 /// How to reach the servers.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct NatsOptions {
-    /// One or more, as in `nats://127.0.0.1:4222,nats://127.0.0.1:4223`.
+    /// One or more, as in `nats://127.0.0.1:4222,nats://127.0.0.1:4223`; `tls://` asks for TLS.
     pub url: String,
     /// A `.creds` file, where the servers ask for one.
     pub credentials: Option<PathBuf>,
@@ -17,10 +44,38 @@ pub struct NatsOptions {
     pub ca_file: Option<PathBuf>,
     /// What the servers show of this connection.
     pub name: String,
-    /// The first part of every subject, and in capitals of every stream.
+    /// The first part of every subject, and in capitals of every stream. ASCII letters, digits,
+    /// `-` and `_`.
     pub prefix: String,
     /// Copies of each stream, in a cluster of servers.
     pub replicas: usize,
+}
+
+impl NatsOptions {
+    /// For a URL, with everything else as it is by default.
+    pub fn new(url: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            credentials: None,
+            ca_file: None,
+            name: "wonder".into(),
+            prefix: "wonder".into(),
+            replicas: 1,
+        }
+    }
+}
+
+/// Without the URL, which may hold a password.
+impl fmt::Debug for NatsOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NatsOptions")
+            .field("credentials", &self.credentials)
+            .field("ca_file", &self.ca_file)
+            .field("name", &self.name)
+            .field("prefix", &self.prefix)
+            .field("replicas", &self.replicas)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Why something with NATS failed.
@@ -34,42 +89,188 @@ pub enum NatsError {
     Setting(String),
 }
 
-/// A connection that comes back by itself. Clones share it.
+/// A connection that comes back by itself. Clones share it; it ends with [`Nats::close`] or with
+/// the last clone and what was made of it.
 #[derive(Clone)]
 pub struct Nats {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
     client: async_nats::Client,
     prefix: String,
     replicas: usize,
+    link: watch::Receiver<Link>,
+    inbox: Inbox,
+    closed: CancellationToken,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.closed.cancel();
+    }
 }
 
 impl Nats {
-    /// Connects, or fails after a few seconds. Once connected it reconnects for ever.
+    /// Connects, or fails after about five seconds. Once connected it reconnects for ever.
     pub async fn connect(options: &NatsOptions) -> Result<Self, NatsError> {
-        unimplemented!("{options:?}")
+        let (client, wake) = connect::connect(options).await?;
+        let closed = CancellationToken::new();
+        let link = link::follow(client.clone(), &options.name, wake, closed.clone());
+        let inbox = Inbox::open(&client, closed.clone())
+            .await
+            .map_err(|error| NatsError::Unavailable(error.to_string()))?;
+        let (prefix, replicas) = (options.prefix.clone(), options.replicas.max(1));
+        Ok(Self { inner: Arc::new(Inner { client, prefix, replicas, link, inbox, closed }) })
     }
 
     /// Whether the connection stands at the moment.
     pub fn is_connected(&self) -> bool {
-        unimplemented!()
+        !self.inner.closed.is_cancelled()
+            && self.inner.client.connection_state() == State::Connected
     }
 
     /// A round trip to the server.
     pub async fn ping(&self, within: Duration) -> Result<(), NatsError> {
-        unimplemented!("{within:?}")
+        let until = Instant::now() + within;
+        self.connected(until).await?;
+        let answer = self.inbox().answer().map_err(|error| error.unavailable())?;
+        let to = answer.subject.clone();
+        self.send(outbound(to, None, Bytes::new())).await?;
+        match tokio::time::timeout_at(until, answer.arrived()).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(error.unavailable()),
+            Err(_) => Err(NatsError::Unavailable("no answer to a ping in time".into())),
+        }
     }
 
     /// Tells whoever listens now; nobody is told later. The subject stands below the prefix.
+    ///
+    /// Fails while the connection is away: nothing is kept for later.
     pub async fn tell(&self, subject: &str, body: Bytes) -> Result<(), NatsError> {
-        unimplemented!("{subject}{body:?}")
+        if !self.is_connected() {
+            return Err(NatsError::Unavailable("not connected".into()));
+        }
+        self.send(outbound(self.subject(subject), None, body)).await
     }
 
-    /// Listens to what is told from now on. Lasts over reconnects, but may miss messages.
+    /// Listens to what is told from now on. Lasts over reconnects, but may miss messages: those
+    /// told while the connection was away, and where 16,384 wait already.
     pub async fn listen(&self, subject: &str) -> Result<BoxStream<'static, Bytes>, NatsError> {
-        unimplemented!("{subject}")
+        let subscriber = self.client().subscribe(self.subject(subject)).await;
+        let subscriber = subscriber.map_err(|error| NatsError::Setting(error.to_string()))?;
+        // The server handles one connection's messages in order: after an answer it listens.
+        self.ping(GRACE).await?;
+        Ok(subscriber.map(|message| message.payload).boxed())
     }
 
     /// Sends what is queued and ends the connection.
     pub async fn close(&self) {
-        unimplemented!()
+        self.flush().await;
+        self.inner.closed.cancel();
+        if self.inner.client.drain().await.is_err() {
+            tracing::debug!("the connection to nats was closed already");
+        }
+    }
+
+    /// Returns when what was sent is on the wire, or after a while.
+    pub(super) async fn flush(&self) {
+        if tokio::time::timeout(QUEUE_WITHIN, self.inner.client.flush()).await.is_err() {
+            tracing::warn!("what was sent to nats may be lost: it doesn't take it");
+        }
+    }
+
+    pub(super) fn client(&self) -> &async_nats::Client {
+        &self.inner.client
+    }
+
+    pub(super) fn inbox(&self) -> &Inbox {
+        &self.inner.inbox
+    }
+
+    /// What became of the connection; changes when it comes or goes.
+    pub(super) fn link(&self) -> watch::Receiver<Link> {
+        self.inner.link.clone()
+    }
+
+    /// How often it connected until now.
+    pub(super) fn connects(&self) -> u64 {
+        link::connects(&self.inner.client)
+    }
+
+    pub(super) fn replicas(&self) -> usize {
+        self.inner.replicas
+    }
+
+    /// A subject below the prefix.
+    pub(super) fn subject(&self, below: &str) -> String {
+        format!("{}.{below}", self.inner.prefix)
+    }
+
+    /// What stands below the prefix.
+    pub(super) fn below<'a>(&self, subject: &'a str) -> &'a str {
+        let rest = subject.strip_prefix(self.inner.prefix.as_str());
+        rest.and_then(|rest| rest.strip_prefix('.')).unwrap_or(subject)
+    }
+
+    /// The name of a stream.
+    pub(super) fn stream(&self, name: &str) -> String {
+        format!("{}_{name}", self.inner.prefix.to_uppercase())
+    }
+
+    /// Bytes of a body that fit into one message, beside our headers.
+    pub(super) fn room(&self) -> usize {
+        parts::room(self.inner.client.max_payload())
+    }
+
+    /// Returns once connected, at the latest at a time and after the grace that a reconnect gets.
+    pub(super) async fn connected(&self, until: Instant) -> Result<(), NatsError> {
+        if self.is_connected() {
+            return Ok(());
+        }
+        let until = until.min(Instant::now() + GRACE);
+        let mut link = self.link();
+        while !self.is_connected() {
+            if self.inner.closed.is_cancelled() {
+                return Err(NatsError::Unavailable("the connection is closed".into()));
+            }
+            match tokio::time::timeout_at(until, link.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return Err(NatsError::Unavailable("the connection ended".into())),
+                Err(_) => return Err(NatsError::Unavailable("not connected".into())),
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands a message to the connection if it takes it at once; else it is lost.
+    pub(super) fn send_now(&self, message: OutboundMessage) {
+        let sending = tokio::task::unconstrained(self.inner.client.publish_message(message));
+        if !matches!(sending.now_or_never(), Some(Ok(()))) {
+            tracing::debug!("a message for nats was dropped: the connection takes nothing");
+        }
+    }
+
+    /// Hands a message to the connection. Cancel-safe: a dropped call hasn't sent it.
+    pub(super) async fn send(&self, message: OutboundMessage) -> Result<(), NatsError> {
+        let sending = self.inner.client.publish_message(message);
+        match tokio::time::timeout(QUEUE_WITHIN, sending).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(match error.kind() {
+                async_nats::PublishErrorKind::Send => NatsError::Unavailable("closed".into()),
+                _ => NatsError::Setting(error.to_string()),
+            }),
+            Err(_) => Err(NatsError::Unavailable("the connection takes nothing".into())),
+        }
+    }
+}
+
+/// A message without headers.
+pub(super) fn outbound(subject: String, reply: Option<String>, body: Bytes) -> OutboundMessage {
+    OutboundMessage {
+        subject: subject.into(),
+        reply: reply.map(Into::into),
+        payload: body,
+        headers: None,
     }
 }

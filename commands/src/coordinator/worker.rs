@@ -21,7 +21,7 @@ use super::actor::{Actor, Holds, Queued, Settled, Taken, Turn, count_refused, re
 use super::dispatch::Dispatch;
 use super::plans::Plans;
 use super::recent::Recent;
-use super::refusal::{ended, not_found, not_owner, quarantined, refused};
+use super::refusal::{ended, not_found, not_owner, quarantined, refused, unavailable};
 use super::timers::Timers;
 use super::{Fenced, Message, Reply, Start, TASKS_IN_FLIGHT_PER_RUN, TaskQueue};
 use crate::resolve::Resolver;
@@ -171,12 +171,8 @@ impl Worker {
             }
             Message::Outcome(outcome, settled) => self.outcome(outcome, settled),
             Message::Task { run_id, token, attempt, reply } => {
-                let task = match self.runs.get(&run_id) {
-                    Some(Slot::Loaded(actor)) => actor.task(token, attempt).and_then(Result::ok),
-                    Some(Slot::Loading { .. } | Slot::Quarantined) | None => None,
-                };
-                // The worker may have given up.
-                reply.send(task).ok();
+                // Who asked may have given up.
+                reply.send(self.task(run_id, token, attempt)).ok();
             }
             Message::Wait { run_id, workspace_id, reply } => self.wait(run_id, workspace_id, reply),
             Message::Loaded { run_id, epoch, loaded } => self.loaded(run_id, epoch, loaded),
@@ -228,6 +224,25 @@ impl Worker {
             return settle(settled);
         }
         self.queue(outcome.run_id, None, Queued::Outcome(Box::new(outcome), settled));
+    }
+
+    /// The task of an attempt, for a worker that fetches it. Where the run isn't in memory it is
+    /// loaded, and the worker asks again.
+    fn task(&mut self, run_id: RunId, token: u64, attempt: u32) -> Result<Option<Task>, Rejection> {
+        let loading = || unavailable("the run is being loaded, try again");
+        if self.recent.get(run_id).is_some() {
+            return Ok(None);
+        }
+        match (self.runs.get(&run_id), self.epoch_of(run_id)) {
+            (Some(Slot::Loaded(actor)), _) => Ok(actor.task(token, attempt).and_then(Result::ok)),
+            (Some(Slot::Loading { .. }), _) => Err(loading()),
+            (Some(Slot::Quarantined), _) => Ok(None),
+            (None, Some(epoch)) => {
+                self.load(run_id, epoch);
+                Err(loading())
+            }
+            (None, None) => Err(not_owner()),
+        }
     }
 
     /// Queues something for a run, which is loaded first where it isn't in memory. A client's

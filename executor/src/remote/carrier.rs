@@ -204,6 +204,10 @@ impl Carrier {
         drop(tokio::time::timeout(patience, self.background.wait()).await);
         self.closing.cancel();
         self.background.wait().await;
+        // Delivered again, they are found in doubt: somebody has begun them.
+        for delivery in self.held.release_once() {
+            delivery.nak().await;
+        }
         self.give_back(self.held.attempts()).await;
     }
 }

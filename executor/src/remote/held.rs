@@ -5,9 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chassis::bus::Delivery;
 use domain::ids::RunId;
-use protocol::task::{Outcome, OutcomeResult, Task};
-
-use crate::fault::Fault;
+use protocol::task::{Failure, Outcome, OutcomeResult, Task};
 
 /// What tells one attempt from all others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -40,12 +38,12 @@ impl Attempt {
     }
 
     /// Its outcome where it isn't performed.
-    pub(super) fn failed(self, fault: Fault) -> Outcome {
+    pub(super) fn failed(self, failure: Failure) -> Outcome {
         Outcome {
             run_id: self.run_id,
             token: self.token,
             attempt: self.attempt,
-            result: OutcomeResult::Failure(*fault),
+            result: OutcomeResult::Failure(failure),
             duration_ms: 0,
         }
     }
@@ -53,24 +51,45 @@ impl Attempt {
 
 /// See the head of the file.
 #[derive(Default)]
-pub(super) struct Held(Mutex<HashMap<Attempt, Arc<Delivery>>>);
+pub(super) struct Held(Mutex<HashMap<Attempt, One>>);
+
+struct One {
+    delivery: Arc<Delivery>,
+    /// The attempt must not be made twice.
+    once: bool,
+}
 
 impl Held {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Attempt, Arc<Delivery>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Attempt, One>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Keeps an attempt's newest delivery; false where the attempt was held already.
     pub(super) fn keep(&self, attempt: Attempt, delivery: Delivery) -> bool {
-        self.lock().insert(attempt, Arc::new(delivery)).is_none()
+        let mut held = self.lock();
+        let once = held.get(&attempt).is_some_and(|one| one.once);
+        held.insert(attempt, One { delivery: Arc::new(delivery), once }).is_none()
+    }
+
+    /// Notes that an attempt must not be made twice.
+    pub(super) fn once(&self, attempt: Attempt) {
+        if let Some(one) = self.lock().get_mut(&attempt) {
+            one.once = true;
+        }
     }
 
     pub(super) fn release(&self, attempt: Attempt) -> Option<Arc<Delivery>> {
-        self.lock().remove(&attempt)
+        self.lock().remove(&attempt).map(|one| one.delivery)
+    }
+
+    /// Releases the attempts that must not be made twice.
+    pub(super) fn release_once(&self) -> Vec<Arc<Delivery>> {
+        let mut held = self.lock();
+        held.extract_if(|_, one| one.once).map(|(_, one)| one.delivery).collect()
     }
 
     pub(super) fn all(&self) -> Vec<Arc<Delivery>> {
-        self.lock().values().cloned().collect()
+        self.lock().values().map(|one| Arc::clone(&one.delivery)).collect()
     }
 
     pub(super) fn attempts(&self) -> Vec<Attempt> {

@@ -30,7 +30,7 @@ impl Parcel {
         match serde_json::to_vec(&outcome) {
             Ok(body) if body.len() <= MOST_BYTES => Self::new(attempt, body),
             Ok(body) => {
-                let mut failed = attempt.failed(too_large(body.len()));
+                let mut failed = attempt.failed(*too_large(body.len()));
                 failed.duration_ms = outcome.duration_ms;
                 if let OutcomeResult::Failure(failure) = &mut failed.result {
                     failure.usage = match outcome.result {
@@ -42,14 +42,14 @@ impl Parcel {
             }
             Err(error) => {
                 let message = format!("the outcome has no json form: {error}");
-                Self::failure(attempt.failed(permanent("outcome_unwritable", message)))
+                Self::failure(attempt.failed(*permanent("outcome_unwritable", message)))
             }
         }
     }
 
     /// What becomes of a parcel that nobody takes.
     pub(super) fn refused(&self) -> Self {
-        Self::failure(self.attempt.failed(too_large(self.body.len())))
+        Self::failure(self.attempt.failed(*too_large(self.body.len())))
     }
 
     fn failure(outcome: Outcome) -> Self {

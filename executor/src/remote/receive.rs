@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use chassis::bus::Delivery;
 use protocol::remote::{CommandCall, TaskMessage};
-use protocol::task::Task;
+use protocol::task::{Failure, Task};
 use tokio::time::Instant;
 
 use super::carrier::Carrier;
@@ -45,42 +45,64 @@ impl Carrier {
             return None;
         }
         if deliveries >= LOST_AT {
-            self.refuse(attempt, lost(deliveries - 1));
+            self.refuse(attempt, *lost(deliveries - 1));
             return None;
         }
         match message {
-            Ok(TaskMessage::Task(task)) => Some(*task),
+            Ok(TaskMessage::Task(task)) => self.unless_in_doubt(attempt, *task, deliveries),
             Ok(TaskMessage::Fetch { .. }) => {
                 let carrier = Arc::clone(self);
-                self.aside_until_taken(async move { carrier.fetch(attempt).await });
+                self.aside_until_taken(async move { carrier.fetch(attempt, deliveries).await });
                 None
             }
             Err(error) => {
                 let message = format!("the worker can't read the task: {error}");
-                self.refuse(attempt, permanent("task_unreadable", message));
+                self.refuse(attempt, *permanent("task_unreadable", message));
                 None
             }
         }
     }
 
+    /// The task, unless it must not be made twice and somebody may have made it.
+    fn unless_in_doubt(
+        self: &Arc<Self>,
+        attempt: Attempt,
+        task: Task,
+        deliveries: u64,
+    ) -> Option<Task> {
+        if task.work.repeatable {
+            return Some(task);
+        }
+        if deliveries > 1 {
+            let message = "the worker vanished, and the action may have been done".to_owned();
+            self.refuse(attempt, *permanent("in_doubt", message));
+            return None;
+        }
+        self.held.once(attempt);
+        Some(task)
+    }
+
     /// Answers an attempt that isn't performed.
-    fn refuse(self: &Arc<Self>, attempt: Attempt, fault: Fault) {
+    fn refuse(self: &Arc<Self>, attempt: Attempt, failure: Failure) {
         let Attempt { run_id, token, attempt: number } = attempt;
-        tracing::error!(%run_id, token, attempt = number, code = fault.code, "a task is refused");
-        metrics::counter!("wonder_tasks_refused_total", "code" => fault.code.clone()).increment(1);
-        let (carrier, outcome) = (Arc::clone(self), attempt.failed(fault));
+        tracing::error!(%run_id, token, attempt = number, code = failure.code, "a task is refused");
+        metrics::counter!("wonder_tasks_refused_total", "code" => failure.code.clone())
+            .increment(1);
+        let (carrier, outcome) = (Arc::clone(self), attempt.failed(failure));
         self.aside_with(async move { carrier.report(vec![outcome]).await });
     }
 
     /// Asks for a task and queues it; false where there is none to queue.
-    async fn fetch(&self, attempt: Attempt) -> bool {
+    async fn fetch(self: &Arc<Self>, attempt: Attempt, deliveries: u64) -> bool {
         tokio::select! {
             biased;
             () = self.stopping.cancelled() => {
                 self.give_back(vec![attempt]).await;
                 false
             }
-            task = self.fetched_task(attempt) => match task {
+            task = self.fetched_task(attempt) => match task
+                .and_then(|task| self.unless_in_doubt(attempt, task, deliveries))
+            {
                 Some(task) => self.fetched.send(task).await.is_ok(),
                 None => false,
             },

@@ -18,8 +18,6 @@ use super::{Remote, decoded, encoded, unavailable};
 const GREETING: Duration = Duration::from_secs(5);
 /// A stream that was open this long, or gave an event, has recovered.
 const STEADY: Duration = Duration::from_secs(5);
-/// A stream that can't be opened for this long is given up.
-const GIVE_UP: Duration = Duration::from_secs(30);
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(4);
 
@@ -47,6 +45,7 @@ impl Events for Remote {
             after,
             ready: VecDeque::new(),
             source: Source::Away(Outage::new(self.patience, Duration::ZERO)),
+            was_open: false,
         };
         while !matches!(follower.source, Source::Open(..)) {
             follower.advance().await?;
@@ -71,6 +70,7 @@ struct Follower {
     /// What came and wasn't given yet.
     ready: VecDeque<EventEnvelope>,
     source: Source,
+    was_open: bool,
 }
 
 /// Where events come from.
@@ -147,6 +147,7 @@ impl Follower {
                 open(self.remote.nats.clone(), call).await.map(|(messages, events)| {
                     let since = Instant::now();
                     self.source = Source::Open(Open { messages, since, outage });
+                    self.was_open = true;
                     self.take(events);
                 })
             }
@@ -154,6 +155,12 @@ impl Follower {
         match done {
             Ok(()) => Ok(()),
             Err(Loss::Away) => self.lose(),
+            // What was open before will be again, once the far side has what it needs.
+            Err(Loss::Refused(rejection))
+                if self.was_open && rejection.kind == RejectionKind::Unavailable =>
+            {
+                self.lose()
+            }
             Err(Loss::Refused(rejection)) => {
                 self.source = Source::Ended;
                 Err(rejection)
@@ -168,7 +175,7 @@ impl Follower {
         if let Some(last) = self.ready.back() {
             self.after = Some(last.cursor);
             if let Source::Open(open) = &mut self.source {
-                open.outage = Outage::new(GIVE_UP, FIRST_PAUSE);
+                open.outage = Outage::new(self.remote.patience, FIRST_PAUSE);
             }
         }
     }
@@ -177,7 +184,7 @@ impl Follower {
         metrics::counter!("wonder_streams_reopened_total").increment(1);
         let outage = match &self.source {
             Source::Open(open) if open.since.elapsed() >= STEADY => {
-                Outage::new(GIVE_UP, FIRST_PAUSE)
+                Outage::new(self.remote.patience, FIRST_PAUSE)
             }
             Source::Open(Open { outage, .. }) | Source::Away(outage) => *outage,
             Source::Ended => return Ok(()),
@@ -209,8 +216,5 @@ async fn read(messages: &mut Messages) -> Result<Vec<EventEnvelope>, Loss> {
     let Some(Ok(message)) = messages.next().await else {
         return Err(Loss::Away);
     };
-    decoded(&message).map_err(|rejection: Rejection| match rejection.kind {
-        RejectionKind::Unavailable => Loss::Away,
-        _ => Loss::Refused(rejection),
-    })
+    decoded(&message).map_err(Loss::Refused)
 }

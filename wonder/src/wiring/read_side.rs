@@ -30,7 +30,7 @@ impl ReadSide {
                     let journal = Arc::clone(&shared.journal);
                     stage.spawn(hints::hear_head(nats.clone(), journal, stage.token()));
                 }
-                Views::Database(shared.database.clone())
+                Views::File(config.views_path())
             }
             Data::Folder(_) | Data::Elsewhere => Views::File(config.views_path()),
         };

@@ -45,9 +45,14 @@ pub(super) enum Failure {
 impl Failure {
     fn of(error: &sqlx::Error) -> Self {
         let message = error.to_string().into();
-        let code = error.as_database_error().and_then(|error| error.code());
+        let answer = error.as_database_error();
+        let code = answer.and_then(|answer| answer.code());
         match code.as_deref() {
             Some("53100") => Self::Full,
+            // The head is behind the events: nobody can append any more.
+            _ if answer.and_then(|answer| answer.constraint()) == Some("events_pkey") => {
+                Self::Away(message)
+            }
             // Data exceptions, violated constraints, and rows too large for an index or a page.
             Some(code) if ["22", "23", "54"].iter().any(|class| code.starts_with(class)) => {
                 Self::Data(message)
@@ -126,10 +131,10 @@ impl Writer {
     }
 
     async fn take(&mut self) -> Result<PgConnection, Failure> {
-        if let Some(mut connection) = self.connection.take() {
-            if self.used.elapsed() < TRIED_AFTER || answers(&mut connection).await {
-                return Ok(connection);
-            }
+        if let Some(mut connection) = self.connection.take()
+            && (self.used.elapsed() < TRIED_AFTER || answers(&mut connection).await)
+        {
+            return Ok(connection);
         }
         if Instant::now() < self.retry_at {
             return Err(Failure::Away("the database is away".into()));

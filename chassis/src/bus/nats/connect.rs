@@ -1,0 +1,160 @@
+//! The first connection, and how it is made again.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::rustls::crypto::{CryptoProvider, aws_lc_rs};
+use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::{NatsError, NatsOptions};
+
+/// How long the first connection may take, over all servers and attempts.
+const FIRST_WITHIN: Duration = Duration::from_secs(5);
+/// How long one attempt may take.
+const ATTEMPT_WITHIN: Duration = Duration::from_secs(2);
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+/// The longest pause between attempts to reconnect, in milliseconds.
+const LONGEST_PAUSE_MS: u64 = 2_000;
+/// A connection that doesn't answer is given up after the third ping.
+const PING_EVERY: Duration = Duration::from_secs(5);
+/// Messages that may wait for the connection.
+const OUTGOING: usize = 4_096;
+/// Messages that may wait for a subscription's reader; further ones are dropped, and reported.
+const INCOMING: usize = 16_384;
+
+/// Connects; what is given back is told of each change of the connection.
+pub(super) async fn connect(options: &NatsOptions) -> Result<(Client, Arc<Notify>), NatsError> {
+    let addresses = addresses(options)?;
+    if CryptoProvider::get_default().is_none() {
+        // Fails only where somebody else was faster, which is as good.
+        let _ = aws_lc_rs::default_provider().install_default();
+    }
+    let wake = Arc::new(Notify::new());
+    let built = build(options, Arc::clone(&wake)).await?;
+    let until = Instant::now() + FIRST_WITHIN;
+    loop {
+        let attempt = built.clone().connect(&addresses[..]);
+        let error = match tokio::time::timeout_at(until, attempt).await {
+            Ok(Ok(client)) => return Ok((client, wake)),
+            Ok(Err(error)) => error,
+            Err(_) => return Err(NatsError::Unavailable("no connection in time".into())),
+        };
+        let hopeless = matches!(
+            error.kind(),
+            ConnectErrorKind::Authentication
+                | ConnectErrorKind::AuthorizationViolation
+                | ConnectErrorKind::ServerParse
+                | ConnectErrorKind::Tls
+        );
+        if hopeless || Instant::now() + FIRST_PAUSE >= until {
+            return Err(NatsError::Unavailable(error.to_string()));
+        }
+        tokio::time::sleep(FIRST_PAUSE).await;
+    }
+}
+
+/// The servers' addresses. What can't be read isn't repeated: it may hold a password.
+fn addresses(options: &NatsOptions) -> Result<Vec<ServerAddr>, NatsError> {
+    let bad_prefix = |c: char| !(c.is_ascii_alphanumeric() || c == '-' || c == '_');
+    if options.prefix.is_empty() || options.prefix.contains(bad_prefix) {
+        let wanted = "use ASCII letters, digits, - and _";
+        return Err(NatsError::Setting(format!("prefix {:?}: {wanted}", options.prefix)));
+    }
+    let urls = options.url.split(',').map(str::trim).filter(|url| !url.is_empty());
+    let addresses: Result<Vec<ServerAddr>, _> = urls.map(str::parse).collect();
+    match addresses {
+        Ok(addresses) if !addresses.is_empty() => Ok(addresses),
+        _ => Err(NatsError::Setting("the URL; write it like nats://host:4222".into())),
+    }
+}
+
+async fn build(options: &NatsOptions, wake: Arc<Notify>) -> Result<ConnectOptions, NatsError> {
+    let mut built = ConnectOptions::new()
+        .name(&options.name)
+        .custom_inbox_prefix(format!("{}.inbox", options.prefix))
+        .connection_timeout(ATTEMPT_WITHIN)
+        .request_timeout(Some(FIRST_WITHIN))
+        .ping_interval(PING_EVERY)
+        .max_reconnects(None)
+        .reconnect_delay_callback(pause)
+        .client_capacity(OUTGOING)
+        .subscription_capacity(INCOMING)
+        .event_callback(move |event| {
+            report(&event);
+            wake.notify_one();
+            std::future::ready(())
+        });
+    if let Some(path) = &options.credentials {
+        let unusable = |error: std::io::Error| {
+            NatsError::Setting(format!("credentials file {}: {error}", path.display()))
+        };
+        let text = tokio::fs::read_to_string(path).await.map_err(unusable)?;
+        built = built.credentials(&text).map_err(unusable)?;
+    }
+    if let Some(path) = &options.ca_file {
+        tokio::fs::metadata(path)
+            .await
+            .map_err(|error| NatsError::Setting(format!("CA file {}: {error}", path.display())))?;
+        built = built.add_root_certificates(path.clone());
+    }
+    Ok(built)
+}
+
+/// At once for the first attempt, then longer and longer; not the same in every process.
+fn pause(attempts: usize) -> Duration {
+    if attempts <= 1 {
+        return Duration::ZERO;
+    }
+    let doublings = u32::try_from(attempts.min(12)).unwrap_or(12);
+    let longest = (10 * 2_u64.pow(doublings)).min(LONGEST_PAUSE_MS);
+    let spread = RandomState::new().hash_one(attempts) % (longest / 2);
+    Duration::from_millis(longest - spread)
+}
+
+/// What isn't a change of the connection.
+fn report(event: &Event) {
+    match event {
+        Event::SlowConsumer(_) => {
+            metrics::counter!("nats_messages_dropped_total").increment(1);
+            tracing::debug!("a message from nats was dropped: its reader is too slow");
+        }
+        Event::ServerError(error) => tracing::warn!(%error, "nats reports an error"),
+        Event::LameDuckMode => tracing::info!("the nats server is going to stop"),
+        Event::Connected
+        | Event::Disconnected
+        | Event::Draining
+        | Event::Closed
+        | Event::ClientError(_) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_up_to_a_bound() {
+        assert_eq!(pause(1), Duration::ZERO);
+        assert!(pause(2) <= Duration::from_millis(40));
+        for attempts in 8..100_usize {
+            let pause = pause(attempts).as_millis();
+            assert!((1_000..=2_000).contains(&pause), "{attempts}: {pause} ms");
+        }
+        assert!(pause(usize::MAX) <= Duration::from_secs(2));
+    }
+
+    #[test]
+    fn a_setting_that_cannot_be_read_is_not_repeated() {
+        let error = addresses(&NatsOptions::new("http://me:secret@host")).expect_err("no nats");
+        assert!(!error.to_string().contains("secret"), "{error}");
+        assert!(!format!("{:?}", NatsOptions::new("nats://me:secret@host")).contains("secret"));
+        for prefix in ["", "a.b", "a b", "a*", "ä"] {
+            let options = NatsOptions { prefix: prefix.into(), ..NatsOptions::new("nats://host") };
+            assert!(matches!(addresses(&options), Err(NatsError::Setting(_))), "{prefix:?}");
+        }
+        assert_eq!(addresses(&NatsOptions::new("a, nats://b:1,tls://c")).map(|a| a.len()), Ok(3));
+    }
+}

@@ -1,0 +1,5 @@
+//! The bus over a real NATS server: the one of the test run, and own ones that are stopped.
+
+mod connection;
+mod rpc;
+mod wait;

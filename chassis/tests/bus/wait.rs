@@ -1,0 +1,37 @@
+//! Waiting for conditions, within a bound.
+
+use std::future::Future;
+use std::time::Duration;
+
+/// How long anything may take here.
+pub(crate) const LONG: Duration = Duration::from_secs(20);
+
+/// Waits until something holds.
+#[track_caller]
+pub(crate) fn until<F, R>(what: &str, mut holds: F) -> impl Future<Output = ()>
+where
+    F: FnMut() -> R,
+    R: Future<Output = bool>,
+{
+    soon(what, async move {
+        let mut look = tokio::time::interval(Duration::from_millis(5));
+        loop {
+            look.tick().await;
+            if holds().await {
+                return;
+            }
+        }
+    })
+}
+
+/// Waits for something that has to come.
+#[track_caller]
+pub(crate) fn soon<T>(what: &str, it: impl Future<Output = T>) -> impl Future<Output = T> {
+    let caller = std::panic::Location::caller();
+    async move {
+        match tokio::time::timeout(LONG, it).await {
+            Ok(value) => value,
+            Err(_) => panic!("{caller}: not within {LONG:?}: {what}"),
+        }
+    }
+}

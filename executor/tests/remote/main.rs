@@ -1,0 +1,7 @@
+//! The worker's end of the work queues, over a real NATS; the test is the coordinator.
+
+mod ends;
+mod outages;
+mod place;
+mod redelivery;
+mod tasks;
