@@ -114,6 +114,11 @@ impl Database {
         connection.close().await.map_err(DatabaseError::Unreachable)
     }
 
+    /// Closes the connections, those under way when they are done.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+
     /// The connections. A transaction must be owned by a task that nobody drops halfway.
     pub const fn pool(&self) -> &PgPool {
         &self.pool
