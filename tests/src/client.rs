@@ -14,6 +14,8 @@ use crate::wait::{wait_for, within};
 
 /// Longer than the longest `Prefer: wait`.
 const TIMEOUT: Duration = Duration::from_secs(70);
+/// How often a balancer looks whether gateways are ready.
+const READINESS_EVERY: Duration = Duration::from_millis(50);
 
 /// A client of one platform. Clones share connections, and follow the platform to its next ports.
 /// Where it has several gateways, requests go to them in turn, and on to the next one where a
@@ -71,6 +73,30 @@ impl Client {
     pub fn with_fresh_connections(&self) -> Self {
         let urls = Arc::clone(&self.urls);
         Self { urls, ..Self::with(reqwest::Client::builder().pool_max_idle_per_host(0)) }
+    }
+
+    /// The same client behind something that looks at `/readyz` every 50 ms and sends requests to
+    /// those gateways that are ready. It looks until all its clones are gone.
+    pub fn behind_balancer(&self) -> Self {
+        let behind = Self { urls: Arc::default(), ..self.clone() };
+        behind.moved_to(self.urls());
+        let (all, watched) = (self.clone(), Arc::downgrade(&behind.urls));
+        tokio::spawn(async move {
+            let mut ticks = tokio::time::interval(READINESS_EVERY);
+            while let Some(urls) = watched.upgrade() {
+                let mut ready = Vec::new();
+                for url in all.urls() {
+                    let asked = all.http.get(format!("{url}/readyz")).send().await;
+                    if asked.is_ok_and(|answer| answer.status() == 200) {
+                        ready.push(url);
+                    }
+                }
+                *urls.write().unwrap_or_else(PoisonError::into_inner) = ready;
+                drop(urls);
+                ticks.tick().await;
+            }
+        });
+        behind
     }
 
     /// Where the gateways answer from now on.

@@ -26,7 +26,7 @@ pub use book::Book;
 pub use client::{Answer, Client};
 pub use platform::Platform;
 pub use records::{Records, Step};
-pub use services::{NatsServer, PostgresServer};
+pub use services::{Echo, NatsServer, PostgresServer};
 pub use shape::{Setting, Shape};
 pub use sse::{Follower, Sent};
 pub use traffic::Traffic;

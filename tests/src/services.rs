@@ -6,9 +6,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::wait::Pace;
 
+mod echo;
 mod nats;
 mod postgres;
 
+pub use echo::Echo;
 pub use nats::NatsServer;
 pub use postgres::PostgresServer;
 

@@ -91,3 +91,16 @@ macro_rules! in_both_settings {
         }
     )+};
 }
+
+/// The same for what only several processes can show.
+#[macro_export]
+macro_rules! in_distributed {
+    ($($name:ident),+ $(,)?) => {$(
+        mod $name {
+            #[tokio::test(flavor = "multi_thread")]
+            async fn distributed() {
+                super::$name($crate::Setting::Distributed).await;
+            }
+        }
+    )+};
+}
