@@ -2,6 +2,7 @@
 //! between processes, NATS.
 
 pub mod nats;
+mod publish;
 pub mod rpc;
 pub mod work_queue;
 

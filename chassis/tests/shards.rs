@@ -159,6 +159,34 @@ async fn a_member_that_cant_renew_gives_up_after_two_thirds_of_the_lease() {
     assert!(owned.borrow().epochs.values().all(|epoch| *epoch == 2), "{:?}", owned.borrow());
 }
 
+/// Only who takes a shard needs the head's lock, and it doesn't wait for it for ever.
+#[tokio::test]
+async fn leases_are_renewed_while_the_head_is_locked() {
+    let scratch = ScratchDatabase::create().await;
+    let database = scratch.connect().await;
+    let ttl = Duration::from_secs(3);
+    let first = join(&database, options("first", ttl)).await;
+    let (mut one, begun) = (first.owned(), std::time::Instant::now());
+    until_owns(&mut one, 64).await;
+    let epochs = one.borrow().epochs.clone();
+    let mut locked = database.pool().begin().await.expect("a transaction begins");
+    sqlx::query("select from journal_head for update")
+        .execute(&mut *locked)
+        .await
+        .expect("it can be locked");
+    let second = join(&database, options("second", ttl)).await;
+    until_owns(&mut one, 32).await;
+    // It lasts longer than any lease that isn't renewed.
+    while begun.elapsed() < ttl + Duration::from_secs(1) {
+        let kept = one.borrow().epochs.clone();
+        assert!(kept.iter().all(|(shard, epoch)| epochs[shard] == *epoch));
+        assert_eq!((kept.len(), count(&second.owned())), (32, 0));
+        tokio::task::yield_now().await;
+    }
+    locked.rollback().await.expect("it can be given up");
+    until_owns(&mut second.owned(), 32).await;
+}
+
 #[tokio::test]
 async fn a_frozen_owners_append_is_fenced() {
     let scratch = ScratchDatabase::create().await;

@@ -22,7 +22,6 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-pub(super) use api::ApiError;
 pub(super) use inbox::{Answer, Arrived, Follow, Inbox, NotArrived};
 pub(super) use leave::{is_filler, leave};
 pub(super) use link::Link;
@@ -111,6 +110,12 @@ impl Drop for Inner {
     }
 }
 
+impl fmt::Debug for Nats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Nats").field("prefix", &self.inner.prefix).finish_non_exhaustive()
+    }
+}
+
 impl Nats {
     /// Connects, or fails after about five seconds. Once connected it reconnects for ever.
     pub async fn connect(options: &NatsOptions) -> Result<Self, NatsError> {
@@ -126,8 +131,7 @@ impl Nats {
 
     /// Whether the connection stands at the moment.
     pub fn is_connected(&self) -> bool {
-        !self.inner.closed.is_cancelled()
-            && self.inner.client.connection_state() == State::Connected
+        !self.is_closed() && self.inner.client.connection_state() == State::Connected
     }
 
     /// A round trip to the server.
@@ -178,6 +182,10 @@ impl Nats {
         if tokio::time::timeout(QUEUE_WITHIN, self.inner.client.flush()).await.is_err() {
             tracing::warn!("what was sent to nats may be lost: it doesn't take it");
         }
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.inner.closed.is_cancelled()
     }
 
     pub(super) fn client(&self) -> &async_nats::Client {
@@ -231,7 +239,7 @@ impl Nats {
         let until = until.min(Instant::now() + GRACE);
         let mut link = self.link();
         while !self.is_connected() {
-            if self.inner.closed.is_cancelled() {
+            if self.is_closed() {
                 return Err(NatsError::Unavailable("the connection is closed".into()));
             }
             match tokio::time::timeout_at(until, link.changed()).await {

@@ -3,11 +3,32 @@
 //! JetStream is a carrier, not the truth: it may lose everything, and what was lost is published
 //! again by whoever knows that it is still owed.
 
+mod consumer;
+mod demand;
+mod session;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde_json::{Value, json};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
 
-use super::nats::{Nats, NatsError};
+use super::nats::{Nats, NatsError, outbound};
+use super::publish::{self, Acknowledged, Outgoing, Refused};
+
+pub use super::publish::PublishError;
+pub use consumer::{Consumer, Delivery};
+
+/// A repeated message id is dropped within it.
+const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
+const HOLDS_WITHIN: Duration = Duration::from_secs(5);
+/// Pull requests that may wait at one consumer, over all who pull.
+const PULL_REQUESTS: u64 = 2_048;
+
+const NO_MESSAGE: u64 = 10_037;
+const NO_STREAM: u64 = 10_059;
 
 /// A queue.
 #[derive(Debug, Clone)]
@@ -30,42 +51,136 @@ pub struct Message {
     pub body: Bytes,
 }
 
-/// Why a message isn't in the queue, or may not be.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PublishError {
-    #[error("the queue is full")]
-    Full,
-    #[error("a message of {bytes} bytes is too large")]
-    TooLarge { bytes: usize },
-    /// It may be there all the same: publish it again under the same id.
-    #[error("nats is unavailable: {0}")]
-    Unavailable(String),
-}
-
 /// A stream with work-queue retention. Made where it is missing, also when it vanishes later.
 #[derive(Clone)]
-pub struct WorkQueue {}
+pub struct WorkQueue {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    nats: Nats,
+    stream: String,
+    asked: Value,
+    /// When it was last made, or seen as asked for.
+    seen: Mutex<Instant>,
+}
 
 impl WorkQueue {
     /// Opens it; refused where the server has it otherwise than asked for.
     pub async fn open(nats: &Nats, options: WorkQueueOptions) -> Result<Self, NatsError> {
-        let _ = nats;
-        unimplemented!("{options:?}")
+        let stream = nats.stream(options.name);
+        let asked = json!({
+            "name": stream,
+            "subjects": [nats.subject(options.subjects)],
+            "retention": "workqueue",
+            "storage": "file",
+            "discard": "new",
+            "max_bytes": options.max_bytes,
+            "max_msgs": -1,
+            "max_msgs_per_subject": -1,
+            "max_consumers": -1,
+            "max_age": 0,
+            "num_replicas": nats.replicas(),
+            "duplicate_window": nanos(DUPLICATE_WINDOW),
+            "allow_direct": true,
+        });
+        nats.ensure_stream(&asked).await?;
+        let seen = Mutex::new(Instant::now());
+        Ok(Self { inner: Arc::new(Inner { nats: nats.clone(), stream, asked, seen }) })
     }
 
     /// Publishes all of them side by side, and answers for each once the server has it.
+    ///
+    /// What is refused is refused alone. Their order in the queue is theirs, as far as none fails.
     pub async fn publish(&self, messages: Vec<Message>) -> Vec<Result<(), PublishError>> {
-        unimplemented!("{messages:?}")
+        let nats = &self.inner.nats;
+        let mut outgoing: Vec<Outgoing> = Vec::with_capacity(messages.len());
+        for message in messages {
+            let subject = nats.subject(&message.subject);
+            outgoing.push(Outgoing::new(subject, message.id, message.body));
+        }
+        let began = Instant::now();
+        let mut results = publish::all(nats, &outgoing).await;
+        let missing = |result: &Result<Acknowledged, Refused>| result == &Err(Refused::Missing);
+        if results.iter().any(missing) && self.restore(began).await.is_ok() {
+            let again: Vec<usize> =
+                (0..results.len()).filter(|index| missing(&results[*index])).collect();
+            let once_more: Vec<Outgoing> = again.iter().map(|i| outgoing[*i].clone()).collect();
+            for (index, result) in again.into_iter().zip(publish::all(nats, &once_more).await) {
+                results[index] = result;
+            }
+        }
+        results.into_iter().map(|result| Ok(result.map(drop)?)).collect()
     }
 
     /// Whether the queue holds a message with exactly this subject: not acknowledged yet.
     pub async fn holds(&self, subject: &str) -> Result<bool, NatsError> {
-        unimplemented!("{subject}")
+        let Inner { nats, stream, .. } = &*self.inner;
+        let (subject, began) = (nats.subject(subject), Instant::now());
+        if let Some(holds) = self.holds_directly(&subject).await? {
+            return Ok(holds);
+        }
+        let by_subject = json!({"last_by_subj": subject});
+        match nats.api::<Value>(&format!("STREAM.MSG.GET.{stream}"), &by_subject).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.is(NO_MESSAGE) => Ok(false),
+            Err(error) if error.is(NO_STREAM) => self.restore(began).await.map(|()| false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// A durable consumer, shared by everybody who names it.
     pub async fn consumer(&self, options: ConsumerOptions) -> Result<Consumer, NatsError> {
-        unimplemented!("{options:?}")
+        let Inner { nats, stream, .. } = &*self.inner;
+        let asked = json!({
+            "durable_name": options.durable,
+            "filter_subject": nats.subject(&options.filter),
+            "deliver_policy": "all",
+            "ack_policy": "explicit",
+            "ack_wait": nanos(options.ack_wait),
+            "max_deliver": -1,
+            "max_ack_pending": options.max_ack_pending,
+            "max_waiting": PULL_REQUESTS,
+            "replay_policy": "instant",
+        });
+        nats.ensure_consumer(stream, &asked).await?;
+        Ok(Consumer::new(self.clone(), &options.durable, asked))
+    }
+
+    /// Asks any server that has the stream; nothing where none answers so.
+    async fn holds_directly(&self, subject: &str) -> Result<Option<bool>, NatsError> {
+        let Inner { nats, stream, .. } = &*self.inner;
+        let until = Instant::now() + HOLDS_WITHIN;
+        nats.connected(until).await?;
+        let answer = nats.inbox().answer().map_err(|error| error.unavailable())?;
+        let reply = Some(answer.subject.clone());
+        let direct = format!("$JS.API.DIRECT.GET.{stream}.{subject}");
+        nats.send(outbound(direct, reply, Bytes::new())).await?;
+        match tokio::time::timeout_at(until, answer.arrived()).await {
+            Ok(Ok(arrived)) => Ok(match arrived.first.status.map(|status| status.as_u16()) {
+                None => Some(true),
+                Some(404) => Some(false),
+                Some(_) => None,
+            }),
+            Ok(Err(error)) => Err(error.unavailable()),
+            Err(_) => Err(NatsError::Unavailable("jetstream doesn't answer".into())),
+        }
+    }
+
+    /// Makes the stream anew where it has vanished, unless somebody did since it was missed.
+    async fn restore(&self, missed: Instant) -> Result<(), NatsError> {
+        let mut seen = self.inner.seen.lock().await;
+        if *seen > missed {
+            return Ok(());
+        }
+        let restored = self.inner.nats.ensure_stream(&self.inner.asked).await;
+        match &restored {
+            Ok(_) => *seen = Instant::now(),
+            Err(error) => {
+                tracing::warn!(stream = self.inner.stream, %error, "a stream can't be made anew");
+            }
+        }
+        restored.map(drop)
     }
 }
 
@@ -82,47 +197,7 @@ pub struct ConsumerOptions {
     pub max_ack_pending: i64,
 }
 
-/// Pulls from a queue.
-pub struct Consumer {}
-
-impl Consumer {
-    /// Waits for messages and takes at most `limit`; what was asked for and didn't come in time is
-    /// still asked for, and given by the next call. Never empty. Cancel-safe.
-    ///
-    /// While NATS or the consumer is away it waits, and makes what is missing.
-    pub async fn pull(&mut self, limit: usize) -> Vec<Delivery> {
-        unimplemented!("{limit}")
-    }
-
-    /// Gives back what was delivered and not pulled.
-    pub async fn close(self) {
-        unimplemented!()
-    }
-}
-
-/// A delivered message. Dropped without an acknowledgement it is delivered again, later.
-#[derive(Debug)]
-pub struct Delivery {
-    /// Below the prefix.
-    pub subject: String,
-    pub body: Bytes,
-    /// How often it has been delivered, this time included.
-    pub deliveries: u64,
-}
-
-impl Delivery {
-    /// Done: it leaves the queue. Not waited for; where it gets lost, the message comes again.
-    pub async fn ack(&self) {
-        unimplemented!()
-    }
-
-    /// Not done: it is delivered again at once.
-    pub async fn nak(&self) {
-        unimplemented!()
-    }
-
-    /// A sign of life: the time until redelivery begins anew.
-    pub async fn progress(&self) {
-        unimplemented!()
-    }
+/// As JetStream writes durations.
+pub(super) fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -22,9 +22,10 @@ struct State {
 }
 
 impl Fault {
-    pub(super) fn set(&self, reason: Arc<str>) {
+    /// Answers whether there was none before.
+    pub(super) fn set(&self, reason: Arc<str>) -> bool {
         self.state().reason = Some(reason);
-        self.stands.store(true, Ordering::Release);
+        !self.stands.swap(true, Ordering::AcqRel)
     }
 
     pub(super) fn clear(&self) {

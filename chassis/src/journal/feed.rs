@@ -84,6 +84,15 @@ impl Feed {
         true
     }
 
+    /// Goes on at a position without the events up to it: tails read them from the storage.
+    pub(super) fn skip_to(&self, position: u64) {
+        let mut ring = self.lock();
+        if position > self.head() {
+            *ring = Ring::default();
+            self.head.send_modify(|head| head.position = position);
+        }
+    }
+
     /// The ring's lock also keeps publishers from overtaking each other with the head.
     fn extend(&self, ring: &mut Ring, events: Vec<Arc<RecordedEvent>>) {
         let known = self.head();
@@ -129,5 +138,70 @@ impl Feed {
 
     fn lock(&self) -> MutexGuard<'_, Ring> {
         self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use chrono::DateTime;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn events(positions: std::ops::RangeInclusive<u64>) -> Vec<Arc<RecordedEvent>> {
+        let event = |position| RecordedEvent {
+            position,
+            id: Uuid::nil(),
+            aggregate_type: "thing".into(),
+            aggregate_id: "a".into(),
+            sequence: position,
+            event_type: "thing.changed".into(),
+            event_version: 1,
+            workspace_id: "ws".into(),
+            payload: Bytes::new(),
+            metadata: Bytes::new(),
+            recorded_at: DateTime::UNIX_EPOCH,
+        };
+        positions.map(|position| Arc::new(event(position))).collect()
+    }
+
+    fn recent(feed: &Feed, after: u64) -> Option<Vec<u64>> {
+        let events = feed.recent(after, 100)?;
+        Some(events.iter().map(|event| event.position).collect())
+    }
+
+    #[test]
+    fn what_comes_from_two_sides_is_taken_once() {
+        let feed = Feed::new(0, FeedLimits::default());
+        assert!(feed.follow(events(1..=3)));
+        feed.publish(events(2..=5));
+        feed.publish(events(1..=4));
+        assert!(feed.follow(events(6..=6)));
+        assert_eq!(recent(&feed, 0), Some((1..=6).collect()));
+        assert_eq!(feed.head(), 6);
+    }
+
+    #[test]
+    fn what_follows_a_gap_has_to_wait() {
+        let feed = Feed::new(0, FeedLimits::default());
+        feed.publish(events(1..=2));
+        assert!(!feed.follow(events(4..=5)), "3 is missing");
+        assert_eq!((feed.head(), recent(&feed, 0)), (2, Some(vec![1, 2])));
+        feed.publish(events(3..=5));
+        assert_eq!(recent(&feed, 1), Some(vec![2, 3, 4, 5]));
+    }
+
+    #[test]
+    fn the_ring_never_hides_a_gap() {
+        let feed = Feed::new(0, FeedLimits::default());
+        feed.publish(events(1..=3));
+        feed.publish(events(5..=6));
+        assert_eq!((recent(&feed, 3), recent(&feed, 4)), (None, Some(vec![5, 6])));
+        feed.skip_to(9);
+        assert_eq!((feed.head(), recent(&feed, 5)), (9, None));
+        feed.skip_to(7);
+        assert!(feed.follow(events(10..=10)));
+        assert_eq!((feed.head(), recent(&feed, 9)), (10, Some(vec![10])));
     }
 }

@@ -1,5 +1,7 @@
 //! The bus over a real NATS server: the one of the test run, and own ones that are stopped.
 
 mod connection;
+mod queue;
 mod rpc;
+mod streams;
 mod wait;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use chassis::database::DatabaseError;
+use chassis::database::{Database, DatabaseError, DatabaseOptions};
 use chassis::journal::{
     AppendError, Journal, PostgresJournal, PostgresOptions, ReadError, TailError,
 };
@@ -44,7 +44,9 @@ async fn killed_connections_are_made_again() {
     const EVENTS: u64 = 200;
     let scratch = ScratchDatabase::create().await;
     let process = Process::start(&scratch, PostgresOptions::default()).await;
-    let killer = Process::start(&scratch, PostgresOptions::default()).await;
+    // With one connection, so that it doesn't kill another one of its own.
+    let killer = DatabaseOptions { connections: 1, ..scratch.options() };
+    let killer = Database::connect(&killer).await.expect("the database can be reached");
     let journal = &process.journal;
     let writers: Vec<_> = (0..8)
         .map(|n| tokio::spawn(write_through_faults(Arc::clone(journal), format!("a{n}"), EVENTS)))
@@ -65,7 +67,7 @@ async fn killed_connections_are_made_again() {
     while writers.iter().any(|writer| !writer.is_finished()) && kills < 10 {
         let committed = journal.committed();
         let before = *committed.borrow();
-        killer.sql(KILL).await;
+        sqlx::query(KILL).execute(killer.pool()).await.expect("connections can be ended");
         kills += 1;
         eventually("it goes on", async || {
             *committed.borrow() > before + 50 || writers.iter().all(|writer| writer.is_finished())
@@ -82,7 +84,7 @@ async fn killed_connections_are_made_again() {
     eventually("the fault is over", async || journal.fault().is_none()).await;
     assert_eq!(process.count(IN_TRANSACTION).await, 0);
     process.stop().await;
-    killer.stop().await;
+    killer.pool().close().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -246,6 +248,56 @@ async fn a_gap_in_what_others_wrote_is_found() {
     assert_eq!(tail.next(2).await, Err(TailError::Gap { expected: 3, found: 4 }));
     writer.stop().await;
     reader.stop().await;
+}
+
+/// Whoever waits for an event that nobody can read is told so.
+#[tokio::test]
+async fn a_damaged_row_is_told() {
+    let scratch = ScratchDatabase::create().await;
+    let writer = Process::start(&scratch, PostgresOptions::default()).await;
+    let often = PostgresOptions { poll: Duration::from_millis(5), ..Default::default() };
+    let reader = Process::start(&scratch, often).await;
+    let mut tail = reader.journal.tail(0);
+    must(&writer.journal, append("a", 0)).await;
+    assert_eq!(tail.next(10).await.map(|events| events.len()), Ok(1));
+    writer
+        .sql(
+            "create function spoil() returns trigger language plpgsql as \
+             'begin new.event_version = ''one''; return new; end'; \
+             create trigger spoil before insert on events for each row execute function spoil()",
+        )
+        .await;
+    must(&writer.journal, append("a", 1)).await;
+    let damaged = tail.next(10).await;
+    assert!(matches!(damaged, Err(TailError::Read(ReadError::Damaged(_)))), "{damaged:?}");
+    writer.stop().await;
+    reader.stop().await;
+}
+
+/// Pages from storage end at a number of bytes, and the tail goes on from there.
+#[tokio::test]
+async fn a_tail_reads_large_events_in_small_pages() {
+    const EVENTS: u64 = 12;
+    let scratch = ScratchDatabase::create().await;
+    let process = Process::start(&scratch, tight()).await;
+    for n in 0..EVENTS {
+        let mut large = append("a", n);
+        // Not to be compressed.
+        let noise = (0..30_000).map(|_| uuid::Uuid::new_v4().simple().to_string());
+        let payload = format!("\"{}\"", noise.collect::<String>());
+        large.events[0].payload = Bytes::from(payload);
+        must(&process.journal, large).await;
+    }
+    let mut tail = process.journal.tail(0);
+    let (mut seen, mut most) = (0, 0);
+    while seen < EVENTS {
+        let events = tail.next(100).await.expect("the tail goes on");
+        assert_eq!(events[0].position, seen + 1);
+        seen += events.len() as u64;
+        most = most.max(events.len());
+    }
+    assert!((2..=5).contains(&most), "{most} large events at once");
+    process.stop().await;
 }
 
 #[tokio::test]

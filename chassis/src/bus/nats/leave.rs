@@ -34,17 +34,19 @@ pub(in crate::bus) fn is_filler(message: &Message) -> bool {
 /// Ends a subscription that has given `received` messages since it was made, on a connection that
 /// has lasted since then. Hands over what still comes.
 ///
-/// `subject` is one that it listens to. Others may listen too; they get fillers then. Where it
-/// takes too long (or the connection is lost) the subscription ends at once.
+/// `subject` is one that it listens to. Others may listen too; they get fillers then. `most` are
+/// on their way, where that is known. Where it takes too long (or the connection is lost) the
+/// subscription ends at once.
 pub(in crate::bus) async fn leave(
     nats: &Nats,
     subscriber: Subscriber,
     subject: &str,
     received: u64,
+    most: Option<u64>,
     take: impl FnMut(Message),
 ) {
     let mut leaving = Leaving { nats, subscriber, received, take, ended: false };
-    match tokio::time::timeout(WITHIN, leaving.run(subject)).await {
+    match tokio::time::timeout(WITHIN, leaving.run(subject, most)).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!(%error, "a subscription ended at once"),
         Err(_) => tracing::warn!("a subscription ended before all was there"),
@@ -60,14 +62,11 @@ struct Leaving<'a, F> {
 }
 
 impl<F: FnMut(Message)> Leaving<'_, F> {
-    async fn run(&mut self, subject: &str) -> Result<(), NatsError> {
-        let mut most = 0;
-        for _ in 0..MEASURED {
-            let before = self.received;
-            self.round_trip().await?;
-            most = most.max(self.received - before);
-        }
-        let margin = LEAST_MARGIN + MARGIN * most + self.received.min(MARGIN_OF_ALL);
+    async fn run(&mut self, subject: &str, most: Option<u64>) -> Result<(), NatsError> {
+        let margin = match most {
+            Some(most) => most + 1,
+            None => self.measure().await?,
+        };
         let last = self.received + margin;
         let asked = self.subscriber.unsubscribe_after(last).await;
         asked.map_err(|error| NatsError::Unavailable(error.to_string()))?;
@@ -84,6 +83,17 @@ impl<F: FnMut(Message)> Leaving<'_, F> {
             self.round_trip().await?;
         }
         Ok(())
+    }
+
+    /// How many may be on their way, by how many come.
+    async fn measure(&mut self) -> Result<u64, NatsError> {
+        let mut most = 0;
+        for _ in 0..MEASURED {
+            let before = self.received;
+            self.round_trip().await?;
+            most = most.max(self.received - before);
+        }
+        Ok(LEAST_MARGIN + MARGIN * most + self.received.min(MARGIN_OF_ALL))
     }
 
     /// Takes what the server sent until it has handled all that was sent to it before.

@@ -151,7 +151,7 @@ impl Intake {
     async fn leave(self, mut take: impl FnMut(Message)) {
         self.left.into_iter().for_each(&mut take);
         if self.nats.connects() == self.connects {
-            leave(&self.nats, self.subscriber, &self.subject, self.received, take).await;
+            leave(&self.nats, self.subscriber, &self.subject, self.received, None, take).await;
         } else {
             let mut subscriber = self.subscriber;
             while let Some(Some(message)) =

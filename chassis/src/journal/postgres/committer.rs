@@ -112,12 +112,12 @@ impl Committer {
     }
 
     fn refuse(&self, batch: Vec<Request>, failure: &Failure) {
-        tracing::error!(%failure, appends = batch.len(), "committing to the journal failed");
         counter!("wonder_journal_commit_failures_total").increment(1);
         let refused = refusal(failure);
-        // What one append holds says nothing about the storage.
-        if !matches!(failure, Failure::Data(_)) {
-            self.fault.set(refused.to_string().into());
+        // What one append holds says nothing about the storage, and a fault that goes on is known.
+        let is_data = matches!(failure, Failure::Data(_));
+        if is_data || self.fault.set(refused.to_string().into()) {
+            tracing::error!(%failure, appends = batch.len(), "committing to the journal failed");
         }
         for request in batch {
             request.answer.send(Err(refused.clone())).ok();
@@ -127,7 +127,9 @@ impl Committer {
     async fn probe(&mut self) {
         match self.writer.probe().await {
             Ok(()) => self.fault.clear(),
-            Err(failure) => self.fault.set(refusal(&failure).to_string().into()),
+            Err(failure) => {
+                self.fault.set(refusal(&failure).to_string().into());
+            }
         }
     }
 }

@@ -36,7 +36,6 @@ impl Follower {
         let ended = ended.wait_for(|_| false);
         tokio::pin!(ended);
         let mut wait = self.poll;
-        let mut failing = false;
         loop {
             tokio::select! {
                 _ = &mut ended => break,
@@ -47,14 +46,12 @@ impl Follower {
                 continue;
             }
             let looked = self.look().await;
-            if let Err(error) = &looked {
-                if !failing {
-                    tracing::error!(%error, "following the journal failed, and is tried again");
-                }
-                self.fault.set(error.to_string().into());
+            if let Err(error) = &looked
+                && self.fault.set(error.to_string().into())
+            {
+                tracing::error!(%error, "following the journal failed, and is tried again");
             }
-            failing = looked.is_err();
-            wait = if failing { RETRY.max(self.poll) } else { self.poll };
+            wait = if looked.is_err() { RETRY.max(self.poll) } else { self.poll };
         }
         // Tails get what this process has committed before they end.
         let last = *self.committed.borrow();
@@ -69,7 +66,15 @@ impl Follower {
     /// Publishes what is new.
     async fn look(&self) -> Result<(), ReadError> {
         loop {
-            let page = self.reader.newest(self.feed.head(), LOOK_EVENTS).await?;
+            let page = match self.reader.newest(self.feed.head(), LOOK_EVENTS).await {
+                Ok(page) => page,
+                // Tails find the damage by themselves, and stop where it is.
+                Err(ReadError::Damaged(_)) => {
+                    self.feed.skip_to(self.reader.head().await?);
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            };
             self.feed.publish(page.events.into_iter().map(Arc::new).collect());
             if !page.more {
                 return Ok(());

@@ -14,7 +14,7 @@ use crate::database::DatabaseError;
 use crate::journal::tail::Pages;
 use crate::journal::{Payload, ReadError, Recalled, RecordedEvent, Snapshot, Written};
 
-/// Bytes after which a page for tails ends.
+/// Bytes after which a page for tails ends, as they are stored and as they are read.
 const PAGE_BYTES: usize = 4 * 1024 * 1024;
 /// Positions at the end that are checked for gaps at opening; readers check all that they read.
 const CHECKED_AT_OPEN: i64 = 1_000;
@@ -24,9 +24,10 @@ const TIMEOUT: Duration = Duration::from_secs(35);
 #[derive(Debug)]
 pub(super) struct Reader {
     pool: PgPool,
-    read: String,
-    newest: String,
     load: String,
+    read: String,
+    page: String,
+    newest: String,
 }
 
 /// Events in a row, and whether there may be more.
@@ -38,20 +39,26 @@ pub(super) struct Page {
 
 impl Reader {
     pub(super) fn new(pool: PgPool) -> Self {
+        // What ends a page has to be decided over there: all that is sent has to be received.
+        let page = |after: &str| {
+            format!(
+                "select {EVENT} from (select *, sum(pg_column_size(payload)) \
+                 over (order by position rows unbounded preceding) as upto \
+                 from events where position > {after} order by position limit $2) page \
+                 where upto - pg_column_size(payload) < {PAGE_BYTES} order by position"
+            )
+        };
         Self {
             pool,
-            read: format!(
-                "select {EVENT} from events where position > $1 order by position limit $2"
-            ),
-            newest: format!(
-                "select {EVENT} from events \
-                 where position > greatest($1, (select h.position from journal_head h) - $2) \
-                 order by position limit $2"
-            ),
             load: format!(
                 "select {EVENT} from events where aggregate_type = $1 and aggregate_id = $2 \
                  and sequence > $3 order by sequence limit $4"
             ),
+            read: format!(
+                "select {EVENT} from events where position > $1 order by position limit $2"
+            ),
+            page: page("$1"),
+            newest: page("greatest($1, (select h.position from journal_head h) - $2)"),
         }
     }
 
@@ -98,7 +105,8 @@ impl Reader {
         let query = sqlx::query(&self.newest).bind(signed(after)).bind(signed(limit as u64));
         let events = self.events(query, PAGE_BYTES).await?;
         let bytes: usize = events.iter().map(RecordedEvent::size).sum();
-        let more = events.len() >= limit || bytes >= PAGE_BYTES;
+        // Less than a page where it ended by the bytes that are stored.
+        let more = events.len() >= limit || bytes >= PAGE_BYTES / 2;
         Ok(Page { events, more })
     }
 
@@ -231,7 +239,7 @@ impl Reader {
 #[async_trait]
 impl Pages for Reader {
     async fn page(&self, after: u64, limit: usize) -> Result<Vec<RecordedEvent>, ReadError> {
-        let query = sqlx::query(&self.read).bind(signed(after)).bind(signed(limit as u64));
+        let query = sqlx::query(&self.page).bind(signed(after)).bind(signed(limit as u64));
         self.events(query, PAGE_BYTES).await
     }
 }

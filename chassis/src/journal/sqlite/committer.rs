@@ -110,7 +110,9 @@ impl Work {
     fn probe(&self) {
         match self.writer.probe() {
             Ok(()) => self.fault.clear(),
-            Err(error) => self.fault.set(refusal(&error).to_string().into()),
+            Err(error) => {
+                self.fault.set(refusal(&error).to_string().into());
+            }
         }
     }
 }
