@@ -1,6 +1,6 @@
 //! What Wonder promises, one file each, named by its number: the output reads as the contract.
 
-use system_tests::Platform;
+use system_tests::{Platform, Setting};
 
 mod p01_an_answered_command_survives_kill_9;
 mod p02_a_refused_command_wrote_nothing_and_a_key_answers_once;
@@ -9,11 +9,19 @@ mod p05_a_projection_neither_skips_nor_repeats;
 mod p06_a_rebuilt_read_model_equals_the_live_one;
 mod p07_the_fold_is_the_state_at_every_step;
 mod p08_an_outcome_is_applied_exactly_once;
+mod p11_timers_fire_once_and_never_early;
 mod p12_a_poison_task_ends_visible;
+mod p13_cancel_always_succeeds;
 mod p14_what_is_over_a_limit_is_refused_before_anything_is_written;
+mod p15_a_large_fan_out_completes_beside_other_runs;
 mod p18_every_event_ever_written_decodes;
 
 /// The real binary on an empty folder.
 async fn platform() -> Platform {
     Platform::start(env!("CARGO_BIN_EXE_wonder")).await
+}
+
+/// The same, as one process or as several.
+async fn platform_in(setting: Setting) -> Platform {
+    Platform::start_as(env!("CARGO_BIN_EXE_wonder"), setting).await
 }

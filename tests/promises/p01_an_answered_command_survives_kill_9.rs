@@ -11,7 +11,11 @@ use std::sync::{Arc, Mutex};
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use system_tests::{Client, Pace, Records, wait_for, within, workflows};
+use system_tests::{Client, Pace, Records, Setting, wait_for, within, workflows};
+
+system_tests::in_both_settings!(
+    what_was_acknowledged_stands_in_the_journal_exactly_once_and_completes,
+);
 
 /// How often the process is killed.
 const KILLS: usize = 10;
@@ -53,9 +57,8 @@ fn label(records: &Records, run_id: &str) -> String {
     payload["labels"]["order"].as_str().unwrap_or_default().to_owned()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_was_acknowledged_stands_in_the_journal_exactly_once_and_completes() {
-    let mut platform = crate::platform().await;
+async fn what_was_acknowledged_stands_in_the_journal_exactly_once_and_completes(setting: Setting) {
+    let mut platform = crate::platform_in(setting).await;
     let api = platform.client();
     for definition in
         [workflows::sequence("p01-sequence", 3), workflows::fan_out("p01-fan-out", "20ms")]
@@ -88,7 +91,7 @@ async fn what_was_acknowledged_stands_in_the_journal_exactly_once_and_completes(
     api.all_ended().await;
     platform.stop().await;
 
-    let records = Records::read(&platform.data_dir()).await;
+    let records = platform.records().await;
     records.check();
     let book = book.lock().expect("nobody panicked").clone();
     assert!(book.len() > KILLS, "only {} orders were acknowledged", book.len());

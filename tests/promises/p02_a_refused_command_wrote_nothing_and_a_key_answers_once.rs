@@ -7,8 +7,16 @@
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use system_tests::{Answer, Client, Pace, Records, workflows};
+use system_tests::{Answer, Client, Pace, Setting, workflows};
 use tokio::task::JoinSet;
+
+system_tests::in_both_settings!(
+    a_key_gives_the_same_answer_also_after_a_kill_and_refuses_another_body,
+    repetitions_at_the_same_time_start_one_run,
+    a_command_whose_answer_was_cut_off_is_found_by_its_key,
+    a_refused_command_wrote_nothing,
+    the_inline_definition_of_a_refused_run_was_not_published,
+);
 
 /// Repetitions that run at the same time.
 const AT_ONCE: usize = 16;
@@ -24,9 +32,8 @@ fn run_of(answer: Answer) -> String {
     answer.ok()["id"].as_str().expect("a run's id").to_owned()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_key_gives_the_same_answer_also_after_a_kill_and_refuses_another_body() {
-    let mut platform = crate::platform().await;
+async fn a_key_gives_the_same_answer_also_after_a_kill_and_refuses_another_body(setting: Setting) {
+    let mut platform = crate::platform_in(setting).await;
     let client = platform.client();
     client.post("/workflow-definitions", &workflows::sequence("p02", 2)).await.ok();
     client
@@ -70,9 +77,8 @@ async fn a_key_gives_the_same_answer_also_after_a_kill_and_refuses_another_body(
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn repetitions_at_the_same_time_start_one_run() {
-    let mut platform = crate::platform().await;
+async fn repetitions_at_the_same_time_start_one_run(setting: Setting) {
+    let mut platform = crate::platform_in(setting).await;
     let client = platform.client();
     client.post("/workflow-definitions", &workflows::sequence("p02", 1)).await.ok();
     for round in 0..10 {
@@ -89,14 +95,13 @@ async fn repetitions_at_the_same_time_start_one_run() {
         assert_eq!(runs.len(), 1, "round {round} started several runs");
     }
     platform.stop().await;
-    let records = Records::read(&platform.data_dir()).await;
+    let records = platform.records().await;
     records.check();
     assert_eq!(records.run_ids().len(), 10);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_command_whose_answer_was_cut_off_is_found_by_its_key() {
-    let mut platform = crate::platform().await;
+async fn a_command_whose_answer_was_cut_off_is_found_by_its_key(setting: Setting) {
+    let mut platform = crate::platform_in(setting).await;
     let client = platform.client();
     client.post("/workflow-definitions", &workflows::sequence("p02", 1)).await.ok();
     let mut pace = Pace::new(2);
@@ -113,7 +118,7 @@ async fn a_command_whose_answer_was_cut_off_is_found_by_its_key() {
     // A request that was cut off may still be on its way when its repetition is answered.
     client.all_ended().await;
     platform.stop().await;
-    let records = Records::read(&platform.data_dir()).await;
+    let records = platform.records().await;
     records.check();
     assert_eq!(records.run_ids().len() as u64, CUT_OFF);
 }
@@ -169,9 +174,8 @@ impl World {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_refused_command_wrote_nothing() {
-    let platform = crate::platform().await;
+async fn a_refused_command_wrote_nothing(setting: Setting) {
+    let platform = crate::platform_in(setting).await;
     let world = World::new(platform.client()).await;
     let mut broken = workflows::sequence("p02-broken", 1);
     broken["start"] = json!("nowhere");
@@ -197,9 +201,8 @@ async fn a_refused_command_wrote_nothing() {
         .await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_inline_definition_of_a_refused_run_was_not_published() {
-    let platform = crate::platform().await;
+async fn the_inline_definition_of_a_refused_run_was_not_published(setting: Setting) {
+    let platform = crate::platform_in(setting).await;
     let world = World::new(platform.client()).await;
     let mut strict = workflows::sequence("p02-strict", 1);
     strict["input_schema"] = json!({"type": "object", "required": ["n"]});

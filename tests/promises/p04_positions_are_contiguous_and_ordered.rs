@@ -10,8 +10,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
-use system_tests::{Client, Pace, Records, Sent, within, workflows};
+use system_tests::{Client, Pace, Sent, Setting, within, workflows};
 use tokio::task::JoinSet;
+
+system_tests::in_both_settings!(readers_see_every_position_once_while_many_write,);
 
 /// Writers at the same time.
 const WRITERS: u64 = 16;
@@ -57,9 +59,8 @@ async fn reader(client: Client, events_per_connection: u64, last: Arc<AtomicU64>
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn readers_see_every_position_once_while_many_write() {
-    let mut platform = crate::platform().await;
+async fn readers_see_every_position_once_while_many_write(setting: Setting) {
+    let mut platform = crate::platform_in(setting).await;
     let client = platform.client();
     client.post("/workflow-definitions", &workflows::fan_out("p04", "1ms")).await.ok();
     let last = Arc::new(AtomicU64::new(u64::MAX));
@@ -77,7 +78,7 @@ async fn readers_see_every_position_once_while_many_write() {
         within("a reader", reader).await.expect("a reader must not panic");
     }
     platform.stop().await;
-    let records = Records::read(&platform.data_dir()).await;
+    let records = platform.records().await;
     records.check();
     assert_eq!(records.events.len() as u64, head, "readers saw what the journal holds");
     assert!(records.run_ids().len() as u64 >= WRITERS * RUNS * 2 / 3);

@@ -5,14 +5,18 @@
 //! more.
 
 use serde_json::{Value, json};
-use system_tests::{Records, Writer, within, workflows};
+use system_tests::{Setting, Writer, within, workflows};
+
+system_tests::in_both_settings!(
+    a_task_that_always_fails_ends_failed_with_its_attempts_counted,
+    attempts_stay_counted_through_kills,
+);
 
 /// Attempts that a poison task gets.
 const ATTEMPTS: u32 = 3;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_task_that_always_fails_ends_failed_with_its_attempts_counted() {
-    let mut platform = crate::platform().await;
+async fn a_task_that_always_fails_ends_failed_with_its_attempts_counted(setting: Setting) {
+    let mut platform = crate::platform_in(setting).await;
     let client = platform.client();
     let mut late = workflows::flaky("p12-late", 0, ATTEMPTS);
     late["nodes"]["try"]["action"]["with"] = json!({"result": 1, "delay": "10m"});
@@ -34,12 +38,11 @@ async fn a_task_that_always_fails_ends_failed_with_its_attempts_counted() {
     let failed = client.get("/runs?status=failed").await;
     assert_eq!(failed["items"].as_array().map(Vec::len), Some(2));
     platform.stop().await;
-    Records::read(&platform.data_dir()).await.check();
+    platform.records().await.check();
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn attempts_stay_counted_through_kills() {
-    let mut platform = crate::platform().await;
+async fn attempts_stay_counted_through_kills(setting: Setting) {
+    let mut platform = crate::platform_in(setting).await;
     let client = platform.client();
     let mut definition = workflows::flaky("p12", 100, 6);
     definition["nodes"]["try"]["retry"]["initial"] = json!("150ms");

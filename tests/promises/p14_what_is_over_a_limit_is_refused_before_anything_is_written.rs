@@ -8,7 +8,14 @@ use std::time::{Duration, Instant};
 
 use domain::definition::ProblemCode;
 use serde_json::{Value, json};
-use system_tests::{Client, workflows};
+use system_tests::{Client, Setting, workflows};
+
+system_tests::in_both_settings!(
+    refused_bodies_and_definitions_leave_the_journal_as_it_was,
+    ordinary_runs_go_on_beside_it,
+    runs_that_go_over_a_limit_fail_visibly_and_alone,
+    a_definition_whose_reference_leads_nowhere_is_not_published,
+);
 
 mod abuse;
 
@@ -63,9 +70,8 @@ fn holds(problems: &Value, code: &Value) -> bool {
     problems.as_array().is_some_and(|all| all.iter().any(|one| one["code"] == *code))
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn refused_bodies_and_definitions_leave_the_journal_as_it_was() {
-    let platform = crate::platform().await;
+async fn refused_bodies_and_definitions_leave_the_journal_as_it_was(setting: Setting) {
+    let platform = crate::platform_in(setting).await;
     let client = platform.client();
     client.post("/workflow-definitions", &workflows::sequence("p14", 1)).await.ok();
     let head = client.head().await;
@@ -76,9 +82,8 @@ async fn refused_bodies_and_definitions_leave_the_journal_as_it_was() {
     client.run_to_end(&json!("p14"), json!({"n": 1})).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn ordinary_runs_go_on_beside_it() {
-    let platform = crate::platform().await;
+async fn ordinary_runs_go_on_beside_it(setting: Setting) {
+    let platform = crate::platform_in(setting).await;
     let client = platform.client();
     client.post("/workflow-definitions", &workflows::sequence("p14", 3)).await.ok();
     let abusing = client.clone();
@@ -100,9 +105,8 @@ async fn ordinary_runs_go_on_beside_it() {
     abuse.await.expect("every refusal is as it should be");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn runs_that_go_over_a_limit_fail_visibly_and_alone() {
-    let platform = crate::platform().await;
+async fn runs_that_go_over_a_limit_fail_visibly_and_alone(setting: Setting) {
+    let platform = crate::platform_in(setting).await;
     let client = platform.client();
     let mut over = Vec::new();
     for (definition, input, codes) in abuse::runs() {
@@ -119,9 +123,8 @@ async fn runs_that_go_over_a_limit_fail_visibly_and_alone() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_definition_whose_reference_leads_nowhere_is_not_published() {
-    let platform = crate::platform().await;
+async fn a_definition_whose_reference_leads_nowhere_is_not_published(setting: Setting) {
+    let platform = crate::platform_in(setting).await;
     let client = platform.client();
     let head = client.head().await;
     let code = ProblemCode::UnknownReference;

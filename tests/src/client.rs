@@ -1,5 +1,6 @@
 //! A client of the public HTTP API, as programs of our users write it.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -13,12 +14,17 @@ use crate::wait::{wait_for, within};
 
 /// Longer than the longest `Prefer: wait`.
 const TIMEOUT: Duration = Duration::from_secs(70);
+/// How often a balancer looks whether gateways are ready.
+const READINESS_EVERY: Duration = Duration::from_millis(50);
 
-/// A client of one platform. Clones share connections, and follow the platform to its next port.
+/// A client of one platform. Clones share connections, and follow the platform to its next ports.
+/// Where it has several gateways, requests go to them in turn, and on to the next one where a
+/// connection is refused: as behind something that spreads the load.
 #[derive(Debug, Clone)]
 pub struct Client {
     http: reqwest::Client,
-    url: Arc<RwLock<String>>,
+    urls: Arc<RwLock<Vec<String>>>,
+    turn: Arc<AtomicUsize>,
 }
 
 /// An answer, whatever its status.
@@ -54,19 +60,66 @@ impl Answer {
 
 impl Client {
     pub(crate) fn new() -> Self {
-        let http = reqwest::Client::builder().no_proxy().timeout(TIMEOUT).build();
-        let http = http.expect("a client can be made");
-        Self { http, url: Arc::default() }
+        Self::with(reqwest::Client::builder())
     }
 
-    pub(crate) fn moved_to(&self, url: &str) {
-        *self.url.write().unwrap_or_else(PoisonError::into_inner) = url.to_owned();
+    fn with(builder: reqwest::ClientBuilder) -> Self {
+        let http = builder.no_proxy().timeout(TIMEOUT).build();
+        let http = http.expect("a client can be made");
+        Self { http, urls: Arc::default(), turn: Arc::default() }
+    }
+
+    /// The same client with a connection of its own for each request.
+    pub fn with_fresh_connections(&self) -> Self {
+        let urls = Arc::clone(&self.urls);
+        Self { urls, ..Self::with(reqwest::Client::builder().pool_max_idle_per_host(0)) }
+    }
+
+    /// The same client behind something that looks at `/readyz` every 50 ms and sends requests to
+    /// those gateways that are ready. It looks until all its clones are gone.
+    pub fn behind_balancer(&self) -> Self {
+        let behind = Self { urls: Arc::default(), ..self.clone() };
+        behind.moved_to(self.urls());
+        let (all, watched) = (self.clone(), Arc::downgrade(&behind.urls));
+        tokio::spawn(async move {
+            let mut ticks = tokio::time::interval(READINESS_EVERY);
+            while let Some(urls) = watched.upgrade() {
+                let mut ready = Vec::new();
+                for url in all.urls() {
+                    let asked = all.http.get(format!("{url}/readyz")).send().await;
+                    if asked.is_ok_and(|answer| answer.status() == 200) {
+                        ready.push(url);
+                    }
+                }
+                *urls.write().unwrap_or_else(PoisonError::into_inner) = ready;
+                drop(urls);
+                ticks.tick().await;
+            }
+        });
+        behind
+    }
+
+    /// Where the gateways answer from now on.
+    pub(crate) fn moved_to(&self, urls: Vec<String>) {
+        *self.urls.write().unwrap_or_else(PoisonError::into_inner) = urls;
+    }
+
+    fn urls(&self) -> Vec<String> {
+        self.urls.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The gateway whose turn it is; a place where nobody listens while there is none.
+    fn base(&self) -> String {
+        let urls = self.urls();
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let base = turn.checked_rem(urls.len()).map(|place| urls[place].clone());
+        base.unwrap_or_else(|| "http://127.0.0.1:1".to_owned())
     }
 
     /// A request to a path below `/api/v1`; a path that starts with two slashes is taken from the
     /// root (`//readyz`).
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        let base = self.url.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let base = self.base();
         let url = match path.strip_prefix('/').filter(|rest| rest.starts_with('/')) {
             Some(from_root) => format!("{base}{from_root}"),
             None => format!("{base}/api/v1{path}"),
@@ -76,11 +129,33 @@ impl Client {
 
     /// Sends a request; an error means that there was no whole answer.
     pub async fn send(&self, request: RequestBuilder) -> Result<Answer, reqwest::Error> {
-        let response = request.send().await?;
+        let response = self.response(request).await?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let text = response.text().await?;
         let body = serde_json::from_str(&text).unwrap_or_default();
         Ok(Answer { status, headers, body, text })
+    }
+
+    /// The head of the answer. Who refuses the connection has not seen the request, so the next
+    /// gateway gets it.
+    pub(crate) async fn response(
+        &self,
+        request: RequestBuilder,
+    ) -> Result<reqwest::Response, reqwest::Error> {
+        let mut request = request.build()?;
+        let others = self.urls();
+        for other in &others {
+            let copy = request.try_clone().expect("bodies are in memory");
+            match self.http.execute(copy).await {
+                Err(error) if error.is_connect() => {
+                    let address = other.strip_prefix("http://").and_then(|it| it.split_once(':'));
+                    let port = address.and_then(|(_, port)| port.parse().ok());
+                    request.url_mut().set_port(port).expect("a URL with a host has a port");
+                }
+                answered => return answered,
+            }
+        }
+        self.http.execute(request).await
     }
 
     /// `POST` of JSON.
@@ -112,7 +187,7 @@ impl Client {
 
     /// Announces a `POST` of so many bytes, sends none, and answers the answer's first line.
     pub async fn announce(&self, path: &str, media: &str, length: usize) -> String {
-        let base = self.url.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let base = self.base();
         let address = base.trim_start_matches("http://");
         let mut stream = TcpStream::connect(address).await.expect("the platform listens");
         let head = head(address, path, media, length, "");
@@ -126,7 +201,7 @@ impl Client {
     /// Sends a `POST` of JSON under an idempotency key and doesn't read the answer. Dropping the
     /// connection hangs up, whether the platform has answered or not.
     pub async fn post_unread(&self, path: &str, key: &str, body: &Value) -> TcpStream {
-        let base = self.url.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let base = self.base();
         let address = base.trim_start_matches("http://");
         let body = body.to_string();
         let key = format!("idempotency-key: {key}\r\n");

@@ -1,46 +1,83 @@
-//! The real binary as a child process, on a folder of its own.
+//! The real binary as one process or several, on data of its own.
 
-use std::fs::File;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
 
+use chassis::database::{Database, DatabaseOptions};
+use chassis::journal::{PostgresJournal, PostgresOptions};
+use chassis::scratch::ScratchDatabase;
+use futures::future::join_all;
+use serde_json::Value;
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt, BufReader, Lines};
-use tokio::process::{Child, ChildStdout, Command};
+use tokio::process::Command;
 
+use crate::book::Book;
 use crate::client::Client;
-use crate::wait::within;
+use crate::process::{Process, tail};
+use crate::records::Records;
+use crate::services::{NatsServer, PostgresServer};
+use crate::shape::{Setting, Shape, role};
+use crate::wait::{wait_for, within};
 
-/// Lines of the process's log that a failing test shows.
-const SHOWN_LINES: usize = 40;
-
-/// A platform in a process of its own. Dropping it kills the process and removes its folder.
+/// A platform in processes of its own. Dropping it kills them and removes its data.
 #[derive(Debug)]
 pub struct Platform {
-    /// Where it answers, as `http://127.0.0.1:40123`; another port after each start.
-    pub url: String,
     exe: PathBuf,
-    folder: TempDir,
+    shape: Shape,
     client: Client,
-    process: Option<Process>,
+    /// The running ones, by name: `platform`, or `gateway-1`, `coordinator-2` and so on.
+    processes: BTreeMap<String, Process>,
+    nats: Option<NatsServer>,
+    database: Option<TestDatabase>,
+    folder: TempDir,
 }
 
 #[derive(Debug)]
-struct Process {
-    child: Child,
-    /// Held open: a closed stdout would make the process fail where it prints.
-    _stdout: Lines<BufReader<ChildStdout>>,
+enum TestDatabase {
+    Shared(ScratchDatabase),
+    Own(PostgresServer),
+}
+
+impl TestDatabase {
+    fn url(&self) -> String {
+        match self {
+            Self::Shared(database) => database.url().to_owned(),
+            Self::Own(server) => server.url(),
+        }
+    }
 }
 
 impl Platform {
     /// Starts `wonder serve` on an empty folder. `exe` is `env!("CARGO_BIN_EXE_wonder")`.
     pub async fn start(exe: impl AsRef<Path>) -> Self {
-        let prefix = tempfile::Builder::new().prefix("wonder-test-").tempdir();
-        let folder = prefix.expect("a temporary folder can be made");
-        let exe = exe.as_ref().to_owned();
-        let client = Client::new();
-        let mut platform = Self { url: String::new(), exe, folder, client, process: None };
-        platform.spawn().await;
+        Self::start_as(exe, Setting::Embedded).await
+    }
+
+    /// Starts a platform of some shape, with nothing in it, and returns when all of it is ready.
+    pub async fn start_as(exe: impl AsRef<Path>, shape: impl Into<Shape>) -> Self {
+        let shape = shape.into();
+        let folder = tempfile::Builder::new().prefix("wonder-test-").tempdir();
+        let database = match shape.setting {
+            Setting::Embedded => None,
+            _ if shape.own_postgres => Some(TestDatabase::Own(PostgresServer::start().await)),
+            _ => Some(TestDatabase::Shared(ScratchDatabase::create().await)),
+        };
+        let nats = match shape.setting {
+            Setting::Distributed => Some(NatsServer::start().await),
+            Setting::Embedded | Setting::Database => None,
+        };
+        let mut platform = Self {
+            exe: exe.as_ref().to_owned(),
+            client: Client::new(),
+            processes: BTreeMap::new(),
+            nats,
+            database,
+            folder: folder.expect("a temporary folder can be made"),
+            shape,
+        };
+        platform.start_all().await;
         platform
     }
 
@@ -49,38 +86,164 @@ impl Platform {
         self.client.clone()
     }
 
-    /// The folder of the journal and the read tables.
+    /// Where a process answers, as `http://127.0.0.1:40123`; another port after each start.
+    pub fn url(&self, name: &str) -> &str {
+        &self.process(name).url
+    }
+
+    /// The names of its processes, in the order in which an operator stops them.
+    pub fn names(&self) -> Vec<String> {
+        self.shape.names()
+    }
+
+    /// Whether a process runs.
+    pub fn is_running(&self, name: &str) -> bool {
+        self.processes.contains_key(name)
+    }
+
+    /// The folder of the journal and the read tables of an embedded platform.
     pub fn data_dir(&self) -> PathBuf {
         self.folder.path().join("data")
     }
 
-    /// Kills the process at once, as `kill -9` does, and returns when it is gone.
-    pub async fn kill_9(&mut self) {
-        let mut process = self.process.take().expect("a process to kill");
-        process.child.kill().await.expect("the process can be killed");
+    /// Its NATS server.
+    pub fn nats(&mut self) -> &mut NatsServer {
+        self.nats.as_mut().expect("the setting has a NATS server")
     }
 
-    /// Starts it again on the same folder. A process that still runs is killed first.
+    /// Its own PostgreSQL server.
+    pub fn postgres(&self) -> &PostgresServer {
+        match &self.database {
+            Some(TestDatabase::Own(server)) => server,
+            Some(TestDatabase::Shared(_)) | None => panic!("the shape has no server of its own"),
+        }
+    }
+
+    /// Kills all processes at once, as `kill -9` does, and returns when they are gone.
+    pub async fn kill_9(&mut self) {
+        assert!(!self.processes.is_empty(), "there is no process to kill");
+        join_all(std::mem::take(&mut self.processes).into_values().map(Process::kill_9)).await;
+        self.tell_client();
+    }
+
+    /// Starts all of it again on the same data. Processes that still run are killed first.
     pub async fn restart(&mut self) {
-        if self.process.is_some() {
+        if !self.processes.is_empty() {
             self.kill_9().await;
         }
-        self.spawn().await;
+        self.start_all().await;
     }
 
-    /// Ends it the way an operator does, and returns when it is gone.
+    /// Ends it the way an operator does, one process after the other, and returns when all are
+    /// gone.
+    ///
+    /// # Panics
+    /// When one doesn't end with exit code 0.
+    pub async fn stop(&mut self) {
+        for name in self.names() {
+            if self.is_running(&name) {
+                self.stop_one(&name).await;
+            }
+        }
+    }
+
+    /// Kills one process.
+    pub async fn kill_one(&mut self, name: &str) {
+        let process = self.processes.remove(name).expect("a process to kill");
+        process.kill_9().await;
+        self.tell_client();
+    }
+
+    /// Ends one process the way an operator does; answers how long it took.
     ///
     /// # Panics
     /// When it doesn't end with exit code 0.
-    pub async fn stop(&mut self) {
-        let mut process = self.process.take().expect("a process to stop");
-        drop(process.child.stdin.take());
-        let ended = within("the process to stop", process.child.wait()).await;
-        let status = ended.expect("the process can be waited for");
-        assert!(status.success(), "the platform stopped with {status}:\n{}", self.log());
+    pub async fn stop_one(&mut self, name: &str) -> Duration {
+        let process = self.processes.remove(name).expect("a process to stop");
+        // Until it is gone the client still calls it, as one would that wasn't told.
+        let took = process.stop().await;
+        self.tell_client();
+        took
     }
 
-    /// Runs another command of the same binary on this platform's folder; answers its exit status,
+    /// Starts one process that doesn't run.
+    pub async fn start_one(&mut self, name: &str) {
+        assert!(!self.is_running(name), "{name} runs");
+        let process = Process::spawn(self.serve(name), self.log_path(name)).await;
+        self.processes.insert(name.to_owned(), process);
+        self.tell_client();
+    }
+
+    /// Stops the clock of one process.
+    pub fn freeze(&self, name: &str) {
+        self.process(name).freeze();
+    }
+
+    /// Lets a frozen process go on.
+    pub fn thaw(&self, name: &str) {
+        self.process(name).thaw();
+    }
+
+    /// Bytes of memory that a process holds.
+    pub fn memory(&self, name: &str) -> u64 {
+        self.process(name).memory()
+    }
+
+    /// Whether a process says of itself that it is ready.
+    pub async fn is_ready(&self, name: &str) -> bool {
+        let url = format!("{}/readyz", self.url(name));
+        let client = reqwest::Client::builder().no_proxy().build().expect("a client can be made");
+        client.get(url).send().await.is_ok_and(|answer| answer.status() == 200)
+    }
+
+    /// Returns when all processes say that they are ready.
+    pub async fn ready(&self) {
+        for name in self.processes.keys() {
+            wait_for(&format!("{name} to be ready"), || async {
+                self.is_ready(name).await.then_some(())
+            })
+            .await;
+        }
+    }
+
+    /// Everything in its journal. An embedded one must not run.
+    pub async fn records(&self) -> Records {
+        let Some(database) = &self.database else {
+            return Records::read(&self.data_dir()).await;
+        };
+        let options = DatabaseOptions {
+            url: database.url(),
+            connections: 6,
+            name: "records".to_owned(),
+            connect_timeout: Duration::from_secs(30),
+        };
+        let database = Database::connect(&options).await.expect("the database can be reached");
+        let journal = PostgresJournal::open(&database, PostgresOptions::default()).await;
+        let journal = journal.expect("the journal can be opened");
+        let records = Records::of(&*journal).await;
+        journal.close().await;
+        records
+    }
+
+    /// Has the binary check the journal, against what clients were told; answers the report.
+    ///
+    /// # Panics
+    /// Where it has a finding.
+    pub async fn audit(&self, book: &Book) -> Value {
+        let log = self.folder.path().join("told.jsonl");
+        std::fs::write(&log, book.to_lines()).expect("the log can be written");
+        let data_dir = self.data_dir();
+        let log = log.to_str().expect("a path that is text");
+        let mut arguments = vec!["audit", "verify", "-o", "json", "--against", log];
+        if self.database.is_none() {
+            arguments.extend(["--data-dir", data_dir.to_str().expect("a path that is text")]);
+        }
+        let (status, report, talk) = self.wonder(&arguments).await;
+        assert!(status.success(), "the audit failed: {report}\n{talk}");
+        serde_json::from_str(&report).expect("the report is JSON")
+    }
+
+    /// Runs another command of the same binary on this platform's data; answers its exit status,
     /// stdout and stderr.
     pub async fn wonder(&self, arguments: &[&str]) -> (ExitStatus, String, String) {
         let mut command = self.command();
@@ -91,35 +254,49 @@ impl Platform {
         (output.status, text(output.stdout), text(output.stderr))
     }
 
-    /// What the processes on this folder have logged.
+    /// The end of what each of its processes has logged.
     pub fn log(&self) -> String {
-        let text = std::fs::read(self.log_path()).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text);
-        let lines: Vec<&str> = text.lines().collect();
-        lines[lines.len().saturating_sub(SHOWN_LINES)..].join("\n")
+        let logs = self.names().into_iter().map(|name| (tail(&self.log_path(&name)), name));
+        let logs = logs.filter(|(text, _)| !text.is_empty());
+        logs.map(|(text, name)| format!("== {name}\n{text}\n")).collect()
     }
 
-    async fn spawn(&mut self) {
-        let log = File::options().create(true).append(true).open(self.log_path());
+    async fn start_all(&mut self) {
+        let started = self.names().into_iter().map(|name| async {
+            let process = Process::spawn(self.serve(&name), self.log_path(&name)).await;
+            (name, process)
+        });
+        let started = join_all(started).await;
+        self.processes.extend(started);
+        self.tell_client();
+        self.ready().await;
+    }
+
+    fn process(&self, name: &str) -> &Process {
+        self.processes.get(name).unwrap_or_else(|| panic!("{name} doesn't run"))
+    }
+
+    fn tell_client(&self) {
+        let gateways = self
+            .processes
+            .iter()
+            .filter(|(name, _)| matches!(role(name), None | Some("gateway")))
+            .map(|(_, process)| process.url.clone());
+        self.client.moved_to(gateways.collect());
+    }
+
+    /// How a process is started.
+    fn serve(&self, name: &str) -> Command {
         let mut command = self.command();
         command
             .args(["serve", "--attached", "--auth", "dev", "--listen", "127.0.0.1:0"])
-            .args(["--log", "warn", "--data-dir"])
-            .arg(self.data_dir())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(log.expect("the log can be opened"));
-        let mut child = command.spawn().expect("the binary can be started");
-        let stdout = child.stdout.take().expect("its stdout is a pipe");
-        let mut lines = BufReader::new(stdout).lines();
-        let line = within("the platform's address", lines.next_line()).await;
-        let line = line.expect("its stdout can be read");
-        let Some(url) = line.filter(|line| line.starts_with("http://")) else {
-            panic!("the platform didn't start:\n{}", self.log());
+            .args(["--log", "warn"]);
+        match role(name) {
+            Some(role) => command.args(["--roles", role]),
+            None => command.arg("--data-dir").arg(self.data_dir()),
         };
-        self.client.moved_to(&url);
-        self.url = url;
-        self.process = Some(Process { child, _stdout: lines });
+        command.args(&self.shape.arguments);
+        command
     }
 
     /// The binary with nothing of this machine's configuration, killed when it is dropped.
@@ -132,18 +309,21 @@ impl Platform {
         }
         command.current_dir(self.folder.path()).env("HOME", self.folder.path());
         command.env_remove("XDG_CONFIG_HOME").env_remove("XDG_DATA_HOME").kill_on_drop(true);
+        command.env_remove("DATABASE_URL").env_remove("NATS_URL");
+        command.envs(self.database.as_ref().map(|database| ("DATABASE_URL", database.url())));
+        command.envs(self.nats.as_ref().map(|nats| ("NATS_URL", nats.url())));
         command
     }
 
-    fn log_path(&self) -> PathBuf {
-        self.folder.path().join("stderr.log")
+    fn log_path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(format!("{name}.log"))
     }
 }
 
 impl Drop for Platform {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("the platform's log ends with:\n{}", self.log());
+            eprintln!("the platform's logs end with:\n{}", self.log());
         }
     }
 }

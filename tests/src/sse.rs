@@ -33,7 +33,7 @@ impl Client {
         if let Some(after) = after {
             request = request.header("last-event-id", after);
         }
-        let response = request.timeout(Duration::from_secs(600)).send().await;
+        let response = self.response(request.timeout(Duration::from_secs(600))).await;
         let response = response.expect("the platform answers");
         assert_eq!(response.status(), 200, "a stream was refused");
         Follower { response, unread: Vec::new() }

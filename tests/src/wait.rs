@@ -13,21 +13,47 @@ const EVERY: Duration = Duration::from_millis(10);
 ///
 /// # Panics
 /// When it doesn't hold within a minute.
-pub async fn wait_for<T, F>(what: &str, mut condition: impl FnMut() -> F) -> T
+pub async fn wait_for<T, F>(what: &str, condition: impl FnMut() -> F) -> T
 where
     F: Future<Output = Option<T>>,
 {
-    let mut ticks = tokio::time::interval(EVERY);
+    looked_at(EVERY, PATIENCE, what, condition).await
+}
+
+/// The same with a bound of the caller's, for what takes its time: it looks less often.
+///
+/// # Panics
+/// When it doesn't hold within `patience`.
+pub async fn wait_within<T, F>(patience: Duration, what: &str, condition: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Option<T>>,
+{
+    looked_at(5 * EVERY, patience, what, condition).await
+}
+
+async fn looked_at<T, F>(
+    every: Duration,
+    patience: Duration,
+    what: &str,
+    mut condition: impl FnMut() -> F,
+) -> T
+where
+    F: Future<Output = Option<T>>,
+{
+    let mut ticks = tokio::time::interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    within(what, async {
+    let holds = async {
         loop {
             ticks.tick().await;
             if let Some(found) = condition().await {
                 return found;
             }
         }
-    })
-    .await
+    };
+    match tokio::time::timeout(patience, holds).await {
+        Ok(found) => found,
+        Err(_) => panic!("waited {patience:?} in vain for {what}"),
+    }
 }
 
 /// Awaits something, but not for ever.

@@ -66,3 +66,52 @@ pub fn flaky(name: &str, failures: u32, max_attempts: u32) -> Value {
         }}
     })
 }
+
+/// One task that takes a while and answers 1.
+pub fn slow(name: &str, delay: &str) -> Value {
+    json!({
+        "name": name,
+        "start": "wait",
+        "nodes": {"wait": {
+            "action": {"kind": "mock", "with": {"delay": delay, "result": 1}},
+            "output": {"state.n": "${result}"}
+        }},
+        "output": {"n": "${state.n}"}
+    })
+}
+
+/// So many branches of one task each, and a join over all of them. The branches whose numbers
+/// `input.fails` divides fail, and the join goes on without them.
+pub fn wide(name: &str, branches: u64) -> Value {
+    let action = json!({
+        "kind": "transform", "with": {"value": "${1 / (input.index % input.fails)}"}
+    });
+    spread(name, branches, action)
+}
+
+/// The same with a task that takes a while.
+pub fn wide_and_slow(name: &str, branches: u64, delay: &str) -> Value {
+    spread(name, branches, json!({"kind": "mock", "with": {"delay": delay, "result": 1}}))
+}
+
+fn spread(name: &str, branches: u64, action: Value) -> Value {
+    json!({
+        "name": name,
+        "start": "split",
+        "nodes": {
+            "split": {"compute": {"state.done": false}},
+            "work": {
+                "action": action,
+                "input": {"index": "${index}", "fails": "${has(input.fails) ? input.fails : 1}"}
+            },
+            "gather": {"compute": {"state.done": true}}
+        },
+        "transitions": [
+            {"from": "split", "to": "work", "spawn": branches, "group": "g"},
+            {"from": "work", "to": "gather", "join": {
+                "group": "g", "wait": "all", "failed": "ignore"
+            }}
+        ],
+        "output": {"done": "${state.done}"}
+    })
+}

@@ -35,10 +35,14 @@ pub struct Writer {
 impl Writer {
     /// Starts it on the journal of a folder; makes one where there is none.
     pub async fn start(folder: &Path) -> Self {
+        Self::start_by(folder, Arc::new(SystemClock::new())).await
+    }
+
+    /// The same by a clock of the test's.
+    pub async fn start_by(folder: &Path, clock: Arc<dyn Clock>) -> Self {
         let path = folder.join("journal.db");
         let journal = SqliteJournal::open(&path, SqliteOptions::default()).await;
         let journal = journal.expect("the journal can be opened");
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let (shutdown, tracker) = (CancellationToken::new(), TaskTracker::new());
         let service = CommandService::start(
             Arc::clone(&journal) as Arc<dyn Journal>,

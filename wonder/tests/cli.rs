@@ -116,7 +116,7 @@ async fn applying_twice_changes_nothing_and_a_change_revises() {
     };
     let apply = async |text: &str| {
         let path = file(&folder, "all.yaml", text);
-        let arguments = ["apply", "-f", &path, "-o", "jsonl", "--server", &platform.url];
+        let arguments = ["apply", "-f", &path, "-o", "jsonl", "--server", platform.url("platform")];
         let (status, stdout, stderr) = platform.wonder(&arguments).await;
         assert!(status.success(), "{stderr}");
         let told = |line: &str| {
@@ -140,7 +140,7 @@ async fn a_started_run_has_the_same_keys_and_its_state_reads_as_yaml() {
     let path = file(&folder, "quick.yaml", QUICK);
     let mut id = String::new();
     for wait in [&["--wait"][..], &[]] {
-        let mut arguments = vec!["run", &path, "-o", "json", "--server", &platform.url];
+        let mut arguments = vec!["run", &path, "-o", "json", "--server", platform.url("platform")];
         arguments.extend(wait);
         let (status, stdout, stderr) = platform.wonder(&arguments).await;
         assert!(status.success(), "{stderr}");
@@ -149,7 +149,7 @@ async fn a_started_run_has_the_same_keys_and_its_state_reads_as_yaml() {
         id = result["run_id"].as_str().expect("an id").to_owned();
     }
     let (status, stdout, stderr) =
-        platform.wonder(&["state", &id, "--server", &platform.url]).await;
+        platform.wonder(&["state", &id, "--server", platform.url("platform")]).await;
     assert!(status.success(), "{stderr}");
     assert!(stdout.starts_with("run_id: ") && stdout.contains("\nstate:\n  "), "{stdout}");
 }

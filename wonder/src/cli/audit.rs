@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use chassis::journal::{SqliteJournal, SqliteOptions};
+use chassis::database::Database;
+use chassis::journal::{Journal, PostgresJournal, PostgresOptions, SqliteJournal, SqliteOptions};
 use indicatif::{ProgressBar, ProgressDrawTarget};
 
 use super::Global;
@@ -11,11 +12,12 @@ use crate::audit::{self, Report};
 use crate::config::{self, AuthMode, Config, ServerArgs};
 use crate::exit::{Exit, Failure};
 use crate::output::{self, Format, say};
+use crate::wiring;
 
 /// What to check.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum AuditCommand {
-    /// Read all events and check that they can be what happened; the server must be stopped
+    /// Read all events and check that they can be what happened; nothing may write to it meanwhile
     #[command(after_help = "Exit codes: 0 where nothing was found, else 1")]
     Verify(VerifyArgs),
 }
@@ -78,6 +80,16 @@ const COLUMNS: &[output::Column] = &[
 ];
 
 async fn verify(config: &Config, claims: &Claims) -> Result<Report, Failure> {
+    if let Some(url) = &config.database_url {
+        let options = wiring::database_options(config, url.reveal());
+        let database = Database::connect(&options).await.map_err(anyhow::Error::from)?;
+        let journal = PostgresJournal::open(&database, PostgresOptions::default()).await;
+        let journal = journal.map_err(anyhow::Error::from)?;
+        let report = read(&*journal, claims).await;
+        journal.close().await;
+        database.close().await;
+        return report;
+    }
     let path = config.journal_path();
     if !path.is_file() {
         let text = format!("there is no journal at {}: choose one with --data-dir", path.display());
@@ -85,14 +97,19 @@ async fn verify(config: &Config, claims: &Claims) -> Result<Report, Failure> {
     }
     let journal =
         SqliteJournal::open(&path, SqliteOptions::default()).await.map_err(anyhow::Error::from)?;
+    let report = read(&*journal, claims).await;
+    journal.close().await;
+    report
+}
+
+async fn read(journal: &dyn Journal, claims: &Claims) -> Result<Report, Failure> {
     let bar = ProgressBar::with_draw_target(None, target());
-    let report = audit::verify(&*journal, claims, |position, head| {
+    let report = audit::verify(journal, claims, |position, head| {
         bar.set_length(head);
         bar.set_position(position);
     })
     .await;
     bar.finish_and_clear();
-    journal.close().await;
     Ok(report.map_err(anyhow::Error::from)?)
 }
 

@@ -1,0 +1,30 @@
+//! What several processes do that one can't: they are killed, frozen, replaced and cut off one by
+//! one, while clients go on.
+
+use serde_json::Value;
+use system_tests::{Platform, Shape, Traffic};
+
+mod chaos;
+mod echoes;
+mod kills;
+mod restarts;
+mod set;
+
+/// The real binary in some shape.
+async fn platform(shape: impl Into<Shape>) -> Platform {
+    Platform::start_as(env!("CARGO_BIN_EXE_wonder"), shape).await
+}
+
+/// Lets the clients finish, stops the platform as an operator does, and has its journal checked
+/// against what they were told; answers the report. Nothing may be left open.
+async fn finish(platform: &mut Platform, traffic: Traffic) -> Value {
+    let book = traffic.stop().await;
+    platform.client().all_ended().await;
+    platform.stop().await;
+    let report = platform.audit(&book).await;
+    assert_eq!(report["runs"]["open"], 0, "{report}");
+    for op in ["start", "cancel", "refused", "ended"] {
+        assert!(report["claims"][op].as_u64() > Some(0), "no client saw a {op}: {report}");
+    }
+    report
+}

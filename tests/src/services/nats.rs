@@ -1,0 +1,116 @@
+//! A NATS server of a test's own.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
+
+use super::{free_port, log_of, private, variable};
+use crate::wait::wait_for;
+
+/// A server with JetStream. Dropping it kills it and removes its files.
+#[derive(Debug)]
+pub struct NatsServer {
+    folder: TempDir,
+    port: u16,
+    child: Option<Child>,
+}
+
+impl NatsServer {
+    /// Starts it, with nothing in it.
+    ///
+    /// # Panics
+    /// Where it doesn't start.
+    pub async fn start() -> Self {
+        let folder = tempfile::Builder::new().prefix("nats-").tempdir_in(private());
+        let folder = folder.expect("a temporary folder can be made");
+        let mut server = Self { folder, port: free_port(), child: None };
+        server.start_again().await;
+        server
+    }
+
+    /// Where it listens.
+    pub fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// Kills it at once; does nothing where it doesn't run.
+    pub async fn kill_9(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().await.expect("the server can be killed");
+        }
+    }
+
+    /// Starts it on the same port, with what it had stored.
+    ///
+    /// # Panics
+    /// Where it doesn't start.
+    pub async fn start_again(&mut self) {
+        let mut command = Command::new(variable("WONDER_TEST_NATS_BIN"));
+        command
+            .args(["--addr", "127.0.0.1", "--port", &self.port.to_string(), "--jetstream"])
+            .arg("--store_dir")
+            .arg(self.store())
+            .arg("--log")
+            .arg(self.folder.path().join("log"))
+            .arg("--pid")
+            .arg(self.folder.path().join("nats.pid"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true);
+        let mut child = command.spawn().expect("the NATS server can be started");
+        let address = ("127.0.0.1", self.port);
+        tokio::select! {
+            ended = child.wait() => {
+                panic!("NATS ended with {ended:?}:\n{}", log_of(self.folder.path()));
+            }
+            () = wait_for("the NATS server to listen", || async {
+                TcpStream::connect(address).await.ok().map(drop)
+            }) => {}
+        }
+        self.child = Some(child);
+    }
+
+    /// Kills it, forgets everything that it had stored, and starts it again.
+    pub async fn wipe(&mut self) {
+        self.kill_9().await;
+        std::fs::remove_dir_all(self.store()).expect("the store can be removed");
+        self.start_again().await;
+    }
+
+    /// Deletes the consumers of all streams; answers how many there were.
+    ///
+    /// # Panics
+    /// Where the server refuses.
+    pub async fn delete_consumers(&self) -> usize {
+        let client = async_nats::connect(self.url()).await.expect("the NATS server listens");
+        let ask = async |subject: String| -> Value {
+            let answer = client.request(subject, "".into()).await.expect("JetStream answers");
+            let answer: Value = serde_json::from_slice(&answer.payload).expect("it answers JSON");
+            assert!(answer["error"].is_null(), "{answer}");
+            answer
+        };
+        let names = |answer: &Value, key: &str| -> Vec<String> {
+            let names = answer[key].as_array().cloned().unwrap_or_default();
+            names.iter().filter_map(|name| Some(name.as_str()?.to_owned())).collect()
+        };
+        let mut deleted = 0;
+        let streams = ask("$JS.API.STREAM.NAMES".to_owned()).await;
+        for stream in names(&streams, "streams") {
+            let consumers = ask(format!("$JS.API.CONSUMER.NAMES.{stream}")).await;
+            for consumer in names(&consumers, "consumers") {
+                ask(format!("$JS.API.CONSUMER.DELETE.{stream}.{consumer}")).await;
+                deleted += 1;
+            }
+        }
+        deleted
+    }
+
+    fn store(&self) -> PathBuf {
+        self.folder.path().join("store")
+    }
+}

@@ -1,0 +1,106 @@
+//! What a platform under test is made of.
+
+/// Where it keeps its data, and how many processes it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Setting {
+    /// One process, SQLite files.
+    Embedded,
+    /// One process, a PostgreSQL database.
+    Database,
+    /// A process for each role, a PostgreSQL database, NATS.
+    Distributed,
+}
+
+/// A setting with its numbers.
+#[derive(Debug, Clone)]
+pub struct Shape {
+    pub(crate) setting: Setting,
+    /// Processes of each kind, in the order in which an operator stops them: first who takes
+    /// requests, last who keeps the data.
+    pub(crate) processes: Vec<(&'static str, usize)>,
+    pub(crate) own_postgres: bool,
+    pub(crate) arguments: Vec<String>,
+}
+
+impl From<Setting> for Shape {
+    /// The smallest one, but for a second coordinator where there are several processes: half of
+    /// the runs then belong to somebody else than who is asked.
+    fn from(setting: Setting) -> Self {
+        let processes = match setting {
+            Setting::Embedded | Setting::Database => vec![("platform", 1)],
+            Setting::Distributed => {
+                vec![("gateway", 1), ("executor", 1), ("coordinator", 2), ("projector", 1)]
+            }
+        };
+        Self { setting, processes, own_postgres: false, arguments: Vec::new() }
+    }
+}
+
+impl Shape {
+    /// What `make up` starts: two of everything but the projector.
+    pub fn whole() -> Self {
+        let processes = vec![("gateway", 2), ("executor", 2), ("coordinator", 2), ("projector", 1)];
+        Self { processes, ..Self::from(Setting::Distributed) }
+    }
+
+    /// With a PostgreSQL server of its own, which can be stopped.
+    pub fn with_own_postgres(self) -> Self {
+        Self { own_postgres: true, ..self }
+    }
+
+    /// With further arguments for each process.
+    pub fn with(mut self, arguments: &[&str]) -> Self {
+        self.arguments.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        self
+    }
+
+    pub(crate) fn names(&self) -> Vec<String> {
+        let named = self.processes.iter().flat_map(|(kind, count)| match *kind {
+            "platform" => vec!["platform".to_owned()],
+            kind => (1..=*count).map(|number| format!("{kind}-{number}")).collect(),
+        });
+        named.collect()
+    }
+}
+
+/// The role that a process has, by its name; none where it has all.
+pub(crate) fn role(name: &str) -> Option<&'static str> {
+    match name.split('-').next() {
+        Some("gateway") => Some("gateway"),
+        Some("executor") => Some("executor"),
+        Some("coordinator") => Some("commands"),
+        Some("projector") => Some("projections"),
+        _ => None,
+    }
+}
+
+/// Makes tests of an `async fn(Setting)`: one for each way to run the platform.
+#[macro_export]
+macro_rules! in_both_settings {
+    ($($name:ident),+ $(,)?) => {$(
+        mod $name {
+            #[tokio::test(flavor = "multi_thread")]
+            async fn embedded() {
+                super::$name($crate::Setting::Embedded).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread")]
+            async fn distributed() {
+                super::$name($crate::Setting::Distributed).await;
+            }
+        }
+    )+};
+}
+
+/// The same for what only several processes can show.
+#[macro_export]
+macro_rules! in_distributed {
+    ($($name:ident),+ $(,)?) => {$(
+        mod $name {
+            #[tokio::test(flavor = "multi_thread")]
+            async fn distributed() {
+                super::$name($crate::Setting::Distributed).await;
+            }
+        }
+    )+};
+}
