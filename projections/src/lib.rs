@@ -24,6 +24,7 @@ mod projection;
 mod projector;
 mod rebuild;
 mod refusal;
+pub mod remote;
 mod resources;
 mod runs;
 mod store;
