@@ -219,6 +219,8 @@ begin
         select p_hash[p.number], p_bytes[p.number]
         from unnest(p_append) with ordinality as p (append, number)
         where p.append <> all (refused)
+        -- In the order in which everybody keeps values, so that nobody waits in a circle.
+        order by p_hash[p.number] collate "C"
         on conflict do nothing;
     end if;
 
