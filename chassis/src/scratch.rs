@@ -2,5 +2,6 @@
 
 pub mod database;
 pub mod nats;
+pub mod stream;
 
 pub use database::ScratchDatabase;

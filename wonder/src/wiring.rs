@@ -80,7 +80,7 @@ pub(crate) async fn start(
         projections::Config::default(),
     )
     .await?;
-    folds.spawn(join_all(views.start(&folds.token())));
+    folds.spawn(join_all(views.start(None, &folds.token())));
     views.caught_up(journal.head().await?).await;
 
     let executor = Executor::start(commands.tasks(), executor_config(config)?, intake.token())?;

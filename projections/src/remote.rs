@@ -1,0 +1,118 @@
+//! The read side for other processes: calls and streams over the bus.
+//!
+//! A call that can't be read is refused, never left without an answer. An answer above the 16 MiB
+//! that the bus carries (a timeline of very many tokens) fails at its caller.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use chassis::bus::{Handler, Nats, NatsError, Served, StreamHandler};
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
+use protocol::remote::{Answer, FOLLOW, FollowCall, QUERIES, QueryCall};
+use protocol::{Events, Rejection, RejectionKind, ResourceQueries, RunQueries};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::Projections;
+use crate::events::Portion;
+
+/// Who shares the calls.
+const GROUP: &str = "queries";
+/// Streams that a process serves at a time.
+const STREAMS: usize = 5_000;
+/// What a message of a stream holds, where it is there. An event that is larger alone is sent as it
+/// is: the bus carries it in parts.
+const MESSAGE: Portion = Portion { events: 64, bytes: 256 * 1024 };
+
+/// Serves queries, at most `concurrency` at a time, and streams of events, until what it answers is
+/// stopped or dropped. All processes with the same tables share the calls.
+pub async fn serve(
+    nats: &Nats,
+    projections: Arc<Projections>,
+    concurrency: usize,
+) -> Result<Vec<Served>, NatsError> {
+    let queries = Arc::new(Queries(Arc::clone(&projections)));
+    let streams = Arc::new(Streams(projections));
+    Ok(vec![
+        nats.serve(QUERIES, GROUP, queries, concurrency).await?,
+        nats.serve_streams(FOLLOW, GROUP, streams, STREAMS).await?,
+    ])
+}
+
+struct Queries(Arc<Projections>);
+
+#[async_trait]
+impl Handler for Queries {
+    async fn handle(&self, body: Bytes) -> Bytes {
+        match read::<QueryCall>(&body) {
+            Ok(call) => self.answer(call).await,
+            Err(rejection) => write::<()>(&Err(rejection)),
+        }
+    }
+}
+
+impl Queries {
+    async fn answer(&self, call: QueryCall) -> Bytes {
+        let (resources, runs): (&dyn ResourceQueries, &dyn RunQueries) = (&*self.0, &*self.0);
+        match call {
+            QueryCall::ListResources { workspace_id, filter, page } => {
+                write(&resources.list(workspace_id, filter, page).await)
+            }
+            QueryCall::GetResource { workspace_id, kind, id, min_position } => {
+                write(&resources.get(workspace_id, kind, &id, min_position).await)
+            }
+            QueryCall::ListRuns { workspace_id, filter, page } => {
+                write(&runs.list(workspace_id, filter, page).await)
+            }
+            QueryCall::GetRun { workspace_id, run_id, min_position } => {
+                write(&runs.get(workspace_id, run_id, min_position).await)
+            }
+            QueryCall::RunState { workspace_id, run_id, at } => {
+                write(&runs.state(workspace_id, run_id, at).await)
+            }
+            QueryCall::RunTimeline { workspace_id, run_id } => {
+                write(&runs.timeline(workspace_id, run_id).await)
+            }
+            QueryCall::EventPage { filter, after, limit } => {
+                write(&self.0.page(filter, after, limit).await)
+            }
+            QueryCall::EventHead => write(&self.0.head().await),
+        }
+    }
+}
+
+struct Streams(Arc<Projections>);
+
+#[async_trait]
+impl StreamHandler for Streams {
+    async fn open(&self, body: Bytes) -> BoxStream<'static, Bytes> {
+        let opened = match read::<FollowCall>(&body) {
+            Ok(FollowCall { filter, after }) => self.0.portions(filter, after, MESSAGE).await,
+            Err(rejection) => Err(rejection),
+        };
+        match opened {
+            Ok(portions) => portions.map(|portion| write(&portion)).boxed(),
+            Err(rejection) => stream::iter([write::<()>(&Err(rejection))]).boxed(),
+        }
+    }
+}
+
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Rejection> {
+    serde_json::from_slice(body).map_err(|error| {
+        let message =
+            format!("the call can't be read ({error}): use the same release on both sides");
+        Rejection::new(RejectionKind::Malformed, "invalid_body", message)
+    })
+}
+
+fn write<T: Serialize>(answer: &Answer<T>) -> Bytes {
+    let written = serde_json::to_vec(answer).or_else(|error| {
+        tracing::error!(%error, "an answer can't be written");
+        let rejection =
+            Rejection::new(RejectionKind::Internal, "internal", "the answer can't be written");
+        serde_json::to_vec(&Answer::<()>::Err(rejection))
+    });
+    written.unwrap_or_default().into()
+}
