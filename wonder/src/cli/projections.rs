@@ -69,7 +69,7 @@ async fn rebuild(
         .await
         .map_err(anyhow::Error::from)?;
     let shutdown = CancellationToken::new();
-    let folding = projections.start(&shutdown);
+    let folding = projections.start(None, &shutdown);
     projections.caught_up(head).await;
     let bar = ProgressBar::with_draw_target(Some(head), target());
     let shown = bar.clone();
