@@ -152,7 +152,8 @@ async fn as_it_stands(
     views: &Path,
 ) -> (u64, Vec<Value>) {
     let journal = Arc::clone(journal) as Arc<dyn Journal>;
-    let projections = Projections::open(journal, Views::File(views.to_owned()), Config::default()).await;
+    let projections =
+        Projections::open(journal, Views::File(views.to_owned()), Config::default()).await;
     let projections = projections.expect("what a crash leaves can be opened");
     let standings = projections.standings().await.expect("the journal is there");
     let standing = standings.iter().find(|one| one.projection == "runs").expect("it exists");
