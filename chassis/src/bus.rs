@@ -1,11 +1,13 @@
 //! The bus: between parts of one process, bounded queues with many senders and many receivers;
 //! between processes, NATS.
 
+pub mod event_stream;
 pub mod nats;
 mod publish;
 pub mod rpc;
 pub mod work_queue;
 
+pub use event_stream::{EventStream, EventStreamOptions, Publication};
 pub use nats::{Nats, NatsError, NatsOptions};
 pub use rpc::{Handler, RequestError, Served, StreamHandler};
 pub use work_queue::{

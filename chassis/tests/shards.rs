@@ -58,9 +58,9 @@ async fn members_share_evenly_and_hand_over_before_others_take() {
     let second = join(&database, long("second")).await;
     let mut two = second.owned();
     while count(&two) < 32 {
+        tokio::time::timeout(BOUND, two.changed()).await.expect("it gets more").expect("it lives");
         let both = shards(&one.borrow()).intersection(&shards(&two.borrow())).count();
         assert_eq!(both, 0, "a shard was taken before it was given up");
-        tokio::time::timeout(BOUND, two.changed()).await.expect("it gets more").expect("it lives");
     }
     until_owns(&mut one, 32).await;
     let (kept, taken) = (one.borrow().epochs.clone(), two.borrow().epochs.clone());

@@ -11,6 +11,7 @@ macro_rules! pages {
 /// All pages, in the order of their codes.
 const PAGES: &[(&str, &str)] = pages! {
     "already_exists"
+    "answer_too_large"
     "append_too_large"
     "archived"
     "body_too_large"

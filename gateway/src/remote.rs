@@ -23,6 +23,8 @@ use tokio::time::Instant;
 const ATTEMPTS: u32 = 3;
 /// What the call's deadline leaves for the rest of a request.
 const RESERVE: Duration = Duration::from_secs(4);
+/// Code of the refusal of an answer that the bus doesn't carry.
+const TOO_LARGE: &str = "answer_too_large";
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
@@ -86,13 +88,13 @@ impl Remote {
     ) -> Asked<T> {
         let answer = match self.nats.request(subject, body, within).await {
             Ok(answer) => answer,
-            Err(error @ RequestError::NoResponders(_)) => return Asked::NotDone(error.into()),
+            Err(error @ (RequestError::NoResponders(_) | RequestError::Unavailable(_))) => {
+                return Asked::NotDone(error.into());
+            }
             Err(RequestError::TooLarge { bytes }) => {
                 return Asked::Answered(Err(too_large(bytes)));
             }
-            Err(error @ (RequestError::Timeout | RequestError::Unavailable(_))) => {
-                return Asked::Unknown(error.into());
-            }
+            Err(error @ RequestError::Timeout) => return Asked::Unknown(error.into()),
         };
         match decoded(&answer) {
             Err(rejection) if rejection.code == NOT_OWNER => Asked::NotDone(Why::NotOwner),
@@ -166,9 +168,11 @@ fn unavailable(message: &str) -> Rejection {
     Rejection::new(RejectionKind::Unavailable, "unavailable", message)
 }
 
+/// What a client sends is bounded far below what the bus carries: it is the answer.
 fn too_large(bytes: usize) -> Rejection {
-    let message = format!("with {bytes} bytes it is larger than what services can be sent");
-    Rejection::new(RejectionKind::TooLarge, "body_too_large", message)
+    let message =
+        format!("the answer has {bytes} bytes, more than one may have: ask for less at a time");
+    Rejection::new(RejectionKind::TooLarge, TOO_LARGE, message)
 }
 
 fn encoded(call: &impl Serialize) -> Result<Bytes, Rejection> {

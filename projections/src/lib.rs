@@ -1,11 +1,13 @@
 //! The read side: read models folded from the journal, queries over them, events as readers see
 //! them, and runs at any moment of their history.
 //!
-//! The read tables are a file of their own that can be rebuilt from the journal. Each projection
-//! is one file (its fold, queries and rows) and moves its checkpoint in the transaction that
-//! writes its rows. Nothing else writes here.
+//! The read tables are derived, and can be rebuilt from the journal: a file of their own, or tables
+//! in the database that the journal is in. Each projection is one file (its fold, queries and rows)
+//! and moves its checkpoint in the transaction that writes its rows. Nothing else writes here.
+//!
+//! Of the processes that share a database one folds. The others answer queries from the same rows,
+//! and take over within seconds when it is gone.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,8 +15,10 @@ use chassis::journal::{Journal, ReadError};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+mod checkpoint;
 mod cursor;
 mod events;
+mod lead;
 mod payload;
 mod projection;
 mod projector;
@@ -32,9 +36,10 @@ mod tests;
 
 pub use projection::FoldError;
 pub use rebuild::{Comparison, Difference, Progress, RebuildError};
-pub use store::OpenError;
+pub use store::{OpenError, Views};
 
-use projector::Projector;
+use checkpoint::{Enlisted, Fold, Stored};
+use projector::{Ended, Projector, Surroundings, Waiting};
 use store::Store;
 
 /// Knobs and limits of the read side.
@@ -42,7 +47,7 @@ use store::Store;
 pub struct Config {
     /// Events that are applied in one transaction.
     pub batch_events: usize,
-    /// Connections that queries share.
+    /// Connections that queries to a file share; those to a database share its pool.
     pub readers: u32,
     /// The least time between two transactions of a projection, so that many small commits of
     /// the journal become one of the read tables.
@@ -51,6 +56,8 @@ pub struct Config {
     pub position_wait: Duration,
     /// Events that a live reader may lag behind before it is dropped.
     pub reader_lag_events: u64,
+    /// How often a process that stands by tries whether it is its turn to fold, at most 2 s.
+    pub stand_in: Duration,
 }
 
 impl Default for Config {
@@ -61,6 +68,7 @@ impl Default for Config {
             pace: Duration::from_millis(4),
             position_wait: Duration::from_secs(2),
             reader_lag_events: 100_000,
+            stand_in: Duration::from_millis(500),
         }
     }
 }
@@ -75,13 +83,8 @@ pub struct Standing {
     pub lag_events: u64,
     /// Why it has stopped for good, if it has: readiness must fail.
     pub stopped: Option<Arc<str>>,
-}
-
-/// Where the read tables are.
-#[derive(Debug, Clone)]
-pub enum Views {
-    File(std::path::PathBuf),
-    Database(chassis::database::Database),
+    /// Whether this process folds it. Where no process does, nobody keeps `lag_events` low.
+    pub folding: bool,
 }
 
 /// The read side of one store.
@@ -91,45 +94,85 @@ pub struct Projections {
     config: Config,
     resources: Arc<Projector>,
     runs: Arc<Projector>,
+    waiting: Arc<Waiting>,
+    /// Of rebuilds, one at a time.
+    rebuilding: tokio::sync::Mutex<()>,
 }
 
 impl Projections {
-    /// Opens the read tables, making them where they aren't there. Nothing is folded before
-    /// [`Projections::start`].
+    /// Opens the read tables, making them where they aren't there (those of a database are made by
+    /// its migrations). Nothing is folded before [`Projections::start`].
     pub async fn open(
         journal: Arc<dyn Journal>,
         views: Views,
         config: Config,
     ) -> Result<Arc<Self>, OpenError> {
-        let Views::File(path) = views else { return Err(OpenError::NoProjection) };
-        let views_path = path.as_path();
-        let store = Arc::new(Store::open(views_path, journal.epoch(), config.readers).await?);
+        let store = Store::open(views, config.readers).await?;
+        let stored: Vec<Stored> = match store.is_shared() {
+            true => store.readers().rows(Stored::query()).await.map_err(OpenError::Database)?,
+            false => Vec::new(),
+        };
         let head = journal.head().await?;
+        let waiting = Arc::new(Waiting::default());
         let mut projectors = Vec::new();
         for projection in projection::all() {
-            let position = store.enlist(projection.as_ref(), head).await?;
-            projectors.push(Arc::new(Projector::new(projection, position)));
+            let position = match store.is_shared() {
+                // Whoever folds sees to the rest.
+                true => {
+                    let stored = stored.iter().find(|one| one.projection == projection.name());
+                    stored.map_or(0, |stored| stored.position_in(journal.epoch()))
+                }
+                false => {
+                    let fold = Fold { projection: projection.as_ref(), journal: journal.as_ref() };
+                    enlist(&store, fold, head).await?
+                }
+            };
+            projectors.push(Arc::new(Projector::new(projection, position, Arc::clone(&waiting))));
         }
         let find = |name: &str| {
             let found = projectors.iter().find(|projector| projector.name() == name);
             found.cloned().ok_or(OpenError::NoProjection)
         };
         let (resources, runs) = (find(resources::NAME)?, find(runs::NAME)?);
-        Ok(Arc::new(Self { journal, store, config, resources, runs }))
+        let store = Arc::new(store);
+        let rebuilding = tokio::sync::Mutex::default();
+        Ok(Arc::new(Self { journal, store, config, resources, runs, waiting, rebuilding }))
     }
 
-    /// Folds what is committed from now on, each projection in a task of its own, until the
+    /// Folds what is committed from now on, or stands by while another process does, until the
     /// token is cancelled. Await the tasks before closing the journal.
-    pub fn start(self: &Arc<Self>, _: Option<chassis::bus::Nats>, shutdown: &CancellationToken) -> Vec<JoinHandle<()>> {
-        self.projectors()
-            .map(|projector| {
-                let (this, projector) = (Arc::clone(self), Arc::clone(projector));
-                let shutdown = shutdown.clone();
-                tokio::spawn(async move {
-                    projector.run(&this.journal, &this.store, &this.config, shutdown).await;
+    pub fn start(self: &Arc<Self>, shutdown: &CancellationToken) -> Vec<JoinHandle<()>> {
+        match self.store.views() {
+            Views::File(_) => self
+                .projectors()
+                .map(|projector| {
+                    projector.takes_over(projector.position());
+                    let folding = self.fold(projector, shutdown);
+                    tokio::spawn(async move {
+                        folding.await;
+                    })
                 })
-            })
-            .collect()
+                .collect(),
+            Views::Database(database) => {
+                let (this, database) = (Arc::clone(self), database.clone());
+                let shutdown = shutdown.clone();
+                vec![tokio::spawn(async move { lead::keep(&this, &database, &shutdown).await })]
+            }
+        }
+    }
+
+    /// The work of one projection, for a task of its own.
+    fn fold(
+        self: &Arc<Self>,
+        projector: &Arc<Projector>,
+        shutdown: &CancellationToken,
+    ) -> impl Future<Output = Ended> + Send + use<> {
+        let (this, projector) = (Arc::clone(self), Arc::clone(projector));
+        let shutdown = shutdown.clone();
+        async move {
+            let Self { journal, store, config, .. } = &*this;
+            projector.run(Surroundings { journal, store, config, shutdown: &shutdown }).await
+        }
     }
 
     /// Where each projection stands, for readiness.
@@ -161,11 +204,28 @@ impl Projections {
         }
     }
 
+    /// Whether this process folds. Where it doesn't, it stands by.
+    pub fn is_folding(&self) -> bool {
+        self.projectors().all(|projector| projector.standing(0).folding)
+    }
+
     fn projectors(&self) -> impl Iterator<Item = &Arc<Projector>> {
         [&self.resources, &self.runs].into_iter()
     }
 
     fn projector(&self, name: &str) -> Option<&Arc<Projector>> {
         self.projectors().find(|projector| projector.name() == name)
+    }
+}
+
+/// Prepares a file's rows for a fold.
+async fn enlist(store: &Store, fold: Fold<'_>, head: u64) -> Result<u64, OpenError> {
+    let path = || store.path().to_owned();
+    let mut writer = store.writer().lock().await;
+    let writer = writer.as_mut().ok_or_else(|| OpenError::AnotherStore { path: path() })?;
+    match fold.enlist(writer, head).await {
+        Ok(Enlisted::At(position)) => Ok(position),
+        Ok(Enlisted::Foreign | Enlisted::Newer) => Err(OpenError::AnotherStore { path: path() }),
+        Err(source) => Err(OpenError::Storage { path: path(), source }),
     }
 }

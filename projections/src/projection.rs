@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use chassis::journal::{Journal, ReadError, RecordedEvent};
-use sqlx::SqliteConnection;
+use sqlx::error::{DatabaseError, ErrorKind};
 
+use crate::store::sql::Session;
 use crate::{resources, runs};
 
 /// Why events were not applied. Nothing of their batch was.
@@ -23,21 +24,40 @@ pub enum FoldError {
     /// Events are missing between the checkpoint and the batch.
     #[error("the event at position {found} came where {expected} was due")]
     Gap { expected: u64, found: u64 },
-    /// The checkpoint isn't where this projector left it.
+    /// The checkpoint isn't where this projector left it: nothing was written.
     #[error("another projector moved the checkpoint of {projection} away from {expected}")]
     NotAlone { projection: &'static str, expected: u64 },
+    /// This process doesn't fold at the moment.
+    #[error("another process folds")]
+    NoWriter,
 }
 
 impl FoldError {
     /// Whether another attempt may help.
     pub(crate) fn may_pass(&self) -> bool {
         match self {
-            Self::Storage(sqlx::Error::Database(error)) => !error.is_unique_violation(),
+            Self::Storage(sqlx::Error::Database(error)) => !is_about_values(error.as_ref()),
             Self::Storage(_) | Self::Journal(ReadError::Unavailable(_)) => true,
             Self::Journal(ReadError::Damaged(_)) => false,
-            Self::Event { .. } | Self::Gap { .. } | Self::NotAlone { .. } => false,
+            Self::Event { .. } | Self::Gap { .. } => false,
+            Self::NotAlone { .. } | Self::NoWriter => false,
         }
     }
+
+    /// Whether it tells that another process folds. Of a file, that is never right.
+    pub(crate) const fn is_deposing(&self) -> bool {
+        matches!(self, Self::NotAlone { .. } | Self::NoWriter)
+    }
+}
+
+/// Whether a database refuses what it was given, and always will: a constraint, or in PostgreSQL's
+/// classes of errors data that it can't take (22), constraints (23) and statements (42).
+fn is_about_values(error: &dyn DatabaseError) -> bool {
+    let is_postgres = error.try_downcast_ref::<sqlx::postgres::PgDatabaseError>().is_some();
+    let class =
+        error.code().filter(|_| is_postgres).and_then(|code| code.get(..2).map(str::to_owned));
+    error.kind() != ErrorKind::Other
+        || class.is_some_and(|class| ["22", "23", "42"].contains(&class.as_str()))
 }
 
 /// A read model.
@@ -46,7 +66,7 @@ pub(crate) trait Projection: Send + Sync + 'static {
     /// Its name in checkpoints, metrics and commands.
     fn name(&self) -> &'static str;
 
-    /// Changes where the fold gives other rows than before.
+    /// Grows where the fold gives other rows than before.
     fn version(&self) -> i64;
 
     /// The tables that it alone writes, with the column that names a row.
@@ -58,7 +78,7 @@ pub(crate) trait Projection: Send + Sync + 'static {
     /// Writes what the events (all of concern, in order) change. The caller owns the transaction.
     async fn apply(
         &self,
-        connection: &mut SqliteConnection,
+        session: &mut Session<'_>,
         journal: &dyn Journal,
         events: &[&RecordedEvent],
     ) -> Result<(), FoldError>;

@@ -1,48 +1,109 @@
-//! The projector: keeps one projection's rows in step with the journal.
+//! The projector: keeps one projection's rows in step with the journal while its process folds, and
+//! tells queries how far they are.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use chassis::journal::{Journal, RecordedEvent, TailError};
-use tokio::sync::watch;
+use chassis::journal::{Journal, RecordedEvent, Tail, TailError};
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::checkpoint::{Fold, Mark};
 use crate::projection::{FoldError, Projection};
-use crate::store::{Mark, Store};
+use crate::store::Store;
 use crate::{Config, Standing};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Between two looks at the journal's head for the lag that is measured.
+const MEASURE_EVERY: Duration = Duration::from_millis(500);
 
 /// How far a projection is.
 #[derive(Debug, Clone)]
 struct Reached {
     mark: Mark,
     stopped: Option<Arc<str>>,
+    folding: bool,
+}
+
+/// Queries that wait for a position, over all projections of a process: while there are any, a
+/// process that stands by looks often.
+#[derive(Debug, Default)]
+pub(crate) struct Waiting {
+    count: AtomicUsize,
+    pub(crate) begun: Notify,
+}
+
+struct Wait<'a>(&'a Waiting);
+
+impl Waiting {
+    pub(crate) fn anyone(&self) -> bool {
+        self.count.load(Ordering::Acquire) > 0
+    }
+
+    fn begin(&self) -> Wait<'_> {
+        self.count.fetch_add(1, Ordering::AcqRel);
+        self.begun.notify_one();
+        Wait(self)
+    }
+}
+
+impl Drop for Wait<'_> {
+    fn drop(&mut self) {
+        self.0.count.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 pub(crate) struct Projector {
     projection: Arc<dyn Projection>,
     reached: watch::Sender<Reached>,
+    waiting: Arc<Waiting>,
+}
+
+/// Why a projector ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// It was asked to, or the journal has closed.
+    Asked,
+    /// For good: an event that can't be applied.
+    Stopped,
+    /// Somebody else folds, or the connection is gone. Nothing is wrong.
+    Deposed,
 }
 
 enum Stop {
-    /// It was asked to, or the journal has closed.
     Asked,
     Failed(String),
+    Deposed(FoldError),
+}
+
+/// What a projector works with.
+#[derive(Clone, Copy)]
+pub(crate) struct Surroundings<'a> {
+    pub(crate) journal: &'a Arc<dyn Journal>,
+    pub(crate) store: &'a Store,
+    pub(crate) config: &'a Config,
+    pub(crate) shutdown: &'a CancellationToken,
 }
 
 impl Projector {
-    pub(crate) fn new(projection: Arc<dyn Projection>, position: u64) -> Self {
-        Self {
-            projection,
-            reached: watch::Sender::new(Reached { mark: Mark::at(position), stopped: None }),
-        }
+    pub(crate) fn new(
+        projection: Arc<dyn Projection>,
+        position: u64,
+        waiting: Arc<Waiting>,
+    ) -> Self {
+        let reached = Reached { mark: Mark::at(position), stopped: None, folding: false };
+        Self { projection, reached: watch::Sender::new(reached), waiting }
     }
 
     pub(crate) fn name(&self) -> &'static str {
         self.projection.name()
+    }
+
+    pub(crate) fn projection(&self) -> &dyn Projection {
+        self.projection.as_ref()
     }
 
     pub(crate) fn position(&self) -> u64 {
@@ -60,6 +121,7 @@ impl Projector {
             position: reached.mark.position,
             lag_events: head.saturating_sub(reached.mark.position),
             stopped: reached.stopped,
+            folding: reached.folding,
         }
     }
 
@@ -68,29 +130,53 @@ impl Projector {
         let mut receiver = self.reached.subscribe();
         let done =
             |reached: &Reached| reached.mark.position >= position || reached.stopped.is_some();
-        match receiver.wait_for(done).await {
-            Ok(reached) => reached.mark.position >= position,
-            Err(_) => false,
+        if !done(&receiver.borrow()) {
+            let _wait = self.waiting.begin();
+            if receiver.wait_for(done).await.is_err() {
+                return false;
+            }
         }
+        self.position() >= position
     }
 
-    /// Says that a rebuild has moved the rows on. Called under the writer's lock.
+    /// Says where another process has brought the rows.
     pub(crate) fn moved_to(&self, position: u64) {
-        self.reached.send_modify(|reached| reached.mark = Mark::at(position));
+        self.reached.send_if_modified(|reached| {
+            let is_new = reached.mark != Mark::at(position);
+            reached.mark = Mark::at(position);
+            is_new
+        });
+    }
+
+    /// Begins to fold where the stored rows are.
+    pub(crate) fn takes_over(&self, position: u64) {
+        let reached = Reached { mark: Mark::at(position), stopped: None, folding: true };
+        self.reached.send_replace(reached);
+    }
+
+    /// Leaves the folding to others.
+    pub(crate) fn stands_by(&self) {
+        self.reached.send_modify(|reached| {
+            reached.folding = false;
+            reached.stopped = None;
+        });
     }
 
     /// Folds until the token is cancelled or the journal closes, or stops loudly.
-    pub(crate) async fn run(
-        &self,
-        journal: &Arc<dyn Journal>,
-        store: &Store,
-        config: &Config,
-        shutdown: CancellationToken,
-    ) {
+    pub(crate) async fn run(&self, around: Surroundings<'_>) -> Ended {
         let name = self.name();
         tracing::info!(projection = name, position = self.position(), "projection started");
-        match self.follow(journal, store, config, &shutdown).await {
-            Stop::Asked => tracing::info!(projection = name, "projection ended"),
+        metrics::gauge!("wonder_projection_stopped", "projection" => name).set(0.0);
+        let stop = Folding::new(self, around).follow().await;
+        match stop {
+            Stop::Asked => {
+                tracing::info!(projection = name, "projection ended");
+                Ended::Asked
+            }
+            Stop::Deposed(error) => {
+                tracing::warn!(projection = name, %error, "projection stands by");
+                Ended::Deposed
+            }
             Stop::Failed(reason) => {
                 tracing::error!(
                     projection = name,
@@ -100,45 +186,63 @@ impl Projector {
                 );
                 metrics::gauge!("wonder_projection_stopped", "projection" => name).set(1.0);
                 self.reached.send_modify(|reached| reached.stopped = Some(reason.into()));
+                Ended::Stopped
             }
         }
     }
+}
 
-    async fn follow(
-        &self,
-        journal: &Arc<dyn Journal>,
-        store: &Store,
-        config: &Config,
-        shutdown: &CancellationToken,
-    ) -> Stop {
-        let mut tail = journal.tail(self.position());
-        let mut pause = FIRST_PAUSE;
+/// A projector at work.
+struct Folding<'a> {
+    projector: &'a Projector,
+    around: Surroundings<'a>,
+    tail: Tail,
+    pause: Duration,
+    /// Since when the checkpoint has moved without being stored.
+    unkept: Option<Instant>,
+    measured: Option<Instant>,
+}
+
+impl<'a> Folding<'a> {
+    fn new(projector: &'a Projector, around: Surroundings<'a>) -> Self {
+        let tail = around.journal.tail(projector.position());
+        Self { projector, around, tail, pause: FIRST_PAUSE, unkept: None, measured: None }
+    }
+
+    async fn follow(&mut self) -> Stop {
+        let Surroundings { store, config, shutdown, .. } = self.around;
+        let keep_within = store.readers().dialect().keep_within();
         loop {
+            let due = self.unkept.zip(keep_within).map(|(since, within)| since + within);
             let batch = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return Stop::Asked,
-                batch = tail.next(config.batch_events) => batch,
+                batch = self.tail.next(config.batch_events) => batch,
+                () = sleep_until(due) => {
+                    if let Err(error) = self.keep().await
+                        && let Some(stop) = self.hold(error).await
+                    {
+                        return stop;
+                    }
+                    continue;
+                }
             };
             let batch = match batch {
                 Ok(batch) => batch,
                 Err(TailError::Closed) => return Stop::Asked,
                 Err(error @ TailError::Gap { .. }) => return Stop::Failed(error.to_string()),
                 Err(TailError::Read(error)) => {
-                    let error = FoldError::from(error);
-                    if let Some(stop) = self.hold(&error, &mut pause, shutdown).await {
+                    if let Some(stop) = self.hold(error.into()).await {
                         return stop;
                     }
                     continue;
                 }
             };
             let started = Instant::now();
-            while let Err(error) = self.apply(journal, store, &batch).await {
-                if let Some(stop) = self.hold(&error, &mut pause, shutdown).await {
-                    return stop;
-                }
+            if let Some(stop) = self.take(&batch, due.is_some_and(|due| due <= started)).await {
+                return stop;
             }
-            pause = FIRST_PAUSE;
-            self.measure(journal, started).await;
+            self.measure(started, batch.len() == config.batch_events).await;
             // A full batch means that more is waiting; a small one, that more comes in a moment.
             if batch.len() < config.batch_events {
                 tokio::select! {
@@ -149,47 +253,97 @@ impl Projector {
         }
     }
 
-    async fn apply(
-        &self,
-        journal: &Arc<dyn Journal>,
-        store: &Store,
-        batch: &[Arc<RecordedEvent>],
-    ) -> Result<(), FoldError> {
-        let mut writer = store.writer().lock().await;
-        let mark = store
-            .apply(&mut writer, self.projection.as_ref(), journal.as_ref(), self.mark(), batch)
-            .await?;
-        self.reached.send_modify(|reached| reached.mark = mark);
+    /// Applies a whole batch, in as many transactions and attempts as it takes.
+    async fn take(&mut self, batch: &[Arc<RecordedEvent>], keep: bool) -> Option<Stop> {
+        let last = batch.last().map_or(0, |event| event.position);
+        while self.projector.position() < last {
+            match self.apply(batch, keep).await {
+                Ok(()) => self.pause = FIRST_PAUSE,
+                Err(error) => {
+                    if let Some(stop) = self.hold(error).await {
+                        return Some(stop);
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    async fn apply(&mut self, batch: &[Arc<RecordedEvent>], keep: bool) -> Result<(), FoldError> {
+        let mut writer = self.around.store.writer().lock().await;
+        let writer = writer.as_mut().ok_or(FoldError::NoWriter)?;
+        let mark = self.fold().apply(writer, self.projector.mark(), batch, keep).await?;
+        self.reached(mark);
         Ok(())
     }
 
+    /// Stores a checkpoint that has moved over events without concern.
+    async fn keep(&mut self) -> Result<(), FoldError> {
+        let mut writer = self.around.store.writer().lock().await;
+        let writer = writer.as_mut().ok_or(FoldError::NoWriter)?;
+        let mark = self.fold().keep(writer, self.projector.mark()).await?;
+        self.reached(mark);
+        Ok(())
+    }
+
+    fn fold(&self) -> Fold<'a> {
+        let (projection, journal) = (self.projector.projection(), self.around.journal.as_ref());
+        Fold { projection, journal }
+    }
+
+    /// Called under the writer's lock.
+    fn reached(&mut self, mark: Mark) {
+        self.unkept = match mark.position == mark.stored {
+            true => None,
+            false => self.unkept.or_else(|| Some(Instant::now())),
+        };
+        self.projector.reached.send_modify(|reached| reached.mark = mark);
+    }
+
     /// Waits before another attempt, or says that none will help.
-    async fn hold(
-        &self,
-        error: &FoldError,
-        pause: &mut Duration,
-        shutdown: &CancellationToken,
-    ) -> Option<Stop> {
+    async fn hold(&mut self, error: FoldError) -> Option<Stop> {
+        let Surroundings { store, shutdown, .. } = self.around;
+        if store.is_shared() && error.is_deposing() {
+            return Some(Stop::Deposed(error));
+        }
         if !error.may_pass() {
             return Some(Stop::Failed(error.to_string()));
         }
-        tracing::warn!(projection = self.name(), %error, "projection waits and tries again");
-        let wait = *pause;
-        *pause = (wait * 2).min(LONGEST_PAUSE);
+        if store.is_shared() && matches!(error, FoldError::Storage(_)) && !store.ping().await {
+            return Some(Stop::Deposed(error));
+        }
+        tracing::warn!(
+            projection = self.projector.name(), %error, "projection waits and tries again"
+        );
+        let wait = self.pause;
+        self.pause = (wait * 2).min(LONGEST_PAUSE);
         tokio::select! {
             () = shutdown.cancelled() => Some(Stop::Asked),
             () = tokio::time::sleep(wait) => None,
         }
     }
 
-    async fn measure(&self, journal: &Arc<dyn Journal>, started: Instant) {
-        let (name, position) = (self.name(), self.position());
+    async fn measure(&mut self, started: Instant, more: bool) {
+        let (name, position) = (self.projector.name(), self.projector.position());
         metrics::histogram!("wonder_projection_batch_seconds", "projection" => name)
             .record(started.elapsed().as_secs_f64());
         metrics::gauge!("wonder_projection_position", "projection" => name).set(position as f64);
-        if let Ok(head) = journal.head().await {
-            let lag = head.saturating_sub(position);
-            metrics::gauge!("wonder_projection_lag_events", "projection" => name).set(lag as f64);
+        let lag = metrics::gauge!("wonder_projection_lag_events", "projection" => name);
+        if !more {
+            lag.set(0.0);
+        } else if self.measured.is_none_or(|measured| measured.elapsed() >= MEASURE_EVERY) {
+            self.measured = Some(started);
+            if let Ok(head) = self.around.journal.head().await {
+                lag.set(head.saturating_sub(position) as f64);
+            }
         }
+    }
+}
+
+/// Waits until a time, or for ever.
+async fn sleep_until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }

@@ -2,18 +2,20 @@
 
 use async_trait::async_trait;
 use chassis::journal::{Journal, RecordedEvent};
-use domain::codec;
 use domain::ids::WorkspaceId;
-use domain::resource::{Event, Kind, Spec};
+use domain::resource::Kind;
 use protocol::{Page, PageRequest, Rejection, ResourceFilter, ResourceQueries, ResourceView};
 use serde_json::Value;
-use sqlx::{FromRow, SqliteConnection};
+use sqlx::FromRow;
 
 use crate::cursor::{After, cut, fingerprint};
 use crate::payload::Blobs;
 use crate::projection::{FoldError, Projection};
 use crate::runs::time;
+use crate::store::sql::{Session, sql};
 use crate::{Projections, refusal};
+
+mod fold;
 
 pub(crate) const NAME: &str = "resources";
 const PAGE_ROWS: u32 = 200;
@@ -40,109 +42,18 @@ impl Projection for Resources {
 
     async fn apply(
         &self,
-        connection: &mut SqliteConnection,
+        session: &mut Session<'_>,
         journal: &dyn Journal,
         events: &[&RecordedEvent],
     ) -> Result<(), FoldError> {
         let stored = events.iter().map(|event| event.payload.as_ref());
         let blobs = Blobs::fetch(journal, stored).await?;
-        for recorded in events {
-            let unfit = |error: &dyn std::fmt::Display| FoldError::Event {
-                position: recorded.position,
-                reason: error.to_string(),
-            };
-            let event: Event = codec::decode(
-                &recorded.event_type,
-                recorded.event_version,
-                &recorded.payload,
-                &|hash| blobs.get(hash),
-            )
-            .map_err(|error| unfit(&error))?;
-            match event.revision() {
-                Some((_, spec)) => {
-                    let text = bare(spec).map_err(|error| unfit(&error))?;
-                    upsert(connection, recorded, spec, text).await?;
-                }
-                None => archive(connection, recorded).await?,
-            }
-        }
-        Ok(())
+        fold::fold(events, &blobs)?.write(session).await
     }
-}
-
-async fn upsert(
-    connection: &mut SqliteConnection,
-    recorded: &RecordedEvent,
-    spec: &Spec,
-    text: String,
-) -> Result<(), FoldError> {
-    let (name, project_id) = name_and_project(spec);
-    let sql = "insert into resources (kind, id, workspace_id, project_id, name, version, \
-               archived, created_micros, updated_micros, spec) \
-               values ($1, $2, $3, $4, $5, $6, 0, $7, $7, $8) \
-               on conflict (kind, id) do update set project_id = excluded.project_id, \
-               name = excluded.name, version = excluded.version, archived = 0, \
-               updated_micros = excluded.updated_micros, spec = excluded.spec";
-    sqlx::query(sql)
-        .bind(&*recorded.aggregate_type)
-        .bind(&*recorded.aggregate_id)
-        .bind(&*recorded.workspace_id)
-        .bind(project_id)
-        .bind(name)
-        .bind(recorded.sequence.cast_signed())
-        .bind(recorded.recorded_at.timestamp_micros())
-        .bind(text)
-        .execute(connection)
-        .await?;
-    Ok(())
-}
-
-async fn archive(
-    connection: &mut SqliteConnection,
-    recorded: &RecordedEvent,
-) -> Result<(), FoldError> {
-    let sql = "update resources set archived = 1, version = $1, updated_micros = $2 \
-               where kind = $3 and id = $4";
-    sqlx::query(sql)
-        .bind(recorded.sequence.cast_signed())
-        .bind(recorded.recorded_at.timestamp_micros())
-        .bind(&*recorded.aggregate_type)
-        .bind(&*recorded.aggregate_id)
-        .execute(connection)
-        .await?;
-    Ok(())
 }
 
 fn kind(aggregate_type: &str) -> Option<Kind> {
     Kind::ALL.into_iter().find(|kind| kind.as_str() == aggregate_type)
-}
-
-/// The spec without the tag of its kind, which has a column of its own.
-fn bare(spec: &Spec) -> Result<String, serde_json::Error> {
-    match spec {
-        Spec::Workspace(spec) => serde_json::to_string(spec),
-        Spec::Project(spec) => serde_json::to_string(spec),
-        Spec::WorkflowDefinition(spec) => serde_json::to_string(spec),
-        Spec::Workflow(spec) => serde_json::to_string(spec),
-        Spec::Action(spec) => serde_json::to_string(spec),
-        Spec::PromptSpec(spec) => serde_json::to_string(spec),
-        Spec::ModelProfile(spec) => serde_json::to_string(spec),
-        Spec::ApiKey(spec) => serde_json::to_string(spec),
-    }
-}
-
-fn name_and_project(spec: &Spec) -> (String, Option<String>) {
-    let (name, project) = match spec {
-        Spec::Workspace(spec) => (spec.name.to_string(), None),
-        Spec::Project(spec) => (spec.name.to_string(), None),
-        Spec::WorkflowDefinition(spec) => (spec.definition.name.to_string(), Some(spec.project_id)),
-        Spec::Workflow(spec) => (spec.name.to_string(), Some(spec.project_id)),
-        Spec::Action(spec) => (spec.name.to_string(), Some(spec.project_id)),
-        Spec::PromptSpec(spec) => (spec.name.to_string(), Some(spec.project_id)),
-        Spec::ModelProfile(spec) => (spec.name.to_string(), Some(spec.project_id)),
-        Spec::ApiKey(spec) => (spec.name.to_string(), None),
-    };
-    (name, project.map(|id| id.to_string()))
 }
 
 #[derive(FromRow)]
@@ -153,7 +64,7 @@ struct Row {
     project_id: Option<String>,
     name: String,
     version: i64,
-    archived: bool,
+    archived: i64,
     created_micros: i64,
     updated_micros: i64,
     spec: String,
@@ -179,7 +90,7 @@ impl Row {
             project_id: self.project_id,
             name: self.name,
             version: self.version.unsigned_abs(),
-            archived: self.archived,
+            archived: self.archived != 0,
             created_at: time(self.created_micros),
             updated_at: time(self.updated_micros),
             spec,
@@ -211,25 +122,23 @@ impl ResourceQueries for Projections {
         let bound_to = fingerprint(workspace.as_deref().unwrap_or("all"), &filter);
         let after = page.cursor.as_deref().map(|text| After::read(text, &bound_to)).transpose()?;
         self.wait_for(&self.resources, page.min_position).await?;
-        let sql = format!(
+        let query = sql(format!(
             "select {COLUMNS} from resources where kind = $1 \
              and ($2 is null or workspace_id = $2) and ($3 is null or project_id = $3) \
-             and ($4 is null or name = $4) and (archived = 0 or $5) \
+             and ($4 is null or name = $4) and archived <= $5 \
              and ($6 is null or (created_micros, id) < ($6, $7)) \
              order by created_micros desc, id desc limit $8"
-        );
-        let mut rows: Vec<Row> = sqlx::query_as(&sql)
-            .bind(filter.kind.as_str())
-            .bind(workspace)
-            .bind(filter.project_id)
-            .bind(filter.name)
-            .bind(filter.archived)
-            .bind(after.as_ref().map(|after| after.micros))
-            .bind(after.map(|after| after.id))
-            .bind(i64::from(page.limit) + 1)
-            .fetch_all(self.store.readers())
-            .await
-            .map_err(refusal::storage)?;
+        ))
+        .bind(filter.kind.as_str())
+        .bind(workspace)
+        .bind(filter.project_id)
+        .bind(filter.name)
+        .bind(i64::from(filter.archived))
+        .bind(after.as_ref().map(|after| after.micros))
+        .bind(after.map(|after| after.id))
+        .bind(i64::from(page.limit) + 1);
+        let mut rows: Vec<Row> =
+            self.store.readers().rows(query).await.map_err(refusal::storage)?;
         let next_cursor = cut(&mut rows, page.limit, &bound_to, |row| After {
             micros: row.created_micros,
             id: row.id.clone(),
@@ -246,17 +155,14 @@ impl ResourceQueries for Projections {
         min_position: Option<u64>,
     ) -> Result<ResourceView, Rejection> {
         self.wait_for(&self.resources, min_position).await?;
-        let sql = format!(
+        let query = sql(format!(
             "select {COLUMNS} from resources where kind = $1 and id = $2 \
              and ($3 is null or workspace_id = $3)"
-        );
-        let row: Option<Row> = sqlx::query_as(&sql)
-            .bind(kind.as_str())
-            .bind(id)
-            .bind(workspace_id.map(|id| id.to_string()))
-            .fetch_optional(self.store.readers())
-            .await
-            .map_err(refusal::storage)?;
+        ))
+        .bind(kind.as_str())
+        .bind(id)
+        .bind(workspace_id.map(|id| id.to_string()));
+        let row: Option<Row> = self.store.readers().row(query).await.map_err(refusal::storage)?;
         let row = row.ok_or_else(|| refusal::not_found(kind.as_str(), id))?;
         row.view(workspace_id.is_none())
     }

@@ -17,11 +17,13 @@ use protocol::{
     TimelineEntry,
 };
 use serde_json::Value;
-use sqlx::{FromRow, SqliteConnection};
+use sqlx::FromRow;
 
 use crate::cursor::{After, cut, fingerprint};
 use crate::payload::Blobs;
 use crate::projection::{FoldError, Projection};
+use crate::store::dialect::Dialect;
+use crate::store::sql::{Session, sql};
 use crate::{Projections, refusal};
 
 mod fold;
@@ -54,11 +56,11 @@ impl Projection for Runs {
 
     async fn apply(
         &self,
-        connection: &mut SqliteConnection,
+        session: &mut Session<'_>,
         _journal: &dyn Journal,
         events: &[&RecordedEvent],
     ) -> Result<(), FoldError> {
-        fold::fold(events)?.write(connection).await
+        fold::fold(events)?.write(session).await
     }
 }
 
@@ -90,19 +92,26 @@ const COLUMNS: &str = "id, workspace_id, project_id, workflow_id, status, defini
     definition_name, definition_version, definition_hash, input, output, error, labels, \
     sequence, position, started_micros, ended_micros, input_tokens, output_tokens, cost_micros";
 
-const FILTER: &str = "workspace_id = $1 \
-    and ($2 is null or project_id = $2) \
-    and ($3 is null or workflow_id = $3) \
-    and ($4 is null or definition_name = $4) \
-    and ($5 is null or status in (select value from json_each($5))) \
-    and ($6 is null or not exists (select 1 from json_each($6) as wanted where not exists \
-        (select 1 from run_labels where run_id = runs.id \
-         and key = wanted.value ->> 0 and run_labels.value = wanted.value ->> 1))) \
-    and ($7 is null or started_micros > $7) \
-    and ($8 is null or started_micros < $8) \
-    and ($9 is null or id like $9 escape '\\' or definition_name like $9 escape '\\' \
-        or error_message like $9 escape '\\') \
-    and ($10 is null or (started_micros, id) < ($10, $11))";
+/// Both databases compare without regard to the case of ASCII letters, and of no others.
+fn filter(dialect: Dialect) -> String {
+    let (statuses, labels) = (dialect.each("$5"), dialect.each("$6"));
+    format!(
+        "workspace_id = $1 \
+         and ($2 is null or project_id = $2) \
+         and ($3 is null or workflow_id = $3) \
+         and ($4 is null or definition_name = $4) \
+         and ($5 is null or status in (select wanted.value ->> 0 from {statuses} as wanted)) \
+         and ($6 is null or not exists (select 1 from {labels} as wanted where not exists \
+            (select 1 from run_labels where run_id = runs.id \
+             and key = wanted.value ->> 0 and run_labels.value = wanted.value ->> 1))) \
+         and ($7 is null or started_micros > $7) \
+         and ($8 is null or started_micros < $8) \
+         and ($9 is null or lower(id) like $9 escape '\\' \
+            or lower(definition_name) like $9 escape '\\' \
+            or lower(error_message) like $9 escape '\\') \
+         and ($10 is null or (started_micros, id) < ($10, $11))"
+    )
+}
 
 #[async_trait]
 impl RunQueries for Projections {
@@ -118,28 +127,31 @@ impl RunQueries for Projections {
         let bound_to = fingerprint(&workspace_id.to_string(), &filter);
         let after = page.cursor.as_deref().map(|text| After::read(text, &bound_to)).transpose()?;
         self.wait_for(&self.runs, page.min_position).await?;
-        let statuses: Vec<&str> = filter.status.iter().map(|status| status.as_str()).collect();
+        if filter.labels.iter().any(|(key, value)| key.contains('\0') || value.contains('\0')) {
+            // No label holds it, and PostgreSQL doesn't take it in JSON.
+            return Ok(Page { items: Vec::new(), next_cursor: None });
+        }
+        let statuses: Vec<_> = filter.status.iter().map(|status| [status.as_str()]).collect();
         let json = |present: bool, value: Value| present.then(|| value.to_string());
-        let sql = format!(
-            "select {COLUMNS} from runs where {FILTER} \
+        let narrowed = self::filter(self.store.readers().dialect());
+        let query = sql(format!(
+            "select {COLUMNS} from runs where {narrowed} \
              order by started_micros desc, id desc limit $12"
-        );
-        let mut rows: Vec<Row> = sqlx::query_as(&sql)
-            .bind(workspace_id.to_string())
-            .bind(filter.project_id)
-            .bind(filter.workflow_id)
-            .bind(filter.definition)
-            .bind(json(!statuses.is_empty(), statuses.into()))
-            .bind(json(!filter.labels.is_empty(), serde_json::json!(filter.labels)))
-            .bind(filter.started_after.map(|at| at.timestamp_micros()))
-            .bind(filter.started_before.map(|at| at.timestamp_micros()))
-            .bind(filter.q.as_deref().filter(|q| !q.is_empty()).map(containing))
-            .bind(after.as_ref().map(|after| after.micros))
-            .bind(after.map(|after| after.id))
-            .bind(i64::from(page.limit) + 1)
-            .fetch_all(self.store.readers())
-            .await
-            .map_err(refusal::storage)?;
+        ))
+        .bind(workspace_id.to_string())
+        .bind(filter.project_id)
+        .bind(filter.workflow_id)
+        .bind(filter.definition)
+        .bind(json(!statuses.is_empty(), serde_json::json!(statuses)))
+        .bind(json(!filter.labels.is_empty(), serde_json::json!(filter.labels)))
+        .bind(filter.started_after.map(|at| at.timestamp_micros()))
+        .bind(filter.started_before.map(|at| at.timestamp_micros()))
+        .bind(filter.q.as_deref().filter(|q| !q.is_empty()).map(containing))
+        .bind(after.as_ref().map(|after| after.micros))
+        .bind(after.map(|after| after.id))
+        .bind(i64::from(page.limit) + 1);
+        let mut rows: Vec<Row> =
+            self.store.readers().rows(query).await.map_err(refusal::storage)?;
         let next_cursor = cut(&mut rows, page.limit, &bound_to, |row| After {
             micros: row.started_micros,
             id: row.id.clone(),
@@ -155,13 +167,10 @@ impl RunQueries for Projections {
         min_position: Option<u64>,
     ) -> Result<RunView, Rejection> {
         self.wait_for(&self.runs, min_position).await?;
-        let sql = format!("select {COLUMNS} from runs where id = $1 and workspace_id = $2");
-        let row: Option<Row> = sqlx::query_as(&sql)
+        let query = sql(format!("select {COLUMNS} from runs where id = $1 and workspace_id = $2"))
             .bind(run_id.to_string())
-            .bind(workspace_id.to_string())
-            .fetch_optional(self.store.readers())
-            .await
-            .map_err(refusal::storage)?;
+            .bind(workspace_id.to_string());
+        let row: Option<Row> = self.store.readers().row(query).await.map_err(refusal::storage)?;
         let row = row.ok_or_else(|| refusal::not_found("run", &run_id.to_string()))?;
         let blobs =
             Blobs::fetch(self.journal.as_ref(), row.values()).await.map_err(refusal::journal)?;
@@ -261,10 +270,10 @@ impl Projections {
     }
 }
 
-/// A `like` pattern for texts that contain another.
+/// A `like` pattern for lower-case texts that contain another.
 fn containing(text: &str) -> String {
     let mut pattern = String::from("%");
-    for character in text.chars() {
+    for character in text.to_ascii_lowercase().chars() {
         if matches!(character, '%' | '_' | '\\') {
             pattern.push('\\');
         }

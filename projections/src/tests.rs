@@ -1,23 +1,45 @@
-//! Events in, rows out: a journal in a temporary folder, written as the write side does.
+//! Events in, rows out: a journal that is written as the write side does, on both storages.
 
-use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
+use chassis::database::Database;
 use chassis::journal::{
-    Append, Journal, NewEvent, Payload, Snapshot, SqliteJournal, SqliteOptions,
+    Append, Journal, NewEvent, Payload, PostgresJournal, PostgresOptions, Snapshot, SqliteJournal,
+    SqliteOptions,
 };
+use chassis::scratch::ScratchDatabase;
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::codec::{self, Stored};
 use domain::ids::{DefinitionId, ProjectId, RunId, WorkspaceId};
 use domain::run::event::{Event, RunStarted};
 use serde::Serialize;
 use serde_json::{Value, json};
+use sqlx::{Connection, SqliteConnection};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::{Config, Projections};
+use crate::{Config, Projections, Views};
+
+/// Makes a test for each storage of functions that take one.
+macro_rules! on_both_storages {
+    ($($name:ident),* $(,)?) => {
+        mod on_sqlite {
+            $(#[tokio::test]
+            async fn $name() {
+                super::$name(super::Storage::Sqlite).await;
+            })*
+        }
+        mod on_postgres {
+            $(#[tokio::test]
+            async fn $name() {
+                super::$name(super::Storage::Postgres).await;
+            })*
+        }
+    };
+}
 
 mod events;
 mod history;
@@ -25,50 +47,107 @@ mod projector;
 mod resources;
 mod runs;
 
+/// Where journal and read tables stand.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Storage {
+    Sqlite,
+    Postgres,
+}
+
 /// A store with its read side, which folds until the world is dropped.
 struct World {
-    folder: TempDir,
-    journal: Arc<SqliteJournal>,
-    views: Arc<Projections>,
     shutdown: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
+    views: Arc<Projections>,
+    journal: Arc<dyn Journal>,
+    folder: TempDir,
+    scratch: Option<ScratchDatabase>,
 }
 
 fn config() -> Config {
-    Config { pace: std::time::Duration::ZERO, ..Config::default() }
+    let stand_in = Duration::from_millis(10);
+    Config { pace: Duration::ZERO, stand_in, ..Config::default() }
 }
 
 impl World {
     /// A new store whose read side folds.
-    async fn new() -> Self {
-        let mut world = Self::idle(config()).await;
+    async fn new(storage: Storage) -> Self {
+        let mut world = Self::idle(storage, config()).await;
         world.start();
         world
     }
 
     /// A new store whose read side is open and not started.
-    async fn idle(config: Config) -> Self {
+    async fn idle(storage: Storage, config: Config) -> Self {
         let folder = TempDir::new().expect("a temporary folder");
-        let path = folder.path().join("journal.db");
-        let journal = SqliteJournal::open(&path, SqliteOptions::default()).await.expect("it opens");
-        let views = folder.path().join("views.db");
-        let views =
-            Projections::open(Arc::clone(&journal) as _, &views, config).await.expect("it opens");
-        Self { folder, journal, views, shutdown: CancellationToken::new(), tasks: Vec::new() }
+        let (scratch, journal, views): (_, Arc<dyn Journal>, _) = match storage {
+            Storage::Sqlite => {
+                let path = folder.path().join("journal.db");
+                let opened = SqliteJournal::open(&path, SqliteOptions::default()).await;
+                let views = Views::File(folder.path().join("views.db"));
+                (None, opened.expect("it opens"), views)
+            }
+            Storage::Postgres => {
+                let scratch = ScratchDatabase::create().await;
+                let database = scratch.connect().await;
+                let journal = journal_of(&database).await;
+                (Some(scratch), journal, Views::Database(database))
+            }
+        };
+        let views = Projections::open(Arc::clone(&journal), views, config).await;
+        let views = views.expect("it opens");
+        let (shutdown, tasks) = (CancellationToken::new(), Vec::new());
+        Self { shutdown, tasks, views, journal, folder, scratch }
     }
 
     fn start(&mut self) {
         self.tasks = self.views.start(&self.shutdown);
     }
 
-    fn views_path(&self) -> PathBuf {
-        self.folder.path().join("views.db")
+    /// The read tables, as another process has them.
+    async fn other_views(&self) -> Views {
+        match &self.scratch {
+            None => Views::File(self.folder.path().join("views.db")),
+            Some(scratch) => Views::Database(scratch.connect().await),
+        }
     }
 
-    /// Another read side on the same file.
+    /// Another read side on the same tables.
     async fn reopen(&self) -> Arc<Projections> {
-        let journal = Arc::clone(&self.journal) as Arc<dyn Journal>;
-        Projections::open(journal, &self.views_path(), config()).await.expect("it opens")
+        self.reopen_with(config()).await
+    }
+
+    async fn reopen_with(&self, config: Config) -> Arc<Projections> {
+        let views = self.other_views().await;
+        Projections::open(Arc::clone(&self.journal), views, config).await.expect("it opens")
+    }
+
+    /// Ends what folds.
+    async fn end(&self, tasks: impl IntoIterator<Item = JoinHandle<()>>) {
+        self.shutdown.cancel();
+        for task in tasks {
+            task.await.expect("it ends");
+        }
+    }
+
+    async fn sql_on_views(&self, text: &str) {
+        self.sql("views.db", text).await;
+    }
+
+    async fn sql_on_journal(&self, text: &str) {
+        self.sql("journal.db", text).await;
+    }
+
+    async fn sql(&self, file: &str, text: &str) {
+        let done = match self.other_views().await {
+            Views::Database(database) => sqlx::query(text).execute(database.pool()).await.map(drop),
+            Views::File(_) => {
+                let url = format!("sqlite://{}", self.folder.path().join(file).display());
+                let mut file = SqliteConnection::connect(&url).await.expect("it opens");
+                sqlx::query(text).execute(&mut file).await.map(drop)
+            }
+        };
+        done.expect("it runs");
     }
 
     async fn caught_up(&self) {
@@ -143,6 +222,22 @@ impl Drop for World {
         self.shutdown.cancel();
         self.tasks.iter().for_each(JoinHandle::abort);
     }
+}
+
+async fn journal_of(database: &Database) -> Arc<dyn Journal> {
+    let options = PostgresOptions { poll: Duration::from_millis(5), ..PostgresOptions::default() };
+    PostgresJournal::open(database, options).await.expect("it opens")
+}
+
+/// Waits until something holds, for a bounded time.
+async fn until(what: &str, holds: impl AsyncFn() -> bool) {
+    let waiting = async {
+        while !holds().await {
+            tokio::task::spawn_blocking(std::thread::yield_now).await.expect("a turn");
+        }
+    };
+    let done = tokio::time::timeout(Duration::from_secs(30), waiting).await;
+    assert!(done.is_ok(), "{what} did not come");
 }
 
 fn ours() -> WorkspaceId {

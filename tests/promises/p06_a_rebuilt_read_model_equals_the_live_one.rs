@@ -41,12 +41,11 @@ async fn rebuilt_while_others_write_it_is_the_same_at_the_same_position() {
     let writer = Arc::new(Writer::start(folder.path()).await);
     let worker = writer.answer_everything();
     let journal = Arc::clone(&writer.journal) as Arc<dyn Journal>;
-    let views = folder.path().join("views.db");
-    let projections =
-        Projections::open(Arc::clone(&journal), Views::File(views), Config::default()).await;
+    let views = Views::File(folder.path().join("views.db"));
+    let projections = Projections::open(Arc::clone(&journal), views, Config::default()).await;
     let projections = projections.expect("the read tables can be made");
     let shutdown = CancellationToken::new();
-    let folding = projections.start(None, &shutdown);
+    let folding = projections.start(&shutdown);
     let stop = Arc::new(AtomicBool::new(false));
     let writing = tokio::spawn(write(Arc::clone(&writer), Arc::clone(&stop)));
 

@@ -143,7 +143,9 @@ impl Progress {
                     None => self.end(token, Standing::Failed),
                 }
             }
-            Event::RetryStarted { token, .. } | Event::TaskHandedOut { token, .. } => self.stand(token, Standing::Working),
+            Event::RetryStarted { token, .. } | Event::TaskHandedOut { token, .. } => {
+                self.stand(token, Standing::Working)
+            }
             Event::NodeComputed { token, .. } => self.end(token, Standing::Succeeded),
             Event::NodeFailed { token, .. } => self.end(token, Standing::Failed),
             Event::TokenRouted { token, fired, opened, failed, .. } => {

@@ -6,11 +6,12 @@ use std::time::Duration;
 use async_nats::jetstream::publish::PublishAck;
 use async_nats::jetstream::response::Response;
 use async_nats::message::OutboundMessage;
-use async_nats::{HeaderMap, HeaderName, StatusCode, header};
+use async_nats::{HeaderMap, HeaderName, HeaderValue, Message, StatusCode, header};
 use bytes::Bytes;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::nats::{Answer, Nats, NatsError};
+use super::nats::{Answer, Link, Nats, NatsError};
 
 /// Messages that are on their way at a time.
 const IN_FLIGHT: usize = 1_024;
@@ -23,6 +24,7 @@ const NO_ROOM: [u64; 3] = [10_002, 10_023, 10_047];
 const NOT_STORED: u64 = 10_077;
 const MESSAGE_TOO_LARGE: u64 = 10_054;
 const NO_STREAM: u64 = 10_059;
+const WRONG_LAST_ID: u64 = 10_070;
 const WRONG_LAST_SEQUENCE: u64 = 10_071;
 
 /// Why a message isn't there, or may not be.
@@ -52,7 +54,7 @@ impl Outgoing {
         Self { subject, headers, body }
     }
 
-    pub(super) fn header(&mut self, name: HeaderName, value: String) {
+    pub(super) fn header(&mut self, name: HeaderName, value: HeaderValue) {
         self.headers.insert(name, value);
     }
 }
@@ -103,13 +105,14 @@ impl From<NatsError> for Refused {
 /// Publishes all of them in their order, and waits for the acknowledgements side by side.
 pub(super) async fn all(nats: &Nats, messages: &[Outgoing]) -> Vec<Result<Acknowledged, Refused>> {
     let mut results = Vec::with_capacity(messages.len());
-    let mut waiting: VecDeque<Result<(Instant, Answer), Refused>> = VecDeque::new();
+    let mut waiting: VecDeque<Result<Sent, Refused>> = VecDeque::new();
     let mut away = nats.connected(Instant::now() + ACK_WITHIN).await.err();
+    let mut line = Line { nats, link: nats.link(), connects: nats.connects() };
     for message in messages {
         if waiting.len() >= IN_FLIGHT
             && let Some(first) = waiting.pop_front()
         {
-            results.push(acknowledged(first).await);
+            results.push(line.acknowledged(first).await);
         }
         let sent = match &away {
             Some(error) => Err(error.clone().into()),
@@ -121,12 +124,12 @@ pub(super) async fn all(nats: &Nats, messages: &[Outgoing]) -> Vec<Result<Acknow
         waiting.push_back(sent);
     }
     for one in waiting {
-        results.push(acknowledged(one).await);
+        results.push(line.acknowledged(one).await);
     }
     results
 }
 
-async fn send(nats: &Nats, message: &Outgoing) -> Result<(Instant, Answer), Refused> {
+async fn send(nats: &Nats, message: &Outgoing) -> Result<Sent, Refused> {
     let bytes = message.body.len();
     if bytes > nats.room() {
         return Err(Refused::TooLarge { bytes });
@@ -142,16 +145,47 @@ async fn send(nats: &Nats, message: &Outgoing) -> Result<(Instant, Answer), Refu
         payload: message.body.clone(),
     };
     nats.send(sending).await?;
-    Ok((Instant::now() + ACK_WITHIN, answer))
+    Ok(Sent { answer, until: Instant::now() + ACK_WITHIN, bytes })
 }
 
-async fn acknowledged(sent: Result<(Instant, Answer), Refused>) -> Result<Acknowledged, Refused> {
-    let (until, answer) = sent?;
-    let arrived = match tokio::time::timeout_at(until, answer.arrived()).await {
-        Ok(Ok(arrived)) => arrived.first,
-        Ok(Err(error)) => return Err(error.unavailable().into()),
-        Err(_) => return Err(Refused::Unavailable("no acknowledgement in time".into())),
-    };
+/// A message that waits for its acknowledgement.
+struct Sent {
+    answer: Answer,
+    until: Instant,
+    bytes: usize,
+}
+
+/// The connection that acknowledgements come on; with it they are lost.
+struct Line<'a> {
+    nats: &'a Nats,
+    link: watch::Receiver<Link>,
+    connects: u64,
+}
+
+impl Line<'_> {
+    async fn acknowledged(&mut self, sent: Result<Sent, Refused>) -> Result<Acknowledged, Refused> {
+        let Sent { answer, until, bytes } = sent?;
+        tokio::select! {
+            biased;
+            arrived = tokio::time::timeout_at(until, answer.arrived()) => match arrived {
+                Ok(arrived) => read(&arrived.map_err(|error| error.unavailable())?.first, bytes),
+                Err(_) => Err(Refused::Unavailable("no acknowledgement in time".into())),
+            },
+            () = self.lost() => Err(Refused::Unavailable("the connection was lost".into())),
+        }
+    }
+
+    async fn lost(&mut self) {
+        while self.nats.is_connected() && self.nats.connects() == self.connects {
+            if self.link.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// What the server says of a message.
+fn read(arrived: &Message, bytes: usize) -> Result<Acknowledged, Refused> {
     if arrived.status == Some(StatusCode::NO_RESPONDERS) {
         return Err(Refused::Missing);
     }
@@ -159,18 +193,20 @@ async fn acknowledged(sent: Result<(Instant, Answer), Refused>) -> Result<Acknow
         Ok(Response::Ok(ack)) => {
             Ok(Acknowledged { sequence: ack.sequence, duplicate: ack.duplicate })
         }
-        Ok(Response::Err { error }) => Err(refused(error.error_code().0, &error.to_string())),
+        Ok(Response::Err { error }) => {
+            Err(refused(error.error_code().0, &error.to_string(), bytes))
+        }
         Err(_) => Err(Refused::Unavailable("something else than jetstream answers".into())),
     }
 }
 
-fn refused(code: u64, description: &str) -> Refused {
+fn refused(code: u64, description: &str, bytes: usize) -> Refused {
     match code {
         NOT_STORED if description.contains("maximum") => Refused::Full,
         code if NO_ROOM.contains(&code) => Refused::Full,
-        MESSAGE_TOO_LARGE => Refused::TooLarge { bytes: 0 },
+        MESSAGE_TOO_LARGE => Refused::TooLarge { bytes },
         NO_STREAM => Refused::Missing,
-        WRONG_LAST_SEQUENCE => Refused::OutOfOrder,
+        WRONG_LAST_ID | WRONG_LAST_SEQUENCE => Refused::OutOfOrder,
         _ => Refused::Unavailable(format!("{description} ({code})")),
     }
 }

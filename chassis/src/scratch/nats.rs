@@ -43,6 +43,7 @@ fn with_own_prefix(url: String) -> NatsOptions {
 #[derive(Debug)]
 pub struct ScratchNats {
     folder: PathBuf,
+    arguments: Vec<String>,
     /// Of clients, and of monitoring. The same after each start.
     ports: Option<[u16; 2]>,
     child: Option<Child>,
@@ -52,9 +53,15 @@ impl ScratchNats {
     /// Starts `nats-server` with JetStream on free ports of the loopback, and its store in a
     /// temporary folder.
     pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// The same, with further arguments.
+    pub async fn start_with(arguments: &[&str]) -> Self {
         let folder = std::env::temp_dir().join(format!("scratch-nats-{}", Uuid::new_v4().simple()));
         std::fs::create_dir(&folder).expect("a temporary folder can be made");
-        let mut server = Self { folder, ports: None, child: None };
+        let arguments = arguments.iter().map(ToString::to_string).collect();
+        let mut server = Self { folder, arguments, ports: None, child: None };
         server.restart().await;
         server
     }
@@ -80,6 +87,7 @@ impl ScratchNats {
             .arg(&store)
             .arg("--ports_file_dir")
             .arg(&self.folder)
+            .args(&self.arguments)
             .stderr(Stdio::from(log))
             .spawn()
             .expect("nats-server is installed and starts");
@@ -97,12 +105,26 @@ impl ScratchNats {
 
     /// Stops it in good order.
     pub async fn stop(&mut self) {
-        if let Some(child) = &self.child {
-            let signal = format!("quit={}", child.id());
-            let sent = Command::new("nats-server").args(["--signal", &signal]).status();
-            assert!(sent.expect("nats-server is installed").success(), "it runs, so it is told");
+        if self.child.is_some() {
+            self.signal("-INT");
             self.ended().await;
         }
+    }
+
+    /// Stops it where it is, with its connections open, until [`ScratchNats::thaw`].
+    pub async fn freeze(&self) {
+        self.signal("-STOP");
+        let stat = format!("/proc/{}/stat", self.id());
+        wait("nats-server stands still", || {
+            let stat = std::fs::read_to_string(&stat).ok()?;
+            stat.rsplit(')').next()?.trim_start().starts_with('T').then_some(())
+        })
+        .await;
+    }
+
+    /// Lets it go on.
+    pub async fn thaw(&self) {
+        self.signal("-CONT");
     }
 
     /// Kills it.
@@ -129,6 +151,15 @@ impl ScratchNats {
         stream.read_to_string(&mut answer).await.expect("it answers with text");
         let (_, body) = answer.split_once("\r\n\r\n").expect("it answers with HTTP");
         body.to_owned()
+    }
+
+    fn id(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
+    }
+
+    fn signal(&self, signal: &str) {
+        let sent = Command::new("kill").args([signal, &self.id().to_string()]).status();
+        assert!(sent.expect("there is a kill command").success(), "it runs, so it is told");
     }
 
     fn port(&self, which: usize) -> u16 {

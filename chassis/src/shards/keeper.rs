@@ -54,13 +54,14 @@ impl Keeper {
         let mut next = Instant::now() + self.renew;
         loop {
             tokio::select! {
+                biased;
                 () = leave.cancelled() => break,
-                () = look.notified() => {}
-                () = sleep_until(next) => {}
                 () = sleep_until(self.deadline), if self.owns() => {
                     self.give_up();
                     continue;
                 }
+                () = look.notified() => {}
+                () = sleep_until(next) => {}
             }
             let begun = Instant::now();
             self.round().await;
@@ -74,8 +75,8 @@ impl Keeper {
         }
     }
 
-    /// One round with the database. It ends at the deadline: what isn't confirmed by then is given
-    /// up.
+    /// One round with the database. It ends at the deadline: what isn't confirmed by then is to be
+    /// given up.
     pub(super) async fn round(&mut self) {
         let held = Arc::clone(&self.owned.0.borrow());
         // The lease begins when the database hears of it, which is later.
@@ -133,9 +134,6 @@ impl Keeper {
             tracing::warn!(error, "renewing shards failed, and is tried again");
         }
         self.failing = true;
-        if self.owns() && Instant::now() >= self.deadline {
-            self.give_up();
-        }
     }
 
     fn owns(&self) -> bool {

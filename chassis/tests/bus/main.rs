@@ -1,6 +1,9 @@
 //! The bus over a real NATS server: the one of the test run, and own ones that are stopped.
 
 mod connection;
+mod events;
+mod faults;
+mod leftovers;
 mod queue;
 mod rpc;
 mod streams;

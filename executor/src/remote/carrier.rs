@@ -174,7 +174,7 @@ impl Carrier {
 
     /// An attempt's task leaves the queue.
     pub(super) async fn done(&self, attempt: Attempt) {
-        if let Some(delivery) = self.held.release(attempt) {
+        for delivery in self.held.release(attempt) {
             delivery.ack().await;
         }
     }
@@ -182,18 +182,21 @@ impl Carrier {
     /// Gives tasks to other workers. They are put into the queue as new ones, so that only the
     /// workers that vanish with a task are counted; where that fails they are delivered again.
     pub(super) async fn give_back(&self, attempts: Vec<Attempt>) {
-        let held: Vec<_> =
-            attempts.into_iter().filter_map(|attempt| self.held.release(attempt)).collect();
+        let released = attempts.into_iter().map(|attempt| self.held.release(attempt));
+        let held: Vec<_> = released.filter(|deliveries| !deliveries.is_empty()).collect();
         if held.is_empty() {
             return;
         }
-        let messages = held.iter().map(|delivery| renewed(delivery)).collect();
+        let messages = held.iter().map(|deliveries| renewed(&deliveries[0])).collect();
         let published = tokio::time::timeout(GIVE_BACK, self.tasks.publish(messages)).await;
         let published = published.unwrap_or_default();
-        for (place, delivery) in held.iter().enumerate() {
-            match published.get(place) {
-                Some(Ok(())) => delivery.ack().await,
-                Some(Err(_)) | None => delivery.nak().await,
+        for (place, deliveries) in held.iter().enumerate() {
+            let is_published = published.get(place).is_some_and(Result::is_ok);
+            for delivery in deliveries {
+                match is_published {
+                    true => delivery.ack().await,
+                    false => delivery.nak().await,
+                }
             }
         }
     }

@@ -49,12 +49,17 @@ impl Attempt {
     }
 }
 
-/// See the head of the file.
+/// Deliveries of one attempt that are kept; a message that comes again and again leaves no more.
+const KEPT: usize = 4;
+
+/// See the head of the file. An attempt may have come more than once: as a message that was
+/// delivered again, or as two messages.
 #[derive(Default)]
 pub(super) struct Held(Mutex<HashMap<Attempt, One>>);
 
+#[derive(Default)]
 struct One {
-    delivery: Arc<Delivery>,
+    deliveries: Vec<Arc<Delivery>>,
     /// The attempt must not be made twice.
     once: bool,
 }
@@ -64,11 +69,16 @@ impl Held {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps an attempt's newest delivery; false where the attempt was held already.
+    /// Keeps a delivery of an attempt; false where the attempt was held already.
     pub(super) fn keep(&self, attempt: Attempt, delivery: Delivery) -> bool {
         let mut held = self.lock();
-        let once = held.get(&attempt).is_some_and(|one| one.once);
-        held.insert(attempt, One { delivery: Arc::new(delivery), once }).is_none()
+        let One { deliveries, .. } = held.entry(attempt).or_default();
+        let is_new = deliveries.is_empty();
+        if deliveries.len() == KEPT {
+            deliveries.remove(0);
+        }
+        deliveries.push(Arc::new(delivery));
+        is_new
     }
 
     /// Notes that an attempt must not be made twice.
@@ -78,18 +88,19 @@ impl Held {
         }
     }
 
-    pub(super) fn release(&self, attempt: Attempt) -> Option<Arc<Delivery>> {
-        self.lock().remove(&attempt).map(|one| one.delivery)
+    /// Its deliveries, which aren't held any more; none where it wasn't.
+    pub(super) fn release(&self, attempt: Attempt) -> Vec<Arc<Delivery>> {
+        self.lock().remove(&attempt).map(|one| one.deliveries).unwrap_or_default()
     }
 
-    /// Releases the attempts that must not be made twice.
+    /// The deliveries of all attempts that must not be made twice, which aren't held any more.
     pub(super) fn release_once(&self) -> Vec<Arc<Delivery>> {
         let mut held = self.lock();
-        held.extract_if(|_, one| one.once).map(|(_, one)| one.delivery).collect()
+        held.extract_if(|_, one| one.once).flat_map(|(_, one)| one.deliveries).collect()
     }
 
     pub(super) fn all(&self) -> Vec<Arc<Delivery>> {
-        self.lock().values().map(|one| Arc::clone(&one.delivery)).collect()
+        self.lock().values().flat_map(|one| &one.deliveries).cloned().collect()
     }
 
     pub(super) fn attempts(&self) -> Vec<Attempt> {

@@ -109,7 +109,7 @@ impl Carrier {
         }
     }
 
-    async fn fetched_task(&self, attempt: Attempt) -> Option<Task> {
+    async fn fetched_task(self: &Arc<Self>, attempt: Attempt) -> Option<Task> {
         let Attempt { run_id, token, attempt: number } = attempt;
         let call = serde_json::to_vec(&CommandCall::Task { run_id, token, attempt: number });
         let call = Bytes::from(call.ok()?);
@@ -123,6 +123,10 @@ impl Carrier {
                     return None;
                 }
                 Err(Unanswered::Away(_)) if Instant::now() < until => pauses.pause().await,
+                Err(Unanswered::TooLarge(why)) => {
+                    self.refuse(attempt, *permanent("task_too_large", why));
+                    return None;
+                }
                 Err(error) => {
                     tracing::warn!(%run_id, token, %error, "a task can't be fetched for now");
                     // Not acknowledged, it comes again.

@@ -1,4 +1,5 @@
-//! The worker's end of the work queues, over a real NATS; the test is the coordinator.
+//! The worker's end of the work queues, over a real NATS server; the test is the
+//! coordinator.
 
 mod ends;
 mod outages;

@@ -10,6 +10,7 @@ use chassis::bus::{
     Consumer, ConsumerOptions, Handler, Message, Nats, NatsOptions, Served, WorkQueue,
     WorkQueueOptions,
 };
+use chassis::scratch::nats::ScratchNats;
 use domain::definition::ActionKind;
 use domain::ids::{RunId, WorkspaceId};
 use executor::{Executor, ExecutorConfig, RemoteTasks};
@@ -79,6 +80,8 @@ pub(crate) fn fetch(task: &Task) -> Message {
 
 /// The queues, as a coordinator sees them.
 pub(crate) struct Place {
+    /// Of its own: queues reserve room in a server's store.
+    pub(crate) server: ScratchNats,
     options: NatsOptions,
     pub(crate) nats: Nats,
     pub(crate) tasks: WorkQueue,
@@ -87,10 +90,8 @@ pub(crate) struct Place {
 
 impl Place {
     pub(crate) async fn new() -> Self {
-        Self::on(chassis::scratch::nats::nats_options()).await
-    }
-
-    pub(crate) async fn on(options: NatsOptions) -> Self {
+        let server = ScratchNats::start().await;
+        let options = server.options();
         let nats = Nats::connect(&options).await.expect("nats runs");
         let open = async |(name, subjects)| {
             let options = WorkQueueOptions { name, subjects, max_bytes: QUEUE_BYTES };
@@ -104,7 +105,7 @@ impl Place {
             max_ack_pending: 20_000,
         };
         let outcomes = open(OUTCOMES).await.consumer(outcomes).await.expect("a consumer");
-        Self { options, nats, tasks, outcomes }
+        Self { server, options, nats, tasks, outcomes }
     }
 
     /// A worker's end of the queues, on a connection of its own.

@@ -3,11 +3,15 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use protocol::Tasks as _;
 use protocol::remote::CommandCall;
-use protocol::task::OutcomeResult;
+use protocol::task::{Outcome, OutcomeResult, Success};
+use protocol::view::Usage;
 use serde_json::{Value, json};
 
-use crate::place::{Place, failure, fetch, not_owner, ok, raw, run_id, subject, task, tokens};
+use crate::place::{
+    ACK_WAIT, Place, failure, fetch, not_owner, ok, raw, run_id, subject, task, tokens,
+};
 
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -35,20 +39,43 @@ async fn a_thousand_tasks_have_an_outcome_each() {
     executor.stop().await;
 }
 
+fn outcome(token: u64) -> Outcome {
+    let result = OutcomeResult::Success(Success { result: json!(1), usage: Usage::default() });
+    Outcome { run_id: run_id(), token, attempt: 1, result, duration_ms: 2 }
+}
+
 #[tokio::test]
-async fn a_task_that_takes_long_is_kept_alive_and_performed_once() {
+async fn a_task_is_kept_alive_until_it_has_its_outcome() {
     let mut place = Place::new().await;
-    let executor = place.executor(GRACE).await;
-    let other = place.executor(GRACE).await;
-    let long = task(1, json!({"delay": "2500ms"}));
+    let worker = place.worker(8).await;
+    let long = task(1, json!({}));
     place.give(std::slice::from_ref(&long)).await;
-    let first = place.outcomes(1).await;
-    assert!(first[0].duration_ms >= 2_500);
+    assert_eq!(worker.pull(1).await, std::slice::from_ref(&long));
+    let mut others = place.pool().await;
+    let again = tokio::time::timeout(ACK_WAIT * 5 / 2, others.pull(1)).await;
+    assert!(again.is_err(), "it was delivered to another worker: {again:?}");
+    others.close().await;
+    worker.report(vec![outcome(1)]).await;
+    assert_eq!(place.outcomes(1).await, [outcome(1)]);
     place.is_done(&subject(&long)).await;
-    place.give(&[task(2, json!({}))]).await;
-    assert_eq!(tokens(&place.outcomes(1).await), [2], "nothing came between");
-    executor.stop().await;
-    other.stop().await;
+    worker.close().await;
+}
+
+#[tokio::test]
+async fn a_task_that_comes_twice_is_performed_once_and_leaves_the_queue() {
+    let mut place = Place::new().await;
+    let worker = place.worker(8).await;
+    let twice = task(1, json!({}));
+    place.give(&[twice.clone(), twice.clone(), task(2, json!({}))]).await;
+    let mut pulled = Vec::new();
+    while pulled.len() < 2 {
+        pulled.extend(worker.pull(8).await);
+    }
+    assert_eq!(pulled.iter().map(|task| task.token).collect::<Vec<_>>(), [1, 2]);
+    worker.report(vec![outcome(1)]).await;
+    assert_eq!(place.outcomes(1).await, [outcome(1)]);
+    place.is_done(&subject(&twice)).await;
+    worker.close().await;
 }
 
 #[tokio::test]
@@ -78,15 +105,20 @@ async fn a_task_that_is_too_large_for_a_message_is_fetched() {
     let whole = task(1, json!({"result": "fetched"}));
     let gone = task(2, json!({}));
     place.publish(vec![fetch(&whole)]).await;
-    let (owner, served) = place.owner(vec![not_owner(), ok(Some(&whole)), ok(None::<Value>)]).await;
+    let huge = ok("x".repeat(17 * 1024 * 1024));
+    let script = vec![not_owner(), ok(Some(&whole)), ok(None::<Value>), huge];
+    let (owner, served) = place.owner(script).await;
     let outcomes = place.outcomes(1).await;
     let OutcomeResult::Success(success) = &outcomes[0].result else { panic!("it failed") };
     assert_eq!(success.result, "fetched");
     // The second one isn't owed any more.
     place.publish(vec![fetch(&gone)]).await;
     place.is_done(&subject(&gone)).await;
+    // The third one is more than the bus carries.
+    place.publish(vec![fetch(&task(3, json!({})))]).await;
+    assert_eq!(failure(&place.outcomes(1).await[0]).code, "task_too_large");
     let call = |token| CommandCall::Task { run_id: run_id(), token, attempt: 1 };
-    assert_eq!(owner.asked(), [call(1), call(1), call(2)]);
+    assert_eq!(owner.asked(), [call(1), call(1), call(2), call(3)]);
     served.stop().await;
     executor.stop().await;
 }

@@ -14,8 +14,8 @@ use uuid::Uuid;
 
 use super::{Remote, decoded, encoded, unavailable};
 
-/// How long the first message of a stream may take; an empty one comes where there is no event.
-const GREETING: Duration = Duration::from_secs(5);
+/// How long a stream's first message is waited for, because it may be a refusal.
+const GREETING: Duration = Duration::from_secs(2);
 /// A stream that was open this long, or gave an event, has recovered.
 const STEADY: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -29,7 +29,11 @@ impl Events for Remote {
         after: Option<Cursor>,
         limit: u32,
     ) -> Result<EventPage, Rejection> {
-        self.query(QueryCall::EventPage { filter, after, limit }).await
+        self.query_page(limit, |limit| {
+            let filter = filter.clone();
+            QueryCall::EventPage { filter, after, limit }
+        })
+        .await
     }
 
     /// Refuses what the far side refuses before its first event. Where the far side goes away
@@ -200,16 +204,14 @@ impl Follower {
     }
 }
 
-/// A stream and its first message.
+/// A stream and its first message, or none yet where the far side takes its time.
 async fn open(nats: Nats, call: FollowCall) -> Result<(Messages, Vec<EventEnvelope>), Loss> {
     let body = encoded(&call).map_err(Loss::Refused)?;
-    let first = async {
-        let opened = nats.open_stream(FOLLOW, body).await;
-        let mut messages = opened.map_err(|_| Loss::Away)?;
-        let events = read(&mut messages).await?;
-        Ok((messages, events))
-    };
-    tokio::time::timeout(GREETING, first).await.unwrap_or(Err(Loss::Away))
+    let opened = nats.open_stream(FOLLOW, body).await;
+    let mut messages = opened.map_err(|_| Loss::Away)?;
+    let first = tokio::time::timeout(GREETING, read(&mut messages)).await;
+    let events = first.unwrap_or_else(|_| Ok(Vec::new()))?;
+    Ok((messages, events))
 }
 
 async fn read(messages: &mut Messages) -> Result<Vec<EventEnvelope>, Loss> {

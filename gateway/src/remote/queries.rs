@@ -10,11 +10,27 @@ use protocol::{
 };
 use serde::de::DeserializeOwned;
 
-use super::{Effect, Remote};
+use super::{Effect, Remote, TOO_LARGE};
 
 impl Remote {
     pub(super) async fn query<T: DeserializeOwned>(&self, call: QueryCall) -> Result<T, Rejection> {
         self.ask(QUERIES, &call, Effect::Reads).await
+    }
+
+    /// Asks for a page, and for a smaller one where the bus can't carry it: a page may be shorter
+    /// than its limit.
+    pub(super) async fn query_page<T: DeserializeOwned>(
+        &self,
+        mut limit: u32,
+        call: impl Fn(u32) -> QueryCall + Sync,
+    ) -> Result<T, Rejection> {
+        loop {
+            match self.query(call(limit)).await {
+                Err(refused) if limit > 1 && refused.code == TOO_LARGE => limit /= 4,
+                answer => return answer,
+            }
+            limit = limit.max(1);
+        }
     }
 }
 
@@ -26,7 +42,11 @@ impl ResourceQueries for Remote {
         filter: ResourceFilter,
         page: PageRequest,
     ) -> Result<Page<ResourceView>, Rejection> {
-        self.query(QueryCall::ListResources { workspace_id, filter, page }).await
+        self.query_page(page.limit, |limit| {
+            let (filter, page) = (filter.clone(), PageRequest { limit, ..page.clone() });
+            QueryCall::ListResources { workspace_id, filter, page }
+        })
+        .await
     }
 
     async fn get(
@@ -49,7 +69,11 @@ impl RunQueries for Remote {
         filter: RunFilter,
         page: PageRequest,
     ) -> Result<Page<RunView>, Rejection> {
-        self.query(QueryCall::ListRuns { workspace_id, filter, page }).await
+        self.query_page(page.limit, |limit| {
+            let (filter, page) = (filter.clone(), PageRequest { limit, ..page.clone() });
+            QueryCall::ListRuns { workspace_id, filter, page }
+        })
+        .await
     }
 
     async fn get(

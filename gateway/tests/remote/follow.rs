@@ -62,6 +62,15 @@ async fn a_refusal_comes_before_the_stream_and_one_in_its_midst_ends_it() {
 }
 
 #[tokio::test]
+async fn a_far_side_that_says_nothing_at_first_is_followed_all_the_same() {
+    let place = Place::new();
+    let (nats, remote) = (place.nats().await, place.remote().await);
+    let (far, _served) = FarStreams::at(&nats, [live(Vec::new())]).await;
+    assert!(remote.follow(EventFilter::default(), None).await.is_ok());
+    assert_eq!(far.opened_after(), [None]);
+}
+
+#[tokio::test]
 async fn a_stream_goes_on_after_the_last_event_when_its_far_side_ends_it() {
     let place = Place::new();
     let (nats, remote) = (place.nats().await, place.remote().await);

@@ -87,3 +87,26 @@ async fn an_answer_that_cannot_be_read_is_a_defect_and_not_asked_for_again() {
     assert_eq!((defect.kind, defect.code.as_str()), (RejectionKind::Internal, "internal"));
     assert_eq!(far.asked().len(), 1);
 }
+
+#[tokio::test]
+async fn a_page_that_is_too_large_for_the_bus_is_asked_for_in_smaller_parts() {
+    let place = Place::new();
+    let (nats, remote) = (place.nats().await, place.remote().await);
+    let cursor = Cursor { epoch: 7, position: 3 };
+    let page = EventPage { items: Vec::new(), cursor, more: true };
+    let huge = || ok("x".repeat(17 * 1024 * 1024));
+    let script = [huge(), huge(), ok(page.clone()), huge(), huge()];
+    let (far, _served) = Far::<QueryCall>::at(&nats, QUERIES, script).await;
+    assert_eq!(remote.page(EventFilter::default(), None, 100).await, Ok(page));
+    let limits: Vec<_> = far.asked().iter().map(limit_of).collect();
+    assert_eq!(limits, [100, 25, 6]);
+    let whole = remote.timeline(home(), run_id()).await.expect_err("it can't be parted");
+    assert_eq!((whole.kind, whole.code.as_str()), (RejectionKind::TooLarge, "answer_too_large"));
+    let one = remote.page(EventFilter::default(), None, 1).await.expect_err("it can't be less");
+    assert_eq!(one.code, "answer_too_large");
+}
+
+fn limit_of(call: &QueryCall) -> u32 {
+    let QueryCall::EventPage { limit, .. } = call else { panic!("{call:?}") };
+    *limit
+}

@@ -11,9 +11,10 @@ use domain::codec;
 use domain::run::{RunStatus, Usage};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use sqlx::SqliteConnection;
 
 use crate::projection::FoldError;
+use crate::store::dialect::Dialect;
+use crate::store::sql::{Session, sql};
 
 /// What a batch changes.
 #[derive(Default)]
@@ -147,24 +148,25 @@ impl<'a> Changes<'a> {
     }
 
     /// Writes the changes. The caller owns the transaction.
-    pub(super) async fn write(self, connection: &mut SqliteConnection) -> Result<(), FoldError> {
+    pub(super) async fn write(self, session: &mut Session<'_>) -> Result<(), FoldError> {
+        let dialect = session.dialect();
         let position = self.runs.iter().map(|change| change.position).max().unwrap_or(0);
         let unfit = |reason: String| FoldError::Event { position, reason };
         let (new, known): (Vec<_>, Vec<_>) =
             self.runs.into_iter().partition(|change| change.started.is_some());
         if !new.is_empty() {
             let json = serde_json::to_string(&new).map_err(|error| unfit(error.to_string()))?;
-            sqlx::query(INSERT).bind(json).execute(&mut *connection).await?;
+            session.execute(sql(insert(dialect)).bind(json)).await?;
         }
         if !self.labels.is_empty() {
             let json =
                 serde_json::to_string(&self.labels).map_err(|error| unfit(error.to_string()))?;
-            sqlx::query(INSERT_LABELS).bind(json).execute(&mut *connection).await?;
+            session.execute(sql(insert_labels(dialect)).bind(json)).await?;
         }
         if !known.is_empty() {
             let json = serde_json::to_string(&known).map_err(|error| unfit(error.to_string()))?;
-            let done = sqlx::query(UPDATE).bind(json).execute(&mut *connection).await?;
-            if done.rows_affected() != known.len() as u64 {
+            let changed = session.execute(sql(update(dialect)).bind(json)).await?;
+            if changed != known.len() as u64 {
                 return Err(unfit("a run of this batch has no row".to_owned()));
             }
         }
@@ -246,32 +248,55 @@ impl<'a> Change<'a> {
     }
 }
 
-const INSERT: &str = "insert into runs (id, workspace_id, project_id, workflow_id, status, \
-        definition_id, definition_name, definition_version, definition_hash, input, output, \
-        error, error_message, labels, sequence, position, started_micros, ended_micros, \
-        input_tokens, output_tokens, cost_micros) \
-    select value ->> 'id', value ->> 'workspace_id', value ->> 'project_id', \
-        value ->> 'workflow_id', value ->> 'status', value ->> 'definition_id', \
-        value ->> 'definition_name', value ->> 'definition_version', \
-        value ->> 'definition_hash', value ->> 'input', value ->> 'output', \
-        value ->> 'error', value ->> 'error_message', value ->> 'labels', \
-        value ->> 'sequence', value ->> 'position', value ->> 'started_micros', \
-        value ->> 'ended_micros', value ->> 'input_tokens', value ->> 'output_tokens', \
-        value ->> 'cost_micros' \
-    from json_each($1)";
+fn insert(dialect: Dialect) -> String {
+    format!(
+        "insert into runs (id, workspace_id, project_id, workflow_id, status, definition_id, \
+            definition_name, definition_version, definition_hash, input, output, error, \
+            error_message, labels, sequence, position, started_micros, ended_micros, \
+            input_tokens, output_tokens, cost_micros) \
+        select change.value ->> 'id', change.value ->> 'workspace_id', \
+            change.value ->> 'project_id', change.value ->> 'workflow_id', \
+            change.value ->> 'status', change.value ->> 'definition_id', \
+            change.value ->> 'definition_name', \
+            cast(change.value ->> 'definition_version' as bigint), \
+            change.value ->> 'definition_hash', change.value ->> 'input', \
+            change.value ->> 'output', change.value ->> 'error', \
+            change.value ->> 'error_message', change.value ->> 'labels', \
+            cast(change.value ->> 'sequence' as bigint), \
+            cast(change.value ->> 'position' as bigint), \
+            cast(change.value ->> 'started_micros' as bigint), \
+            cast(change.value ->> 'ended_micros' as bigint), \
+            cast(change.value ->> 'input_tokens' as bigint), \
+            cast(change.value ->> 'output_tokens' as bigint), \
+            cast(change.value ->> 'cost_micros' as bigint) \
+        from {} as change",
+        dialect.each("$1")
+    )
+}
 
-const INSERT_LABELS: &str = "insert into run_labels (run_id, key, value) \
-    select value ->> 0, value ->> 1, value ->> 2 from json_each($1)";
+fn insert_labels(dialect: Dialect) -> String {
+    format!(
+        "insert into run_labels (run_id, key, value) \
+        select label.value ->> 0, label.value ->> 1, label.value ->> 2 from {} as label",
+        dialect.each("$1")
+    )
+}
 
-const UPDATE: &str = "update runs set \
-        status = coalesce(change.value ->> 'status', status), \
-        output = coalesce(change.value ->> 'output', output), \
-        error = coalesce(change.value ->> 'error', error), \
-        error_message = coalesce(change.value ->> 'error_message', error_message), \
-        sequence = change.value ->> 'sequence', \
-        position = change.value ->> 'position', \
-        ended_micros = coalesce(change.value ->> 'ended_micros', ended_micros), \
-        input_tokens = input_tokens + (change.value ->> 'input_tokens'), \
-        output_tokens = output_tokens + (change.value ->> 'output_tokens'), \
-        cost_micros = cost_micros + (change.value ->> 'cost_micros') \
-    from json_each($1) as change where runs.id = change.value ->> 'id'";
+fn update(dialect: Dialect) -> String {
+    format!(
+        "update runs set \
+            status = coalesce(change.value ->> 'status', status), \
+            output = coalesce(change.value ->> 'output', output), \
+            error = coalesce(change.value ->> 'error', error), \
+            error_message = coalesce(change.value ->> 'error_message', error_message), \
+            sequence = cast(change.value ->> 'sequence' as bigint), \
+            position = cast(change.value ->> 'position' as bigint), \
+            ended_micros = coalesce(cast(change.value ->> 'ended_micros' as bigint), \
+                ended_micros), \
+            input_tokens = input_tokens + cast(change.value ->> 'input_tokens' as bigint), \
+            output_tokens = output_tokens + cast(change.value ->> 'output_tokens' as bigint), \
+            cost_micros = cost_micros + cast(change.value ->> 'cost_micros' as bigint) \
+        from {} as change where runs.id = change.value ->> 'id'",
+        dialect.each("$1")
+    )
+}

@@ -29,9 +29,8 @@ fn positions(events: &[EventEnvelope]) -> Vec<u64> {
     events.iter().map(|event| event.position).collect()
 }
 
-#[tokio::test]
-async fn pages_hold_every_wanted_event_once() {
-    let world = World::new().await;
+async fn pages_hold_every_wanted_event_once(storage: Storage) {
+    let world = World::new(storage).await;
     let mut runs = Vec::new();
     for number in 1..=20 {
         runs.push(world.whole_run(number, 5, true).await);
@@ -55,9 +54,8 @@ async fn pages_hold_every_wanted_event_once() {
     assert_eq!(world.views.head().await.expect("it answers").position, head);
 }
 
-#[tokio::test]
-async fn moved_values_are_put_back_up_to_a_size() {
-    let world = World::new().await;
+async fn moved_values_are_put_back_up_to_a_size(storage: Storage) {
+    let world = World::new(storage).await;
     for (number, bytes, whole) in [(1, 100_000, true), (2, 1_100_000, false)] {
         let run = run_id(number);
         world.run(run, 0, &[started(run, json!("x".repeat(bytes)), &[])]).await;
@@ -68,9 +66,8 @@ async fn moved_values_are_put_back_up_to_a_size() {
     }
 }
 
-#[tokio::test]
-async fn a_cursor_of_another_store_is_refused() {
-    let world = World::new().await;
+async fn a_cursor_of_another_store_is_refused(storage: Storage) {
+    let world = World::new(storage).await;
     let head = world.views.head().await.expect("it answers");
     let other = Some(Cursor { epoch: !head.epoch, position: 0 });
     let page = world.views.page(EventFilter::default(), other, 1).await.expect_err("another");
@@ -78,9 +75,8 @@ async fn a_cursor_of_another_store_is_refused() {
     assert!(world.views.follow(EventFilter::default(), other).await.is_err());
 }
 
-#[tokio::test]
-async fn a_cursor_beyond_the_last_event_is_refused() {
-    let world = World::new().await;
+async fn a_cursor_beyond_the_last_event_is_refused(storage: Storage) {
+    let world = World::new(storage).await;
     let run = world.whole_run(1, 2, true).await;
     let head = world.views.head().await.expect("it answers");
     for filter in [EventFilter::default(), of_run(run)] {
@@ -111,9 +107,8 @@ async fn follow_to(world: &World, filter: EventFilter, from: u64, wanted: usize)
     seen
 }
 
-#[tokio::test]
-async fn streams_have_no_gap_and_no_duplicate_while_a_writer_runs() {
-    let world = Arc::new(World::new().await);
+async fn streams_have_no_gap_and_no_duplicate_while_a_writer_runs(storage: Storage) {
+    let world = Arc::new(World::new(storage).await);
     let watched = world.whole_run(1, 20, false).await;
     let head = world.journal.head().await.expect("it answers");
     let writer = {
@@ -147,9 +142,8 @@ async fn streams_have_no_gap_and_no_duplicate_while_a_writer_runs() {
     assert_eq!(one_run, positions(&all)[3..]);
 }
 
-#[tokio::test]
-async fn a_reader_that_was_live_and_lags_is_dropped_with_its_cursor() {
-    let mut world = World::idle(Config { reader_lag_events: 50, ..config() }).await;
+async fn a_reader_that_was_live_and_lags_is_dropped_with_its_cursor(storage: Storage) {
+    let mut world = World::idle(storage, Config { reader_lag_events: 50, ..config() }).await;
     world.start();
     world.whole_run(1, 2, false).await;
     let mut stream = world.views.follow(EventFilter::default(), None).await.expect("a stream");
@@ -176,3 +170,12 @@ async fn a_reader_that_was_live_and_lags_is_dropped_with_its_cursor() {
     let next = again.next().await.expect("it goes on").expect("history has no lag");
     assert_eq!(next.position, last.position + 1);
 }
+
+on_both_storages!(
+    pages_hold_every_wanted_event_once,
+    moved_values_are_put_back_up_to_a_size,
+    a_cursor_of_another_store_is_refused,
+    a_cursor_beyond_the_last_event_is_refused,
+    streams_have_no_gap_and_no_duplicate_while_a_writer_runs,
+    a_reader_that_was_live_and_lags_is_dropped_with_its_cursor,
+);

@@ -2,7 +2,6 @@
 
 use domain::run::Run;
 use protocol::{EventFilter, Events, RejectionKind, RunQueries, StateAt};
-use sqlx::Connection;
 
 use super::*;
 
@@ -33,9 +32,8 @@ fn fan_out(run: RunId) -> Vec<Event> {
     ]
 }
 
-#[tokio::test]
-async fn state_at_every_sequence_is_the_fold_up_to_it() {
-    let world = World::new().await;
+async fn state_at_every_sequence_is_the_fold_up_to_it(storage: Storage) {
+    let world = World::new(storage).await;
     let run = run_id(1);
     let events = fan_out(run);
     let mut states = vec![Run::default()];
@@ -67,9 +65,8 @@ async fn state_at_every_sequence_is_the_fold_up_to_it() {
     assert!(world.views.timeline(theirs(), run).await.is_err());
 }
 
-#[tokio::test]
-async fn a_snapshot_is_used_for_later_moments_only() {
-    let world = World::new().await;
+async fn a_snapshot_is_used_for_later_moments_only(storage: Storage) {
+    let world = World::new(storage).await;
     let run = run_id(1);
     let events = fan_out(run);
     let mut state = Run::default();
@@ -112,9 +109,8 @@ async fn a_snapshot_is_used_for_later_moments_only() {
     }
 }
 
-#[tokio::test]
-async fn the_timeline_tells_what_each_token_did() {
-    let world = World::new().await;
+async fn the_timeline_tells_what_each_token_did(storage: Storage) {
+    let world = World::new(storage).await;
     let run = run_id(1);
     let events = fan_out(run);
     world.run(run, 0, &events[..6]).await;
@@ -140,16 +136,12 @@ async fn the_timeline_tells_what_each_token_did() {
     assert_eq!(timeline[2].ended_at, Some(moment(6)));
 }
 
-#[tokio::test]
-async fn what_is_stored_and_cannot_be_read_is_told_as_that() {
-    let world = World::new().await;
+async fn what_is_stored_and_cannot_be_read_is_told_as_that(storage: Storage) {
+    let world = World::new(storage).await;
     let run = run_id(1);
     world.run(run, 0, &[started(run, json!("x".repeat(100_000)), &[])]).await;
     world.caught_up().await;
-    let journal = world.folder.path().join("journal.db");
-    let url = format!("sqlite://{}", journal.display());
-    let mut connection = sqlx::SqliteConnection::connect(&url).await.expect("it opens");
-    sqlx::query("delete from payloads").execute(&mut connection).await.expect("it deletes");
+    world.sql_on_journal("delete from payloads").await;
     let views = &world.views;
     let of_run = || EventFilter { aggregate_id: Some(run.to_string()), ..EventFilter::default() };
     let refused = [
@@ -163,3 +155,10 @@ async fn what_is_stored_and_cannot_be_read_is_told_as_that() {
         assert_eq!(found, (RejectionKind::Internal, "stored_data_unreadable"));
     }
 }
+
+on_both_storages!(
+    state_at_every_sequence_is_the_fold_up_to_it,
+    a_snapshot_is_used_for_later_moments_only,
+    the_timeline_tells_what_each_token_did,
+    what_is_stored_and_cannot_be_read_is_told_as_that,
+);

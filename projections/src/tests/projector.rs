@@ -14,26 +14,19 @@ async fn rows(views: &Projections) -> Vec<RunView> {
     page.items
 }
 
-async fn sql(world: &World, text: &str) {
-    let mut writer = world.views.store.writer().lock().await;
-    sqlx::query(text).execute(&mut *writer).await.expect("it runs");
-}
-
-#[tokio::test]
-async fn a_projector_that_is_killed_anywhere_neither_skips_nor_repeats() {
+async fn a_projector_that_is_killed_anywhere_neither_skips_nor_repeats(storage: Storage) {
     let small = Config { batch_events: 3, ..config() };
-    let world = World::idle(small.clone()).await;
-    for number in 1..=40 {
+    let world = World::idle(storage, small.clone()).await;
+    for number in 1..=20 {
         world.whole_run(number, 4, number % 3 == 0).await;
     }
     let head = world.journal.head().await.expect("it answers");
     // A different moment each time: after so many turns of the scheduler.
     let mut kills = 0_usize;
     loop {
-        let journal = Arc::clone(&world.journal) as Arc<dyn Journal>;
-        let views = Projections::open(journal, &world.views_path(), small.clone()).await;
-        let views = views.expect("it opens");
+        let views = world.reopen_with(small.clone()).await;
         let tasks = views.start(&CancellationToken::new());
+        until("its turn", async || views.is_folding()).await;
         for _ in 0..(kills * 7) % 61 {
             tokio::task::yield_now().await;
             tokio::task::spawn_blocking(|| {}).await.expect("a turn");
@@ -54,17 +47,14 @@ async fn a_projector_that_is_killed_anywhere_neither_skips_nor_repeats() {
     let tasks = views.start(&world.shutdown);
     views.caught_up(head).await;
     assert_eq!(views.compare("runs", |_| {}).await.expect("compares").difference, None);
-    assert_eq!(rows(&views).await.len(), 40);
+    assert_eq!(rows(&views).await.len(), 20);
     assert!(rows(&views).await.iter().all(|run| run.usage.input_tokens == 40));
-    world.shutdown.cancel();
-    for task in tasks {
-        task.await.expect("it ends");
-    }
+    world.end(tasks).await;
 }
 
 #[tokio::test]
-async fn of_two_projectors_one_stops_and_nothing_is_applied_twice() {
-    let world = World::idle(config()).await;
+async fn of_two_projectors_of_a_file_one_stops_and_nothing_is_applied_twice() {
+    let world = World::idle(Storage::Sqlite, config()).await;
     let other = world.reopen().await;
     for number in 1..=20 {
         world.whole_run(number, 4, true).await;
@@ -82,18 +72,14 @@ async fn of_two_projectors_one_stops_and_nothing_is_applied_twice() {
     }
     assert_eq!(stopped.iter().filter(|stopped| **stopped).count(), 1);
     assert!(rows(&other).await.iter().all(|run| run.usage.input_tokens == 40));
-    world.shutdown.cancel();
-    for task in tasks.into_iter().flatten() {
-        task.await.expect("it ends");
-    }
+    world.end(tasks.into_iter().flatten()).await;
 }
 
-#[tokio::test]
-async fn an_event_that_cannot_be_applied_stops_the_projection_loudly() {
-    let world = World::new().await;
+async fn an_event_that_cannot_be_applied_stops_the_projection_loudly(storage: Storage) {
+    let world = World::new(storage).await;
     let run = world.whole_run(1, 1, false).await;
     world.caught_up().await;
-    sql(&world, "delete from runs").await;
+    world.sql_on_views("delete from runs").await;
     world.run(run, 3, &[succeeded(2, json!(1))]).await;
     world.whole_run(2, 1, true).await;
     world.caught_up().await;
@@ -104,9 +90,8 @@ async fn an_event_that_cannot_be_applied_stops_the_projection_loudly() {
     assert_eq!((resources.stopped.clone(), resources.lag_events), (None, 0));
 }
 
-#[tokio::test]
-async fn a_rebuild_while_writing_equals_the_live_rows() {
-    let world = Arc::new(World::new().await);
+async fn a_rebuild_while_writing_equals_the_live_rows(storage: Storage) {
+    let world = Arc::new(World::new(storage).await);
     for number in 1..=50 {
         world.whole_run(number, 3, true).await;
     }
@@ -133,12 +118,11 @@ async fn a_rebuild_while_writing_equals_the_live_rows() {
     assert!(!world.folder.path().join("views.db.runs.next").exists());
 }
 
-#[tokio::test]
-async fn a_rebuild_names_and_mends_the_first_difference() {
-    let world = World::new().await;
+async fn a_rebuild_names_and_mends_the_first_difference(storage: Storage) {
+    let world = World::new(storage).await;
     let run = world.whole_run(7, 1, true).await;
     world.caught_up().await;
-    sql(&world, "update runs set status = 'failed'").await;
+    world.sql_on_views("update runs set status = 'failed'").await;
     let row = run.to_string();
     let wrong = Some(Difference { table: "runs", row });
     let compared = world.views.compare("runs", |_| {}).await.expect("it compares");
@@ -152,28 +136,29 @@ async fn a_rebuild_names_and_mends_the_first_difference() {
 }
 
 #[tokio::test]
-async fn rows_of_another_journal_are_refused() {
-    let (one, two) = (World::new().await, World::new().await);
+async fn a_file_of_another_journal_is_refused() {
+    let (one, two) = (World::new(Storage::Sqlite).await, World::new(Storage::Sqlite).await);
     one.whole_run(1, 1, true).await;
     one.caught_up().await;
-    let journal = Arc::clone(&two.journal) as Arc<dyn Journal>;
-    let opened = Projections::open(journal, &one.views_path(), Config::default()).await;
+    let (journal, views) = (Arc::clone(&two.journal), one.other_views().await);
+    let opened = Projections::open(journal, views, Config::default()).await;
     assert!(matches!(opened, Err(OpenError::AnotherStore { .. })));
 }
 
-#[tokio::test]
-async fn rows_of_another_fold_start_over() {
-    let world = World::idle(config()).await;
-    sql(&world, "update checkpoints set version = 0, position = 0").await;
-    sql(&world, "insert into run_labels values ('stale', 'a', 'b')").await;
+async fn rows_of_another_fold_start_over(storage: Storage) {
+    let world = World::idle(storage, config()).await;
+    world.sql_on_views("update checkpoints set version = 0, position = 0").await;
+    world.sql_on_views("insert into run_labels values ('stale', 'a', 'b')").await;
     let views = world.reopen().await;
+    let tasks = views.start(&world.shutdown);
+    until("its turn", async || views.is_folding()).await;
     let compared = views.compare("runs", |_| {}).await.expect("it compares");
     assert_eq!((compared.position, compared.difference), (0, None));
+    world.end(tasks).await;
 }
 
-#[tokio::test]
-async fn what_was_there_before_the_start_is_folded_too() {
-    let world = World::idle(Config::default()).await;
+async fn what_was_there_before_the_start_is_folded_too(storage: Storage) {
+    let world = World::idle(storage, Config::default()).await;
     for number in 1..=30 {
         world.whole_run(number, 2, true).await;
     }
@@ -181,8 +166,14 @@ async fn what_was_there_before_the_start_is_folded_too() {
     world.caught_up().await;
     assert_eq!(world.views.lag().await.expect("it answers"), 0);
     assert_eq!(world.views.position(), 30 * 6);
-    world.shutdown.cancel();
-    for task in tasks {
-        task.await.expect("it ends");
-    }
+    world.end(tasks).await;
 }
+
+on_both_storages!(
+    a_projector_that_is_killed_anywhere_neither_skips_nor_repeats,
+    an_event_that_cannot_be_applied_stops_the_projection_loudly,
+    a_rebuild_while_writing_equals_the_live_rows,
+    a_rebuild_names_and_mends_the_first_difference,
+    rows_of_another_fold_start_over,
+    what_was_there_before_the_start_is_folded_too,
+);

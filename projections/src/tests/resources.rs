@@ -18,9 +18,8 @@ fn filter(kind: Kind) -> ResourceFilter {
     ResourceFilter { kind, project_id: None, name: None, archived: false }
 }
 
-#[tokio::test]
-async fn a_resource_shows_its_newest_revision() {
-    let world = World::new().await;
+async fn a_resource_shows_its_newest_revision(storage: Storage) {
+    let world = World::new(storage).await;
     let long = "d".repeat(100_000);
     let stream = ("project", "prj_1");
     let created = ResourceEvent::Created { spec: project("alpha", "old"), revision: 1 };
@@ -46,9 +45,8 @@ async fn a_resource_shows_its_newest_revision() {
     assert_eq!(list(true).await.expect("a page").items.len(), 1);
 }
 
-#[tokio::test]
-async fn a_keys_hash_is_for_sign_in_only() {
-    let world = World::new().await;
+async fn a_keys_hash_is_for_sign_in_only(storage: Storage) {
+    let world = World::new(storage).await;
     let key = spec(json!({"kind": "api_key", "spec": {"workspace_id": ours(), "name": "ci",
         "secret_hash": "5ec4e7", "scopes": ["read"]}}));
     let created = ResourceEvent::Created { spec: key, revision: 1 };
@@ -70,9 +68,8 @@ async fn a_keys_hash_is_for_sign_in_only() {
     assert!(!serde_json::to_string(&first).expect("JSON").contains("5ec4e7"));
 }
 
-#[tokio::test]
-async fn pages_show_each_resource_once() {
-    let world = World::new().await;
+async fn pages_show_each_resource_once(storage: Storage) {
+    let world = World::new(storage).await;
     for number in 0..7 {
         let name = format!("p{number}");
         let created = ResourceEvent::Created { spec: project(&name, ""), revision: 1 };
@@ -94,3 +91,9 @@ async fn pages_show_each_resource_once() {
     let wanted: Vec<String> = (0..7).rev().map(|number| format!("prj_{number}")).collect();
     assert_eq!(seen, wanted);
 }
+
+on_both_storages!(
+    a_resource_shows_its_newest_revision,
+    a_keys_hash_is_for_sign_in_only,
+    pages_show_each_resource_once,
+);

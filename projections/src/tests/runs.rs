@@ -13,9 +13,8 @@ async fn ids(world: &World, filter: RunFilter) -> BTreeSet<String> {
     page.items.into_iter().map(|run| run.id).collect()
 }
 
-#[tokio::test]
-async fn a_run_shows_what_its_events_say() {
-    let world = World::new().await;
+async fn a_run_shows_what_its_events_say(storage: Storage) {
+    let world = World::new(storage).await;
     let run = run_id(8);
     let first = [started(run, json!({"q": 1}), &[("team", "red")]), succeeded(1, json!("a"))];
     world.run(run, 0, &first).await;
@@ -39,9 +38,8 @@ async fn a_run_shows_what_its_events_say() {
     assert_eq!(hidden.expect_err("not theirs").kind, RejectionKind::NotFound);
 }
 
-#[tokio::test]
-async fn large_values_are_whole_in_a_read_and_null_in_a_list() {
-    let world = World::new().await;
+async fn large_values_are_whole_in_a_read_and_null_in_a_list(storage: Storage) {
+    let world = World::new(storage).await;
     let (run, input) = (run_id(1), json!({"text": "x".repeat(100_000)}));
     let position = world.run(run, 0, &[started(run, input.clone(), &[])]).await;
     let view = RunQueries::get(&*world.views, ours(), run, Some(position)).await.expect("there");
@@ -51,9 +49,8 @@ async fn large_values_are_whole_in_a_read_and_null_in_a_list() {
     assert_eq!(page.await.expect("a page").items[0].input, Value::Null);
 }
 
-#[tokio::test]
-async fn filters_narrow() {
-    let world = World::new().await;
+async fn filters_narrow(storage: Storage) {
+    let world = World::new(storage).await;
     let [a, b, c] = [run_id(10), run_id(11), run_id(12)];
     let error = json!({"type": "run_failed", "error":
         {"code": "stalled", "message": "50% done", "kind": "permanent"}});
@@ -107,9 +104,8 @@ async fn filters_narrow() {
     }
 }
 
-#[tokio::test]
-async fn pages_show_each_run_once_newest_first() {
-    let world = World::new().await;
+async fn pages_show_each_run_once_newest_first(storage: Storage) {
+    let world = World::new(storage).await;
     for number in 1..=23 {
         world.whole_run(number, 1, number % 2 == 0).await;
     }
@@ -129,9 +125,8 @@ async fn pages_show_each_run_once_newest_first() {
     assert!(seen.is_sorted_by(|a, b| a > b));
 }
 
-#[tokio::test]
-async fn a_cursor_of_another_list_is_refused() {
-    let world = World::new().await;
+async fn a_cursor_of_another_list_is_refused(storage: Storage) {
+    let world = World::new(storage).await;
     for number in 1..=3 {
         world.whole_run(number, 1, true).await;
     }
@@ -152,10 +147,9 @@ async fn a_cursor_of_another_list_is_refused() {
     }
 }
 
-#[tokio::test]
-async fn a_position_that_does_not_come_is_refused_in_time() {
+async fn a_position_that_does_not_come_is_refused_in_time(storage: Storage) {
     let short = Config { position_wait: std::time::Duration::from_millis(20), ..config() };
-    let mut world = World::idle(short).await;
+    let mut world = World::idle(storage, short).await;
     let run = world.whole_run(1, 1, true).await;
     let head = world.journal.head().await.expect("it answers");
     let refused = RunQueries::get(&*world.views, ours(), run, Some(head)).await;
@@ -164,3 +158,12 @@ async fn a_position_that_does_not_come_is_refused_in_time() {
     world.caught_up().await;
     assert!(RunQueries::get(&*world.views, ours(), run, Some(head)).await.is_ok());
 }
+
+on_both_storages!(
+    a_run_shows_what_its_events_say,
+    large_values_are_whole_in_a_read_and_null_in_a_list,
+    filters_narrow,
+    pages_show_each_run_once_newest_first,
+    a_cursor_of_another_list_is_refused,
+    a_position_that_does_not_come_is_refused_in_time,
+);

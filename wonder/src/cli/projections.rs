@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ::projections::{Comparison, Progress, Projections, RebuildError};
+use ::projections::{Comparison, Progress, Projections, RebuildError, Views};
 use chassis::journal::{Journal, SqliteJournal, SqliteOptions};
 use indicatif::{ProgressBar, ProgressDrawTarget};
 use serde_json::json;
@@ -65,11 +65,11 @@ async fn rebuild(
 ) -> Result<Comparison, Failure> {
     let head = journal.head().await.map_err(anyhow::Error::from)?;
     let settings = ::projections::Config::default();
-    let projections = Projections::open(journal, ::projections::Views::File(config.views_path()), settings)
+    let projections = Projections::open(journal, Views::File(config.views_path()), settings)
         .await
         .map_err(anyhow::Error::from)?;
     let shutdown = CancellationToken::new();
-    let folding = projections.start(None, &shutdown);
+    let folding = projections.start(&shutdown);
     projections.caught_up(head).await;
     let bar = ProgressBar::with_draw_target(Some(head), target());
     let shown = bar.clone();

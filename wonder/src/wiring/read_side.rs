@@ -30,13 +30,13 @@ impl ReadSide {
                     let journal = Arc::clone(&shared.journal);
                     stage.spawn(hints::hear_head(nats.clone(), journal, stage.token()));
                 }
-                Views::File(config.views_path())
+                Views::Database(shared.database.clone())
             }
             Data::Folder(_) | Data::Elsewhere => Views::File(config.views_path()),
         };
         let settings = projections::Config::default();
         let projections = Projections::open(Arc::clone(&journal), views, settings).await?;
-        stage.spawn(join_all(projections.start(store.nats().cloned(), &stage.token())));
+        stage.spawn(join_all(projections.start(&stage.token())));
         if let Some(nats) = store.nats() {
             let served =
                 projections::remote::serve(nats, Arc::clone(&projections), QUERIES).await?;

@@ -47,8 +47,7 @@ impl WriteSide {
             }
             Data::Folder(_) | Data::Elsewhere => (Writes::Journal, None),
         };
-        let ownership =
-            shards.as_ref().map_or_else(|| sole_owner(SHARDS), |shards| shards.owned());
+        let ownership = shards.as_ref().map_or_else(|| sole_owner(SHARDS), |shards| shards.owned());
         let coordinator = Stage::new("coordinator");
         let foundation = Foundation {
             journal,

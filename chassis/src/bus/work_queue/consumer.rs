@@ -116,6 +116,8 @@ impl Consumer {
             std::future::pending::<()>().await;
         }
         if self.session.as_ref().is_some_and(Session::is_stale) {
+            // The server may have forgotten more than the requests.
+            self.missed = Some(Instant::now());
             self.end_session();
         }
         if Instant::now() < self.not_before {
@@ -279,6 +281,10 @@ impl Delivery {
     }
 
     async fn say(&self, what: &'static str) {
+        if !self.nats.is_connected() {
+            // It goes with the others that wait for the connection, if there is room.
+            return self.nats.send_now(self.message(what));
+        }
         if let Err(error) = self.nats.send(self.message(what)).await {
             tracing::debug!(%error, what, "what was said of a delivery was not sent");
         }

@@ -1,0 +1,249 @@
+//! How far each projection is: a row that moves in the transaction that writes the rows of events.
+//!
+//! It moves by compare-and-set, and first in its transaction: of two who fold at once the second
+//! waits for the first and then finds that it isn't alone, before it has written anything.
+
+use std::sync::Arc;
+
+use chassis::journal::{Journal, RecordedEvent};
+use sqlx::FromRow;
+
+use crate::projection::{FoldError, Projection};
+use crate::store::dialect::Dialect;
+use crate::store::sql::{Connection, Session, Statement, Transaction, sql};
+
+/// Events without a change of rows after which the checkpoint is stored all the same.
+const IDLE_EVENTS: u64 = 1_000;
+/// Bytes of events after which a transaction takes no more of a batch.
+const TRANSACTION_BYTES: usize = 8 * 1024 * 1024;
+
+/// How far a projection is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Mark {
+    /// The last event that its rows know.
+    pub(crate) position: u64,
+    /// What its stored checkpoint says; no event of concern lies between the two.
+    pub(crate) stored: u64,
+}
+
+impl Mark {
+    pub(crate) const fn at(position: u64) -> Self {
+        Self { position, stored: position }
+    }
+
+    /// The position that rows have whose checkpoint is found at `stored`.
+    pub(crate) fn with_stored(self, stored: u64) -> u64 {
+        if self.stored <= stored { self.position.max(stored) } else { stored }
+    }
+}
+
+/// A checkpoint as it is stored.
+#[derive(Debug, Clone, FromRow)]
+pub(crate) struct Stored {
+    pub(crate) projection: String,
+    version: i64,
+    epoch: i64,
+    position: i64,
+}
+
+impl Stored {
+    /// All of them.
+    pub(crate) fn query() -> Statement {
+        sql("select projection, version, epoch, position from checkpoints")
+    }
+
+    /// Its position in the journal of an epoch.
+    pub(crate) fn position_in(&self, epoch: u32) -> u64 {
+        if self.epoch == i64::from(epoch) { self.position.unsigned_abs() } else { 0 }
+    }
+}
+
+/// A projection of a journal: what its checkpoint must say for its rows to be usable.
+#[derive(Clone, Copy)]
+pub(crate) struct Fold<'a> {
+    pub(crate) projection: &'a dyn Projection,
+    pub(crate) journal: &'a dyn Journal,
+}
+
+/// What a projection finds when it begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Enlisted {
+    /// Its rows, up to a position.
+    At(u64),
+    /// Rows of another journal.
+    Foreign,
+    /// Rows of a newer release's fold, which this one must not touch.
+    Newer,
+}
+
+/// The stored position of a projection, whose checkpoint nobody else moves before the transaction
+/// ends.
+pub(crate) async fn locked(
+    session: &mut Session<'_>,
+    name: &str,
+) -> Result<Option<Stored>, sqlx::Error> {
+    let query = format!(
+        "select projection, version, epoch, position from checkpoints where projection = $1{}",
+        session.dialect().for_update()
+    );
+    session.row(sql(query).bind(name)).await
+}
+
+impl Fold<'_> {
+    /// Makes sure that a projection has a checkpoint. Rows of another version of the fold are
+    /// dropped, and in a database, which can't be deleted like a file, also those of another
+    /// journal: then the projection starts over.
+    pub(crate) async fn enlist(
+        self,
+        connection: &mut Connection,
+        head: u64,
+    ) -> Result<Enlisted, sqlx::Error> {
+        let mut transaction = connection.begin().await?;
+        let enlisted = self.find(&mut transaction, head).await?;
+        match enlisted {
+            Some(found) => transaction.rollback().await.map(|()| found),
+            None => {
+                tracing::info!(projection = self.projection.name(), "projection starts over");
+                self.start_over(&mut transaction.session()).await?;
+                transaction.commit().await.map(|()| Enlisted::At(0))
+            }
+        }
+    }
+
+    async fn find(
+        self,
+        transaction: &mut Transaction<'_>,
+        head: u64,
+    ) -> Result<Option<Enlisted>, sqlx::Error> {
+        let mut session = transaction.session();
+        let Some(stored) = locked(&mut session, self.projection.name()).await? else {
+            return Ok(None);
+        };
+        let position = stored.position.unsigned_abs();
+        let is_foreign = stored.epoch != i64::from(self.journal.epoch()) || position > head;
+        Ok(match (session.dialect(), is_foreign) {
+            (Dialect::Sqlite, true) => Some(Enlisted::Foreign),
+            (Dialect::Postgres, true) => None,
+            _ if stored.version == self.projection.version() => Some(Enlisted::At(position)),
+            // Processes of two releases share a database for a while.
+            (Dialect::Postgres, false) if stored.version > self.projection.version() => {
+                Some(Enlisted::Newer)
+            }
+            _ => None,
+        })
+    }
+
+    /// Drops the rows and sets the checkpoint to 0. The caller owns the transaction, if one is needed.
+    pub(crate) async fn start_over(self, session: &mut Session<'_>) -> Result<(), sqlx::Error> {
+        let name = self.projection.name();
+        if session.dialect() == Dialect::Postgres {
+            session.execute(sql("set local statement_timeout = 0")).await?;
+        }
+        for (table, _) in self.projection.tables() {
+            session.execute(sql(format!("delete from {table}"))).await?;
+        }
+        let insert = sql("insert into checkpoints (projection, version, epoch, position) \
+                          values ($1, $2, $3, 0) on conflict (projection) do update set \
+                          version = excluded.version, epoch = excluded.epoch, position = 0");
+        let insert =
+            insert.bind(name).bind(self.projection.version()).bind(i64::from(self.journal.epoch()));
+        session.execute(insert).await.map(|_| ())
+    }
+
+    /// Applies the beginning of a batch, of a bounded size, and moves the checkpoint to its last
+    /// event, both or neither. Events that have been seen are ignored. Events that change no row
+    /// move the checkpoint in storage only now and then, or where it is asked to `keep` it: reading
+    /// them again changes no row either.
+    pub(crate) async fn apply(
+        self,
+        connection: &mut Connection,
+        mark: Mark,
+        batch: &[Arc<RecordedEvent>],
+        keep: bool,
+    ) -> Result<Mark, FoldError> {
+        let fresh = bounded(unseen(mark, batch)?);
+        let Some(last) = fresh.last() else { return Ok(mark) };
+        let concerned: Vec<&RecordedEvent> = fresh
+            .iter()
+            .filter(|event| self.projection.concerns(&event.aggregate_type))
+            .map(AsRef::as_ref)
+            .collect();
+        let moved = Mark { position: last.position, ..mark };
+        if concerned.is_empty() {
+            let idle = last.position - mark.stored >= IDLE_EVENTS;
+            return if keep || idle { self.keep(connection, moved).await } else { Ok(moved) };
+        }
+        let mut transaction = connection.begin().await?;
+        let done = self.write(&mut transaction.session(), moved, &concerned).await;
+        match done {
+            Ok(()) => transaction.commit().await?,
+            Err(error) => {
+                // At once: a transaction that waits for the connection's next use would hold its
+                // locks until then.
+                if let Err(error) = transaction.rollback().await {
+                    tracing::debug!(%error, "a rollback failed");
+                }
+                return Err(error);
+            }
+        }
+        Ok(Mark::at(last.position))
+    }
+
+    async fn write(
+        self,
+        session: &mut Session<'_>,
+        moved: Mark,
+        events: &[&RecordedEvent],
+    ) -> Result<(), FoldError> {
+        self.move_to(session, moved).await?;
+        self.projection.apply(session, self.journal, events).await
+    }
+
+    /// Stores how far a projection is where only events without concern lie in between.
+    pub(crate) async fn keep(
+        self,
+        connection: &mut Connection,
+        mark: Mark,
+    ) -> Result<Mark, FoldError> {
+        self.move_to(&mut connection.session(), mark).await?;
+        Ok(Mark::at(mark.position))
+    }
+
+    async fn move_to(self, session: &mut Session<'_>, mark: Mark) -> Result<(), FoldError> {
+        let update = sql("update checkpoints set position = $1 where projection = $2 \
+                          and position = $3 and version = $4 and epoch = $5");
+        let update = update
+            .bind(mark.position.cast_signed())
+            .bind(self.projection.name())
+            .bind(mark.stored.cast_signed())
+            .bind(self.projection.version())
+            .bind(i64::from(self.journal.epoch()));
+        if session.execute(update).await? == 1 {
+            return Ok(());
+        }
+        Err(FoldError::NotAlone { projection: self.projection.name(), expected: mark.stored })
+    }
+}
+
+/// The part of a batch that comes after a mark, without a gap.
+fn unseen(mark: Mark, batch: &[Arc<RecordedEvent>]) -> Result<&[Arc<RecordedEvent>], FoldError> {
+    let seen = batch.partition_point(|event| event.position <= mark.position);
+    let fresh = &batch[seen..];
+    for (event, expected) in fresh.iter().zip(mark.position + 1..) {
+        if event.position != expected {
+            return Err(FoldError::Gap { expected, found: event.position });
+        }
+    }
+    Ok(fresh)
+}
+
+/// As many of them as one transaction takes, and at least one.
+fn bounded(events: &[Arc<RecordedEvent>]) -> &[Arc<RecordedEvent>] {
+    let mut bytes = 0;
+    let fits = events.iter().take_while(|event| {
+        let first = bytes == 0;
+        bytes += event.size();
+        first || bytes <= TRANSACTION_BYTES
+    });
+    &events[..fits.count()]
+}
