@@ -322,10 +322,7 @@ impl Platform {
             .args(["serve", "--attached", "--auth", "dev", "--listen", "127.0.0.1:0"])
             .args(["--log", "warn"]);
         match role(name) {
-            Some(role) => {
-                std::fs::create_dir_all(self.data_dir()).ok();
-                command.args(["--roles", role]).arg("--data-dir").arg(self.data_dir())
-            }
+            Some(role) => command.args(["--roles", role]),
             None => command.arg("--data-dir").arg(self.data_dir()),
         };
         command.args(&self.shape.arguments);
