@@ -4,11 +4,14 @@ use system_tests::{Platform, Setting};
 
 mod p01_an_answered_command_survives_kill_9;
 mod p02_a_refused_command_wrote_nothing_and_a_key_answers_once;
+mod p03_a_run_never_has_two_writers;
 mod p04_positions_are_contiguous_and_ordered;
 mod p05_a_projection_neither_skips_nor_repeats;
 mod p06_a_rebuilt_read_model_equals_the_live_one;
 mod p07_the_fold_is_the_state_at_every_step;
 mod p08_an_outcome_is_applied_exactly_once;
+mod p09_a_task_that_is_owed_is_dispatched_in_the_end;
+mod p10_a_vanished_workers_task_is_never_silently_done;
 mod p11_timers_fire_once_and_never_early;
 mod p12_a_poison_task_ends_visible;
 mod p13_cancel_always_succeeds;

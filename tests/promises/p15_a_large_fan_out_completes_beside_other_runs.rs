@@ -19,8 +19,16 @@ const FAILS: u64 = 100;
 const OTHERS: usize = 30;
 /// How long the fan-out may take, for each 1,000 branches.
 const PATIENCE_PER_1000: Duration = Duration::from_secs(15);
-/// What a busy machine adds to any run, whoever keeps it busy.
-const SLACK: Duration = Duration::from_millis(250);
+
+/// What 95 of 100 other runs may take beside the fan-out. Twice as much as alone is for a release
+/// build on a machine of its own; on one that other tests keep busy only a stall shows.
+fn bound(alone: Duration) -> Duration {
+    if cfg!(debug_assertions) {
+        alone * 2 + Duration::from_secs(3)
+    } else {
+        alone * 2 + Duration::from_millis(50)
+    }
+}
 
 fn branches() -> u64 {
     let asked = std::env::var("WONDER_TEST_BRANCHES").ok();
@@ -67,7 +75,8 @@ async fn a_large_fan_out_completes_while_other_runs_go_on(setting: Setting) {
         is_half = view["sequence"].as_u64() > Some(branches) || view["ended_at"].is_string();
     }
     let (alone, beside) = (p95(alone), p95(beside));
-    assert!(beside < 2 * alone + SLACK, "{alone:?} alone, {beside:?} beside the fan-out");
+    println!("95 of 100 other runs took {alone:?} alone, {beside:?} beside it");
+    assert!(beside < bound(alone), "{alone:?} alone, {beside:?} beside the fan-out");
 
     // Its coordinator and workers vanish in the middle.
     platform.kill_9().await;

@@ -21,6 +21,9 @@ use crate::services::{NatsServer, PostgresServer};
 use crate::shape::{Setting, Shape, role};
 use crate::wait::{wait_for, within};
 
+/// How long a process may take to answer about itself.
+const ASKED: Duration = Duration::from_secs(10);
+
 /// A platform in processes of its own. Dropping it kills them and removes its data.
 #[derive(Debug)]
 pub struct Platform {
@@ -189,11 +192,38 @@ impl Platform {
         self.process(name).memory()
     }
 
-    /// Whether a process says of itself that it is ready.
+    /// Whether a process says of itself that it is ready; a coordinator also, whether it has its
+    /// share of the runs.
     pub async fn is_ready(&self, name: &str) -> bool {
-        let url = format!("{}/readyz", self.url(name));
+        let Some((status, body)) = self.ask(name, "/readyz").await else { return false };
+        let dependencies = body["dependencies"].as_array().cloned().unwrap_or_default();
+        let shards = dependencies.iter().find(|dependency| dependency["name"] == "shards");
+        let owned = shards.and_then(|shards| shards["detail"].as_str()?.split(' ').next());
+        let owned = owned.and_then(|owned| owned.parse::<usize>().ok());
+        let owners = self.processes.keys().filter(|name| role(name) == Some("commands")).count();
+        let share = usize::from(protocol::SHARDS) / owners.max(1);
+        status == 200 && owned.is_none_or(|owned| owned >= share)
+    }
+
+    /// What a process answers outside of the API; `None` where it doesn't.
+    pub async fn ask(&self, name: &str, path: &str) -> Option<(u16, Value)> {
+        let url = format!("{}{path}", self.url(name));
         let client = reqwest::Client::builder().no_proxy().build().expect("a client can be made");
-        client.get(url).send().await.is_ok_and(|answer| answer.status() == 200)
+        let answer = client.get(url).timeout(ASKED).send().await.ok()?;
+        let status = answer.status().as_u16();
+        let text = answer.text().await.ok()?;
+        Some((status, serde_json::from_str(&text).unwrap_or(Value::String(text))))
+    }
+
+    /// A counter or gauge of a process, summed over its labels; 0 where it isn't there.
+    pub async fn metric(&self, name: &str, metric: &str) -> f64 {
+        let Some((_, Value::String(text))) = self.ask(name, "/metrics").await else { return 0.0 };
+        let values = text.lines().filter_map(|line| {
+            let (named, value) = line.rsplit_once(' ')?;
+            let is_it = named == metric || named.strip_prefix(metric)?.starts_with('{');
+            is_it.then(|| value.parse::<f64>().ok())?
+        });
+        values.sum()
     }
 
     /// Returns when all processes say that they are ready.

@@ -92,7 +92,13 @@ impl Pace {
 
     /// Lets a random time of at most `most_ms` milliseconds pass.
     pub async fn pause(&mut self, most_ms: u64) {
-        let pause = Duration::from_millis(1 + self.below(most_ms));
+        let pause_ms = 1 + self.below(most_ms);
+        self.pause_exactly(pause_ms).await;
+    }
+
+    /// Lets a time pass: how long something is left broken.
+    pub async fn pause_exactly(&mut self, pause_ms: u64) {
+        let pause = Duration::from_millis(pause_ms.max(1));
         let end = tokio::time::Instant::now() + pause;
         tokio::time::interval_at(end, pause).tick().await;
     }

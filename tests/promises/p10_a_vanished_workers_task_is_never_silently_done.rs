@@ -1,0 +1,184 @@
+//! Promise 10: a vanished worker's task is made again, failed or in doubt by its policy, never
+//! silently done.
+//!
+//! It fails where a task is acknowledged before its outcome is safe, where a hand-out that must not
+//! be repeated isn't recorded before the worker has it, and where the outcome of a worker that was
+//! given up counts beside the one of its successor.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use system_tests::{Client, Platform, Setting, Shape, wait_for, workflows};
+
+system_tests::in_both_settings!(
+    what_must_not_be_repeated_ends_in_doubt,
+    a_doubt_can_be_handled,
+    a_task_that_takes_every_worker_down_is_given_up,
+);
+system_tests::in_distributed!(
+    a_killed_workers_task_goes_to_another_one,
+    a_frozen_workers_late_outcome_changes_nothing,
+);
+
+/// How long a task may stay with a worker that has vanished, and then to be done.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn unrepeatable(name: &str, delay: &str) -> Value {
+    let mut definition = workflows::slow(name, delay);
+    definition["nodes"]["wait"]["repeatable"] = json!(false);
+    // Retries are for failures that were seen.
+    definition["nodes"]["wait"]["retry"] = json!({"max_attempts": 3, "initial": "10ms"});
+    definition
+}
+
+/// Returns when a task of a run is with a worker.
+async fn handed_out(client: &Client, run_id: &str) {
+    let path = format!("/runs/{run_id}/events");
+    wait_for("the task to be handed out", || async {
+        let events = client.get(&path).await;
+        let mut events = events["items"].as_array()?.iter();
+        events.any(|event| event["event_type"] == "task_handed_out").then_some(())
+    })
+    .await;
+}
+
+async fn in_flight(platform: &Platform, name: &str) -> bool {
+    platform.metric(name, "wonder_tasks_in_flight").await > 0.0
+}
+
+/// The worker vanishes: alone where it is a process of its own.
+async fn lose_worker(platform: &mut Platform, setting: Setting) {
+    let name = if setting == Setting::Distributed { "executor-1" } else { "platform" };
+    let worker = &*platform;
+    wait_for("a worker to have the task", || async { in_flight(worker, name).await.then_some(()) })
+        .await;
+    platform.kill_one(name).await;
+    platform.start_one(name).await;
+}
+
+async fn what_must_not_be_repeated_ends_in_doubt(setting: Setting) {
+    let mut platform = crate::platform_in(setting).await;
+    let client = platform.client();
+    let run_id = client.start(&unrepeatable("p10", "10m"), json!({})).await;
+    handed_out(&client, &run_id).await;
+    lose_worker(&mut platform, setting).await;
+    let view = client.end_of(&run_id).await;
+    assert_eq!(view["status"], "failed", "{view}");
+    assert_eq!(view["error"]["code"], "in_doubt", "{view}");
+    platform.kill_9().await;
+    let records = platform.records().await;
+    records.check();
+    let counts = records.count(&run_id);
+    assert_eq!((counts["task_handed_out"], counts["task_failed"]), (1, 1), "{counts:?}");
+}
+
+async fn a_doubt_can_be_handled(setting: Setting) {
+    let mut platform = crate::platform_in(setting).await;
+    let client = platform.client();
+    let mut definition = unrepeatable("p10", "10m");
+    definition["nodes"]["ask"] = json!({"compute": {"state.n": "${error.code}"}});
+    definition["transitions"] = json!([{"from": "wait", "to": "ask", "on": "failure"}]);
+    let run_id = client.start(&definition, json!({})).await;
+    handed_out(&client, &run_id).await;
+    lose_worker(&mut platform, setting).await;
+    let view = client.end_of(&run_id).await;
+    assert_eq!((&view["status"], &view["output"]["n"]), (&json!("completed"), &json!("in_doubt")));
+}
+
+async fn a_task_that_takes_every_worker_down_is_given_up(setting: Setting) {
+    if setting == Setting::Distributed {
+        return given_up_by_workers().await;
+    }
+    let mut platform = crate::platform_in(setting).await;
+    let client = platform.client();
+    let run_id = client.start(&workflows::slow("p10", "10m"), json!({})).await;
+    let mut losses = 0;
+    let path = format!("/runs/{run_id}");
+    while client.get(&path).await["ended_at"].is_null() {
+        lose_worker(&mut platform, setting).await;
+        losses += 1;
+        assert!(losses < 10, "the task is handed out for ever");
+    }
+    let view = client.get(&path).await;
+    assert_eq!(view["error"]["code"], "worker_lost", "{view}");
+    assert!(losses >= 5, "it was given up after {losses} workers");
+}
+
+/// Workers elsewhere: each keeps the queue's message, which is given to the next one after a while.
+async fn given_up_by_workers() {
+    let mut platform = crate::platform_in(Setting::Distributed).await;
+    let client = platform.client();
+    let run_id = client.start(&workflows::slow("p10", "10m"), json!({})).await;
+    let path = format!("/runs/{run_id}");
+    let mut losses = 0;
+    while client.get(&path).await["ended_at"].is_null() {
+        let worker = &platform;
+        let took = wait_for("a worker to have the task, or the run to end", || async {
+            let ended = client.get(&path).await["ended_at"].is_string();
+            let has = in_flight(worker, "executor-1").await;
+            (ended || has).then_some(has)
+        });
+        if took.await {
+            platform.kill_one("executor-1").await;
+            platform.start_one("executor-1").await;
+            losses += 1;
+            assert!(losses < 10, "the task is handed out for ever");
+        }
+    }
+    let view = client.get(&path).await;
+    assert_eq!(view["error"]["code"], "worker_lost", "{view}");
+}
+
+async fn a_killed_workers_task_goes_to_another_one(_: Setting) {
+    let mut platform = Platform::start_as(env!("CARGO_BIN_EXE_wonder"), Shape::whole()).await;
+    let client = platform.client();
+    for killed in ["executor-1", "executor-2"] {
+        let run_id = client.start(&workflows::slow("p10", "2s"), json!({})).await;
+        let with = &platform;
+        let name = wait_for("a worker to have the task", || async {
+            for name in ["executor-1", "executor-2"] {
+                if in_flight(with, name).await {
+                    return Some(name);
+                }
+            }
+            None
+        })
+        .await;
+        let begun = Instant::now();
+        platform.kill_one(name).await;
+        let view = client.end_of(&run_id).await;
+        assert_eq!((&view["status"], &view["output"]["n"]), (&json!("completed"), &json!(1)));
+        let took = begun.elapsed();
+        println!("{killed}: the task of {name} was done elsewhere after {took:?}");
+        assert!(took < PATIENCE, "it took {took:?}");
+        platform.start_one(name).await;
+    }
+    platform.kill_9().await;
+    platform.records().await.check();
+}
+
+async fn a_frozen_workers_late_outcome_changes_nothing(_: Setting) {
+    let mut platform = Platform::start_as(env!("CARGO_BIN_EXE_wonder"), Shape::whole()).await;
+    let client = platform.client();
+    // Longer than the tasks' own time, so that their outcomes are all there when it comes back.
+    let definition = workflows::fan_out("p10", "1s");
+    let items: Vec<u64> = (0..40).collect();
+    let run_id = client.start(&definition, json!({"items": items})).await;
+    let with = &platform;
+    wait_for("both workers to have tasks", || async {
+        let both = in_flight(with, "executor-1").await && in_flight(with, "executor-2").await;
+        both.then_some(())
+    })
+    .await;
+    platform.freeze("executor-1");
+    let view = client.end_of(&run_id).await;
+    assert_eq!(view["output"], json!({"count": 40, "items": items}));
+    platform.thaw("executor-1");
+    // What it had goes out now: it is refused, and the next tasks are done as ever.
+    let view = client.run_to_end(&definition, json!({"items": items})).await;
+    assert_eq!(view["output"], json!({"count": 40, "items": items}));
+    platform.kill_9().await;
+    let records = platform.records().await;
+    records.check();
+    assert_eq!(records.count(&run_id)["task_succeeded"], 40);
+}
