@@ -40,6 +40,7 @@ pub(crate) fn task(token: u64, with: Value) -> Task {
     let Value::Object(with) = with else { panic!("an object") };
     let action = WorkAction { kind: ActionKind::Mock, with, output_schema: None };
     let work = Work {
+        repeatable: true,
         key: Uuid::now_v7().to_string(),
         body: WorkBody::Action(action),
         models: Default::default(),
