@@ -9,10 +9,10 @@ use bytes::Bytes;
 use chassis::bus::{Handler, Nats, RequestError};
 use chassis::scratch::nats::{ScratchNats, nats_options};
 use futures::StreamExt;
-use futures::future::join_all;
+use futures::future::{join, join_all};
 use tokio::sync::Semaphore;
 
-use crate::wait::{LONG, soon, until};
+use crate::wait::{LONG, by_hand, soon, until};
 
 const MIB: usize = 1024 * 1024;
 
@@ -94,10 +94,7 @@ async fn large_requests_side_by_side_are_not_mixed_up() {
 async fn an_answer_with_a_part_missing_is_none() {
     let options = nats_options();
     let client = Nats::connect(&options).await.expect("it is there");
-    let raw = async_nats::connect(&options.url).await.expect("it is there");
-    let requests = raw.subscribe(format!("{}.echo", options.prefix)).await;
-    let mut requests = requests.expect("it subscribes");
-    raw.flush().await.expect("it is sent");
+    let (raw, mut requests) = by_hand(&options, "echo").await;
     for parts in [vec!["0 3 6", "2 3 6"], vec!["1 3 6"], vec!["0 2 3", "1 2 3"], vec!["nonsense"]] {
         let answer = async {
             let request = requests.next().await.expect("it comes");
@@ -109,7 +106,8 @@ async fn an_answer_with_a_part_missing_is_none() {
             }
         };
         let short = Duration::from_millis(300);
-        let (asked, ()) = tokio::join!(client.request("echo", Bytes::new(), short), answer);
+        let request = client.request("echo", Bytes::new(), short);
+        let (asked, ()) = soon("the answer", join(request, answer)).await;
         assert_eq!(asked, Err(RequestError::Timeout));
     }
 }

@@ -10,10 +10,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use chassis::bus::{Nats, RequestError, StreamHandler};
 use chassis::scratch::nats::nats_options;
+use futures::future::join;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
 
-use crate::wait::{LONG, soon, until};
+use crate::wait::{LONG, by_hand, soon, until};
 
 const MIB: usize = 1024 * 1024;
 
@@ -158,10 +159,7 @@ async fn a_reader_that_takes_nothing_holds_the_server_back_and_is_not_taken_for_
 async fn a_lost_message_ends_a_stream_with_an_error() {
     let options = nats_options();
     let client = Nats::connect(&options).await.expect("it is there");
-    let raw = async_nats::connect(&options.url).await.expect("it is there");
-    let requests = raw.subscribe(format!("{}.numbers", options.prefix)).await;
-    let mut requests = requests.expect("it subscribes");
-    raw.flush().await.expect("it is sent");
+    let (raw, mut requests) = by_hand(&options, "numbers").await;
     // One in the middle, the last one before the end, the last one before a sign of life.
     for frames in [["w1", "w3"], ["w1", "e2"], ["w1", "b2"]] {
         let answer = async {
@@ -177,7 +175,8 @@ async fn a_lost_message_ends_a_stream_with_an_error() {
                 raw.publish_with_headers(subject, headers, "a".into()).await.expect("it is sent");
             }
         };
-        let (stream, ()) = tokio::join!(client.open_stream("numbers", Bytes::new()), answer);
+        let opening = client.open_stream("numbers", Bytes::new());
+        let (stream, ()) = soon("a stream", join(opening, answer)).await;
         let got: Vec<_> = soon("the end", stream.expect("it opens").collect()).await;
         assert_eq!(got.len(), 2, "{got:?}");
         assert_eq!(got[0], Ok(Bytes::from("a")));

@@ -165,6 +165,8 @@ impl Consumer {
         let nats = &self.queue.inner.nats;
         if let Some(missed) = self.missed {
             self.queue.restore(missed).await?;
+            // Where this fails, the stream may be missing again.
+            self.missed = Some(Instant::now());
             nats.ensure_consumer(&self.queue.inner.stream, &self.asked).await?;
             self.missed = None;
         }
