@@ -45,7 +45,7 @@ async fn a_projector_that_is_killed_anywhere_neither_skips_nor_repeats(storage: 
     assert!(kills > 3, "it was killed on the way");
     let views = world.reopen().await;
     let tasks = views.start(None, &world.shutdown);
-    views.caught_up(head).await;
+    reach(&views, head).await;
     assert_eq!(views.compare("runs", |_| {}).await.expect("compares").difference, None);
     assert_eq!(rows(&views).await.len(), 20);
     assert!(rows(&views).await.iter().all(|run| run.usage.input_tokens == 40));
@@ -61,8 +61,8 @@ async fn of_two_projectors_of_a_file_one_stops_and_nothing_is_applied_twice() {
     }
     let head = world.journal.head().await.expect("it answers");
     let tasks = [world.views.start(None, &world.shutdown), other.start(None, &world.shutdown)];
-    world.views.caught_up(head).await;
-    other.caught_up(head).await;
+    reach(&world.views, head).await;
+    reach(&other, head).await;
     let mut stopped = Vec::new();
     for views in [&world.views, &other] {
         let standings = views.standings().await.expect("it answers");
