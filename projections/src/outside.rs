@@ -75,6 +75,7 @@ impl Fault {
 pub(crate) async fn run(this: Arc<Projections>, nats: Nats, shutdown: CancellationToken) -> Ended {
     let mut publisher = Publisher::new(&this, &nats);
     let (mut pause, mut told) = (FIRST_PAUSE, false);
+    metrics::gauge!("wonder_outside_stopped").set(0.0);
     let ended = loop {
         let before = publisher.mark.position;
         let fault = tokio::select! {
@@ -87,6 +88,7 @@ pub(crate) async fn run(this: Arc<Projections>, nats: Nats, shutdown: Cancellati
         }
         if fault.is_damage() {
             tracing::error!(reason = %fault, "events outside stopped: an event can't be published");
+            metrics::gauge!("wonder_outside_stopped").set(1.0);
             break Ended::Stopped;
         }
         if publisher.mark.position > before {

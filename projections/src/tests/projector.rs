@@ -17,7 +17,7 @@ async fn rows(views: &Projections) -> Vec<RunView> {
 async fn a_projector_that_is_killed_anywhere_neither_skips_nor_repeats(storage: Storage) {
     let small = Config { batch_events: 3, ..config() };
     let world = World::idle(storage, small.clone()).await;
-    for number in 1..=20 {
+    for number in 1..=12 {
         world.whole_run(number, 4, number % 3 == 0).await;
     }
     let head = world.journal.head().await.expect("it answers");
@@ -47,7 +47,7 @@ async fn a_projector_that_is_killed_anywhere_neither_skips_nor_repeats(storage: 
     let tasks = views.start(None, &world.shutdown);
     reach(&views, head).await;
     assert_eq!(views.compare("runs", |_| {}).await.expect("compares").difference, None);
-    assert_eq!(rows(&views).await.len(), 20);
+    assert_eq!(rows(&views).await.len(), 12);
     assert!(rows(&views).await.iter().all(|run| run.usage.input_tokens == 40));
     world.end(tasks).await;
 }
