@@ -36,6 +36,7 @@ const QUEUE_WITHIN: Duration = Duration::from_secs(2);
 #[derive(Clone)]
 pub struct NatsOptions {
     /// One or more, as in `nats://127.0.0.1:4222,nats://127.0.0.1:4223`; `tls://` asks for TLS.
+    /// `nats://user:password@host` or `nats://token@host` signs in, the same way at all of them.
     pub url: String,
     /// A `.creds` file, where the servers ask for one.
     pub credentials: Option<PathBuf>,
@@ -179,6 +180,9 @@ impl Nats {
 
     /// Returns when what was sent is on the wire, or after a while.
     pub(super) async fn flush(&self) {
+        if !self.is_connected() {
+            return;
+        }
         if tokio::time::timeout(QUEUE_WITHIN, self.inner.client.flush()).await.is_err() {
             tracing::warn!("what was sent to nats may be lost: it doesn't take it");
         }

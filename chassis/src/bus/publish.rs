@@ -105,7 +105,7 @@ impl From<NatsError> for Refused {
 /// Publishes all of them in their order, and waits for the acknowledgements side by side.
 pub(super) async fn all(nats: &Nats, messages: &[Outgoing]) -> Vec<Result<Acknowledged, Refused>> {
     let mut results = Vec::with_capacity(messages.len());
-    let mut waiting: VecDeque<Result<(Instant, Answer), Refused>> = VecDeque::new();
+    let mut waiting: VecDeque<Result<Sent, Refused>> = VecDeque::new();
     let mut away = nats.connected(Instant::now() + ACK_WITHIN).await.err();
     let mut line = Line { nats, link: nats.link(), connects: nats.connects() };
     for message in messages {
@@ -129,7 +129,7 @@ pub(super) async fn all(nats: &Nats, messages: &[Outgoing]) -> Vec<Result<Acknow
     results
 }
 
-async fn send(nats: &Nats, message: &Outgoing) -> Result<(Instant, Answer), Refused> {
+async fn send(nats: &Nats, message: &Outgoing) -> Result<Sent, Refused> {
     let bytes = message.body.len();
     if bytes > nats.room() {
         return Err(Refused::TooLarge { bytes });
@@ -145,7 +145,14 @@ async fn send(nats: &Nats, message: &Outgoing) -> Result<(Instant, Answer), Refu
         payload: message.body.clone(),
     };
     nats.send(sending).await?;
-    Ok((Instant::now() + ACK_WITHIN, answer))
+    Ok(Sent { answer, until: Instant::now() + ACK_WITHIN, bytes })
+}
+
+/// A message that waits for its acknowledgement.
+struct Sent {
+    answer: Answer,
+    until: Instant,
+    bytes: usize,
 }
 
 /// The connection that acknowledgements come on; with it they are lost.
@@ -156,15 +163,12 @@ struct Line<'a> {
 }
 
 impl Line<'_> {
-    async fn acknowledged(
-        &mut self,
-        sent: Result<(Instant, Answer), Refused>,
-    ) -> Result<Acknowledged, Refused> {
-        let (until, answer) = sent?;
+    async fn acknowledged(&mut self, sent: Result<Sent, Refused>) -> Result<Acknowledged, Refused> {
+        let Sent { answer, until, bytes } = sent?;
         tokio::select! {
             biased;
             arrived = tokio::time::timeout_at(until, answer.arrived()) => match arrived {
-                Ok(arrived) => read(&arrived.map_err(|error| error.unavailable())?.first),
+                Ok(arrived) => read(&arrived.map_err(|error| error.unavailable())?.first, bytes),
                 Err(_) => Err(Refused::Unavailable("no acknowledgement in time".into())),
             },
             () = self.lost() => Err(Refused::Unavailable("the connection was lost".into())),
@@ -181,7 +185,7 @@ impl Line<'_> {
 }
 
 /// What the server says of a message.
-fn read(arrived: &Message) -> Result<Acknowledged, Refused> {
+fn read(arrived: &Message, bytes: usize) -> Result<Acknowledged, Refused> {
     if arrived.status == Some(StatusCode::NO_RESPONDERS) {
         return Err(Refused::Missing);
     }
@@ -189,16 +193,18 @@ fn read(arrived: &Message) -> Result<Acknowledged, Refused> {
         Ok(Response::Ok(ack)) => {
             Ok(Acknowledged { sequence: ack.sequence, duplicate: ack.duplicate })
         }
-        Ok(Response::Err { error }) => Err(refused(error.error_code().0, &error.to_string())),
+        Ok(Response::Err { error }) => {
+            Err(refused(error.error_code().0, &error.to_string(), bytes))
+        }
         Err(_) => Err(Refused::Unavailable("something else than jetstream answers".into())),
     }
 }
 
-fn refused(code: u64, description: &str) -> Refused {
+fn refused(code: u64, description: &str, bytes: usize) -> Refused {
     match code {
         NOT_STORED if description.contains("maximum") => Refused::Full,
         code if NO_ROOM.contains(&code) => Refused::Full,
-        MESSAGE_TOO_LARGE => Refused::TooLarge { bytes: 0 },
+        MESSAGE_TOO_LARGE => Refused::TooLarge { bytes },
         NO_STREAM => Refused::Missing,
         WRONG_LAST_ID | WRONG_LAST_SEQUENCE => Refused::OutOfOrder,
         _ => Refused::Unavailable(format!("{description} ({code})")),

@@ -78,8 +78,9 @@ impl Nats {
 
     /// Serves requests, at most `concurrency` at a time, shared with others of the same group.
     ///
-    /// Further ones wait within their deadline, four times as many (at least 64); beyond that they
-    /// are refused at once, as [`RequestError::Unavailable`].
+    /// Further ones wait within their deadline, four times as many (at least 64) with 64 MiB in
+    /// all; beyond that they are refused at once, as [`RequestError::Unavailable`]. Of requests in
+    /// parts four are under way at a time.
     pub async fn serve(
         &self,
         subject: &str,

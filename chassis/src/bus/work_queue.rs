@@ -16,7 +16,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::nats::{Nats, NatsError, outbound};
-use super::publish::{self, Acknowledged, Outgoing, Refused};
+use super::publish::{self, Outgoing, Refused};
 
 pub use super::publish::PublishError;
 pub use consumer::{Consumer, Delivery};
@@ -25,6 +25,9 @@ pub use consumer::{Consumer, Delivery};
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 /// How long to wait for whoever has the stream; nobody answers where it is missing.
 const DIRECT_WITHIN: Duration = Duration::from_millis(500);
+/// How often a missing stream is made anew for a call: while it is being deleted it looks as if it
+/// were there.
+const RESTORES: usize = 3;
 /// Pull requests that may wait at one consumer, over all who pull.
 const PULL_REQUESTS: u64 = 2_048;
 
@@ -100,12 +103,15 @@ impl WorkQueue {
             let subject = nats.subject(&message.subject);
             outgoing.push(Outgoing::new(subject, message.id, message.body));
         }
-        let began = Instant::now();
+        let mut began = Instant::now();
         let mut results = publish::all(nats, &outgoing).await;
-        let missing = |result: &Result<Acknowledged, Refused>| result == &Err(Refused::Missing);
-        if results.iter().any(missing) && self.restore(began).await.is_ok() {
-            let again: Vec<usize> =
-                (0..results.len()).filter(|index| missing(&results[*index])).collect();
+        for _ in 0..RESTORES {
+            let missing = |index: &usize| results[*index] == Err(Refused::Missing);
+            let again: Vec<usize> = (0..results.len()).filter(missing).collect();
+            if again.is_empty() || self.restore(began).await.is_err() {
+                break;
+            }
+            began = Instant::now();
             let once_more: Vec<Outgoing> = again.iter().map(|i| outgoing[*i].clone()).collect();
             for (index, result) in again.into_iter().zip(publish::all(nats, &once_more).await) {
                 results[index] = result;

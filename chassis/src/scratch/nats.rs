@@ -43,6 +43,7 @@ fn with_own_prefix(url: String) -> NatsOptions {
 #[derive(Debug)]
 pub struct ScratchNats {
     folder: PathBuf,
+    arguments: Vec<String>,
     /// Of clients, and of monitoring. The same after each start.
     ports: Option<[u16; 2]>,
     child: Option<Child>,
@@ -52,9 +53,15 @@ impl ScratchNats {
     /// Starts `nats-server` with JetStream on free ports of the loopback, and its store in a
     /// temporary folder.
     pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// The same, with further arguments.
+    pub async fn start_with(arguments: &[&str]) -> Self {
         let folder = std::env::temp_dir().join(format!("scratch-nats-{}", Uuid::new_v4().simple()));
         std::fs::create_dir(&folder).expect("a temporary folder can be made");
-        let mut server = Self { folder, ports: None, child: None };
+        let arguments = arguments.iter().map(ToString::to_string).collect();
+        let mut server = Self { folder, arguments, ports: None, child: None };
         server.restart().await;
         server
     }
@@ -80,6 +87,7 @@ impl ScratchNats {
             .arg(&store)
             .arg("--ports_file_dir")
             .arg(&self.folder)
+            .args(&self.arguments)
             .stderr(Stdio::from(log))
             .spawn()
             .expect("nats-server is installed and starts");

@@ -40,6 +40,21 @@ async fn a_first_connection_fails_in_time() {
 }
 
 #[tokio::test]
+async fn a_url_may_sign_in() {
+    let server = ScratchNats::start_with(&["--user", "me", "--pass", "a b@c"]).await;
+    let began = Instant::now();
+    for stranger in ["", "me:wrong@", "me@"] {
+        let url = server.url().replace("//", &format!("//{stranger}"));
+        let refused = Nats::connect(&NatsOptions::new(url)).await.err();
+        assert!(matches!(refused, Some(NatsError::Unavailable(_))), "{refused:?}");
+    }
+    assert!(began.elapsed() < Duration::from_secs(3), "there is nothing to wait for");
+    let url = server.url().replace("//", "//me:a%20b%40c@");
+    let nats = Nats::connect(&NatsOptions::new(url)).await.expect("it signs in");
+    nats.ping(LONG).await.expect("it answers");
+}
+
+#[tokio::test]
 async fn a_lost_connection_comes_back_and_listens_again() {
     let mut server = ScratchNats::start().await;
     // One of several URLs is enough.

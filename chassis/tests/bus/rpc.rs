@@ -8,10 +8,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use chassis::bus::{Handler, Nats, RequestError};
 use chassis::scratch::nats::{ScratchNats, nats_options};
-use futures::future::join_all;
+use futures::StreamExt;
+use futures::future::{join, join_all};
 use tokio::sync::Semaphore;
 
-use crate::wait::{LONG, soon, until};
+use crate::wait::{LONG, by_hand, soon, until};
 
 const MIB: usize = 1024 * 1024;
 
@@ -87,6 +88,28 @@ async fn large_requests_side_by_side_are_not_mixed_up() {
         assert!(answer == Ok(body));
     }
     served.stop().await;
+}
+
+#[tokio::test]
+async fn an_answer_with_a_part_missing_is_none() {
+    let options = nats_options();
+    let client = Nats::connect(&options).await.expect("it is there");
+    let (raw, mut requests) = by_hand(&options, "echo").await;
+    for parts in [vec!["0 3 6", "2 3 6"], vec!["1 3 6"], vec!["0 2 3", "1 2 3"], vec!["nonsense"]] {
+        let answer = async {
+            let request = requests.next().await.expect("it comes");
+            for part in parts {
+                let mut headers = async_nats::HeaderMap::new();
+                headers.insert("Part", part);
+                let reply = request.reply.clone().expect("it wants an answer");
+                raw.publish_with_headers(reply, headers, "ab".into()).await.expect("it is sent");
+            }
+        };
+        let short = Duration::from_millis(300);
+        let request = client.request("echo", Bytes::new(), short);
+        let (asked, ()) = soon("the answer", join(request, answer)).await;
+        assert_eq!(asked, Err(RequestError::Timeout));
+    }
 }
 
 #[tokio::test]

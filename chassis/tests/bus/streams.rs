@@ -10,10 +10,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use chassis::bus::{Nats, RequestError, StreamHandler};
 use chassis::scratch::nats::nats_options;
+use futures::future::join;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
 
-use crate::wait::{LONG, soon, until};
+use crate::wait::{LONG, by_hand, soon, until};
 
 const MIB: usize = 1024 * 1024;
 
@@ -152,6 +153,35 @@ async fn a_reader_that_takes_nothing_holds_the_server_back_and_is_not_taken_for_
     }
     assert_eq!(soon("the end", slow.next()).await, None);
     served.stop().await;
+}
+
+#[tokio::test]
+async fn a_lost_message_ends_a_stream_with_an_error() {
+    let options = nats_options();
+    let client = Nats::connect(&options).await.expect("it is there");
+    let (raw, mut requests) = by_hand(&options, "numbers").await;
+    // One in the middle, the last one before the end, the last one before a sign of life.
+    for frames in [["w1", "w3"], ["w1", "e2"], ["w1", "b2"]] {
+        let answer = async {
+            let request = requests.next().await.expect("it comes");
+            let deliver = request.headers.as_ref().and_then(|headers| headers.get("Deliver"));
+            let deliver = deliver.expect("it says where to").to_string();
+            let reply = request.reply.expect("it wants an answer").to_string();
+            let messages = [(reply, "Control", "nobody")].into_iter();
+            let frames = frames.map(|frame| (deliver.clone(), "Frame", frame));
+            for (subject, name, value) in messages.chain(frames) {
+                let mut headers = async_nats::HeaderMap::new();
+                headers.insert(name, value);
+                raw.publish_with_headers(subject, headers, "a".into()).await.expect("it is sent");
+            }
+        };
+        let opening = client.open_stream("numbers", Bytes::new());
+        let (stream, ()) = soon("a stream", join(opening, answer)).await;
+        let got: Vec<_> = soon("the end", stream.expect("it opens").collect()).await;
+        assert_eq!(got.len(), 2, "{got:?}");
+        assert_eq!(got[0], Ok(Bytes::from("a")));
+        assert!(matches!(got[1], Err(RequestError::Unavailable(_))), "{got:?}");
+    }
 }
 
 #[tokio::test]

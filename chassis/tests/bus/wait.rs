@@ -1,7 +1,11 @@
-//! Waiting for conditions, within a bound.
+//! Waiting for conditions, within a bound; and clients that speak by hand.
 
 use std::future::Future;
 use std::time::Duration;
+
+use async_nats::{Client, Subscriber};
+use bytes::Bytes;
+use chassis::bus::NatsOptions;
 
 /// How long anything may take here.
 pub(crate) const LONG: Duration = Duration::from_secs(20);
@@ -34,4 +38,14 @@ pub(crate) fn soon<T>(what: &str, it: impl Future<Output = T>) -> impl Future<Ou
             Err(_) => panic!("{caller}: not within {LONG:?}: {what}"),
         }
     }
+}
+
+/// A client of the library's own, that gets the messages of a subject.
+pub(crate) async fn by_hand(options: &NatsOptions, subject: &str) -> (Client, Subscriber) {
+    let client = async_nats::connect(&options.url).await.expect("it is there");
+    let subscriber = client.subscribe(format!("{}.{subject}", options.prefix)).await;
+    // The answer that nobody is there says that the server knows the subscription.
+    let nobody = client.request(client.new_inbox(), Bytes::new()).await;
+    nobody.expect_err("nobody answers there");
+    (client, subscriber.expect("it subscribes"))
 }

@@ -34,6 +34,7 @@ pub(super) async fn connect(options: &NatsOptions) -> Result<(Client, Arc<Notify
     }
     let wake = Arc::new(Notify::new());
     let built = build(options, Arc::clone(&wake)).await?;
+    let (built, addresses) = sign_in(built, addresses)?;
     let until = Instant::now() + FIRST_WITHIN;
     loop {
         let attempt = built.clone().connect(&addresses[..]);
@@ -69,6 +70,50 @@ fn addresses(options: &NatsOptions) -> Result<Vec<ServerAddr>, NatsError> {
         Ok(addresses) if !addresses.is_empty() => Ok(addresses),
         _ => Err(NatsError::Setting("the URL; write it like nats://host:4222".into())),
     }
+}
+
+/// Takes user and password, or a token, from the first address that has some. The client library
+/// leaves them there and may log them, so that they are taken off.
+fn sign_in(
+    options: ConnectOptions,
+    addresses: Vec<ServerAddr>,
+) -> Result<(ConnectOptions, Vec<ServerAddr>), NatsError> {
+    let named = addresses.iter().find_map(|address| {
+        let password = address.password().map(decoded);
+        Some((decoded(address.username()?), password))
+    });
+    let options = match named {
+        None => options,
+        Some((token, None)) => options.token(token),
+        Some((user, Some(password))) => options.user_and_password(user, password),
+    };
+    let bare = addresses.into_iter().map(|address| {
+        let mut url = address.into_inner();
+        // Fails only for a URL without a host, which isn't taken below either.
+        let _ = (url.set_username(""), url.set_password(None));
+        ServerAddr::from_url(url).map_err(|error| NatsError::Setting(error.to_string()))
+    });
+    Ok((options, bare.collect::<Result<_, _>>()?))
+}
+
+/// Undoes what URLs do to special characters.
+fn decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, after @ ..] = rest {
+        let code = after.get(..2).and_then(|code| std::str::from_utf8(code).ok());
+        match code.and_then(|code| u8::from_str_radix(code, 16).ok()) {
+            Some(byte) if *first == b'%' => {
+                bytes.push(byte);
+                rest = &after[2..];
+            }
+            _ => {
+                bytes.push(*first);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 async fn build(options: &NatsOptions, wake: Arc<Notify>) -> Result<ConnectOptions, NatsError> {
@@ -144,6 +189,22 @@ mod tests {
             assert!((1_000..=2_000).contains(&pause), "{attempts}: {pause} ms");
         }
         assert!(pause(usize::MAX) <= Duration::from_secs(2));
+    }
+
+    #[test]
+    fn what_a_url_escapes_is_read() {
+        for (text, meant) in [("plain", "plain"), ("a%40b%2fc", "a@b/c"), ("100%", "100%")] {
+            assert_eq!(decoded(text), meant);
+        }
+    }
+
+    #[test]
+    fn addresses_are_given_on_without_secrets() {
+        let addresses = addresses(&NatsOptions::new("nats://me:secret@host:1,tls://t@host"));
+        let (_, bare) = sign_in(ConnectOptions::new(), addresses.expect("they can be read"))
+            .expect("they can be read");
+        let text: Vec<&str> = bare.iter().map(ServerAddr::as_url_str).collect();
+        assert_eq!(text, ["nats://host:1", "tls://host"]);
     }
 
     #[test]

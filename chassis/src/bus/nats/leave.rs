@@ -45,6 +45,9 @@ pub(in crate::bus) async fn leave(
     most: Option<u64>,
     take: impl FnMut(Message),
 ) {
+    if !nats.is_connected() {
+        return;
+    }
     let mut leaving = Leaving { nats, subscriber, received, take, ended: false };
     match tokio::time::timeout(WITHIN, leaving.run(subject, most)).await {
         Ok(Ok(())) => {}

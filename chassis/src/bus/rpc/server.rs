@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_nats::{HeaderMap, Message};
 use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -19,12 +19,18 @@ use crate::bus::nats::{LARGEST, Nats, NatsError, Part, outbound, split};
 /// Requests that may wait, for each that may be under way.
 const WAITING: usize = 4;
 const LEAST_WAITING: usize = 64;
+/// KiB that the messages of requests may take, waiting or under way.
+const KIB: usize = 64 * 1_024;
+/// Requests in parts that may be under way.
+const LARGE: usize = 4;
 
 struct Server {
     nats: Nats,
     subject: String,
     handler: Arc<dyn Handler>,
     slots: Semaphore,
+    kib: Arc<Semaphore>,
+    large: Semaphore,
 }
 
 pub(super) async fn serve(
@@ -41,14 +47,21 @@ pub(super) async fn serve(
         subject: below.to_owned(),
         handler,
         slots: Semaphore::new(concurrency),
+        kib: Arc::new(Semaphore::new(KIB)),
+        large: Semaphore::new(LARGE),
     });
     let most = concurrency + (concurrency * WAITING).max(LEAST_WAITING);
     let tasks = TaskTracker::new();
     let spawner = tasks.clone();
     Ok(intake.run(CancellationToken::new(), tasks, move |message| {
         let until = wire::deadline(&message);
-        if spawner.len() < most {
-            spawner.spawn(Arc::clone(&server).answer(message, until));
+        let room = (spawner.len() < most).then(|| server.room(&message)).flatten();
+        if let Some(room) = room {
+            let server = Arc::clone(&server);
+            spawner.spawn(async move {
+                server.answer(message, until).await;
+                drop(room);
+            });
         } else if let Some(reply) = &message.reply {
             metrics::counter!("bus_requests_refused_total", "subject" => server.subject.clone())
                 .increment(1);
@@ -58,8 +71,23 @@ pub(super) async fn serve(
 }
 
 impl Server {
-    async fn answer(self: Arc<Self>, message: Message, until: Instant) {
-        let Ok(Ok(_slot)) = timeout_at(until, self.slots.acquire()).await else {
+    /// Room for a message that waits.
+    fn room(&self, message: &Message) -> Option<OwnedSemaphorePermit> {
+        let kib = message.payload.len().div_ceil(1_024).min(KIB);
+        Arc::clone(&self.kib).try_acquire_many_owned(u32::try_from(kib).ok()?).ok()
+    }
+
+    /// Room for a request that may be under way, and for the parts of a large one.
+    async fn slot(&self, message: &Message) -> Option<impl Sized + use<'_>> {
+        let large = match Part::of(message) {
+            Some(_) => Some(self.large.acquire().await.ok()?),
+            None => None,
+        };
+        Some((self.slots.acquire().await.ok()?, large))
+    }
+
+    async fn answer(&self, message: Message, until: Instant) {
+        let Ok(Some(_slot)) = timeout_at(until, self.slot(&message)).await else {
             tracing::debug!(subject = self.subject, "a request waited past its deadline");
             return;
         };

@@ -143,7 +143,7 @@ impl Reading {
                 () = self.out.closed() => return Ended::Cancelled,
                 message = self.follow.next() => {
                     let Some(message) = message else {
-                        return broken("the connection is closed");
+                        return broken("the connection is closed, or a stream ran over");
                     };
                     if let Some(ended) = self.take(&message) {
                         return ended;

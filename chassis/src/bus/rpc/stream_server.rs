@@ -129,10 +129,12 @@ impl Pump<'_> {
     async fn run(&mut self, stop: &CancellationToken) -> Result<(), NatsError> {
         let mut look = tokio::time::interval(LOOK_EVERY);
         loop {
-            if self.sent < self.allowed && !self.pieces.is_empty() {
+            let takes_more = self.sent < self.allowed;
+            if takes_more && !self.pieces.is_empty() {
                 self.send_piece().await?;
                 continue;
             }
+            let takes_more = takes_more && self.pieces.is_empty();
             tokio::select! {
                 biased;
                 sign = self.signs.next() => match sign.as_ref().map(Sign::of) {
@@ -152,24 +154,31 @@ impl Pump<'_> {
                         self.tell(Kind::Beat).await?;
                     }
                 }
-                item = self.stream.next(), if self.sent < self.allowed && self.pieces.is_empty() => {
-                    match item {
-                        Some(Ok(body)) if body.len() <= LARGEST => {
-                            let pieces = split(&body, self.nats.room());
-                            self.pieces.extend(pieces.map(|(_, piece)| piece));
-                        }
-                        Some(Ok(_)) => {
-                            tracing::error!("a message of a stream is too large");
-                            return self.tell(Kind::Broken).await;
-                        }
-                        Some(Err(_)) => {
-                            tracing::error!("the source of a stream panicked");
-                            return self.tell(Kind::Broken).await;
-                        }
-                        None => return self.tell(Kind::End).await,
+                item = self.stream.next(), if takes_more => {
+                    if let Some(last) = self.take(item) {
+                        return self.tell(last).await;
                     }
                 }
             }
+        }
+    }
+
+    /// Takes a message of the stream, or says how it ends.
+    fn take(&mut self, item: Option<Caught>) -> Option<Kind> {
+        match item {
+            Some(Ok(body)) if body.len() <= LARGEST => {
+                self.pieces.extend(split(&body, self.nats.room()).map(|(_, piece)| piece));
+                None
+            }
+            Some(Ok(_)) => {
+                tracing::error!("a message of a stream is too large");
+                Some(Kind::Broken)
+            }
+            Some(Err(_)) => {
+                tracing::error!("the source of a stream panicked");
+                Some(Kind::Broken)
+            }
+            None => Some(Kind::End),
         }
     }
 

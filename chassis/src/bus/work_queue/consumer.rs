@@ -165,6 +165,8 @@ impl Consumer {
         let nats = &self.queue.inner.nats;
         if let Some(missed) = self.missed {
             self.queue.restore(missed).await?;
+            // Where this fails, the stream may be missing again.
+            self.missed = Some(Instant::now());
             nats.ensure_consumer(&self.queue.inner.stream, &self.asked).await?;
             self.missed = None;
         }
@@ -281,6 +283,10 @@ impl Delivery {
     }
 
     async fn say(&self, what: &'static str) {
+        if !self.nats.is_connected() {
+            // It goes with the others that wait for the connection, if there is room.
+            return self.nats.send_now(self.message(what));
+        }
         if let Err(error) = self.nats.send(self.message(what)).await {
             tracing::debug!(%error, what, "what was said of a delivery was not sent");
         }
