@@ -3,6 +3,7 @@
 //! It moves by compare-and-set, and first in its transaction: of two who fold at once the second
 //! waits for the first and then finds that it isn't alone, before it has written anything.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use chassis::journal::{Journal, RecordedEvent};
@@ -75,9 +76,11 @@ pub(crate) struct Fold<'a> {
 pub(crate) enum Enlisted {
     /// Its rows, up to a position.
     At(u64),
-    /// Rows of another journal.
+    /// Rows of another journal, in a file.
     Foreign,
-    /// Rows of a newer release's fold, which this one must not touch.
+    /// Rows of an older release's fold, in a database.
+    Older,
+    /// Rows of a newer release's fold, in a database, which this one must not touch.
     Newer,
 }
 
@@ -95,9 +98,9 @@ pub(crate) async fn locked(
 }
 
 impl Fold<'_> {
-    /// Makes sure that a projection has a checkpoint. Rows of another version of the fold are
-    /// dropped, and in a database, which can't be deleted like a file, also those of another
-    /// journal: then the projection starts over.
+    /// Makes sure that a projection has a checkpoint. In a file, rows of another version of the fold
+    /// are dropped, and in a database, which can't be deleted like a file, those of another journal:
+    /// then the projection starts over.
     pub(crate) async fn enlist(
         self,
         connection: &mut Connection,
@@ -130,15 +133,14 @@ impl Fold<'_> {
         };
         let position = stored.position.unsigned_abs();
         let is_foreign = stored.epoch != i64::from(self.journal.epoch()) || position > head;
-        Ok(match (session.dialect(), is_foreign) {
-            (Dialect::Sqlite, true) => Some(Enlisted::Foreign),
-            (Dialect::Postgres, true) => None,
-            _ if stored.version == self.projection.version() => Some(Enlisted::At(position)),
+        let by_age = stored.version.cmp(&self.projection.version());
+        Ok(match (session.dialect(), is_foreign, by_age) {
+            (Dialect::Sqlite, true, _) => Some(Enlisted::Foreign),
+            (_, false, Ordering::Equal) => Some(Enlisted::At(position)),
             // Processes of two releases share a database for a while.
-            (Dialect::Postgres, false) if stored.version > self.projection.version() => {
-                Some(Enlisted::Newer)
-            }
-            _ => None,
+            (Dialect::Postgres, false, Ordering::Greater) => Some(Enlisted::Newer),
+            (Dialect::Postgres, false, Ordering::Less) => Some(Enlisted::Older),
+            (Dialect::Postgres, true, _) | (Dialect::Sqlite, false, _) => None,
         })
     }
 

@@ -10,20 +10,23 @@ use std::time::Duration;
 
 use chassis::bus::Nats;
 use chassis::database::Database;
+use chassis::journal::ReadError;
 use sqlx::PgConnection;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::Projections;
 use crate::checkpoint::{Enlisted, Fold, Stored};
 use crate::projector::Ended;
 use crate::store::database;
 use crate::store::sql::Connection;
+use crate::{Projections, RebuildError};
 
 /// Between two looks at the checkpoints while a query waits for a position, and otherwise.
-const LOOK_OFTEN: Duration = Duration::from_millis(50);
+const LOOK_OFTEN: Duration = Duration::from_millis(25);
 const LOOK_SELDOM: Duration = Duration::from_secs(1);
+/// Between two looks however many queries come to wait.
+const LEAST_PAUSE: Duration = Duration::from_millis(5);
 /// Between two signs of life of the connection that folds.
 const BEAT: Duration = Duration::from_secs(1);
 /// The longest pause between two attempts to take over: a connection that waits shows no sign of
@@ -98,19 +101,31 @@ async fn lead(
     }
 }
 
+/// Why a process can't stand by at the moment.
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
+    #[error(transparent)]
+    Journal(#[from] ReadError),
+    #[error("the rows of a release before this one can't be made anew: {0}")]
+    Rebuild(#[from] RebuildError),
+}
+
 /// A process that doesn't fold.
 struct Standby<'a> {
-    this: &'a Projections,
+    this: &'a Arc<Projections>,
     database: &'a Database,
     /// Ready to take the lock.
     candidate: Option<PgConnection>,
-    /// Told once: what keeps this process from its turn.
-    told: bool,
+    /// What keeps this process from its turn is told once.
+    troubled: bool,
+    outdated: bool,
 }
 
 impl<'a> Standby<'a> {
-    const fn new(this: &'a Projections, database: &'a Database) -> Self {
-        Self { this, database, candidate: None, told: false }
+    const fn new(this: &'a Arc<Projections>, database: &'a Database) -> Self {
+        Self { this, database, candidate: None, troubled: false, outdated: false }
     }
 
     /// Follows the checkpoints until it is this process's turn to fold; then the connection to fold
@@ -119,36 +134,41 @@ impl<'a> Standby<'a> {
         let stand_in = self.this.config.stand_in.min(LONGEST_STAND_IN);
         let mut next_try = Instant::now();
         loop {
-            tokio::select! {
-                // What is dropped halfway is no transaction, and its connection goes with it.
+            let looked = Instant::now();
+            let turn = tokio::select! {
+                // What is dropped halfway is no transaction, or goes with its connection.
                 () = shutdown.cancelled() => return None,
-                turn = self.step(next_try) => {
-                    match turn {
-                        Ok(Some(connection)) => return Some(connection),
-                        Ok(None) => self.told = false,
-                        Err(error) => self.tell(&error),
-                    }
-                }
+                turn = self.step(next_try <= looked) => turn,
+            };
+            match turn {
+                Ok(Some(connection)) => return Some(connection),
+                Ok(None) => self.troubled = false,
+                Err(trouble) => self.tell(&trouble),
             }
-            if next_try <= Instant::now() {
+            if next_try <= looked {
                 next_try = Instant::now() + stand_in;
             }
-            let look = if self.this.waiting.anyone() { LOOK_OFTEN } else { LOOK_SELDOM };
+            let waited = self.this.waiting.anyone();
+            let next_look = looked + if waited { LOOK_OFTEN } else { LOOK_SELDOM };
             tokio::select! {
                 () = shutdown.cancelled() => return None,
-                () = tokio::time::sleep_until(next_try.min(Instant::now() + look)) => {}
-                () = self.this.waiting.begun.notified() => {}
+                () = tokio::time::sleep_until(next_try.min(next_look)) => {}
+                () = self.this.waiting.begun.notified() => {
+                    tokio::time::sleep_until(looked + LEAST_PAUSE).await;
+                }
             }
         }
     }
 
-    async fn step(&mut self, next_try: Instant) -> Result<Option<Connection>, sqlx::Error> {
-        if next_try <= Instant::now()
-            && let Some(connection) = self.try_lead().await?
-        {
+    async fn step(&mut self, tries: bool) -> Result<Option<Connection>, Trouble> {
+        if tries && let Some(connection) = self.try_lead().await? {
             return Ok(Some(connection));
         }
-        self.look().await.map(|()| None)
+        self.look().await?;
+        if tries {
+            self.measure().await?;
+        }
+        Ok(None)
     }
 
     /// Takes the rows' positions from the checkpoints.
@@ -162,7 +182,15 @@ impl<'a> Standby<'a> {
         Ok(())
     }
 
-    async fn try_lead(&mut self) -> Result<Option<Connection>, sqlx::Error> {
+    async fn measure(&self) -> Result<(), ReadError> {
+        let head = self.this.journal.head().await?;
+        for projector in self.this.projectors() {
+            projector.measure(projector.standing(head).lag_events);
+        }
+        Ok(())
+    }
+
+    async fn try_lead(&mut self) -> Result<Option<Connection>, Trouble> {
         let mut candidate = match self.candidate.take() {
             Some(candidate) => candidate,
             None => database::for_folding(self.database).await?,
@@ -173,6 +201,7 @@ impl<'a> Standby<'a> {
         }
         let mut connection = Connection::Database(candidate);
         if self.prepare(&mut connection).await? {
+            self.outdated = false;
             return Ok(Some(connection));
         }
         if let Connection::Database(mut candidate) = connection {
@@ -183,21 +212,26 @@ impl<'a> Standby<'a> {
     }
 
     /// Makes the rows ready to be folded on, and says whether this release may.
-    async fn prepare(&self, connection: &mut Connection) -> Result<bool, sqlx::Error> {
-        let journal = self.this.journal.as_ref();
-        let head =
-            journal.head().await.map_err(|error| sqlx::Error::Io(std::io::Error::other(error)))?;
+    async fn prepare(&mut self, connection: &mut Connection) -> Result<bool, Trouble> {
+        let this = self.this;
+        let journal = this.journal.as_ref();
         let mut positions = Vec::new();
-        for projector in self.this.projectors() {
+        for projector in this.projectors() {
+            let projection = projector.name();
             let fold = Fold { projection: projector.projection(), journal };
-            match fold.enlist(connection, head).await? {
-                Enlisted::At(position) => positions.push((projector, position)),
-                Enlisted::Foreign | Enlisted::Newer => {
-                    let projection = projector.name();
-                    tracing::debug!(projection, "its rows are of a newer release, which must fold");
-                    return Ok(false);
-                }
+            let mut enlisted = fold.enlist(connection, journal.head().await?).await?;
+            if enlisted == Enlisted::Older {
+                tracing::info!(projection, "the rows of an older release are made anew");
+                self.renew(projection, connection).await?;
+                enlisted = fold.enlist(connection, journal.head().await?).await?;
             }
+            let Enlisted::At(position) = enlisted else {
+                if !std::mem::replace(&mut self.outdated, true) {
+                    tracing::warn!(projection, "its rows are of a newer release, which must fold");
+                }
+                return Ok(false);
+            };
+            positions.push((projector, position));
         }
         for (projector, position) in positions {
             projector.takes_over(position);
@@ -205,10 +239,23 @@ impl<'a> Standby<'a> {
         Ok(true)
     }
 
-    fn tell(&mut self, error: &sqlx::Error) {
+    /// Makes rows beside those of an older release, which are read meanwhile, and swaps them.
+    async fn renew(&self, name: &str, connection: &mut Connection) -> Result<(), Trouble> {
+        let rebuild = self.this.rebuild(name, |_| {});
+        tokio::pin!(rebuild);
+        let mut beat = tokio::time::interval(BEAT);
+        loop {
+            tokio::select! {
+                rebuilt = &mut rebuild => return Ok(rebuilt.map(drop)?),
+                _ = beat.tick() => connection.ping().await?,
+            }
+        }
+    }
+
+    fn tell(&mut self, trouble: &Trouble) {
         self.candidate = None;
-        if !std::mem::replace(&mut self.told, true) {
-            tracing::warn!(%error, "standing by failed, and is tried again");
+        if !std::mem::replace(&mut self.troubled, true) {
+            tracing::warn!(error = %trouble, "standing by failed, and is tried again");
         }
     }
 }

@@ -246,7 +246,9 @@ async fn enlist(store: &Store, fold: Fold<'_>, head: u64) -> Result<u64, OpenErr
     let writer = writer.as_mut().ok_or_else(|| OpenError::AnotherStore { path: path() })?;
     match fold.enlist(writer, head).await {
         Ok(Enlisted::At(position)) => Ok(position),
-        Ok(Enlisted::Foreign | Enlisted::Newer) => Err(OpenError::AnotherStore { path: path() }),
+        Ok(Enlisted::Foreign | Enlisted::Older | Enlisted::Newer) => {
+            Err(OpenError::AnotherStore { path: path() })
+        }
         Err(source) => Err(OpenError::Storage { path: path(), source }),
     }
 }

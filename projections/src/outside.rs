@@ -8,7 +8,7 @@
 //!
 //! While NATS is away it waits and tries again for ever. Folds don't wait for it.
 
-use std::fmt;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ mod cloud_event;
 const NAME: &str = "outside";
 const VERSION: i64 = 1;
 /// Events and bytes that are published at once.
-const BATCH_EVENTS: usize = 256;
+const BATCH_EVENTS: usize = 1_024;
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
 /// Bytes of the largest body; a server that takes less is asked with less.
 const BODY_BYTES: usize = 900 * 1024;
@@ -75,6 +75,7 @@ impl Fault {
 pub(crate) async fn run(this: Arc<Projections>, nats: Nats, shutdown: CancellationToken) -> Ended {
     let mut publisher = Publisher::new(&this, &nats);
     let (mut pause, mut told) = (FIRST_PAUSE, false);
+    metrics::gauge!("wonder_outside_stopped").set(0.0);
     let ended = loop {
         let before = publisher.mark.position;
         let fault = tokio::select! {
@@ -87,6 +88,7 @@ pub(crate) async fn run(this: Arc<Projections>, nats: Nats, shutdown: Cancellati
         }
         if fault.is_damage() {
             tracing::error!(reason = %fault, "events outside stopped: an event can't be published");
+            metrics::gauge!("wonder_outside_stopped").set(1.0);
             break Ended::Stopped;
         }
         if publisher.mark.position > before {
@@ -116,12 +118,6 @@ struct Publisher<'a> {
     unkept: Option<Instant>,
 }
 
-impl fmt::Debug for Publisher<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Publisher").field("mark", &self.mark).finish_non_exhaustive()
-    }
-}
-
 impl<'a> Publisher<'a> {
     const fn new(this: &'a Projections, nats: &'a Nats) -> Self {
         Self { this, nats, mark: Mark::at(0), most_bytes: BODY_BYTES, unkept: None }
@@ -136,7 +132,7 @@ impl<'a> Publisher<'a> {
         }
     }
 
-    async fn follow(&mut self) -> Result<std::convert::Infallible, Fault> {
+    async fn follow(&mut self) -> Result<Infallible, Fault> {
         let config = &self.this.config;
         let options = EventStreamOptions {
             name: "EVENTS",

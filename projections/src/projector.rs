@@ -160,6 +160,16 @@ impl Projector {
         });
     }
 
+    /// Tells how far the rows are.
+    pub(crate) fn measure(&self, lag: u64) {
+        let (name, reached) = (self.name(), self.reached.borrow());
+        let position = reached.mark.position as f64;
+        let folding = f64::from(u8::from(reached.folding));
+        metrics::gauge!("wonder_projection_position", "projection" => name).set(position);
+        metrics::gauge!("wonder_projection_lag_events", "projection" => name).set(lag as f64);
+        metrics::gauge!("wonder_projection_folding", "projection" => name).set(folding);
+    }
+
     /// Folds until the token is cancelled or the journal closes, or stops loudly.
     pub(crate) async fn run(&self, around: Surroundings<'_>) -> Ended {
         let name = self.name();
@@ -321,12 +331,11 @@ impl<'a> Folding<'a> {
     }
 
     fn measure(&self, started: Instant) {
-        let (name, position) = (self.projector.name(), self.projector.position());
-        let lag = self.tail.position().saturating_sub(position) + self.tail.lag();
+        let name = self.projector.name();
         metrics::histogram!("wonder_projection_batch_seconds", "projection" => name)
             .record(started.elapsed().as_secs_f64());
-        metrics::gauge!("wonder_projection_position", "projection" => name).set(position as f64);
-        metrics::gauge!("wonder_projection_lag_events", "projection" => name).set(lag as f64);
+        let behind = self.tail.position().saturating_sub(self.projector.position());
+        self.projector.measure(behind + self.tail.lag());
     }
 }
 

@@ -67,6 +67,9 @@ struct World {
     scratch: Option<ScratchDatabase>,
 }
 
+/// What comes at all comes within this time.
+const LONG: Duration = Duration::from_secs(30);
+
 fn config() -> Config {
     let stand_in = Duration::from_millis(10);
     Config { pace: Duration::ZERO, stand_in, ..Config::default() }
@@ -164,7 +167,7 @@ impl World {
 
     async fn caught_up(&self) {
         let head = self.journal.head().await.expect("the journal answers");
-        self.views.caught_up(head).await;
+        reach(&self.views, head).await;
     }
 
     async fn append<E: Stored + Serialize>(
@@ -265,13 +268,20 @@ async fn journal_of(database: &Database) -> Arc<dyn Journal> {
 
 /// Waits until something holds, for a bounded time.
 async fn until(what: &str, holds: impl AsyncFn() -> bool) {
+    let mut look = tokio::time::interval(Duration::from_millis(2));
     let waiting = async {
         while !holds().await {
-            tokio::task::spawn_blocking(std::thread::yield_now).await.expect("a turn");
+            look.tick().await;
         }
     };
-    let done = tokio::time::timeout(Duration::from_secs(30), waiting).await;
+    let done = tokio::time::timeout(LONG, waiting).await;
     assert!(done.is_ok(), "{what} did not come");
+}
+
+/// Waits until read models have reached a position, for a bounded time.
+async fn reach(views: &Projections, position: u64) {
+    let done = tokio::time::timeout(LONG, views.caught_up(position)).await;
+    assert!(done.is_ok(), "position {position} was not reached: it is {}", views.position());
 }
 
 fn ours() -> WorkspaceId {

@@ -19,7 +19,6 @@ const REBUILD_LOCK: i64 = 0x0077_6f6e_6465_7203;
 /// for the disk: what a crash takes of them it takes together with their checkpoint.
 const FOLDING: &str = "set idle_session_timeout = '5s'; \
     set idle_in_transaction_session_timeout = '5s'; \
-    set client_connection_check_interval = '5s'; \
     set synchronous_commit = off";
 
 /// What the connection runs with that makes tables beside the live ones.
@@ -28,8 +27,11 @@ const BESIDE: &str = "set search_path = wonder_next; set statement_timeout = 0; 
 
 /// What the connection runs with that compares the two and swaps them.
 const SWAPPING: &str = "set statement_timeout = 0; \
-    set idle_in_transaction_session_timeout = '60s'; \
-    set client_connection_check_interval = '5s'";
+    set idle_in_transaction_session_timeout = '60s'";
+
+/// So that a long statement ends with the process that waits for it. Not every system can tell.
+const CHECKED: &str = "do $$ begin set client_connection_check_interval = '5s'; \
+    exception when others then null; end $$";
 
 /// A connection that may hold the lock of whoever folds. It must be used every second or so.
 pub(crate) async fn for_folding(database: &Database) -> Result<PgConnection, sqlx::Error> {
@@ -64,6 +66,7 @@ async fn connect(database: &Database, settings: &'static str) -> Result<PgConnec
     let connecting = async move {
         let mut connection = PgConnection::connect_with(&options).await?;
         connection.execute(settings).await?;
+        connection.execute(CHECKED).await?;
         Ok(connection)
     };
     let connected = tokio::time::timeout(CONNECT_WITHIN, connecting.boxed()).await;

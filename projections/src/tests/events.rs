@@ -66,6 +66,25 @@ async fn moved_values_are_put_back_up_to_a_size(storage: Storage) {
     }
 }
 
+async fn a_page_of_large_events_ends_early(storage: Storage) {
+    let world = World::new(storage).await;
+    for number in 1..=20 {
+        let input = json!("x".repeat(1_000_000));
+        world.run(run_id(number), 0, &[started(run_id(number), input, &[])]).await;
+    }
+    let (mut seen, mut after, mut pages) = (Vec::new(), None, 0);
+    loop {
+        let page = world.views.page(EventFilter::default(), after, 1_000).await.expect("a page");
+        assert!(serde_json::to_vec(&page.items).expect("JSON").len() < 9 * 1024 * 1024);
+        seen.extend(positions(&page.items));
+        (after, pages) = (Some(page.cursor), pages + 1);
+        if !page.more {
+            break;
+        }
+    }
+    assert_eq!((seen, pages), ((1..=20).collect::<Vec<_>>(), 3));
+}
+
 async fn a_cursor_of_another_store_is_refused(storage: Storage) {
     let world = World::new(storage).await;
     let head = world.views.head().await.expect("it answers");
@@ -174,6 +193,7 @@ async fn a_reader_that_was_live_and_lags_is_dropped_with_its_cursor(storage: Sto
 on_both_storages!(
     pages_hold_every_wanted_event_once,
     moved_values_are_put_back_up_to_a_size,
+    a_page_of_large_events_ends_early,
     a_cursor_of_another_store_is_refused,
     a_cursor_beyond_the_last_event_is_refused,
     streams_have_no_gap_and_no_duplicate_while_a_writer_runs,

@@ -1,9 +1,14 @@
 //! Processes that share a database: one folds, the others stand by and take over.
 
 use chassis::database::Database;
+use domain::run::RunStatus;
 use protocol::{PageRequest, RunFilter, RunQueries, RunView};
 
 use crate::RebuildError;
+use crate::checkpoint::{Enlisted, Fold, Mark};
+use crate::projection::FoldError;
+use crate::store::database::for_folding;
+use crate::store::sql::Connection;
 
 use super::*;
 
@@ -45,7 +50,7 @@ async fn who_stands_by_answers_and_reads_its_own_writes() {
     }
     // A position without concern for a read model is reached as well.
     let head = world.journal.head().await.expect("it answers");
-    other.caught_up(head).await;
+    reach(&other, head).await;
     for (views, folding) in [(&world.views, true), (&other, false)] {
         for standing in views.standings().await.expect("it answers") {
             let found = (standing.position, standing.lag_events, standing.stopped);
@@ -92,7 +97,7 @@ async fn another_takes_over_from_one_whose_session_ends_and_from_one_that_dies()
     writer.await.expect("the writer ends");
     let head = world.journal.head().await.expect("it answers");
     for views in [&one, &other] {
-        views.caught_up(head).await;
+        reach(views, head).await;
         let runs = all(views).await;
         assert_eq!(runs.len(), 100);
         assert!(runs.iter().all(|run| run.usage.input_tokens == 30), "nothing is applied twice");
@@ -114,15 +119,44 @@ async fn one_that_is_frozen_keeps_nobody_waiting_and_does_no_harm_when_it_thaws(
     let frozen = folds.store.writer().lock().await;
     world.whole_run(1, 3, true).await;
     until("another", async || stands_by.is_folding()).await;
-    stands_by.caught_up(8).await;
+    reach(&stands_by, 8).await;
     drop(frozen);
     until("it to stand by", async || !folds.is_folding()).await;
     world.whole_run(2, 3, true).await;
     for views in [&folds, &stands_by] {
-        views.caught_up(16).await;
+        reach(views, 16).await;
         assert!(all(views).await.iter().all(|run| run.usage.input_tokens == 30));
     }
     world.end(tasks.into_iter().flatten()).await;
+}
+
+#[tokio::test]
+async fn of_two_that_fold_at_once_all_the_same_one_writes() {
+    let world = World::idle(Storage::Postgres, config()).await;
+    let database = database(&world).await;
+    for number in 1..=10 {
+        world.whole_run(number, 3, true).await;
+    }
+    let projection = crate::projection::by_name("runs").expect("it is listed");
+    let fold = Fold { projection: projection.as_ref(), journal: world.journal.as_ref() };
+    let events = world.journal.read(0, 100).await.expect("it reads");
+    let batch: Vec<_> = events.into_iter().map(Arc::new).collect();
+    let mut one = Connection::Database(for_folding(&database).await.expect("it connects"));
+    let mut other = Connection::Database(for_folding(&database).await.expect("it connects"));
+    assert_eq!(fold.enlist(&mut one, 80).await.expect("it can be"), Enlisted::At(0));
+    for (from, to) in [(0, 40), (40, 80)] {
+        let part = &batch[from..to];
+        let (mark, end) = (Mark::at(from as u64), Mark::at(to as u64));
+        let (first, second) = tokio::join!(
+            fold.apply(&mut one, mark, part, false),
+            fold.apply(&mut other, mark, part, false)
+        );
+        let (written, refused) = if first.is_ok() { (first, second) } else { (second, first) };
+        assert_eq!(written.expect("one writes"), end);
+        assert!(matches!(refused, Err(FoldError::NotAlone { .. })), "{refused:?}");
+    }
+    let runs = all(&world.views).await;
+    assert!(runs.len() == 10 && runs.iter().all(|run| run.usage.input_tokens == 30));
 }
 
 #[tokio::test]
@@ -141,6 +175,28 @@ async fn rows_of_a_newer_fold_are_left_to_newer_processes() {
     world.sql_on_views("update checkpoints set version = version - 1").await;
     world.caught_up().await;
     assert_eq!(all(&world.views).await.len(), 2);
+}
+
+#[tokio::test]
+async fn rows_of_an_older_fold_are_read_until_those_that_take_their_place_are_there() {
+    let world = World::idle(Storage::Postgres, config()).await;
+    let one = world.other_process(config()).await;
+    let tasks = one.start(None, &world.shutdown);
+    for number in 1..=10 {
+        world.whole_run(number, 3, true).await;
+    }
+    reach(&one, 80).await;
+    until("its turn", async || one.is_folding()).await;
+    world.sql_on_views("update checkpoints set version = version - 1, position = 80").await;
+    world.sql_on_views("update runs set status = 'failed'").await;
+    world.whole_run(11, 3, true).await;
+    until("the new rows", async || {
+        let runs = all(&one).await;
+        assert!(runs.len() >= 10, "it is never without rows");
+        runs.len() == 11 && runs.iter().all(|run| run.status == RunStatus::Completed)
+    })
+    .await;
+    world.end(tasks).await;
 }
 
 #[tokio::test]

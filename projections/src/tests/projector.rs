@@ -17,7 +17,7 @@ async fn rows(views: &Projections) -> Vec<RunView> {
 async fn a_projector_that_is_killed_anywhere_neither_skips_nor_repeats(storage: Storage) {
     let small = Config { batch_events: 3, ..config() };
     let world = World::idle(storage, small.clone()).await;
-    for number in 1..=20 {
+    for number in 1..=12 {
         world.whole_run(number, 4, number % 3 == 0).await;
     }
     let head = world.journal.head().await.expect("it answers");
@@ -45,9 +45,9 @@ async fn a_projector_that_is_killed_anywhere_neither_skips_nor_repeats(storage: 
     assert!(kills > 3, "it was killed on the way");
     let views = world.reopen().await;
     let tasks = views.start(None, &world.shutdown);
-    views.caught_up(head).await;
+    reach(&views, head).await;
     assert_eq!(views.compare("runs", |_| {}).await.expect("compares").difference, None);
-    assert_eq!(rows(&views).await.len(), 20);
+    assert_eq!(rows(&views).await.len(), 12);
     assert!(rows(&views).await.iter().all(|run| run.usage.input_tokens == 40));
     world.end(tasks).await;
 }
@@ -61,8 +61,8 @@ async fn of_two_projectors_of_a_file_one_stops_and_nothing_is_applied_twice() {
     }
     let head = world.journal.head().await.expect("it answers");
     let tasks = [world.views.start(None, &world.shutdown), other.start(None, &world.shutdown)];
-    world.views.caught_up(head).await;
-    other.caught_up(head).await;
+    reach(&world.views, head).await;
+    reach(&other, head).await;
     let mut stopped = Vec::new();
     for views in [&world.views, &other] {
         let standings = views.standings().await.expect("it answers");

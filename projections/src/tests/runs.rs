@@ -83,6 +83,11 @@ async fn filters_narrow(storage: Storage) {
         (RunFilter { q: Some("0% d".into()), ..all.clone() }, vec![b]),
         (RunFilter { q: Some("0_ d".into()), ..all.clone() }, vec![]),
         (RunFilter { q: Some("enough".into()), ..all.clone() }, vec![c]),
+        (RunFilter { q: Some("ENOUGH".into()), ..all.clone() }, vec![c]),
+        (RunFilter { q: Some("Flow-2".into()), ..all.clone() }, vec![b]),
+        (RunFilter { q: Some("\0".into()), ..all.clone() }, vec![]),
+        (RunFilter { definition: Some("flow-2\0".into()), ..all.clone() }, vec![]),
+        (RunFilter { labels: vec![label("team", "red\0")], ..all.clone() }, vec![]),
         (
             RunFilter {
                 started_after: Some(DateTime::UNIX_EPOCH + TimeDelta::seconds(5)),
@@ -125,6 +130,27 @@ async fn pages_show_each_run_once_newest_first(storage: Storage) {
     assert!(seen.is_sorted_by(|a, b| a > b));
 }
 
+async fn a_page_of_large_rows_ends_early(storage: Storage) {
+    let world = World::new(storage).await;
+    for number in 1..=160 {
+        let input = json!("x".repeat(60_000));
+        world.run(run_id(number), 0, &[started(run_id(number), input, &[])]).await;
+    }
+    world.caught_up().await;
+    let (mut seen, mut cursor, mut pages) = (0, None, 0);
+    loop {
+        let page = PageRequest { limit: 200, cursor, min_position: None };
+        let page = RunQueries::list(&*world.views, ours(), RunFilter::default(), page).await;
+        let page = page.expect("a page");
+        assert!(serde_json::to_vec(&page).expect("JSON").len() < 9 * 1024 * 1024);
+        (seen, cursor, pages) = (seen + page.items.len(), page.next_cursor, pages + 1);
+        if cursor.is_none() {
+            break;
+        }
+    }
+    assert_eq!((seen, pages), (160, 2));
+}
+
 async fn a_cursor_of_another_list_is_refused(storage: Storage) {
     let world = World::new(storage).await;
     for number in 1..=3 {
@@ -164,6 +190,7 @@ on_both_storages!(
     large_values_are_whole_in_a_read_and_null_in_a_list,
     filters_narrow,
     pages_show_each_run_once_newest_first,
+    a_page_of_large_rows_ends_early,
     a_cursor_of_another_list_is_refused,
     a_position_that_does_not_come_is_refused_in_time,
 );
