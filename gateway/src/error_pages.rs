@@ -29,6 +29,7 @@ const PAGES: &[(&str, &str)] = pages! {
     "input_too_large"
     "internal"
     "invalid_body"
+    "invalid_call"
     "invalid_cursor"
     "invalid_definition"
     "invalid_expression"

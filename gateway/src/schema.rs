@@ -68,6 +68,8 @@ fn specs() -> Value {
             "with": {"type": "object"}, "input_schema": {"type": "object"},
             "output_schema": {"type": "object"}, "retry": {"type": "object"},
             "timeout": {"type": "string", "description": "A duration, as `90s`."},
+            "repeatable": {"type": "boolean", "description": "Whether an attempt may be made again \
+                where a worker vanished with it; default true."},
         })),
         "PromptSpecSpec": strict(&["project_id", "name", "template"], json!({
             "project_id": text(), "name": name(), "description": text(), "system": text(),

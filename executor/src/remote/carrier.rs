@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::held::{Attempt, Held};
 use super::owner::{Pauses, Unanswered, ask};
 use super::parcel::Parcel;
+use crate::fault::{Fault, permanent};
 
 /// KiB of large outcomes that may be on their way at the same time.
 const LARGE_KIB: u32 = 64 * 1024;
@@ -207,12 +208,25 @@ impl Carrier {
         drop(tokio::time::timeout(patience, self.background.wait()).await);
         self.closing.cancel();
         self.background.wait().await;
-        // Delivered again, they are found in doubt: somebody has begun them.
-        for delivery in self.held.release_once() {
-            delivery.nak().await;
-        }
+        self.leave_in_doubt(self.held.all_once()).await;
         self.give_back(self.held.attempts()).await;
     }
+
+    /// Answers attempts that have begun, must not be made twice, and are abandoned. Where that
+    /// fails they are delivered again, and found in doubt then.
+    async fn leave_in_doubt(&self, attempts: Vec<Attempt>) {
+        let outcomes = attempts.iter().map(|attempt| attempt.failed(*in_doubt()));
+        let published = self.publish(outcomes.map(Parcel::of).collect());
+        drop(tokio::time::timeout(GIVE_BACK, published).await);
+        for attempt in attempts {
+            self.held.release(attempt);
+        }
+    }
+}
+
+/// What becomes of an attempt that may have been made and must not be made again.
+pub(super) fn in_doubt() -> Fault {
+    permanent("in_doubt", "the worker vanished, and the action may have been done")
 }
 
 fn renewed(delivery: &Delivery) -> Message {

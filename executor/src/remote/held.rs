@@ -93,10 +93,10 @@ impl Held {
         self.lock().remove(&attempt).map(|one| one.deliveries).unwrap_or_default()
     }
 
-    /// The deliveries of all attempts that must not be made twice, which aren't held any more.
-    pub(super) fn release_once(&self) -> Vec<Arc<Delivery>> {
-        let mut held = self.lock();
-        held.extract_if(|_, one| one.once).flat_map(|(_, one)| one.deliveries).collect()
+    /// The attempts that must not be made twice.
+    pub(super) fn all_once(&self) -> Vec<Attempt> {
+        let held = self.lock();
+        held.iter().filter(|(_, one)| one.once).map(|(attempt, _)| *attempt).collect()
     }
 
     pub(super) fn all(&self) -> Vec<Arc<Delivery>> {

@@ -9,7 +9,7 @@ use protocol::remote::{CommandCall, TaskMessage};
 use protocol::task::{Failure, Task};
 use tokio::time::Instant;
 
-use super::carrier::Carrier;
+use super::carrier::{Carrier, in_doubt};
 use super::held::Attempt;
 use super::owner::{Pauses, Unanswered, ask};
 use crate::fault::{Fault, permanent};
@@ -74,8 +74,7 @@ impl Carrier {
             return Some(task);
         }
         if deliveries > 1 {
-            let message = "the worker vanished, and the action may have been done".to_owned();
-            self.refuse(attempt, *permanent("in_doubt", message));
+            self.refuse(attempt, *in_doubt());
             return None;
         }
         self.held.once(attempt);

@@ -6,7 +6,7 @@ use chassis::bus::Delivery;
 use protocol::Tasks as _;
 use serde_json::json;
 
-use crate::place::{BOUND, Place, fetch, subject, task, tokens};
+use crate::place::{BOUND, Place, failure, fetch, subject, task, tokens, unrepeatable};
 
 /// The next delivery to a worker of the pool.
 async fn next(place: &Place) -> Delivery {
@@ -39,6 +39,18 @@ async fn a_task_that_outlasts_the_grace_is_given_back_as_a_new_one() {
     let given_back = next(&place).await;
     // No worker has vanished with it.
     assert_eq!((given_back.subject.as_str(), given_back.deliveries), (&*subject(&long), 1));
+}
+
+#[tokio::test]
+async fn one_that_must_not_be_made_twice_is_left_in_doubt() {
+    let mut place = Place::new().await;
+    let executor = place.executor(Duration::from_millis(10)).await;
+    let long = unrepeatable(1, json!({"delay": "1h"}));
+    place.give(std::slice::from_ref(&long)).await;
+    executor.has_begun(1).await;
+    executor.stop().await;
+    assert_eq!(failure(&place.outcomes(1).await[0]).code, "in_doubt");
+    place.is_done(&subject(&long)).await;
 }
 
 #[tokio::test]

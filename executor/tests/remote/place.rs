@@ -60,6 +60,13 @@ pub(crate) fn task(token: u64, with: Value) -> Task {
     }
 }
 
+/// One that must not be made twice.
+pub(crate) fn unrepeatable(token: u64, with: Value) -> Task {
+    let task = task(token, with);
+    let work = Work { repeatable: false, ..(*task.work).clone() };
+    Task { work: Arc::new(work), ..task }
+}
+
 pub(crate) fn subject(task: &Task) -> String {
     task_subject(DEFAULT_POOL, task.run_id, task.token, task.attempt)
 }

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use domain::run::FailureKind;
 use protocol::Tasks as _;
+use protocol::task::OutcomeResult;
 use serde_json::json;
 
-use crate::place::{BOUND, Place, failure, subject, task, tokens};
+use crate::place::{BOUND, Place, failure, subject, task, tokens, unrepeatable};
 
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -59,6 +60,25 @@ async fn a_task_that_three_workers_vanished_with_is_tried_once_more() {
     pool.close().await;
     let executor = place.executor(GRACE).await;
     let outcomes = place.outcomes(1).await;
-    assert!(matches!(outcomes[0].result, protocol::task::OutcomeResult::Success(_)));
+    assert!(matches!(outcomes[0].result, OutcomeResult::Success(_)));
+    executor.stop().await;
+}
+
+#[tokio::test]
+async fn a_task_that_must_not_be_made_twice_is_in_doubt_when_it_comes_again() {
+    let mut place = Place::new().await;
+    let (once, twice) = (unrepeatable(1, json!({})), unrepeatable(2, json!({})));
+    let executor = place.executor(GRACE).await;
+    place.give(std::slice::from_ref(&once)).await;
+    assert!(matches!(place.outcomes(1).await[0].result, OutcomeResult::Success(_)));
+    executor.stop().await;
+    place.give(std::slice::from_ref(&twice)).await;
+    let mut pool = place.pool().await;
+    let pulled = tokio::time::timeout(BOUND, pool.pull(1)).await.expect("it is delivered");
+    pulled[0].nak().await;
+    pool.close().await;
+    let executor = place.executor(GRACE).await;
+    assert_eq!(failure(&place.outcomes(1).await[0]).code, "in_doubt");
+    place.is_done(&subject(&twice)).await;
     executor.stop().await;
 }
