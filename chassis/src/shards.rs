@@ -38,8 +38,8 @@ pub fn sole_owner(count: u16) -> Ownership {
 pub struct ShardsOptions {
     /// Shards of the store; the same in every process.
     pub count: u16,
-    /// After how long without renewal a lease is free for others, by the database's clock. After two
-    /// thirds of it the owner gives up by itself, by its own.
+    /// After how long without renewal a lease is free for others, by the database's clock. After
+    /// two thirds of it the owner gives up by itself, by its own.
     pub ttl: Duration,
     /// How often leases are renewed, and free ones looked for; at most a third of `ttl`.
     pub renew: Duration,

@@ -10,7 +10,9 @@ use bytes::Bytes;
 use chassis::bus::{Message, Nats, NatsError, PublishError, WorkQueue, WorkQueueOptions};
 use futures::StreamExt;
 use futures::stream::{self, FuturesUnordered};
-use protocol::remote::{DEFAULT_POOL, OUTCOMES, QUEUE_BYTES, TASKS, shard_outcomes, task_subject};
+use protocol::remote::{
+    DEFAULT_POOL, QUEUE_BYTES, outcomes_queue, shard_outcomes, task_subject, tasks_queue,
+};
 use protocol::{Task, Tasks, shard_of};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
@@ -45,12 +47,10 @@ impl Queues {
     /// # Errors
     /// Where NATS is away, or has them otherwise than asked for.
     pub async fn open(nats: &Nats) -> Result<Self, NatsError> {
-        let queue = |(name, subjects)| {
-            WorkQueue::open(nats, WorkQueueOptions { name, subjects, max_bytes: QUEUE_BYTES })
-        };
+        let open = |queue| WorkQueue::open(nats, WorkQueueOptions::of(queue, QUEUE_BYTES));
         Ok(Self {
-            tasks: queue(TASKS).await?,
-            outcomes: queue(OUTCOMES).await?,
+            tasks: open(tasks_queue(DEFAULT_POOL)).await?,
+            outcomes: open(outcomes_queue()).await?,
             source: Uuid::new_v4(),
             published: AtomicU64::new(0),
         })

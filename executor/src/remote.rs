@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use chassis::bus::{self, Consumer, ConsumerOptions, Nats, NatsError, WorkQueue, WorkQueueOptions};
-use protocol::remote::{OUTCOMES, QUEUE_BYTES, TASKS, pool_subjects};
+use protocol::remote::{QUEUE_BYTES, outcomes_queue, tasks_queue};
 use protocol::{Outcome, Task, Tasks};
 use tokio::sync::Mutex;
 use tokio_util::sync::DropGuard;
@@ -70,15 +70,14 @@ impl RemoteTasks {
             let message = format!("{pool:?} can't be a pool: use letters, digits, _ and -");
             return Err(NatsError::Setting(message));
         }
-        let queue = async |(name, subjects)| {
-            let options = WorkQueueOptions { name, subjects, max_bytes: QUEUE_BYTES };
-            WorkQueue::open(&nats, options).await
+        let open = async |queue: (String, String)| {
+            WorkQueue::open(&nats, WorkQueueOptions::of(queue, QUEUE_BYTES)).await
         };
-        let tasks = queue(TASKS).await?;
-        let outcomes = queue(OUTCOMES).await?;
+        let tasks = open(tasks_queue(pool)).await?;
+        let outcomes = open(outcomes_queue()).await?;
         let options = ConsumerOptions {
             durable: format!("pool-{pool}"),
-            filter: pool_subjects(pool),
+            filter: tasks_queue(pool).1,
             ack_wait,
             max_ack_pending: MAX_ACK_PENDING,
         };

@@ -1,6 +1,6 @@
--- The journal's tables. They stand in the schema `wonder`, which the connection's search path names;
--- functions name it in full, so that they do the same whoever calls them. What is compared or
--- ordered is collated "C": by its bytes, on every machine alike.
+-- The journal's tables. They stand in the schema `wonder`, which the connection's search path
+-- names; functions name it in full, so that they do the same whoever calls them. What is compared
+-- or ordered is collated "C": by its bytes, on every machine alike.
 
 -- The store itself: one row. Another epoch means another history, so cursors carry it.
 create table store (
@@ -21,8 +21,9 @@ create table journal_head (
 
 insert into journal_head (id, position) values (1, 0);
 
--- Every event of every aggregate. postgres-es writes and reads the same table: it gives no position,
--- and the trigger below does. `json` keeps the bytes as they are written; `jsonb` would not.
+-- Every event of every aggregate. postgres-es writes and reads the same table: it gives no
+-- position, and the trigger below does. `json` keeps the bytes as they are written; `jsonb` would
+-- not.
 create table events (
     position bigint primary key,
     event_id uuid not null default gen_random_uuid(),
@@ -80,12 +81,12 @@ create table open_aggregates (
 
 -- Appends a batch in one statement: all of it that isn't refused, or nothing on an error.
 --
--- Parallel arrays, one element for each append (a_), event (e_), answer (i_), payload (p_), snapshot
--- (s_), and change of the list of open aggregates (o_). Appends and events are numbered from 1 in
--- order; e_append, i_append and so on are numbers of appends, i_last is the number of the append's
--- last event. A part that is empty is null, and its statement is skipped. The caller sees to it that
--- no two appends of a batch have the same aggregate or the same key, so that all are checked at
--- once.
+-- Parallel arrays, one element for each append (a_), event (e_), answer (i_), payload (p_),
+-- snapshot (s_), and change of the list of open aggregates (o_). Appends and events are numbered
+-- from 1 in order; e_append, i_append and so on are numbers of appends, i_last is the number of the
+-- append's last event. A part that is empty is null, and its statement is skipped. The caller sees
+-- to it that no two appends of a batch have the same aggregate or the same key, so that all are
+-- checked at once.
 --
 -- Answers a row with append = 0 and the position before the first event, and a row for each append
 -- that was refused: `fenced`, `duplicate` with the answer that stands, or `conflict`.
@@ -218,6 +219,8 @@ begin
         select p_hash[p.number], p_bytes[p.number]
         from unnest(p_append) with ordinality as p (append, number)
         where p.append <> all (refused)
+        -- In the order in which everybody keeps values, so that nobody waits in a circle.
+        order by p_hash[p.number] collate "C"
         on conflict do nothing;
     end if;
 
@@ -260,8 +263,8 @@ end
 $$;
 
 -- Gives an event of postgres-es its position, and takes what it has no columns for out of its
--- metadata: `event_id`, `workspace_id` and `recorded_at`; and the answer of the command that made it,
--- `inbox_key`, `inbox_fingerprint` and `inbox_answer`, for the inbox. A key that is in the inbox
+-- metadata: `event_id`, `workspace_id` and `recorded_at`; and the answer of the command that made
+-- it, `inbox_key`, `inbox_fingerprint` and `inbox_answer`, for the inbox. A key that is in the inbox
 -- already is a unique violation, unless this transaction brought it: then the answer belongs to the
 -- last of its events.
 create function place_event() returns trigger

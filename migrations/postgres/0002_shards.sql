@@ -18,11 +18,12 @@ create table owners (
 
 -- One round of a member: renews its membership and the leases that it holds (shards and epochs,
 -- parallel arrays), and takes of the free ones what it lacks to its fair share. A lease of its own
--- that it doesn't name is free to it as well, under a new epoch. Answers what it owns now, and beside
--- each how many shards are its share and whether it was taken from an owner that is late.
+-- that it doesn't name is free to it as well, under a new epoch. Answers what it owns now, and
+-- beside each how many shards are its share and whether it was taken from an owner that is late.
 --
 -- Renewing must not wait: the head is locked only where there is something to take, and given up
--- after a while. Rows that somebody else is changing are left alone, so that nobody waits in a circle.
+-- after a while. Rows that somebody else is changing are left alone, so that nobody waits in a
+-- circle.
 create function keep_shards(
     own uuid,
     own_name text,

@@ -52,6 +52,11 @@ impl Stored {
         sql("select projection, version, epoch, position from checkpoints")
     }
 
+    /// Whether it means what its owner means by it.
+    pub(crate) fn is_of(&self, checkpoint: Checkpoint) -> bool {
+        self.epoch == i64::from(checkpoint.epoch) && self.version == checkpoint.version
+    }
+
     /// Its position in the journal of an epoch.
     pub(crate) fn position_in(&self, epoch: u32) -> u64 {
         if self.epoch == i64::from(epoch) { self.position.unsigned_abs() } else { 0 }
@@ -104,7 +109,11 @@ impl Fold<'_> {
             Some(found) => transaction.rollback().await.map(|()| found),
             None => {
                 tracing::info!(projection = self.projection.name(), "projection starts over");
-                self.start_over(&mut transaction.session()).await?;
+                let mut session = transaction.session();
+                if session.dialect() == Dialect::Postgres {
+                    session.execute(sql("set local statement_timeout = 0")).await?;
+                }
+                self.start_over(&mut session).await?;
                 transaction.commit().await.map(|()| Enlisted::At(0))
             }
         }
@@ -135,19 +144,10 @@ impl Fold<'_> {
 
     /// Drops the rows and sets the checkpoint to 0. The caller owns the transaction, if one is needed.
     pub(crate) async fn start_over(self, session: &mut Session<'_>) -> Result<(), sqlx::Error> {
-        let name = self.projection.name();
-        if session.dialect() == Dialect::Postgres {
-            session.execute(sql("set local statement_timeout = 0")).await?;
-        }
         for (table, _) in self.projection.tables() {
             session.execute(sql(format!("delete from {table}"))).await?;
         }
-        let insert = sql("insert into checkpoints (projection, version, epoch, position) \
-                          values ($1, $2, $3, 0) on conflict (projection) do update set \
-                          version = excluded.version, epoch = excluded.epoch, position = 0");
-        let insert =
-            insert.bind(name).bind(self.projection.version()).bind(i64::from(self.journal.epoch()));
-        session.execute(insert).await.map(|_| ())
+        self.checkpoint().reset(session).await
     }
 
     /// Applies the beginning of a batch, of a bounded size, and moves the checkpoint to its last
@@ -195,7 +195,7 @@ impl Fold<'_> {
         moved: Mark,
         events: &[&RecordedEvent],
     ) -> Result<(), FoldError> {
-        self.move_to(session, moved).await?;
+        self.checkpoint().move_to(session, moved).await?;
         self.projection.apply(session, self.journal, events).await
     }
 
@@ -205,23 +205,52 @@ impl Fold<'_> {
         connection: &mut Connection,
         mark: Mark,
     ) -> Result<Mark, FoldError> {
-        self.move_to(&mut connection.session(), mark).await?;
+        self.checkpoint().move_to(&mut connection.session(), mark).await?;
         Ok(Mark::at(mark.position))
     }
 
-    async fn move_to(self, session: &mut Session<'_>, mark: Mark) -> Result<(), FoldError> {
+    fn checkpoint(self) -> Checkpoint {
+        let (projection, epoch) = (self.projection, self.journal.epoch());
+        Checkpoint { name: projection.name(), version: projection.version(), epoch }
+    }
+}
+
+/// A row of the checkpoints, as its owner knows it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Checkpoint {
+    pub(crate) name: &'static str,
+    pub(crate) version: i64,
+    pub(crate) epoch: u32,
+}
+
+impl Checkpoint {
+    /// Moves it from where it is stored, or fails where it is elsewhere by now.
+    pub(crate) async fn move_to(
+        self,
+        session: &mut Session<'_>,
+        mark: Mark,
+    ) -> Result<(), FoldError> {
         let update = sql("update checkpoints set position = $1 where projection = $2 \
                           and position = $3 and version = $4 and epoch = $5");
         let update = update
             .bind(mark.position.cast_signed())
-            .bind(self.projection.name())
+            .bind(self.name)
             .bind(mark.stored.cast_signed())
-            .bind(self.projection.version())
-            .bind(i64::from(self.journal.epoch()));
+            .bind(self.version)
+            .bind(i64::from(self.epoch));
         if session.execute(update).await? == 1 {
             return Ok(());
         }
-        Err(FoldError::NotAlone { projection: self.projection.name(), expected: mark.stored })
+        Err(FoldError::NotAlone { projection: self.name, expected: mark.stored })
+    }
+
+    /// Makes it where it isn't, or is of another journal, and sets it to 0 then.
+    pub(crate) async fn reset(self, session: &mut Session<'_>) -> Result<(), sqlx::Error> {
+        let insert = sql("insert into checkpoints (projection, version, epoch, position) \
+                          values ($1, $2, $3, 0) on conflict (projection) do update set \
+                          version = excluded.version, epoch = excluded.epoch, position = 0");
+        let insert = insert.bind(self.name).bind(self.version).bind(i64::from(self.epoch));
+        session.execute(insert).await.map(|_| ())
     }
 }
 

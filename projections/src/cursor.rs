@@ -20,17 +20,31 @@ pub(crate) fn fingerprint(scope: &str, filter: &impl Serialize) -> String {
     data_encoding::HEXLOWER.encode(&digest[..8])
 }
 
+/// Bytes of rows after which a page ends, whatever its limit: as JSON it stays far below the 16 MiB
+/// that a bus carries.
+const PAGE_BYTES: usize = 8 * 1024 * 1024;
+
+/// A row of a list.
+pub(crate) trait Listed {
+    /// Its place in the list.
+    fn place(&self) -> After;
+
+    /// Bytes that it takes, roughly.
+    fn bytes(&self) -> usize;
+}
+
 /// Cuts the rows of a page, of which one more than the limit was read, and gives the cursor to
 /// the next page where there is one.
-pub(crate) fn cut<R>(
-    rows: &mut Vec<R>,
-    limit: u32,
-    fingerprint: &str,
-    after: impl Fn(&R) -> After,
-) -> Option<String> {
-    let more = rows.len() > limit as usize;
-    rows.truncate(limit as usize);
-    rows.last().filter(|_| more).map(|row| after(row).write(fingerprint))
+pub(crate) fn cut<R: Listed>(rows: &mut Vec<R>, limit: u32, fingerprint: &str) -> Option<String> {
+    let mut bytes = 0;
+    let fits = rows.iter().take(limit as usize).take_while(|row| {
+        bytes += row.bytes();
+        bytes <= PAGE_BYTES
+    });
+    let kept = fits.count().max(1);
+    let more = rows.len() > kept;
+    rows.truncate(kept);
+    rows.last().filter(|_| more).map(|row| row.place().write(fingerprint))
 }
 
 impl After {

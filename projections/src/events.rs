@@ -1,15 +1,12 @@
 //! Events as readers see them: pages of history, and streams of history and then live events.
 //!
-//! A stream is pulled: it holds one batch at most and reads on when its reader does, so a slow
-//! reader costs the writer nothing. One that was live and falls too far behind is dropped with
-//! its cursor. Values that moved out of an event are put back in up to 1 MiB an event; above
-//! that, the envelope keeps their `{"$ref": "<hash>"}`.
+//! Values that moved out of an event are put back in up to 1 MiB an event; above that, the envelope
+//! keeps their `{"$ref": "<hash>"}`.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use chassis::journal::{Journal, ReadError, RecordedEvent, Tail, TailError};
+use chassis::journal::{Journal, ReadError, RecordedEvent};
 use domain::codec;
 use domain::ids::EventId;
 use domain::resource::Kind;
@@ -20,14 +17,22 @@ use serde_json::Value;
 use crate::payload::Blobs;
 use crate::{Projections, refusal, resources, runs};
 
+mod follower;
+
+use follower::Follower;
+pub(crate) use follower::Portion;
+
 /// Events of a page.
 const PAGE_EVENTS: u32 = 1_000;
 /// Events that one page looks at before it answers with what it has.
 const SCAN_EVENTS: usize = 20_000;
-/// Events that a stream takes at once.
-const STREAM_EVENTS: usize = 256;
+/// Bytes of events after which a page ends, whatever its limit. With one more event, and as JSON, a
+/// page stays far below the 16 MiB that a bus carries.
+const PAGE_BYTES: usize = 8 * 1024 * 1024;
 /// Bytes of moved values that are put back into one envelope.
-const SHOWN_BYTES: usize = 1024 * 1024;
+pub(crate) const SHOWN_BYTES: usize = 1024 * 1024;
+/// Bytes of an envelope beside its event's.
+const ENVELOPE_BYTES: usize = 512;
 
 #[async_trait]
 impl Events for Projections {
@@ -47,12 +52,17 @@ impl Events for Projections {
             Some(aggregate) => self.page_of(&aggregate, &filter, after, head, limit).await?,
             None => self.page_of_all(&filter, after, limit).await?,
         };
-        let mut items = Vec::with_capacity(found.len());
+        let (mut items, mut bytes, mut position) = (Vec::new(), 0, position.max(after));
         for event in &found {
-            items.push(self.envelope(event).await?);
+            let shown = self.shown(event, SHOWN_BYTES).await?;
+            bytes += shown.bytes;
+            if bytes > PAGE_BYTES && !items.is_empty() {
+                position = event.position - 1;
+                break;
+            }
+            items.push(shown.envelope);
         }
-        let more = position < head;
-        Ok(EventPage { items, cursor: self.cursor(position.max(after)), more })
+        Ok(EventPage { items, cursor: self.cursor(position), more: position < head })
     }
 
     async fn follow(
@@ -60,29 +70,14 @@ impl Events for Projections {
         filter: EventFilter,
         after: Option<Cursor>,
     ) -> Result<BoxStream<'static, Result<EventEnvelope, Rejection>>, Rejection> {
-        let head = self.journal.head().await.map_err(refusal::journal)?;
-        let after = self.position_of(after, head)?;
-        let mut follower = Follower {
-            journal: Arc::clone(&self.journal),
-            most_lag: self.config.reader_lag_events,
-            history: None,
-            tail: self.journal.tail(after),
-            position: after,
-            head,
-            live: false,
-            ready: VecDeque::new(),
-            filter,
-            ended: false,
-        };
-        if let Some(aggregate) = aggregate(&follower.filter)
-            && after < head
-        {
-            let sequence = aggregate.sequence_at(self.journal.as_ref(), after).await?;
-            // The history ends at the head of this moment, and the tail goes on right there.
-            follower.history = Some(History { aggregate, sequence, until: head });
-            follower.tail = self.journal.tail(head);
-        }
-        Ok(stream::unfold(follower, Follower::step).boxed())
+        let portions = self.portions(filter, after, Portion::ONE).await?;
+        let singly = portions.flat_map(|portion| {
+            stream::iter(match portion {
+                Ok(events) => events.into_iter().map(Ok).collect(),
+                Err(rejection) => vec![Err(rejection)],
+            })
+        });
+        Ok(singly.boxed())
     }
 
     async fn head(&self) -> Result<Cursor, Rejection> {
@@ -111,8 +106,27 @@ impl Projections {
         Ok(cursor.position)
     }
 
-    async fn envelope(&self, event: &RecordedEvent) -> Result<EventEnvelope, Rejection> {
-        envelope(self.journal.as_ref(), event).await
+    /// Like [`Events::follow`], in portions of what is there, of at least one event each.
+    pub(crate) async fn portions(
+        &self,
+        filter: EventFilter,
+        after: Option<Cursor>,
+        portion: Portion,
+    ) -> Result<BoxStream<'static, Result<Vec<EventEnvelope>, Rejection>>, Rejection> {
+        let head = self.journal.head().await.map_err(refusal::journal)?;
+        let after = self.position_of(after, head)?;
+        let journal = Arc::clone(&self.journal);
+        let most_lag = self.config.reader_lag_events;
+        let follower = Follower::start(journal, filter, after, head, most_lag, portion).await?;
+        Ok(follower.stream())
+    }
+
+    pub(crate) async fn shown(
+        &self,
+        event: &RecordedEvent,
+        put_back: usize,
+    ) -> Result<Shown, Rejection> {
+        shown(self.journal.as_ref(), event, put_back).await
     }
 
     /// A page out of one aggregate's events, and the position up to which it has looked.
@@ -177,110 +191,6 @@ impl Projections {
     }
 }
 
-/// A stream's place.
-struct Follower {
-    journal: Arc<dyn Journal>,
-    filter: EventFilter,
-    most_lag: u64,
-    /// What is left of one aggregate's history, before the tail takes over.
-    history: Option<History>,
-    tail: Tail,
-    /// The last event that was looked at.
-    position: u64,
-    /// The journal's head when it was last looked at.
-    head: u64,
-    /// It has once been at the journal's head.
-    live: bool,
-    ready: VecDeque<Arc<RecordedEvent>>,
-    ended: bool,
-}
-
-struct History {
-    aggregate: Aggregate,
-    sequence: u64,
-    until: u64,
-}
-
-impl Follower {
-    async fn step(mut self) -> Option<(Result<EventEnvelope, Rejection>, Self)> {
-        if self.ended {
-            return None;
-        }
-        match self.next().await {
-            Ok(Some(envelope)) => Some((Ok(envelope), self)),
-            Ok(None) => None,
-            Err(rejection) => {
-                self.ended = true;
-                Some((Err(rejection), self))
-            }
-        }
-    }
-
-    async fn next(&mut self) -> Result<Option<EventEnvelope>, Rejection> {
-        loop {
-            self.refuse_if_slow().await?;
-            if let Some(event) = self.ready.pop_front() {
-                self.position = event.position;
-                self.live |= event.position >= self.head;
-                return envelope(self.journal.as_ref(), &event).await.map(Some);
-            }
-            if self.history.is_some() {
-                self.read_history().await?;
-                continue;
-            }
-            let events = match self.tail.next(STREAM_EVENTS).await {
-                Ok(events) => events,
-                Err(TailError::Closed) => return Ok(None),
-                Err(TailError::Read(error)) => return Err(refusal::journal(error)),
-                Err(error @ TailError::Gap { .. }) => {
-                    return Err(refusal::damaged("the journal", &error));
-                }
-            };
-            if let Some(last) = events.last() {
-                self.position = last.position;
-            }
-            let wanted = events.into_iter().filter(|event| wants(&self.filter, event));
-            self.ready.extend(wanted);
-        }
-    }
-
-    async fn read_history(&mut self) -> Result<(), Rejection> {
-        let Some(history) = &mut self.history else { return Ok(()) };
-        let journal = self.journal.as_ref();
-        let events = history.aggregate.load(journal, history.sequence, STREAM_EVENTS).await?;
-        let mut is_last = events.len() < STREAM_EVENTS;
-        for event in events {
-            if event.position > history.until {
-                is_last = true;
-                break;
-            }
-            history.sequence = event.sequence;
-            if wants(&self.filter, &event) {
-                self.ready.push_back(Arc::new(event));
-            }
-        }
-        if is_last {
-            self.position = history.until;
-            self.history = None;
-        }
-        Ok(())
-    }
-
-    async fn refuse_if_slow(&mut self) -> Result<(), Rejection> {
-        let head = self.journal.head().await.map_err(refusal::journal)?;
-        let read_up_to = self.ready.front().map_or(self.position, |event| event.position - 1);
-        let lag = head.saturating_sub(read_up_to);
-        self.live |= lag == 0 && self.history.is_none();
-        self.head = head;
-        if !self.live || lag <= self.most_lag {
-            return Ok(());
-        }
-        let cursor = Cursor { epoch: self.journal.epoch(), position: read_up_to };
-        let message = format!("the reader is {lag} events behind, connect again after {cursor}");
-        Err(Rejection::new(RejectionKind::Overloaded, "reader_too_slow", message))
-    }
-}
-
 /// The aggregate that a filter names.
 struct Aggregate {
     aggregate_type: String,
@@ -342,12 +252,22 @@ fn wants(filter: &EventFilter, event: &RecordedEvent) -> bool {
         && fits(&filter.event_type, &event.event_type)
 }
 
-async fn envelope(
+/// An event as readers see it.
+pub(crate) struct Shown {
+    pub(crate) envelope: EventEnvelope,
+    /// Bytes that it takes, roughly.
+    pub(crate) bytes: usize,
+}
+
+/// Shows an event, with its moved values put back where they have no more than so many bytes.
+async fn shown(
     journal: &dyn Journal,
     event: &RecordedEvent,
-) -> Result<EventEnvelope, Rejection> {
+    put_back: usize,
+) -> Result<Shown, Rejection> {
     let what = format!("the event at position {}", event.position);
-    let payload = shown(journal, event).await.map_err(refusal::journal)?;
+    let (payload, blob_bytes) =
+        payload(journal, event, put_back).await.map_err(refusal::journal)?;
     let mut payload = payload.map_err(|error| refusal::damaged(&what, &error))?;
     hide_secrets(event, &mut payload);
     let metadata = if event.metadata.is_empty() {
@@ -355,7 +275,7 @@ async fn envelope(
     } else {
         serde_json::from_slice(&event.metadata).map_err(|e| refusal::damaged(&what, &e))?
     };
-    Ok(EventEnvelope {
+    let envelope = EventEnvelope {
         id: EventId::new(event.id).to_string(),
         position: event.position,
         cursor: Cursor { epoch: journal.epoch(), position: event.position },
@@ -368,16 +288,23 @@ async fn envelope(
         payload,
         metadata,
         recorded_at: event.recorded_at,
-    })
+    };
+    Ok(Shown { envelope, bytes: event.size() + blob_bytes + ENVELOPE_BYTES })
 }
 
-async fn shown(
+/// A payload, and the bytes of what was put back into it.
+async fn payload(
     journal: &dyn Journal,
     event: &RecordedEvent,
-) -> Result<Result<Value, codec::DecodeError>, ReadError> {
+    put_back: usize,
+) -> Result<(Result<Value, codec::DecodeError>, usize), ReadError> {
+    if put_back == 0 {
+        return Ok((codec::shown(&event.payload, &|_| None), 0));
+    }
     let blobs = Blobs::fetch(journal, [event.payload.as_ref()]).await?;
-    let fits = blobs.size() <= SHOWN_BYTES;
-    Ok(codec::shown(&event.payload, &|hash| if fits { blobs.get(hash) } else { None }))
+    let bytes = Some(blobs.size()).filter(|bytes| *bytes <= put_back);
+    let found = |hash: &str| if bytes.is_some() { blobs.get(hash) } else { None };
+    Ok((codec::shown(&event.payload, &found), bytes.unwrap_or(0)))
 }
 
 fn hide_secrets(event: &RecordedEvent, payload: &mut Value) {

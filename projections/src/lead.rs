@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use chassis::bus::Nats;
 use chassis::database::Database;
 use sqlx::PgConnection;
 use tokio::task::JoinSet;
@@ -35,13 +36,14 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 pub(crate) async fn keep(
     this: &Arc<Projections>,
     database: &Database,
+    nats: Option<&Nats>,
     shutdown: &CancellationToken,
 ) {
     tracing::info!("projections stand by");
     let mut standby = Standby::new(this, database);
     while let Some(connection) = standby.turn(shutdown).await {
         tracing::info!("this process folds from now on");
-        lead(this, connection, shutdown).await;
+        lead(this, connection, nats, shutdown).await;
         if !shutdown.is_cancelled() {
             tracing::warn!("this process has stopped folding, and stands by");
         }
@@ -49,12 +51,17 @@ pub(crate) async fn keep(
 }
 
 /// Folds until the connection is lost or the token is cancelled.
-async fn lead(this: &Arc<Projections>, connection: Connection, shutdown: &CancellationToken) {
+async fn lead(
+    this: &Arc<Projections>,
+    connection: Connection,
+    nats: Option<&Nats>,
+    shutdown: &CancellationToken,
+) {
     *this.store.writer().lock().await = Some(connection);
     let end = shutdown.child_token();
     let mut tasks = JoinSet::new();
-    for projector in this.projectors() {
-        tasks.spawn(this.fold(projector, &end));
+    for work in this.work(nats, &end) {
+        tasks.spawn(work);
     }
     let mut beat = tokio::time::interval(BEAT);
     beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

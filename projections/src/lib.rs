@@ -11,7 +11,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use chassis::bus::Nats;
 use chassis::journal::{Journal, ReadError};
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +22,7 @@ mod checkpoint;
 mod cursor;
 mod events;
 mod lead;
+mod outside;
 mod payload;
 mod projection;
 mod projector;
@@ -58,6 +62,10 @@ pub struct Config {
     pub reader_lag_events: u64,
     /// How often a process that stands by tries whether it is its turn to fold, at most 2 s.
     pub stand_in: Duration,
+    /// How long an event stays on the stream for subscribers outside.
+    pub outside_max_age: Duration,
+    /// Bytes that this stream keeps; beyond them the oldest events go.
+    pub outside_max_bytes: i64,
 }
 
 impl Default for Config {
@@ -69,6 +77,8 @@ impl Default for Config {
             position_wait: Duration::from_secs(2),
             reader_lag_events: 100_000,
             stand_in: Duration::from_millis(500),
+            outside_max_age: Duration::from_hours(7 * 24),
+            outside_max_bytes: 1024 * 1024 * 1024,
         }
     }
 }
@@ -140,28 +150,39 @@ impl Projections {
     }
 
     /// Folds what is committed from now on, or stands by while another process does, until the
-    /// token is cancelled. Await the tasks before closing the journal.
-    pub fn start(self: &Arc<Self>, shutdown: &CancellationToken) -> Vec<JoinHandle<()>> {
-        match self.store.views() {
-            Views::File(_) => self
-                .projectors()
-                .map(|projector| {
-                    projector.takes_over(projector.position());
-                    let folding = self.fold(projector, shutdown);
-                    tokio::spawn(async move {
-                        folding.await;
-                    })
-                })
-                .collect(),
-            Views::Database(database) => {
-                let (this, database) = (Arc::clone(self), database.clone());
-                let shutdown = shutdown.clone();
-                vec![tokio::spawn(async move { lead::keep(&this, &database, &shutdown).await })]
-            }
+    /// token is cancelled. Whoever folds also publishes the events for subscribers outside, where
+    /// there is a bus. Await the tasks before closing the journal.
+    pub fn start(
+        self: &Arc<Self>,
+        nats: Option<&Nats>,
+        shutdown: &CancellationToken,
+    ) -> Vec<JoinHandle<()>> {
+        if let Views::Database(database) = self.store.views() {
+            let (this, database, nats) = (Arc::clone(self), database.clone(), nats.cloned());
+            let shutdown = shutdown.clone();
+            let standby =
+                async move { lead::keep(&this, &database, nats.as_ref(), &shutdown).await };
+            return vec![tokio::spawn(standby)];
         }
+        for projector in self.projectors() {
+            projector.takes_over(projector.position());
+        }
+        let work = self.work(nats, shutdown).into_iter();
+        work.map(|work| tokio::spawn(async move { _ = work.await })).collect()
     }
 
-    /// The work of one projection, for a task of its own.
+    /// What a process that folds does, each for a task of its own.
+    fn work(
+        self: &Arc<Self>,
+        nats: Option<&Nats>,
+        shutdown: &CancellationToken,
+    ) -> Vec<BoxFuture<'static, Ended>> {
+        let outside =
+            nats.map(|nats| outside::run(Arc::clone(self), nats.clone(), shutdown.clone()).boxed());
+        let folds = self.projectors().map(|projector| self.fold(projector, shutdown).boxed());
+        folds.chain(outside).collect()
+    }
+
     fn fold(
         self: &Arc<Self>,
         projector: &Arc<Projector>,

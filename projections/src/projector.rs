@@ -17,8 +17,6 @@ use crate::{Config, Standing};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// Between two looks at the journal's head for the lag that is measured.
-const MEASURE_EVERY: Duration = Duration::from_millis(500);
 
 /// How far a projection is.
 #[derive(Debug, Clone)]
@@ -200,13 +198,12 @@ struct Folding<'a> {
     pause: Duration,
     /// Since when the checkpoint has moved without being stored.
     unkept: Option<Instant>,
-    measured: Option<Instant>,
 }
 
 impl<'a> Folding<'a> {
     fn new(projector: &'a Projector, around: Surroundings<'a>) -> Self {
         let tail = around.journal.tail(projector.position());
-        Self { projector, around, tail, pause: FIRST_PAUSE, unkept: None, measured: None }
+        Self { projector, around, tail, pause: FIRST_PAUSE, unkept: None }
     }
 
     async fn follow(&mut self) -> Stop {
@@ -242,7 +239,7 @@ impl<'a> Folding<'a> {
             if let Some(stop) = self.take(&batch, due.is_some_and(|due| due <= started)).await {
                 return stop;
             }
-            self.measure(started, batch.len() == config.batch_events).await;
+            self.measure(started);
             // A full batch means that more is waiting; a small one, that more comes in a moment.
             if batch.len() < config.batch_events {
                 tokio::select! {
@@ -323,25 +320,18 @@ impl<'a> Folding<'a> {
         }
     }
 
-    async fn measure(&mut self, started: Instant, more: bool) {
+    fn measure(&self, started: Instant) {
         let (name, position) = (self.projector.name(), self.projector.position());
+        let lag = self.tail.position().saturating_sub(position) + self.tail.lag();
         metrics::histogram!("wonder_projection_batch_seconds", "projection" => name)
             .record(started.elapsed().as_secs_f64());
         metrics::gauge!("wonder_projection_position", "projection" => name).set(position as f64);
-        let lag = metrics::gauge!("wonder_projection_lag_events", "projection" => name);
-        if !more {
-            lag.set(0.0);
-        } else if self.measured.is_none_or(|measured| measured.elapsed() >= MEASURE_EVERY) {
-            self.measured = Some(started);
-            if let Ok(head) = self.around.journal.head().await {
-                lag.set(head.saturating_sub(position) as f64);
-            }
-        }
+        metrics::gauge!("wonder_projection_lag_events", "projection" => name).set(lag as f64);
     }
 }
 
 /// Waits until a time, or for ever.
-async fn sleep_until(time: Option<Instant>) {
+pub(crate) async fn sleep_until(time: Option<Instant>) {
     match time {
         Some(time) => tokio::time::sleep_until(time).await,
         None => std::future::pending().await,

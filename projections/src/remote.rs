@@ -1,4 +1,7 @@
-//! The read side for other processes: answers queries and opens streams of events over the bus.
+//! The read side for other processes: calls and streams over the bus.
+//!
+//! A call that can't be read is refused, never left without an answer. An answer above the 16 MiB
+//! that the bus carries (a timeline of very many tokens) fails at its caller.
 
 use std::sync::Arc;
 
@@ -8,23 +11,23 @@ use chassis::bus::{Handler, Nats, NatsError, Served, StreamHandler};
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use protocol::remote::{Answer, FOLLOW, FollowCall, QUERIES, QueryCall};
-use protocol::{EventEnvelope, Events, Rejection, RejectionKind, ResourceQueries, RunQueries};
+use protocol::{Events, Rejection, RejectionKind, ResourceQueries, RunQueries};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::Projections;
+use crate::events::Portion;
 
-/// The queue group of both subjects.
+/// Who shares the calls.
 const GROUP: &str = "queries";
-/// Streams that may be open at the same time.
+/// Streams that a process serves at a time.
 const STREAMS: usize = 5_000;
-/// Events that one message of a stream holds at most.
-const EVENTS: usize = 64;
+/// What a message of a stream holds, where it is there. An event that is larger alone is sent as it
+/// is: the bus carries it in parts.
+const MESSAGE: Portion = Portion { events: 64, bytes: 256 * 1024 };
 
-/// Answers queries, so many at a time, and opens streams.
-///
-/// # Errors
-/// Where NATS is away.
+/// Serves queries, at most `concurrency` at a time, and streams of events, until what it answers is
+/// stopped or dropped. All processes with the same tables share the calls.
 pub async fn serve(
     nats: &Nats,
     projections: Arc<Projections>,
@@ -43,34 +46,39 @@ struct Queries(Arc<Projections>);
 #[async_trait]
 impl Handler for Queries {
     async fn handle(&self, body: Bytes) -> Bytes {
-        let views = &*self.0;
-        let call = match read::<QueryCall>(&body) {
-            Ok(call) => call,
-            Err(rejection) => return answer::<()>(Err(rejection)),
-        };
+        match read::<QueryCall>(&body) {
+            Ok(call) => self.answer(call).await,
+            Err(rejection) => write::<()>(&Err(rejection)),
+        }
+    }
+}
+
+impl Queries {
+    async fn answer(&self, call: QueryCall) -> Bytes {
+        let (resources, runs): (&dyn ResourceQueries, &dyn RunQueries) = (&*self.0, &*self.0);
         match call {
             QueryCall::ListResources { workspace_id, filter, page } => {
-                answer(ResourceQueries::list(views, workspace_id, filter, page).await)
+                write(&resources.list(workspace_id, filter, page).await)
             }
             QueryCall::GetResource { workspace_id, kind, id, min_position } => {
-                answer(ResourceQueries::get(views, workspace_id, kind, &id, min_position).await)
+                write(&resources.get(workspace_id, kind, &id, min_position).await)
             }
             QueryCall::ListRuns { workspace_id, filter, page } => {
-                answer(RunQueries::list(views, workspace_id, filter, page).await)
+                write(&runs.list(workspace_id, filter, page).await)
             }
             QueryCall::GetRun { workspace_id, run_id, min_position } => {
-                answer(RunQueries::get(views, workspace_id, run_id, min_position).await)
+                write(&runs.get(workspace_id, run_id, min_position).await)
             }
             QueryCall::RunState { workspace_id, run_id, at } => {
-                answer(views.state(workspace_id, run_id, at).await)
+                write(&runs.state(workspace_id, run_id, at).await)
             }
             QueryCall::RunTimeline { workspace_id, run_id } => {
-                answer(views.timeline(workspace_id, run_id).await)
+                write(&runs.timeline(workspace_id, run_id).await)
             }
             QueryCall::EventPage { filter, after, limit } => {
-                answer(views.page(filter, after, limit).await)
+                write(&self.0.page(filter, after, limit).await)
             }
-            QueryCall::EventHead => answer(views.head().await),
+            QueryCall::EventHead => write(&self.0.head().await),
         }
     }
 }
@@ -81,49 +89,30 @@ struct Streams(Arc<Projections>);
 impl StreamHandler for Streams {
     async fn open(&self, body: Bytes) -> BoxStream<'static, Bytes> {
         let opened = match read::<FollowCall>(&body) {
-            Ok(call) => self.0.follow(call.filter, call.after).await,
+            Ok(FollowCall { filter, after }) => self.0.portions(filter, after, MESSAGE).await,
             Err(rejection) => Err(rejection),
         };
-        let events = match opened {
-            Ok(events) => events,
-            Err(rejection) => return stream::iter([refused(rejection)]).boxed(),
-        };
-        // The reader is told at once that the stream stands.
-        let first = stream::iter([answer(Ok(Vec::<EventEnvelope>::new()))]);
-        let rest = events.ready_chunks(EVENTS).flat_map(|ready| {
-            let mut messages = Vec::with_capacity(2);
-            let mut envelopes = Vec::with_capacity(ready.len());
-            let mut refusal = None;
-            for one in ready {
-                match one {
-                    Ok(envelope) => envelopes.push(envelope),
-                    Err(rejection) => refusal = Some(rejection),
-                }
-            }
-            if !envelopes.is_empty() {
-                messages.push(answer(Ok(envelopes)));
-            }
-            messages.extend(refusal.map(refused));
-            stream::iter(messages)
-        });
-        first.chain(rest).boxed()
+        match opened {
+            Ok(portions) => portions.map(|portion| write(&portion)).boxed(),
+            Err(rejection) => stream::iter([write::<()>(&Err(rejection))]).boxed(),
+        }
     }
-}
-
-fn refused(rejection: Rejection) -> Bytes {
-    answer::<Vec<EventEnvelope>>(Err(rejection))
 }
 
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Rejection> {
     serde_json::from_slice(body).map_err(|error| {
-        let message = format!("the call can't be read: {error}");
-        Rejection::new(RejectionKind::Malformed, "invalid_call", message)
+        let message =
+            format!("the call can't be read ({error}): use the same release on both sides");
+        Rejection::new(RejectionKind::Malformed, "invalid_body", message)
     })
 }
 
-fn answer<T: Serialize>(answer: Answer<T>) -> Bytes {
-    serde_json::to_vec(&answer).map(Bytes::from).unwrap_or_else(|error| {
-        tracing::error!(%error, "an answer has no json form");
-        Bytes::new()
-    })
+fn write<T: Serialize>(answer: &Answer<T>) -> Bytes {
+    let written = serde_json::to_vec(answer).or_else(|error| {
+        tracing::error!(%error, "an answer can't be written");
+        let rejection =
+            Rejection::new(RejectionKind::Internal, "internal", "the answer can't be written");
+        serde_json::to_vec(&Answer::<()>::Err(rejection))
+    });
+    written.unwrap_or_default().into()
 }

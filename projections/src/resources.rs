@@ -8,7 +8,7 @@ use protocol::{Page, PageRequest, Rejection, ResourceFilter, ResourceQueries, Re
 use serde_json::Value;
 use sqlx::FromRow;
 
-use crate::cursor::{After, cut, fingerprint};
+use crate::cursor::{After, Listed, cut, fingerprint};
 use crate::payload::Blobs;
 use crate::projection::{FoldError, Projection};
 use crate::runs::time;
@@ -19,6 +19,8 @@ mod fold;
 
 pub(crate) const NAME: &str = "resources";
 const PAGE_ROWS: u32 = 200;
+/// Bytes of a row beside its spec.
+const ROW_BYTES: usize = 512;
 
 pub(crate) struct Resources;
 
@@ -72,6 +74,16 @@ struct Row {
 
 const COLUMNS: &str = "kind, id, workspace_id, project_id, name, version, archived, \
     created_micros, updated_micros, spec";
+
+impl Listed for Row {
+    fn place(&self) -> After {
+        After { micros: self.created_micros, id: self.id.clone() }
+    }
+
+    fn bytes(&self) -> usize {
+        self.spec.len() + ROW_BYTES
+    }
+}
 
 impl Row {
     fn view(self, with_secrets: bool) -> Result<ResourceView, Rejection> {
@@ -139,10 +151,7 @@ impl ResourceQueries for Projections {
         .bind(i64::from(page.limit) + 1);
         let mut rows: Vec<Row> =
             self.store.readers().rows(query).await.map_err(refusal::storage)?;
-        let next_cursor = cut(&mut rows, page.limit, &bound_to, |row| After {
-            micros: row.created_micros,
-            id: row.id.clone(),
-        });
+        let next_cursor = cut(&mut rows, page.limit, &bound_to);
         let items = rows.into_iter().map(|row| row.view(false)).collect::<Result<_, _>>()?;
         Ok(Page { items, next_cursor })
     }

@@ -19,7 +19,7 @@ use protocol::{
 use serde_json::Value;
 use sqlx::FromRow;
 
-use crate::cursor::{After, cut, fingerprint};
+use crate::cursor::{After, Listed, cut, fingerprint};
 use crate::payload::Blobs;
 use crate::projection::{FoldError, Projection};
 use crate::store::dialect::Dialect;
@@ -33,6 +33,8 @@ pub(crate) const NAME: &str = "runs";
 pub(crate) const AGGREGATE: &str = "run";
 /// Rows of a page.
 const PAGE_ROWS: u32 = 200;
+/// Bytes of a row beside its values.
+const ROW_BYTES: usize = 1_024;
 
 pub(crate) struct Runs;
 
@@ -152,10 +154,7 @@ impl RunQueries for Projections {
         .bind(i64::from(page.limit) + 1);
         let mut rows: Vec<Row> =
             self.store.readers().rows(query).await.map_err(refusal::storage)?;
-        let next_cursor = cut(&mut rows, page.limit, &bound_to, |row| After {
-            micros: row.started_micros,
-            id: row.id.clone(),
-        });
+        let next_cursor = cut(&mut rows, page.limit, &bound_to);
         let items = rows.into_iter().map(|row| row.view(None)).collect::<Result<_, _>>()?;
         Ok(Page { items, next_cursor })
     }
@@ -192,6 +191,16 @@ impl RunQueries for Projections {
         run_id: RunId,
     ) -> Result<Vec<TimelineEntry>, Rejection> {
         self.run_timeline(workspace_id, run_id).await
+    }
+}
+
+impl Listed for Row {
+    fn place(&self) -> After {
+        After { micros: self.started_micros, id: self.id.clone() }
+    }
+
+    fn bytes(&self) -> usize {
+        self.values().map(<[u8]>::len).sum::<usize>() + self.labels.len() + ROW_BYTES
     }
 }
 

@@ -43,7 +43,10 @@ macro_rules! on_both_storages {
 
 mod events;
 mod history;
+mod lead;
+mod outside;
 mod projector;
+mod remote;
 mod resources;
 mod runs;
 
@@ -101,7 +104,16 @@ impl World {
     }
 
     fn start(&mut self) {
-        self.tasks = self.views.start(&self.shutdown);
+        self.tasks = self.views.start(None, &self.shutdown);
+    }
+
+    /// Another process: with its own connections and its own journal.
+    async fn other_process(&self, config: Config) -> Arc<Projections> {
+        let scratch = self.scratch.as_ref().expect("a file has one process");
+        let database = scratch.connect().await;
+        let journal = journal_of(&database).await;
+        let views = Projections::open(journal, Views::Database(database), config).await;
+        views.expect("it opens")
     }
 
     /// The read tables, as another process has them.
@@ -179,6 +191,28 @@ impl World {
                 payload: one.payload.into(),
             });
         }
+        self.append_encoded(stream, workspace, after, encoded, payloads).await
+    }
+
+    /// An event that no writer of ours would write, of a run of its own.
+    async fn append_raw(&self, event_type: &str, payload: &str) -> u64 {
+        let event = NewEvent {
+            id: Uuid::now_v7(),
+            event_type: event_type.into(),
+            event_version: 1,
+            payload: payload.to_owned().into(),
+        };
+        self.append_encoded(("run", "run_raw"), ours(), 0, vec![event], Vec::new()).await
+    }
+
+    async fn append_encoded(
+        &self,
+        stream: (&str, &str),
+        workspace: WorkspaceId,
+        after: u64,
+        events: Vec<NewEvent>,
+        payloads: Vec<Payload>,
+    ) -> u64 {
         let append = Append {
             aggregate_type: stream.0.into(),
             aggregate_id: stream.1.into(),
@@ -186,7 +220,7 @@ impl World {
             workspace_id: workspace.to_string().into(),
             metadata: br#"{"actor":"test"}"#.as_slice().into(),
             recorded_at: moment(after),
-            events: encoded,
+            events,
             inbox: Vec::new(),
             payloads,
             open: None,

@@ -29,10 +29,17 @@ pub const SHARDS_RELEASED: &str = "shards.released";
 pub const DEFAULT_POOL: &str = "default";
 /// Code of the refusal of a coordinator that doesn't own the run (any more): ask again.
 pub const NOT_OWNER: &str = "not_owner";
-/// The work queue of tasks: its name and its subjects.
-pub const TASKS: (&str, &str) = ("TASKS", "tasks.>");
+/// The work queue of a pool's tasks: its name and its subjects. A pool has a queue of its own, since
+/// NATS servers before 2.10 look through all subjects of a queue for a consumer that wants some.
+pub fn tasks_queue(pool: &str) -> (String, String) {
+    (format!("TASKS_{}", pool.to_uppercase()), format!("tasks.{pool}.>"))
+}
+
 /// The work queue of outcomes: its name and its subjects.
-pub const OUTCOMES: (&str, &str) = ("OUTCOMES", "outcomes.>");
+pub fn outcomes_queue() -> (String, String) {
+    ("OUTCOMES".to_owned(), "outcomes.>".to_owned())
+}
+
 /// Bytes that each work queue may hold. Tasks in flight are bounded long before.
 pub const QUEUE_BYTES: i64 = 256 * 1024 * 1024;
 /// How long a call may take where nothing else is said.
@@ -51,11 +58,6 @@ pub fn shard_outcomes(shard: u16) -> String {
 /// Where an attempt's task is left, in a work queue. Ids and numbers hold no separator.
 pub fn task_subject(pool: &str, run_id: RunId, token: u64, attempt: u32) -> String {
     format!("tasks.{pool}.{run_id}.{token}.{attempt}")
-}
-
-/// Where the tasks of a pool lie.
-pub fn pool_subjects(pool: &str) -> String {
-    format!("tasks.{pool}.>")
 }
 
 /// What a call is answered with.

@@ -28,12 +28,12 @@ fn json_of(path: &str) -> Value {
     serde_json::from_str(&text(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// The names of all folders of examples.
+/// The names of all folders of workflows.
 fn names() -> Vec<String> {
     let mut names: Vec<String> = std::fs::read_dir(root())
         .expect("the examples can be listed")
         .map(|entry| entry.expect("an entry can be read"))
-        .filter(|entry| entry.path().is_dir())
+        .filter(|entry| entry.path().join("workflow.yaml").is_file())
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
         .collect();
     names.sort();

@@ -45,7 +45,7 @@ async fn rebuilt_while_others_write_it_is_the_same_at_the_same_position() {
     let projections = Projections::open(Arc::clone(&journal), views, Config::default()).await;
     let projections = projections.expect("the read tables can be made");
     let shutdown = CancellationToken::new();
-    let folding = projections.start(&shutdown);
+    let folding = projections.start(None, &shutdown);
     let stop = Arc::new(AtomicBool::new(false));
     let writing = tokio::spawn(write(Arc::clone(&writer), Arc::clone(&stop)));
 

@@ -49,7 +49,7 @@ mod tests {
         let mut folders: Vec<String> = std::fs::read_dir(folder)
             .expect("the examples can be listed")
             .map(|entry| entry.expect("an entry can be read").path())
-            .filter(|path| path.is_dir())
+            .filter(|path| path.join("workflow.yaml").is_file())
             .filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned()))
             .collect();
         folders.sort();

@@ -14,6 +14,7 @@ mod config;
 mod definition_file;
 mod examples;
 mod exit;
+mod offline;
 mod output;
 mod progress;
 mod server;

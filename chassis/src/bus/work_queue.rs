@@ -7,6 +7,7 @@ mod consumer;
 mod demand;
 mod session;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,11 +36,18 @@ const NO_STREAM: u64 = 10_059;
 #[derive(Debug, Clone)]
 pub struct WorkQueueOptions {
     /// In capitals, as in `TASKS`; the stream is called `<PREFIX>_TASKS`.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// Below the prefix, as in `tasks.>`.
-    pub subjects: &'static str,
+    pub subjects: Cow<'static, str>,
     /// Bytes that the queue may hold; more is refused.
     pub max_bytes: i64,
+}
+
+impl WorkQueueOptions {
+    /// A queue of this name and these subjects.
+    pub fn of((name, subjects): (String, String), max_bytes: i64) -> Self {
+        Self { name: name.into(), subjects: subjects.into(), max_bytes }
+    }
 }
 
 /// A message to publish.
@@ -69,10 +77,10 @@ struct Inner {
 impl WorkQueue {
     /// Opens it; refused where the server has it otherwise than asked for.
     pub async fn open(nats: &Nats, options: WorkQueueOptions) -> Result<Self, NatsError> {
-        let stream = nats.stream(options.name);
+        let stream = nats.stream(&options.name);
         let asked = json!({
             "name": stream,
-            "subjects": [nats.subject(options.subjects)],
+            "subjects": [nats.subject(&options.subjects)],
             "retention": "workqueue",
             "storage": "file",
             "discard": "new",
@@ -132,10 +140,14 @@ impl WorkQueue {
 
     /// A durable consumer, shared by everybody who names it.
     pub async fn consumer(&self, options: ConsumerOptions) -> Result<Consumer, NatsError> {
-        let Inner { nats, stream, .. } = &*self.inner;
+        let Inner { nats, stream, asked: queue, .. } = &*self.inner;
+        let filter = nats.subject(&options.filter);
+        // Who wants everything is given it without a look at the subjects: before 2.10 that look
+        // goes through all that are in the queue, for each message.
+        let filter = if queue["subjects"] == json!([filter]) { String::new() } else { filter };
         let asked = json!({
             "durable_name": options.durable,
-            "filter_subject": nats.subject(&options.filter),
+            "filter_subject": filter,
             "deliver_policy": "all",
             "ack_policy": "explicit",
             "ack_wait": nanos(options.ack_wait),
@@ -189,7 +201,7 @@ impl WorkQueue {
 #[derive(Debug, Clone)]
 pub struct ConsumerOptions {
     pub durable: String,
-    /// One subject or pattern below the prefix.
+    /// One subject or pattern below the prefix; that of the queue for everything.
     pub filter: String,
     /// How long a delivery may go without an acknowledgement or a sign of life before the message
     /// is delivered to somebody else.

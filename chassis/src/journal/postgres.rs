@@ -81,7 +81,8 @@ impl PostgresJournal {
     /// Opens the journal of a migrated database.
     ///
     /// # Errors
-    /// [`DatabaseError::Damaged`] where positions are missing at an end, and what the database says.
+    /// [`DatabaseError::Damaged`] where positions are missing at an end, and what the database
+    /// says.
     pub async fn open(
         database: &Database,
         options: PostgresOptions,

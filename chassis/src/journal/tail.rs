@@ -60,6 +60,11 @@ impl Tail {
         self.position
     }
 
+    /// Events that are known to be committed after it. Asks nobody.
+    pub fn lag(&self) -> u64 {
+        self.feed.head().saturating_sub(self.position)
+    }
+
     /// Waits for at least one event and returns at most `limit` (at least 1).
     pub async fn next(&mut self, limit: usize) -> Result<Vec<Arc<RecordedEvent>>, TailError> {
         loop {

@@ -82,8 +82,8 @@ impl ScratchDatabase {
 }
 
 impl Drop for ScratchDatabase {
-    /// On a thread of its own, since a test's runtime can't be waited for from within. What fails is
-    /// left to the server, which goes away after the tests.
+    /// On a thread of its own, since a test's runtime can't be waited for from within. What fails
+    /// is left to the server, which goes away after the tests.
     fn drop(&mut self) {
         let (server, name) = (self.server.clone(), self.name.clone());
         let thread = std::thread::spawn(move || {

@@ -1,4 +1,4 @@
-//! The keeper: a task that does a round with the database every now and then, and says what is owned.
+//! The keeper: a task that asks the database every now and then, and says what is owned.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -103,8 +103,8 @@ impl Keeper {
         }
     }
 
-    /// Says what is owned: what was kept and taken, without what is more than the share, and without
-    /// what was lost during the round. Answers what is more than the share.
+    /// Says what is owned: what was kept and taken, without what is more than the share, and
+    /// without what was lost during the round. Answers what is more than the share.
     fn publish(&self, kept: Kept, held: &Owned) -> Owned {
         let Kept { mut owned, share, .. } = kept;
         let mut surplus = Owned::default();

@@ -56,8 +56,8 @@ impl Leases {
         })
     }
 
-    /// Renews what is held, and takes what is free of the share. A dropped call loses the connection,
-    /// and what it took is taken again by the next one.
+    /// Renews what is held, and takes what is free of the share. A dropped call loses the
+    /// connection, and what it took is taken again by the next one.
     pub(super) async fn keep(&mut self, held: &Owned) -> Result<Kept, sqlx::Error> {
         let mut connection = self.take().await?;
         let (shards, epochs) = arrays(held);

@@ -1,5 +1,6 @@
 //! Work queues on a server that stays.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -13,8 +14,11 @@ use chassis::scratch::nats::nats_options;
 
 use crate::wait::{LONG, soon, until};
 
-const OPTIONS: WorkQueueOptions =
-    WorkQueueOptions { name: "TASKS", subjects: "tasks.>", max_bytes: 8 * 1024 * 1024 };
+const OPTIONS: WorkQueueOptions = WorkQueueOptions {
+    name: Cow::Borrowed("TASKS"),
+    subjects: Cow::Borrowed("tasks.>"),
+    max_bytes: 8 * 1024 * 1024,
+};
 
 /// A queue, and the client library's own view of it.
 pub(crate) struct Setting {

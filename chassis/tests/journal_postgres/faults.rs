@@ -182,11 +182,17 @@ async fn a_database_that_refuses_is_a_fault_until_it_takes_writes_again() {
     let journal = &process.journal;
     must(journal, append("a", 0)).await;
     assert_eq!(journal.fault(), None);
-    process.sql("alter table events rename to hidden").await;
+    process
+        .sql(
+            "create function refuse() returns trigger language plpgsql as \
+             'begin raise exception ''no''; end'; \
+             create trigger refuse before insert on events for each row execute function refuse()",
+        )
+        .await;
     let refused = journal.append(append("a", 1)).await;
     assert!(matches!(refused, Err(AppendError::Unavailable(_))), "{refused:?}");
     assert!(journal.fault().is_some());
-    process.sql("alter table hidden rename to events").await;
+    process.sql("drop trigger refuse on events").await;
     // Asking sets off a try, without any append.
     eventually("it is seen that writing works", async || journal.fault().is_none()).await;
     must(journal, append("a", 1)).await;

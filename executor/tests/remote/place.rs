@@ -15,8 +15,8 @@ use domain::definition::ActionKind;
 use domain::ids::{RunId, WorkspaceId};
 use executor::{Executor, ExecutorConfig, RemoteTasks};
 use protocol::remote::{
-    Answer, CommandCall, DEFAULT_POOL, NOT_OWNER, OUTCOMES, QUEUE_BYTES, TASKS, TaskMessage,
-    pool_subjects, shard_commands, task_subject,
+    Answer, CommandCall, DEFAULT_POOL, NOT_OWNER, QUEUE_BYTES, TaskMessage, outcomes_queue,
+    shard_commands, task_subject, tasks_queue,
 };
 use protocol::task::{Failure, Outcome, OutcomeResult, Task, Work, WorkAction, WorkBody};
 use protocol::{Rejection, RejectionKind, Tasks, shard_of};
@@ -40,6 +40,7 @@ pub(crate) fn task(token: u64, with: Value) -> Task {
     let Value::Object(with) = with else { panic!("an object") };
     let action = WorkAction { kind: ActionKind::Mock, with, output_schema: None };
     let work = Work {
+        repeatable: true,
         key: Uuid::now_v7().to_string(),
         body: WorkBody::Action(action),
         models: Default::default(),
@@ -93,18 +94,18 @@ impl Place {
         let server = ScratchNats::start().await;
         let options = server.options();
         let nats = Nats::connect(&options).await.expect("nats runs");
-        let open = async |(name, subjects)| {
-            let options = WorkQueueOptions { name, subjects, max_bytes: QUEUE_BYTES };
+        let open = async |queue| {
+            let options = WorkQueueOptions::of(queue, QUEUE_BYTES);
             WorkQueue::open(&nats, options).await.expect("a queue")
         };
-        let tasks = open(TASKS).await;
+        let tasks = open(tasks_queue(DEFAULT_POOL)).await;
         let outcomes = ConsumerOptions {
             durable: "test".to_owned(),
             filter: "outcomes.>".to_owned(),
             ack_wait: Duration::from_secs(30),
             max_ack_pending: 20_000,
         };
-        let outcomes = open(OUTCOMES).await.consumer(outcomes).await.expect("a consumer");
+        let outcomes = open(outcomes_queue()).await.consumer(outcomes).await.expect("a consumer");
         Self { server, options, nats, tasks, outcomes }
     }
 
@@ -130,7 +131,7 @@ impl Place {
     pub(crate) async fn pool(&self) -> Consumer {
         let options = ConsumerOptions {
             durable: format!("pool-{DEFAULT_POOL}"),
-            filter: pool_subjects(DEFAULT_POOL),
+            filter: tasks_queue(DEFAULT_POOL).1,
             ack_wait: ACK_WAIT,
             max_ack_pending: 20_000,
         };

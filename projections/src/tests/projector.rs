@@ -25,7 +25,7 @@ async fn a_projector_that_is_killed_anywhere_neither_skips_nor_repeats(storage: 
     let mut kills = 0_usize;
     loop {
         let views = world.reopen_with(small.clone()).await;
-        let tasks = views.start(&CancellationToken::new());
+        let tasks = views.start(None, &CancellationToken::new());
         until("its turn", async || views.is_folding()).await;
         for _ in 0..(kills * 7) % 61 {
             tokio::task::yield_now().await;
@@ -44,7 +44,7 @@ async fn a_projector_that_is_killed_anywhere_neither_skips_nor_repeats(storage: 
     }
     assert!(kills > 3, "it was killed on the way");
     let views = world.reopen().await;
-    let tasks = views.start(&world.shutdown);
+    let tasks = views.start(None, &world.shutdown);
     views.caught_up(head).await;
     assert_eq!(views.compare("runs", |_| {}).await.expect("compares").difference, None);
     assert_eq!(rows(&views).await.len(), 20);
@@ -60,7 +60,7 @@ async fn of_two_projectors_of_a_file_one_stops_and_nothing_is_applied_twice() {
         world.whole_run(number, 4, true).await;
     }
     let head = world.journal.head().await.expect("it answers");
-    let tasks = [world.views.start(&world.shutdown), other.start(&world.shutdown)];
+    let tasks = [world.views.start(None, &world.shutdown), other.start(None, &world.shutdown)];
     world.views.caught_up(head).await;
     other.caught_up(head).await;
     let mut stopped = Vec::new();
@@ -150,7 +150,7 @@ async fn rows_of_another_fold_start_over(storage: Storage) {
     world.sql_on_views("update checkpoints set version = 0, position = 0").await;
     world.sql_on_views("insert into run_labels values ('stale', 'a', 'b')").await;
     let views = world.reopen().await;
-    let tasks = views.start(&world.shutdown);
+    let tasks = views.start(None, &world.shutdown);
     until("its turn", async || views.is_folding()).await;
     let compared = views.compare("runs", |_| {}).await.expect("it compares");
     assert_eq!((compared.position, compared.difference), (0, None));
@@ -162,7 +162,7 @@ async fn what_was_there_before_the_start_is_folded_too(storage: Storage) {
     for number in 1..=30 {
         world.whole_run(number, 2, true).await;
     }
-    let tasks = world.views.start(&world.shutdown);
+    let tasks = world.views.start(None, &world.shutdown);
     world.caught_up().await;
     assert_eq!(world.views.lag().await.expect("it answers"), 0);
     assert_eq!(world.views.position(), 30 * 6);

@@ -2,8 +2,7 @@
 
 use std::path::PathBuf;
 
-use chassis::database::Database;
-use chassis::journal::{Journal, PostgresJournal, PostgresOptions, SqliteJournal, SqliteOptions};
+use chassis::journal::Journal;
 use indicatif::{ProgressBar, ProgressDrawTarget};
 
 use super::Global;
@@ -11,8 +10,8 @@ use crate::audit::claims::Claims;
 use crate::audit::{self, Report};
 use crate::config::{self, AuthMode, Config, ServerArgs};
 use crate::exit::{Exit, Failure};
+use crate::offline::Offline;
 use crate::output::{self, Format, say};
-use crate::wiring;
 
 /// What to check.
 #[derive(Debug, clap::Subcommand)]
@@ -80,25 +79,9 @@ const COLUMNS: &[output::Column] = &[
 ];
 
 async fn verify(config: &Config, claims: &Claims) -> Result<Report, Failure> {
-    if let Some(url) = &config.database_url {
-        let options = wiring::database_options(config, url.reveal());
-        let database = Database::connect(&options).await.map_err(anyhow::Error::from)?;
-        let journal = PostgresJournal::open(&database, PostgresOptions::default()).await;
-        let journal = journal.map_err(anyhow::Error::from)?;
-        let report = read(&*journal, claims).await;
-        journal.close().await;
-        database.close().await;
-        return report;
-    }
-    let path = config.journal_path();
-    if !path.is_file() {
-        let text = format!("there is no journal at {}: choose one with --data-dir", path.display());
-        return Err(Failure::Refused(text));
-    }
-    let journal =
-        SqliteJournal::open(&path, SqliteOptions::default()).await.map_err(anyhow::Error::from)?;
-    let report = read(&*journal, claims).await;
-    journal.close().await;
+    let offline = Offline::open(config).await?;
+    let report = read(&*offline.journal(), claims).await;
+    offline.close().await;
     report
 }
 

@@ -1,9 +1,9 @@
-//! `wonder projections`: read models, offline on the data folder.
+//! `wonder projections`: read models, without their server.
 
 use std::sync::Arc;
 
 use ::projections::{Comparison, Progress, Projections, RebuildError, Views};
-use chassis::journal::{Journal, SqliteJournal, SqliteOptions};
+use chassis::journal::Journal;
 use indicatif::{ProgressBar, ProgressDrawTarget};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -11,12 +11,14 @@ use tokio_util::sync::CancellationToken;
 use super::Global;
 use crate::config::{self, AuthMode, ServerArgs};
 use crate::exit::{Exit, Failure};
+use crate::offline::Offline;
 use crate::output;
 
 /// What to do with read models.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum ProjectionsCommand {
-    /// Fold a read model anew from the journal; the server must be stopped
+    /// Fold a read model anew from the journal; a server on a data folder must be stopped, those on
+    /// a database go on
     Rebuild(RebuildArgs),
 }
 
@@ -37,15 +39,9 @@ pub(crate) async fn execute(global: &Global, command: ProjectionsCommand) -> Res
     let config = config::load(&args.server, AuthMode::Keys)
         .map_err(|error| Failure::Refused(format!("{error:#}")))?
         .value;
-    let path = config.journal_path();
-    if !path.is_file() {
-        let text = format!("there is no journal at {}: choose one with --data-dir", path.display());
-        return Err(Failure::Refused(text));
-    }
-    let journal =
-        SqliteJournal::open(&path, SqliteOptions::default()).await.map_err(anyhow::Error::from)?;
-    let rebuilt = rebuild(Arc::clone(&journal) as _, &config, &args).await;
-    journal.close().await;
+    let offline = Offline::open(&config).await?;
+    let rebuilt = rebuild(offline.journal(), offline.views(), &args).await;
+    offline.close().await;
     let comparison = rebuilt?;
     let difference = comparison.difference.as_ref();
     let result = json!({
@@ -60,16 +56,15 @@ pub(crate) async fn execute(global: &Global, command: ProjectionsCommand) -> Res
 
 async fn rebuild(
     journal: Arc<dyn Journal>,
-    config: &config::Config,
+    views: Views,
     args: &RebuildArgs,
 ) -> Result<Comparison, Failure> {
     let head = journal.head().await.map_err(anyhow::Error::from)?;
     let settings = ::projections::Config::default();
-    let projections = Projections::open(journal, Views::File(config.views_path()), settings)
-        .await
-        .map_err(anyhow::Error::from)?;
+    let projections =
+        Projections::open(journal, views, settings).await.map_err(anyhow::Error::from)?;
     let shutdown = CancellationToken::new();
-    let folding = projections.start(&shutdown);
+    let folding = projections.start(None, &shutdown);
     projections.caught_up(head).await;
     let bar = ProgressBar::with_draw_target(Some(head), target());
     let shown = bar.clone();

@@ -36,7 +36,7 @@ impl ReadSide {
         };
         let settings = projections::Config::default();
         let projections = Projections::open(Arc::clone(&journal), views, settings).await?;
-        stage.spawn(join_all(projections.start(&stage.token())));
+        stage.spawn(join_all(projections.start(store.nats(), &stage.token())));
         if let Some(nats) = store.nats() {
             let served =
                 projections::remote::serve(nats, Arc::clone(&projections), QUERIES).await?;

@@ -141,8 +141,8 @@ fn refusal(failure: &Failure) -> AppendError {
     }
 }
 
-/// Hashes of the aggregates and keys of a batch, each of which may be there once. Two that happen to
-/// have the same hash only make a batch shorter.
+/// Hashes of the aggregates and keys of a batch, each of which may be there once. Two that happen
+/// to have the same hash only make a batch shorter.
 #[derive(Default)]
 struct Members(HashSet<u64>, RandomState);
 

@@ -9,8 +9,8 @@ use tokio::sync::watch;
 const EVERY: Duration = Duration::from_secs(60);
 /// Answers that one statement forgets at most.
 const SLICE: i64 = 1_000;
-/// Answers are kept for 25 hours, an hour longer than promised. The oldest are those with the lowest
-/// positions; what another process forgets at this moment is left to it.
+/// Answers are kept for 25 hours, an hour longer than promised. The oldest are those with the
+/// lowest positions; what another process forgets at this moment is left to it.
 const FORGET: &str = "delete from inbox where key in (\
      select oldest.key from (\
          select key, kept_at from inbox order by position limit $1 for update skip locked) oldest \

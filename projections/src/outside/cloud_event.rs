@@ -1,0 +1,135 @@
+//! An event as a CloudEvent 1.0 in binary mode: its attributes are headers, its payload is the body.
+
+use chassis::bus::Publication;
+use chrono::SecondsFormat;
+use protocol::EventEnvelope;
+use serde_json::Value;
+
+/// What the type of an event of a store begins with.
+const TYPE_PREFIX: &str = "wonder";
+/// The header that tells where an event came from.
+pub(super) const SOURCE: &str = "ce-source";
+/// The header that tells its place in the journal.
+pub(super) const POSITION: &str = "ce-position";
+
+/// `/wonder/<epoch of the store, 8 hexadecimal digits>`: positions of another source are of another
+/// history.
+pub(super) fn source(epoch: u32) -> String {
+    format!("/wonder/{epoch:08x}")
+}
+
+/// The message of an event, below the prefix of the bus:
+/// `events.<workspace>.<aggregate type>.<aggregate id>.<event type>`.
+pub(super) fn publication(event: &EventEnvelope) -> Publication {
+    let subject = [
+        "events",
+        &token(&event.workspace_id),
+        &token(&event.aggregate_type),
+        &token(&event.aggregate_id),
+        &token(&event.event_type),
+    ]
+    .join(".");
+    let kind = format!("{TYPE_PREFIX}.{}.{}", event.aggregate_type, event.event_type);
+    let time = event.recorded_at.to_rfc3339_opts(SecondsFormat::Micros, true);
+    let headers = [
+        ("ce-specversion", "1.0".to_owned()),
+        ("ce-id", event.id.clone()),
+        (SOURCE, source(event.cursor.epoch)),
+        ("ce-type", kind),
+        ("ce-subject", event.aggregate_id.clone()),
+        ("ce-time", time),
+        ("ce-sequence", event.sequence.to_string()),
+        (POSITION, event.position.to_string()),
+        ("ce-workspace", event.workspace_id.clone()),
+        ("ce-dataversion", event.event_version.to_string()),
+        ("content-type", "application/json".to_owned()),
+    ];
+    Publication {
+        subject,
+        id: event.id.clone(),
+        headers: headers.map(|(name, value)| (name.to_owned(), value)).into(),
+        body: json(&event.payload).into(),
+    }
+}
+
+/// The same without a body, where even that of an event with all large values left out doesn't fit
+/// into a message: `null`, and how many bytes it would have.
+pub(super) fn without_body(mut publication: Publication) -> Publication {
+    publication.headers.push(("ce-omitted".to_owned(), publication.body.len().to_string()));
+    publication.body = json(&Value::Null).into();
+    publication
+}
+
+fn json(value: &Value) -> Vec<u8> {
+    value.to_string().into_bytes()
+}
+
+/// What a subject takes as one of its tokens. Ids and types are such already.
+fn token(text: &str) -> String {
+    let of_token = |c: char| if c.is_ascii_alphanumeric() || "-_".contains(c) { c } else { '_' };
+    if text.is_empty() { "_".to_owned() } else { text.chars().map(of_token).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::DateTime;
+    use protocol::Cursor;
+    use serde_json::json;
+
+    use super::*;
+
+    fn event() -> EventEnvelope {
+        EventEnvelope {
+            id: "evt_1".into(),
+            position: 7,
+            cursor: Cursor { epoch: 0xab, position: 7 },
+            aggregate_type: "run".into(),
+            aggregate_id: "run_1".into(),
+            sequence: 3,
+            event_type: "run_started".into(),
+            event_version: 1,
+            workspace_id: "ws_1".into(),
+            payload: json!({"input": 1}),
+            metadata: Value::Null,
+            recorded_at: DateTime::UNIX_EPOCH,
+        }
+    }
+
+    #[test]
+    fn its_attributes_are_headers() {
+        let publication = publication(&event());
+        assert_eq!(publication.subject, "events.ws_1.run.run_1.run_started");
+        assert_eq!(publication.id, "evt_1");
+        assert_eq!(publication.body, r#"{"input":1}"#);
+        let headers: Vec<(&str, &str)> =
+            publication.headers.iter().map(|(name, value)| (&**name, &**value)).collect();
+        assert_eq!(
+            headers,
+            [
+                ("ce-specversion", "1.0"),
+                ("ce-id", "evt_1"),
+                ("ce-source", "/wonder/000000ab"),
+                ("ce-type", "wonder.run.run_started"),
+                ("ce-subject", "run_1"),
+                ("ce-time", "1970-01-01T00:00:00.000000Z"),
+                ("ce-sequence", "3"),
+                ("ce-position", "7"),
+                ("ce-workspace", "ws_1"),
+                ("ce-dataversion", "1"),
+                ("content-type", "application/json"),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_subject_holds_no_separator_or_wildcard_of_an_event() {
+        let strange = EventEnvelope {
+            workspace_id: String::new(),
+            aggregate_id: "a.b c>*".into(),
+            ..event()
+        };
+        assert_eq!(publication(&strange).subject, "events._.run.a_b_c__.run_started");
+        let empty = without_body(publication(&strange));
+        assert_eq!((&*empty.body, empty.headers[11].1.as_str()), (b"null".as_slice(), "11"));
+    }
+}
