@@ -17,6 +17,8 @@ mod p12_a_poison_task_ends_visible;
 mod p13_cancel_always_succeeds;
 mod p14_what_is_over_a_limit_is_refused_before_anything_is_written;
 mod p15_a_large_fan_out_completes_beside_other_runs;
+mod p16_a_stream_resumes_without_a_gap_or_a_duplicate;
+mod p17_it_degrades_and_recovers_unattended;
 mod p18_every_event_ever_written_decodes;
 
 /// The real binary on an empty folder.

@@ -7,6 +7,7 @@
 
 use std::time::{Duration, Instant};
 
+use reqwest::Method;
 use serde_json::{Value, json};
 use system_tests::{Client, Platform, Setting, Shape, wait_for, workflows};
 
@@ -40,6 +41,13 @@ async fn handed_out(client: &Client, run_id: &str) {
         events.any(|event| event["event_type"] == "task_handed_out").then_some(())
     })
     .await;
+}
+
+/// Whether lists show that a run has ended.
+async fn has_ended(client: &Client, run_id: &str) -> bool {
+    let request = client.request(Method::GET, &format!("/runs/{run_id}"));
+    let answer = client.send(request).await.expect("the platform answers");
+    answer.body["ended_at"].is_string()
 }
 
 async fn in_flight(platform: &Platform, name: &str) -> bool {
@@ -93,13 +101,12 @@ async fn a_task_that_takes_every_worker_down_is_given_up(setting: Setting) {
     let client = platform.client();
     let run_id = client.start(&workflows::slow("p10", "10m"), json!({})).await;
     let mut losses = 0;
-    let path = format!("/runs/{run_id}");
-    while client.get(&path).await["ended_at"].is_null() {
+    while !has_ended(&client, &run_id).await {
         lose_worker(&mut platform, setting).await;
         losses += 1;
         assert!(losses < 10, "the task is handed out for ever");
     }
-    let view = client.get(&path).await;
+    let view = client.end_of(&run_id).await;
     assert_eq!(view["error"]["code"], "worker_lost", "{view}");
     assert!(losses >= 5, "it was given up after {losses} workers");
 }
@@ -109,12 +116,11 @@ async fn given_up_by_workers() {
     let mut platform = crate::platform_in(Setting::Distributed).await;
     let client = platform.client();
     let run_id = client.start(&workflows::slow("p10", "10m"), json!({})).await;
-    let path = format!("/runs/{run_id}");
     let mut losses = 0;
-    while client.get(&path).await["ended_at"].is_null() {
+    while !has_ended(&client, &run_id).await {
         let worker = &platform;
         let took = wait_for("a worker to have the task, or the run to end", || async {
-            let ended = client.get(&path).await["ended_at"].is_string();
+            let ended = has_ended(&client, &run_id).await;
             let has = in_flight(worker, "executor-1").await;
             (ended || has).then_some(has)
         });
@@ -125,7 +131,7 @@ async fn given_up_by_workers() {
             assert!(losses < 10, "the task is handed out for ever");
         }
     }
-    let view = client.get(&path).await;
+    let view = client.end_of(&run_id).await;
     assert_eq!(view["error"]["code"], "worker_lost", "{view}");
 }
 

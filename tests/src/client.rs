@@ -109,7 +109,7 @@ impl Client {
     }
 
     /// The gateway whose turn it is; a place where nobody listens while there is none.
-    fn base(&self) -> String {
+    pub(crate) fn base(&self) -> String {
         let urls = self.urls();
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let base = turn.checked_rem(urls.len()).map(|place| urls[place].clone());

@@ -64,7 +64,10 @@ impl Platform {
         let folder = tempfile::Builder::new().prefix("wonder-test-").tempdir();
         let database = match shape.setting {
             Setting::Embedded => None,
-            _ if shape.own_postgres => Some(TestDatabase::Own(PostgresServer::start().await)),
+            _ if shape.own_postgres => {
+                let server = PostgresServer::start_in(shape.data_in.as_deref()).await;
+                Some(TestDatabase::Own(server))
+            }
             _ => Some(TestDatabase::Shared(ScratchDatabase::create().await)),
         };
         let nats = match shape.setting {
@@ -106,7 +109,7 @@ impl Platform {
 
     /// The folder of the journal and the read tables of an embedded platform.
     pub fn data_dir(&self) -> PathBuf {
-        self.folder.path().join("data")
+        self.shape.data_in.as_deref().unwrap_or(self.folder.path()).join("data")
     }
 
     /// Its NATS server.

@@ -1,5 +1,7 @@
 //! What a platform under test is made of.
 
+use std::path::{Path, PathBuf};
+
 /// Where it keeps its data, and how many processes it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Setting {
@@ -20,6 +22,8 @@ pub struct Shape {
     pub(crate) processes: Vec<(&'static str, usize)>,
     pub(crate) own_postgres: bool,
     pub(crate) arguments: Vec<String>,
+    /// Where the journal's files are, if not in a temporary folder of the platform's own.
+    pub(crate) data_in: Option<PathBuf>,
 }
 
 impl From<Setting> for Shape {
@@ -32,7 +36,7 @@ impl From<Setting> for Shape {
                 vec![("gateway", 1), ("executor", 1), ("coordinator", 2), ("projector", 1)]
             }
         };
-        Self { setting, processes, own_postgres: false, arguments: Vec::new() }
+        Self { setting, processes, own_postgres: false, arguments: Vec::new(), data_in: None }
     }
 }
 
@@ -46,6 +50,11 @@ impl Shape {
     /// With a PostgreSQL server of its own, which can be stopped.
     pub fn with_own_postgres(self) -> Self {
         Self { own_postgres: true, ..self }
+    }
+
+    /// With its journal in a folder: an embedded one's files, or an own PostgreSQL server's.
+    pub fn with_data_in(self, folder: &Path) -> Self {
+        Self { data_in: Some(folder.to_owned()), ..self }
     }
 
     /// With further arguments for each process.

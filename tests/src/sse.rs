@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::Value;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpSocket, TcpStream};
 
 use crate::client::Client;
 use crate::wait::within;
@@ -29,14 +31,39 @@ impl Client {
     /// Follows a stream of events (`/events`, `/runs/{id}/events`) after a cursor, or from the
     /// first event.
     pub async fn follow(&self, path: &str, after: Option<&str>) -> Follower {
+        self.try_follow(path, after).await.expect("the platform streams events")
+    }
+
+    /// The same where nobody may be there to stream; `None` where none does.
+    ///
+    /// # Panics
+    /// When the cursor is refused.
+    pub async fn try_follow(&self, path: &str, after: Option<&str>) -> Option<Follower> {
         let mut request = self.request(Method::GET, path).header("accept", "text/event-stream");
         if let Some(after) = after {
             request = request.header("last-event-id", after);
         }
-        let response = self.response(request.timeout(Duration::from_secs(600))).await;
-        let response = response.expect("the platform answers");
-        assert_eq!(response.status(), 200, "a stream was refused");
-        Follower { response, unread: Vec::new() }
+        let request = request.timeout(Duration::from_secs(600));
+        let response = self.response(request).await.ok()?;
+        let status = response.status().as_u16();
+        assert!(!(400..500).contains(&status), "a stream was refused with {status}");
+        (status == 200).then_some(Follower { response, unread: Vec::new() })
+    }
+
+    /// Opens a stream from the first event on, and reads nothing of it. The connection takes a few
+    /// KiB that nobody reads, and no more.
+    pub async fn open_unread(&self, path: &str) -> TcpStream {
+        let base = self.base();
+        let address = base.trim_start_matches("http://");
+        let socket = TcpSocket::new_v4().expect("a socket can be made");
+        socket.set_recv_buffer_size(4096).expect("a buffer can be small");
+        let peer = address.parse().expect("an address");
+        let mut stream = socket.connect(peer).await.expect("the platform listens");
+        let head = format!(
+            "GET /api/v1{path} HTTP/1.1\r\nhost: {address}\r\naccept: text/event-stream\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.expect("the platform reads");
+        stream
     }
 }
 

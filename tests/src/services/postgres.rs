@@ -1,6 +1,6 @@
 //! A PostgreSQL server of a test's own.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use super::{free_port, log_of, private, variable};
@@ -14,13 +14,13 @@ pub struct PostgresServer {
 }
 
 impl PostgresServer {
-    /// Starts it, with nothing in it.
+    /// Starts it, with nothing in it; its files are in a folder of the caller's, or one of its own.
     ///
     /// # Panics
     /// Where it doesn't start.
-    pub async fn start() -> Self {
+    pub async fn start_in(folder: Option<&Path>) -> Self {
         let port = free_port();
-        let folder = private().join(format!("postgres-{port}"));
+        let folder = folder.map_or_else(private, Path::to_owned).join(format!("postgres-{port}"));
         let template = variable("WONDER_TEST_POSTGRES_TEMPLATE");
         let mut copy = Command::new("cp");
         // With its owner, who is another than root.
@@ -46,6 +46,16 @@ impl PostgresServer {
         stop.args(["--mode", "immediate", "--wait"]);
         let stopped = run(stop).await;
         assert!(stopped.status.success(), "{}", String::from_utf8_lossy(&stopped.stderr));
+    }
+
+    /// Starts it where it has ended by itself.
+    ///
+    /// # Panics
+    /// Where it doesn't start.
+    pub async fn ensure_started(&self) {
+        if !run(self.control("status")).await.status.success() {
+            self.start_again().await;
+        }
     }
 
     /// Starts it on the same port; it recovers what was committed.

@@ -1,0 +1,128 @@
+//! Promise 16: a stream resumes without a gap or a duplicate; a slow reader costs the writer
+//! nothing.
+//!
+//! Readers follow all events while the processes that serve them are killed and replaced. It fails
+//! where a cursor isn't the journal's position, where the hand-over from history to live events
+//! loses one, where a stream that broke off goes on elsewhere at the wrong place, and where what a
+//! reader doesn't take is kept for it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde_json::json;
+use system_tests::{Client, Pace, Setting, Traffic, wait_for, workflows};
+use tokio::io::AsyncReadExt;
+
+system_tests::in_both_settings!(
+    readers_resume_whoever_vanishes,
+    a_reader_that_hardly_reads_costs_nothing,
+);
+
+/// Readers of all events at the same time.
+const READERS: usize = 3;
+/// Bytes of a value that makes events heavy.
+const HEAVY_BYTES: usize = 40 * 1024;
+/// Runs with heavy events.
+const HEAVY_RUNS: usize = 1_200;
+/// Bytes that a process may grow by meanwhile: what recent events may take, and working space.
+const GROWTH_BYTES: u64 = 72 * 1024 * 1024;
+
+/// Reads up to a position that is told later, and reconnects with its cursor where a stream ends.
+/// Answers how often it connected.
+async fn reader(client: Client, last: Arc<AtomicU64>) -> u64 {
+    let (mut read, mut cursor, mut connected) = (0, None::<String>, 0);
+    while read < last.load(Ordering::Acquire) {
+        let Some(mut follower) = client.try_follow("/events", cursor.as_deref()).await else {
+            Pace::new(1).pause_exactly(50).await;
+            continue;
+        };
+        connected += 1;
+        // While everything is still, a stream says nothing: it is left when all is read.
+        while read < last.load(Ordering::Acquire) {
+            let Some(sent) = follower.next().await else { break };
+            if sent.name == "error" {
+                break;
+            }
+            let position = sent.data["position"].as_u64().expect("an event has a position");
+            assert_eq!(position, read + 1, "a reader saw a gap or a repetition");
+            (read, cursor) = (position, Some(sent.id));
+        }
+    }
+    connected
+}
+
+async fn readers_resume_whoever_vanishes(setting: Setting) {
+    let mut platform = crate::platform_in(setting).await;
+    let client = platform.client();
+    let traffic = Traffic::start(&client, 3).await;
+    let last = Arc::new(AtomicU64::new(u64::MAX));
+    let readers: Vec<_> =
+        (0..READERS).map(|_| tokio::spawn(reader(client.clone(), Arc::clone(&last)))).collect();
+    let names = match setting {
+        Setting::Distributed => vec!["gateway-1", "projector-1", "coordinator-1", "gateway-1"],
+        Setting::Embedded | Setting::Database => vec!["platform"; 4],
+    };
+    let blows = names.len() as u64;
+    for name in names {
+        traffic.progress(8).await;
+        platform.kill_one(name).await;
+        platform.start_one(name).await;
+    }
+    traffic.progress(8).await;
+    let book = traffic.stop().await;
+    client.all_ended().await;
+    // One more, so that readers that wait for an event see that they have all.
+    let head = client.run_to_end(&workflows::sequence("p16", 1), json!({"n": 1})).await;
+    last.store(head["position"].as_u64().expect("a position"), Ordering::Release);
+    let mut connected = 0;
+    for reader in readers {
+        connected += system_tests::within("a reader", reader).await.expect("no gap, no repetition");
+    }
+    let least = READERS as u64 * if setting == Setting::Distributed { 2 } else { blows };
+    assert!(connected >= least, "the readers connected only {connected} times");
+    platform.kill_9().await;
+    platform.audit(&book).await;
+}
+
+async fn a_reader_that_hardly_reads_costs_nothing(setting: Setting) {
+    let mut platform = crate::platform_in(setting).await;
+    let client = platform.client();
+    client.post("/workflow-definitions", &workflows::sequence("p16", 1)).await.ok();
+    let heavy = "x".repeat(HEAVY_BYTES);
+    let start = async |n: usize| {
+        let input = json!({"n": n, "heavy": heavy});
+        client.run_to_end(&json!("p16"), input).await["position"].as_u64()
+    };
+    // What it holds in any case.
+    for n in 0..HEAVY_RUNS / 4 {
+        start(n).await;
+    }
+    let mut slow = client.open_unread("/events").await;
+    let names = platform.names();
+    let before: Vec<u64> = names.iter().map(|name| platform.memory(name)).collect();
+    let (mut taken, mut last) = (Vec::new(), None);
+    for n in 0..HEAVY_RUNS {
+        last = start(n).await;
+        taken.push(slow.read_u8().await.expect("the stream is open"));
+    }
+    for (name, before) in names.iter().zip(before) {
+        let grown = platform.memory(name).saturating_sub(before);
+        println!("{name} has grown by {} KiB", grown / 1024);
+        assert!(grown < GROWTH_BYTES, "{name} has grown by {grown} bytes");
+    }
+    drop(slow);
+    // And one that reads as it should gets all of it, from the first to the last.
+    let mut follower = client.follow("/events", None).await;
+    let last = last.expect("a run's view has a position");
+    for due in 1..=last {
+        let sent = follower.next().await.expect("the stream is open");
+        assert_eq!(sent.data["position"], due);
+    }
+    wait_for("the platform to be as before", || async {
+        let view = client.run_to_end(&json!("p16"), json!({"n": 1})).await;
+        (view["status"] == "completed").then_some(())
+    })
+    .await;
+    platform.stop().await;
+    platform.records().await.check();
+}
