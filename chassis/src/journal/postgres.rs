@@ -154,8 +154,9 @@ impl PostgresJournal {
             .into_iter()
             .map(|payload| (payload.hash.to_string(), payload.bytes.to_vec()))
             .unzip();
-        let sql = "insert into payloads (hash, bytes) select * from unnest($1, $2) \
-                   on conflict do nothing";
+        let sql = "insert into payloads (hash, bytes) \
+                   select * from unnest($1, $2) as p (hash, bytes) \
+                   order by hash collate \"C\" on conflict do nothing";
         let kept = sqlx::query(sql).bind(hashes).bind(values).execute(self.database.pool()).await;
         kept.map(drop).map_err(|error| AppendError::Unavailable(error.to_string().into()))
     }
