@@ -319,14 +319,24 @@ impl<'a> Folding<'a> {
         if store.is_shared() && matches!(error, FoldError::Storage(_)) && !store.ping().await {
             return Some(Stop::Deposed(error));
         }
-        tracing::warn!(
-            projection = self.projector.name(), %error, "projection waits and tries again"
-        );
-        let wait = self.pause;
-        self.pause = (wait * 2).min(LONGEST_PAUSE);
-        tokio::select! {
-            () = shutdown.cancelled() => Some(Stop::Asked),
-            () = tokio::time::sleep(wait) => None,
+        let mut error = error;
+        loop {
+            tracing::warn!(
+                projection = self.projector.name(), %error, "projection waits and tries again"
+            );
+            let wait = self.pause;
+            self.pause = (wait * 2).min(LONGEST_PAUSE);
+            tokio::select! {
+                () = shutdown.cancelled() => return Some(Stop::Asked),
+                () = tokio::time::sleep(wait) => {}
+            }
+            if !matches!(error, FoldError::Storage(_)) {
+                return None;
+            }
+            match store.reconnect().await {
+                Ok(()) => return None,
+                Err(failed) => error = failed.into(),
+            }
         }
     }
 

@@ -91,6 +91,16 @@ impl Store {
         matches!(answer, Ok(Ok(())))
     }
 
+    /// Connects anew to a file whose storage has failed. SQLite and sqlx may not agree then on
+    /// whether a transaction is open, and what came next would stay in it, seen by nobody.
+    pub(crate) async fn reconnect(&self) -> Result<(), sqlx::Error> {
+        if let Views::File(path) = &self.views {
+            let connection = file::reconnect(path).await?;
+            *self.writer.lock().await = Some(Connection::File(connection));
+        }
+        Ok(())
+    }
+
     /// The file, where it is one.
     pub(crate) fn path(&self) -> &Path {
         match &self.views {

@@ -28,6 +28,11 @@ pub(crate) async fn connect(path: &Path) -> Result<SqliteConnection, OpenError> 
     Ok(writer)
 }
 
+/// Another connection to a file that is there.
+pub(crate) async fn reconnect(path: &Path) -> Result<SqliteConnection, sqlx::Error> {
+    SqliteConnection::connect_with(&options(path)).await
+}
+
 /// Connections that can't write.
 pub(crate) async fn readers(path: &Path, connections: u32) -> Result<SqlitePool, OpenError> {
     SqlitePoolOptions::new()
