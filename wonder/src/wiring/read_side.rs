@@ -34,7 +34,10 @@ impl ReadSide {
             }
             Data::Folder(_) | Data::Elsewhere => Views::File(config.views_path()),
         };
-        let settings = projections::Config::default();
+        let settings = projections::Config {
+            outside_max_bytes: config.nats_events_bytes.cast_signed(),
+            ..projections::Config::default()
+        };
         let projections = Projections::open(Arc::clone(&journal), views, settings).await?;
         stage.spawn(join_all(projections.start(store.nats(), &stage.token())));
         if let Some(nats) = store.nats() {
