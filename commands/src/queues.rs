@@ -112,7 +112,8 @@ impl Queues {
         let number = self.published.fetch_add(1, Ordering::Relaxed);
         let encoded = serde_json::to_vec(&Outgoing::Task(task));
         let body = match encoded {
-            Ok(body) if body.len() <= TASK_BYTES => body,
+            // A queue may deliver twice: what must not be made twice is given to one worker, by us.
+            Ok(body) if body.len() <= TASK_BYTES && task.work.repeatable => body,
             Ok(_) => {
                 let Task { run_id, token, attempt, .. } = task;
                 serde_json::to_vec(&Outgoing::Fetch {

@@ -11,7 +11,7 @@ use chassis::bus::{Handler, Nats, NatsError, Served, StreamHandler};
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use protocol::remote::{Answer, FOLLOW, FollowCall, QUERIES, QueryCall};
-use protocol::{Events, Rejection, RejectionKind, ResourceQueries, RunQueries};
+use protocol::{EventEnvelope, Events, Rejection, RejectionKind, ResourceQueries, RunQueries};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -93,7 +93,11 @@ impl StreamHandler for Streams {
             Err(rejection) => Err(rejection),
         };
         match opened {
-            Ok(portions) => portions.map(|portion| write(&portion)).boxed(),
+            Ok(portions) => {
+                // An empty message first: the reader learns at once that it isn't refused.
+                let opened = write(&Answer::<Vec<EventEnvelope>>::Ok(Vec::new()));
+                stream::iter([opened]).chain(portions.map(|portion| write(&portion))).boxed()
+            }
             Err(rejection) => stream::iter([write::<()>(&Err(rejection))]).boxed(),
         }
     }

@@ -71,8 +71,13 @@ struct World {
 const LONG: Duration = Duration::from_secs(30);
 
 fn config() -> Config {
-    let stand_in = Duration::from_millis(10);
-    Config { pace: Duration::ZERO, stand_in, ..Config::default() }
+    Config {
+        pace: Duration::ZERO,
+        stand_in: Duration::from_millis(10),
+        // What a stream may take is taken from the server's room at once.
+        outside_max_bytes: 16 * 1024 * 1024,
+        ..Config::default()
+    }
 }
 
 impl World {

@@ -127,7 +127,11 @@ impl Nats {
             .await
             .map_err(|error| NatsError::Unavailable(error.to_string()))?;
         let (prefix, replicas) = (options.prefix.clone(), options.replicas.max(1));
-        Ok(Self { inner: Arc::new(Inner { client, prefix, replicas, link, inbox, closed }) })
+        let inner = Inner { client, prefix, replicas, link, inbox, closed };
+        let nats = Self { inner: Arc::new(inner) };
+        // Says also that answers come: what isn't permitted is silently ignored.
+        nats.ping(GRACE).await?;
+        Ok(nats)
     }
 
     /// Whether the connection stands at the moment.

@@ -75,6 +75,22 @@ async fn bodies_of_any_size_come_back_as_they_were() {
 }
 
 #[tokio::test]
+async fn the_server_says_how_large_a_message_may_be() {
+    let config = tempfile::NamedTempFile::new().expect("a file can be made");
+    std::fs::write(&config, "max_payload: 5000").expect("it can be written");
+    let path = config.path().to_str().expect("a path in UTF-8");
+    let nats = ScratchNats::start_with(&["-c", path]).await;
+    let client = Nats::connect(&nats.options()).await.expect("it is there");
+    let echo = Arc::new(Echo::default());
+    let served = client.serve("echo", "all", echo, 4).await.expect("it serves");
+    for bytes in [3_976, 3_977, 5_000, 1_000_000] {
+        let body = Bytes::from(vec![5; bytes]);
+        assert_eq!(client.request("echo", body.clone(), LONG).await, Ok(body));
+    }
+    served.stop().await;
+}
+
+#[tokio::test]
 async fn large_requests_side_by_side_are_not_mixed_up() {
     let (server, client) = pair().await;
     let echo = Arc::new(Echo::default());

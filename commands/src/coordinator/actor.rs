@@ -50,6 +50,8 @@ pub(super) struct Actor {
     again: HashSet<(u64, u32)>,
     /// Attempts whose next hand-out is recorded already.
     recorded: HashSet<(u64, u32)>,
+    /// Attempts that must not be made twice, and that no worker has fetched yet.
+    unfetched: HashSet<(u64, u32)>,
 }
 
 /// A command that waits for its decision.
@@ -141,7 +143,23 @@ impl Actor {
             advance: false,
             again: HashSet::new(),
             recorded: HashSet::new(),
+            unfetched: HashSet::new(),
         }
+    }
+
+    /// An attempt goes to a queue, where a worker fetches it.
+    pub(super) fn to_be_fetched(&mut self, task: &Task) {
+        if !task.work.repeatable {
+            self.unfetched.insert((task.token, task.attempt));
+        }
+    }
+
+    /// The task of an attempt, for the worker that fetches it. One that must not be made twice is
+    /// given once: to whom it is refused drops it, and where nobody has it in truth the sweep finds
+    /// that out.
+    pub(super) fn fetched(&mut self, token: u64, attempt: u32) -> Option<Task> {
+        let task = self.task(token, attempt)?.ok()?;
+        (task.work.repeatable || self.unfetched.remove(&(token, attempt))).then_some(task)
     }
 
     /// An attempt may have been handed out before.

@@ -233,8 +233,9 @@ impl Worker {
         if self.recent.get(run_id).is_some() {
             return Ok(None);
         }
-        match (self.runs.get(&run_id), self.epoch_of(run_id)) {
-            (Some(Slot::Loaded(actor)), _) => Ok(actor.task(token, attempt).and_then(Result::ok)),
+        let epoch = self.epoch_of(run_id);
+        match (self.runs.get_mut(&run_id), epoch) {
+            (Some(Slot::Loaded(actor)), _) => Ok(actor.fetched(token, attempt)),
             (Some(Slot::Loading { .. }), _) => Err(loading()),
             (Some(Slot::Quarantined), _) => Ok(None),
             (None, Some(epoch)) => {
@@ -386,6 +387,7 @@ impl Worker {
 
     /// Hands attempts to workers, run by run. The queue has room for all that may be in flight.
     fn hand_out(&mut self) {
+        let is_queued = self.context.queue.is_some();
         while let Some((run_id, turn)) = self.dispatch.next_turn() {
             for (token, attempt) in turn {
                 let task = match self.runs.get_mut(&run_id) {
@@ -395,7 +397,11 @@ impl Worker {
                             self.turns.push(run_id);
                             None
                         } else {
-                            actor.task(token, attempt)
+                            let task = actor.task(token, attempt);
+                            if let (Some(Ok(task)), true) = (&task, is_queued) {
+                                actor.to_be_fetched(task);
+                            }
+                            task
                         }
                     }
                     Some(Slot::Loading { .. } | Slot::Quarantined) | None => None,

@@ -52,7 +52,7 @@ impl Carrier {
             Ok(TaskMessage::Task(task)) => self.unless_in_doubt(attempt, *task, deliveries),
             Ok(TaskMessage::Fetch { .. }) => {
                 let carrier = Arc::clone(self);
-                self.aside_until_taken(async move { carrier.fetch(attempt, deliveries).await });
+                self.aside_until_taken(async move { carrier.fetch(attempt).await });
                 None
             }
             Err(error) => {
@@ -92,17 +92,21 @@ impl Carrier {
     }
 
     /// Asks for a task and queues it; false where there is none to queue.
-    async fn fetch(self: &Arc<Self>, attempt: Attempt, deliveries: u64) -> bool {
+    async fn fetch(self: &Arc<Self>, attempt: Attempt) -> bool {
         tokio::select! {
             biased;
             () = self.stopping.cancelled() => {
                 self.give_back(vec![attempt]).await;
                 false
             }
-            task = self.fetched_task(attempt) => match task
-                .and_then(|task| self.unless_in_doubt(attempt, task, deliveries))
-            {
-                Some(task) => self.fetched.send(task).await.is_ok(),
+            task = self.fetched_task(attempt) => match task {
+                Some(task) => {
+                    // Its owner gives such a task to one worker only, however often it comes.
+                    if !task.work.repeatable {
+                        self.held.once(attempt);
+                    }
+                    self.fetched.send(task).await.is_ok()
+                }
                 None => false,
             },
         }

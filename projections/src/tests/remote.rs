@@ -116,6 +116,8 @@ async fn streams_hold_history_and_live_events_in_portions(storage: Storage) {
     let call = FollowCall { filter: EventFilter::default(), after: None };
     let body = serde_json::to_vec(&call).expect("JSON").into();
     let mut stream = nats.open_stream(FOLLOW, body).await.expect("a stream");
+    let opened = stream.next().await.expect("it goes on").expect("it is there");
+    assert_eq!(&opened[..], b"{\"Ok\":[]}", "that it is open is said at once");
     let writer = {
         let world = Arc::clone(&world);
         tokio::spawn(async move {

@@ -9,6 +9,7 @@ use async_nats::{Message, Subject};
 use bytes::Bytes;
 use serde_json::Value;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::WorkQueue;
@@ -31,6 +32,8 @@ pub struct Consumer {
     requests: String,
     link: watch::Receiver<Link>,
     session: Option<Session>,
+    /// A former one, of which messages may still come.
+    leaving: Option<JoinHandle<()>>,
     /// Delivered, not pulled yet.
     ready: VecDeque<Delivery>,
     /// Since when the consumer may be missing.
@@ -51,6 +54,7 @@ impl Consumer {
             queue,
             asked,
             session: None,
+            leaving: None,
             ready: VecDeque::new(),
             missed: None,
             suspected: None,
@@ -83,10 +87,10 @@ impl Consumer {
     pub async fn close(mut self) {
         self.gather();
         self.ready.drain(..).for_each(|delivery| delivery.nak_now());
-        if let Some(session) = self.session.take()
-            && session.leave().await.is_err()
-        {
-            tracing::error!("leaving a queue ended in a panic");
+        for leaving in [self.leaving.take(), self.end_session()].into_iter().flatten() {
+            if leaving.await.is_err() {
+                tracing::error!("leaving a queue ended in a panic");
+            }
         }
         self.queue.inner.nats.flush().await;
     }
@@ -105,7 +109,7 @@ impl Consumer {
     fn shrink_to(&mut self, limit: usize) {
         let outstanding = self.session.as_ref().map_or(0, |session| session.demand.outstanding());
         if outstanding + self.ready.len() > limit {
-            self.end_session();
+            self.leaving = self.end_session();
         }
         self.ready.drain(limit.min(self.ready.len())..).for_each(|delivery| delivery.nak_now());
     }
@@ -170,6 +174,12 @@ impl Consumer {
             nats.ensure_consumer(&self.queue.inner.stream, &self.asked).await?;
             self.missed = None;
         }
+        if let Some(leaving) = &mut self.leaving {
+            if leaving.await.is_err() {
+                tracing::error!("leaving a queue ended in a panic");
+            }
+            self.leaving = None;
+        }
         if self.session.is_none() {
             self.session = Some(Session::open(nats, &self.requests).await?);
         }
@@ -219,12 +229,10 @@ impl Consumer {
         }
     }
 
-    fn end_session(&mut self) {
+    /// Not to be waited for, but where nothing more may come of it.
+    fn end_session(&mut self) -> Option<JoinHandle<()>> {
         self.suspected = None;
-        if let Some(session) = self.session.take() {
-            // Not awaited: it ends by itself, and in time.
-            drop(session.leave());
-        }
+        self.session.take().map(Session::leave)
     }
 
     fn wait_longer(&mut self) {
