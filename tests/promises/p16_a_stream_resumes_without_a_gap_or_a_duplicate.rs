@@ -9,8 +9,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use serde_json::json;
-use system_tests::{Client, Pace, Setting, Traffic, wait_for, workflows};
+use serde_json::{Value, json};
+use system_tests::{Client, Pace, Setting, Traffic, workflows};
 use tokio::io::AsyncReadExt;
 
 system_tests::in_both_settings!(
@@ -20,12 +20,15 @@ system_tests::in_both_settings!(
 
 /// Readers of all events at the same time.
 const READERS: usize = 3;
-/// Bytes of a value that makes events heavy.
+/// Bytes of the result of each task of the heavy run.
 const HEAVY_BYTES: usize = 40 * 1024;
-/// Runs with heavy events.
-const HEAVY_RUNS: usize = 1_200;
-/// Bytes that a process may grow by meanwhile: what recent events may take, and working space.
-const GROWTH_BYTES: u64 = 72 * 1024 * 1024;
+/// Tasks that fill what is kept of recent events in any case.
+const FILLING: usize = 600;
+/// Tasks after that.
+const TASKS: usize = 900;
+/// Bytes that a process may grow by while events come that its slow reader doesn't take: a third of
+/// what they are.
+const GROWTH_BYTES: u64 = (TASKS * HEAVY_BYTES / 3) as u64;
 
 /// Reads up to a position that is told later, and reconnects with its cursor where a stream ends.
 /// Answers how often it connected.
@@ -71,9 +74,10 @@ async fn readers_resume_whoever_vanishes(setting: Setting) {
     traffic.progress(8).await;
     let book = traffic.stop().await;
     client.all_ended().await;
+    let ended = client.run_to_end(&workflows::sequence("p16", 1), json!({"n": 1})).await;
+    last.store(ended["position"].as_u64().expect("a position"), Ordering::Release);
     // One more, so that readers that wait for an event see that they have all.
-    let head = client.run_to_end(&workflows::sequence("p16", 1), json!({"n": 1})).await;
-    last.store(head["position"].as_u64().expect("a position"), Ordering::Release);
+    client.run_to_end(&workflows::sequence("p16", 1), json!({"n": 1})).await;
     let mut connected = 0;
     for reader in readers {
         connected += system_tests::within("a reader", reader).await.expect("no gap, no repetition");
@@ -84,45 +88,62 @@ async fn readers_resume_whoever_vanishes(setting: Setting) {
     platform.audit(&book).await;
 }
 
+/// One task that is done again and again, and whose result is only kept in events.
+fn heavy() -> Value {
+    json!({
+        "name": "p16-heavy",
+        "start": "zero",
+        "nodes": {
+            "zero": {"compute": {"state.n": 0}},
+            "step": {
+                "action": {"kind": "mock", "with": {"result": "x".repeat(HEAVY_BYTES)}},
+                "output": {"state.n": "${state.n + 1}"}
+            }
+        },
+        "transitions": [
+            {"from": "zero", "to": "step"},
+            {"from": "step", "to": "step", "when": "state.n < input.tasks", "max_iterations": TASKS}
+        ],
+        "output": {"n": "${state.n}"}
+    })
+}
+
+/// Has so many tasks done; answers a position at their end.
+async fn tasks(client: &Client, tasks: usize) -> u64 {
+    let view = client.run_to_end(&json!("p16-heavy"), json!({"tasks": tasks})).await;
+    assert_eq!(view["output"], json!({"n": tasks}), "{view}");
+    view["position"].as_u64().expect("a run's view has a position")
+}
+
 async fn a_reader_that_hardly_reads_costs_nothing(setting: Setting) {
     let mut platform = crate::platform_in(setting).await;
     let client = platform.client();
-    client.post("/workflow-definitions", &workflows::sequence("p16", 1)).await.ok();
-    let heavy = "x".repeat(HEAVY_BYTES);
-    let start = async |n: usize| {
-        let input = json!({"n": n, "heavy": heavy});
-        client.run_to_end(&json!("p16"), input).await["position"].as_u64()
-    };
-    // What it holds in any case.
-    for n in 0..HEAVY_RUNS / 4 {
-        start(n).await;
-    }
+    client.post("/workflow-definitions", &heavy()).await.ok();
     let mut slow = client.open_unread("/events").await;
+    let taking = tokio::spawn(async move {
+        let mut pace = Pace::new(16);
+        loop {
+            pace.pause_exactly(100).await;
+            slow.read_u8().await.expect("the stream is open");
+        }
+    });
+    tasks(&client, FILLING).await;
     let names = platform.names();
     let before: Vec<u64> = names.iter().map(|name| platform.memory(name)).collect();
-    let (mut taken, mut last) = (Vec::new(), None);
-    for n in 0..HEAVY_RUNS {
-        last = start(n).await;
-        taken.push(slow.read_u8().await.expect("the stream is open"));
-    }
+    let last = tasks(&client, TASKS).await;
     for (name, before) in names.iter().zip(before) {
         let grown = platform.memory(name).saturating_sub(before);
         println!("{name} has grown by {} KiB", grown / 1024);
         assert!(grown < GROWTH_BYTES, "{name} has grown by {grown} bytes");
     }
-    drop(slow);
+    assert!(!taking.is_finished(), "the slow reader was cut off");
+    taking.abort();
     // And one that reads as it should gets all of it, from the first to the last.
     let mut follower = client.follow("/events", None).await;
-    let last = last.expect("a run's view has a position");
     for due in 1..=last {
         let sent = follower.next().await.expect("the stream is open");
         assert_eq!(sent.data["position"], due);
     }
-    wait_for("the platform to be as before", || async {
-        let view = client.run_to_end(&json!("p16"), json!({"n": 1})).await;
-        (view["status"] == "completed").then_some(())
-    })
-    .await;
-    platform.stop().await;
+    platform.kill_9().await;
     platform.records().await.check();
 }

@@ -103,15 +103,12 @@ async fn nats_is_away(setting: Setting) {
 async fn the_database_is_away(shape: Shape, writer: &str) {
     let (platform, client) = start_of(shape.with_own_postgres()).await;
     let traffic = Traffic::start(&client, CLIENTS).await;
-    for round in 0..2 {
-        let key = format!("database-{round}");
-        traffic.progress(4).await;
-        platform.postgres().stop_immediately().await;
-        unready(&platform, writer).await;
-        refused(&client, &key).await;
-        platform.postgres().start_again().await;
-        recovered(&platform, &client, &key, &traffic).await;
-    }
+    traffic.progress(4).await;
+    platform.postgres().stop_immediately().await;
+    unready(&platform, writer).await;
+    refused(&client, "database").await;
+    platform.postgres().start_again().await;
+    recovered(&platform, &client, "database", &traffic).await;
     finish(platform, traffic).await;
 }
 

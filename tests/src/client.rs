@@ -246,7 +246,12 @@ impl Client {
         let path = format!("/runs/{run_id}");
         wait_for(&format!("the end of {run_id}"), || async {
             let request = self.request(Method::GET, &path).header("prefer", "wait=20");
-            let view = self.send(request).await.expect("the platform answers").ok();
+            let answer = self.send(request).await.expect("the platform answers");
+            // Lists follow the journal: a run that has just started may not stand there yet.
+            if answer.status == 404 {
+                return None;
+            }
+            let view = answer.ok();
             view["ended_at"].is_string().then_some(view)
         })
         .await

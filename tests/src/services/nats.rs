@@ -82,17 +82,16 @@ impl NatsServer {
         self.start_again().await;
     }
 
-    /// Deletes the consumers of all streams; answers how many there were.
+    /// Deletes the consumers of all streams; answers how many. One that is just being written to
+    /// may be left.
     ///
     /// # Panics
-    /// Where the server refuses.
+    /// Where JetStream doesn't answer.
     pub async fn delete_consumers(&self) -> usize {
         let client = async_nats::connect(self.url()).await.expect("the NATS server listens");
         let ask = async |subject: String| -> Value {
             let answer = client.request(subject, "".into()).await.expect("JetStream answers");
-            let answer: Value = serde_json::from_slice(&answer.payload).expect("it answers JSON");
-            assert!(answer["error"].is_null(), "{answer}");
-            answer
+            serde_json::from_slice(&answer.payload).expect("it answers JSON")
         };
         let names = |answer: &Value, key: &str| -> Vec<String> {
             let names = answer[key].as_array().cloned().unwrap_or_default();
@@ -103,8 +102,8 @@ impl NatsServer {
         for stream in names(&streams, "streams") {
             let consumers = ask(format!("$JS.API.CONSUMER.NAMES.{stream}")).await;
             for consumer in names(&consumers, "consumers") {
-                ask(format!("$JS.API.CONSUMER.DELETE.{stream}.{consumer}")).await;
-                deleted += 1;
+                let answer = ask(format!("$JS.API.CONSUMER.DELETE.{stream}.{consumer}")).await;
+                deleted += usize::from(answer["success"] == true);
             }
         }
         deleted

@@ -19,6 +19,9 @@ use crate::config::{Config, Role};
 /// How long another service may take to answer that it is there.
 const WITHIN: Duration = Duration::from_millis(800);
 
+/// How long the storage may take: who asks won't wait longer than a few seconds.
+const STORAGE_WITHIN: Duration = Duration::from_millis(1_500);
+
 /// What this process depends on, by its roles.
 pub(super) struct Readinesses {
     journal: Option<Arc<dyn Journal>>,
@@ -47,14 +50,19 @@ impl Readinesses {
 
     async fn journal(&self) -> Option<Dependency> {
         let journal = self.journal.as_ref()?;
-        let unread = journal.head().await.err().map(|error| error.to_string());
+        let unread = match tokio::time::timeout(STORAGE_WITHIN, journal.head()).await {
+            Ok(head) => head.err().map(|error| error.to_string()),
+            Err(_) => Some("its storage doesn't answer".to_owned()),
+        };
         let wrong = unread.or_else(|| journal.fault().map(|fault| fault.to_string()));
         Some(dependency("journal", wrong))
     }
 
     async fn views(&self) -> Vec<Dependency> {
         let Some(views) = &self.views else { return Vec::new() };
-        let standings = views.standings().await.into_iter().flatten();
+        // What they can't say in time, the journal's own line says.
+        let standings = tokio::time::timeout(STORAGE_WITHIN, views.standings()).await;
+        let standings = standings.ok().and_then(Result::ok).into_iter().flatten();
         let each = standings.map(|standing| Dependency {
             name: format!("projection {}", standing.projection),
             ready: standing.stopped.is_none(),
