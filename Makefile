@@ -4,7 +4,11 @@ CARGO ?= cargo
 # Nextest where it is there, cargo's own runner where it isn't.
 TEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo "nextest run" || echo "test")
 
-.PHONY: help run demo up test check fmt bench snapshots
+# How long `make chaos` goes on, and which faults it draws.
+DURATION ?= 10m
+SEED ?= 1
+
+.PHONY: help run demo up test chaos check fmt bench snapshots
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +25,10 @@ up: ## Start the distributed set on this machine: PostgreSQL, NATS, two gateways
 
 test: ## Run every test, beside a PostgreSQL and a NATS server of its own (installed if missing)
 	scripts/with-services $(CARGO) $(TEST) --locked --workspace
+
+chaos: ## Break a distributed set at random, and check its journal; DURATION=10m SEED=1
+	CHAOS_DURATION=$(DURATION) CHAOS_SEED=$(SEED) scripts/with-services \
+		$(CARGO) test --locked --release -p wonder --test distributed -- --nocapture chaos
 
 check: ## Format, lints, and the licences and sources of dependencies
 	$(CARGO) fmt --all --check

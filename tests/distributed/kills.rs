@@ -9,7 +9,7 @@ use serde_json::json;
 use system_tests::{Pace, Shape, Traffic, workflows};
 
 /// How often a process is killed.
-const KILLS: usize = 4;
+const KILLS: usize = 2;
 /// Clients at the same time.
 const CLIENTS: u64 = 4;
 /// Runs that must end between two kills.

@@ -32,7 +32,8 @@ async fn strict(client: Client, stop: Arc<AtomicBool>) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rolling_restart_fails_no_request() {
-    let mut platform = crate::platform(Shape::whole()).await;
+    let shape = Shape::whole().with_processes("projector", 2);
+    let mut platform = crate::platform(shape).await;
     let client = platform.client();
     client.post("/workflow-definitions", &workflows::sequence("restarts", 3)).await.ok();
     let behind_balancer = client.with_fresh_connections().behind_balancer();
@@ -70,8 +71,7 @@ async fn every_process_stops_in_time_whatever_is_under_way() {
     });
     let traffic = Traffic::start(&client, 4).await;
     traffic.progress(20).await;
-    for name in platform.names() {
-        let took = platform.stop_one(&name).await;
+    for (name, took) in platform.stop_at_once().await {
         println!("{name} stopped in {took:?}");
         assert!(took < STOP, "{name} took {took:?} to stop");
     }

@@ -76,7 +76,8 @@ impl Client {
     }
 
     /// The same client behind something that looks at `/readyz` every 50 ms and sends requests to
-    /// those gateways that are ready. It looks until all its clones are gone.
+    /// those gateways that are ready, or to all where none is. It looks until all its clones are
+    /// gone.
     pub fn behind_balancer(&self) -> Self {
         let behind = Self { urls: Arc::default(), ..self.clone() };
         behind.moved_to(self.urls());
@@ -84,12 +85,16 @@ impl Client {
         tokio::spawn(async move {
             let mut ticks = tokio::time::interval(READINESS_EVERY);
             while let Some(urls) = watched.upgrade() {
-                let mut ready = Vec::new();
-                for url in all.urls() {
-                    let asked = all.http.get(format!("{url}/readyz")).send().await;
-                    if asked.is_ok_and(|answer| answer.status() == 200) {
-                        ready.push(url);
-                    }
+                let known = all.urls();
+                let asked = known.iter().map(|url| async {
+                    let answer = all.http.get(format!("{url}/readyz")).send().await;
+                    answer.is_ok_and(|answer| answer.status() == 200)
+                });
+                let answers = futures::future::join_all(asked).await;
+                let ready = known.iter().zip(answers).filter(|(_, is_ready)| *is_ready);
+                let mut ready: Vec<String> = ready.map(|(url, _)| url.clone()).collect();
+                if ready.is_empty() {
+                    ready = known;
                 }
                 *urls.write().unwrap_or_else(PoisonError::into_inner) = ready;
                 drop(urls);

@@ -47,6 +47,13 @@ impl Shape {
         Self { processes, ..Self::from(Setting::Distributed) }
     }
 
+    /// With so many processes of a kind (`gateway`, `coordinator`, `projector`, `executor`).
+    pub fn with_processes(mut self, kind: &str, count: usize) -> Self {
+        let of_kind = self.processes.iter_mut().filter(|(name, _)| *name == kind);
+        of_kind.for_each(|(_, number)| *number = count);
+        self
+    }
+
     /// With a PostgreSQL server of its own, which can be stopped.
     pub fn with_own_postgres(self) -> Self {
         Self { own_postgres: true, ..self }
