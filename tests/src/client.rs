@@ -86,9 +86,9 @@ impl Client {
             let mut ticks = tokio::time::interval(READINESS_EVERY);
             while let Some(urls) = watched.upgrade() {
                 let known = all.urls();
-                let asked = known.iter().map(|url| async {
-                    let answer = all.http.get(format!("{url}/readyz")).send().await;
-                    answer.is_ok_and(|answer| answer.status() == 200)
+                let asked = known.iter().map(|url| {
+                    let asked = all.http.get(format!("{url}/readyz")).send();
+                    async { asked.await.is_ok_and(|answer| answer.status() == 200) }
                 });
                 let answers = futures::future::join_all(asked).await;
                 let ready = known.iter().zip(answers).filter(|(_, is_ready)| *is_ready);
