@@ -94,23 +94,23 @@ fn asked<T>(variable: &str, read: impl Fn(&str) -> Option<T>, otherwise: T) -> T
 async fn whatever_is_broken_nothing_is_lost_and_nothing_is_done_twice() {
     let duration = asked("CHAOS_DURATION", duration, DURATION);
     let seed = asked("CHAOS_SEED", |text| text.parse().ok(), 1);
-    println!("seed {seed}, {duration:?}");
+    eprintln!("seed {seed}, {duration:?}");
     let mut platform = crate::platform(Shape::whole().with_own_postgres()).await;
     let traffic = Traffic::start(&platform.client(), CLIENTS).await;
     let (begun, mut pace, names) = (Instant::now(), Pace::new(seed), platform.names());
     let mut faults = 0;
     while begun.elapsed() < duration {
         let fault = Fault::drawn(&mut pace, &names);
-        println!("{:>8.1?} {fault:?}", begun.elapsed());
+        eprintln!("{:>8.1?} {fault:?}", begun.elapsed());
         fault.strike(&mut platform, &mut pace).await;
         faults += 1;
         // Now and then the next one comes before this one is over.
         if pace.below(3) > 0 {
             traffic.progress(3).await;
         }
-        println!("{:>8.1?} {} runs have ended", begun.elapsed(), traffic.book().count("ended"));
+        eprintln!("{:>8.1?} {} runs have ended", begun.elapsed(), traffic.book().count("ended"));
     }
     traffic.progress(10).await;
     let report = crate::finish(&mut platform, traffic).await;
-    println!("{faults} faults with seed {seed}: {report}");
+    eprintln!("{faults} faults with seed {seed}: {report}");
 }

@@ -75,7 +75,7 @@ async fn what_a_killed_process_had_is_made_up_for_in_time() {
             assert_eq!(view["status"], "completed", "{view}");
         }
         let took = killed.elapsed();
-        println!("{name} was made up for after {took:?}");
+        eprintln!("{name} was made up for after {took:?}");
         assert!(took < MADE_UP_FOR, "{name} was missed for {took:?}");
         platform.start_one(name).await;
     }

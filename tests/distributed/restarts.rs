@@ -42,7 +42,7 @@ async fn a_rolling_restart_fails_no_request() {
         (0..3).map(|_| tokio::spawn(strict(behind_balancer.clone(), Arc::clone(&stop)))).collect();
     for name in platform.names() {
         let took = platform.stop_one(&name).await;
-        println!("{name} stopped in {took:?}");
+        eprintln!("{name} stopped in {took:?}");
         assert!(took < STOP, "{name} took {took:?} to stop");
         platform.start_one(&name).await;
         platform.ready().await;
@@ -72,7 +72,7 @@ async fn every_process_stops_in_time_whatever_is_under_way() {
     let traffic = Traffic::start(&client, 4).await;
     traffic.progress(20).await;
     for (name, took) in platform.stop_at_once().await {
-        println!("{name} stopped in {took:?}");
+        eprintln!("{name} stopped in {took:?}");
         assert!(took < STOP, "{name} took {took:?} to stop");
     }
     drop(stream);

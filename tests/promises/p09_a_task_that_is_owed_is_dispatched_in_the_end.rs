@@ -33,7 +33,7 @@ async fn recovered(what: &str, traffic: &Traffic) {
     let begun = Instant::now();
     traffic.progress(2 * CLIENTS as usize + 2).await;
     let took = begun.elapsed();
-    println!("{what}: all goes on after {took:?}");
+    eprintln!("{what}: all goes on after {took:?}");
     assert!(took < RECOVERY, "{what}: it took {took:?}");
 }
 

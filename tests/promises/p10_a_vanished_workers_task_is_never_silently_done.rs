@@ -155,7 +155,7 @@ async fn a_killed_workers_task_goes_to_another_one(_: Setting) {
         let view = client.end_of(&run_id).await;
         assert_eq!((&view["status"], &view["output"]["n"]), (&json!("completed"), &json!(1)));
         let took = begun.elapsed();
-        println!("{killed}: the task of {name} was done elsewhere after {took:?}");
+        eprintln!("{killed}: the task of {name} was done elsewhere after {took:?}");
         assert!(took < PATIENCE, "it took {took:?}");
         platform.start_one(name).await;
     }

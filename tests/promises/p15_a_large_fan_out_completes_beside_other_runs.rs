@@ -75,7 +75,7 @@ async fn a_large_fan_out_completes_while_other_runs_go_on(setting: Setting) {
         is_half = view["sequence"].as_u64() > Some(branches) || view["ended_at"].is_string();
     }
     let (alone, beside) = (p95(alone), p95(beside));
-    println!("95 of 100 other runs took {alone:?} alone, {beside:?} beside it");
+    eprintln!("95 of 100 other runs took {alone:?} alone, {beside:?} beside it");
     assert!(beside < bound(alone), "{alone:?} alone, {beside:?} beside the fan-out");
 
     // Its coordinator and workers vanish in the middle.

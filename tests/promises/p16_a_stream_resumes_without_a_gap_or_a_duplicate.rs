@@ -133,7 +133,7 @@ async fn a_reader_that_hardly_reads_costs_nothing(setting: Setting) {
     let last = tasks(&client, TASKS).await;
     for (name, before) in names.iter().zip(before) {
         let grown = platform.memory(name).saturating_sub(before);
-        println!("{name} has grown by {} KiB", grown / 1024);
+        eprintln!("{name} has grown by {} KiB", grown / 1024);
         assert!(grown < GROWTH_BYTES, "{name} has grown by {grown} bytes");
     }
     assert!(!taking.is_finished(), "the slow reader was cut off");

@@ -74,7 +74,7 @@ async fn recovered(platform: &Platform, client: &Client, key: &str, traffic: &Tr
     traffic.progress(2 * CLIENTS as usize).await;
     platform.ready().await;
     let took = begun.elapsed();
-    println!("all goes on after {took:?}");
+    eprintln!("all goes on after {took:?}");
     assert!(took < RECOVERY, "it took {took:?}");
 }
 

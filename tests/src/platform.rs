@@ -39,7 +39,7 @@ pub struct Platform {
 
 #[derive(Debug)]
 enum TestDatabase {
-    Shared(ScratchDatabase),
+    Shared(Box<ScratchDatabase>),
     Own(PostgresServer),
 }
 
@@ -68,7 +68,7 @@ impl Platform {
                 let server = PostgresServer::start_in(shape.data_in.as_deref()).await;
                 Some(TestDatabase::Own(server))
             }
-            _ => Some(TestDatabase::Shared(ScratchDatabase::create().await)),
+            _ => Some(TestDatabase::Shared(Box::new(ScratchDatabase::create().await))),
         };
         let nats = match shape.setting {
             Setting::Distributed => Some(NatsServer::start().await),

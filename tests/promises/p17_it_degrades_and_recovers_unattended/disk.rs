@@ -19,7 +19,7 @@ impl SmallDisk {
     /// the test is left out there. Where it may, it has to work.
     pub(super) fn mount(mib: u64) -> Option<Self> {
         if !may_mount() {
-            println!("LEFT OUT: a full disk can't be made without the right to mount");
+            eprintln!("LEFT OUT: a full disk can't be made without the right to mount");
             return None;
         }
         let folder = tempfile::Builder::new().prefix("wonder-disk-").tempdir();
