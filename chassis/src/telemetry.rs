@@ -67,6 +67,10 @@ impl Telemetry {
     }
 }
 
+/// Libraries that tell at level info what is told elsewhere. What is asked for comes after it, and
+/// counts.
+const QUIET: &str = "async_nats=warn,sqlx::postgres::notice=warn";
+
 static STARTED: Mutex<Option<Telemetry>> = Mutex::new(None);
 
 /// Starts logs and metrics. A second call changes nothing and answers what the first one did.
@@ -76,7 +80,8 @@ pub fn init(config: &TelemetryConfig) -> Result<Telemetry, TelemetryError> {
         return Ok(telemetry.clone());
     }
     let wanted = std::env::var(FILTER_VARIABLE).ok().filter(|filter| !filter.is_empty());
-    let filter = EnvFilter::try_new(wanted.as_deref().unwrap_or(&config.filter))?;
+    let filter = wanted.as_deref().unwrap_or(&config.filter);
+    let filter = EnvFilter::try_new(format!("{QUIET},{filter}"))?;
     let prometheus = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS)?
         .set_buckets(&COUNTS)?

@@ -98,9 +98,9 @@ pub(crate) async fn locked(
 }
 
 impl Fold<'_> {
-    /// Makes sure that a projection has a checkpoint. In a file, rows of another version of the fold
-    /// are dropped, and in a database, which can't be deleted like a file, those of another journal:
-    /// then the projection starts over.
+    /// Makes sure that a projection has a checkpoint. In a file, rows of another version of the
+    /// fold are dropped, and in a database, which can't be deleted like a file, those of another
+    /// journal: then the projection starts over.
     pub(crate) async fn enlist(
         self,
         connection: &mut Connection,
@@ -144,7 +144,8 @@ impl Fold<'_> {
         })
     }
 
-    /// Drops the rows and sets the checkpoint to 0. The caller owns the transaction, if one is needed.
+    /// Drops the rows and sets the checkpoint to 0. The caller owns the transaction, if one is
+    /// needed.
     pub(crate) async fn start_over(self, session: &mut Session<'_>) -> Result<(), sqlx::Error> {
         for (table, _) in self.projection.tables() {
             session.execute(sql(format!("delete from {table}"))).await?;

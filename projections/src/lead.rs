@@ -1,9 +1,9 @@
 //! Which of the processes that share a database folds: the one that holds a lock of the database.
 //!
-//! The lock belongs to the connection that the folds write through, so who has lost the one has lost
-//! the other. It is a lease as well: the server ends a session that shows no sign of life, so that a
-//! frozen process keeps nobody waiting. Should two fold all the same, their checkpoints tell: they
-//! move by compare-and-set.
+//! The lock belongs to the connection that the folds write through, so who has lost the one has
+//! lost the other. It is a lease as well: the server ends a session that shows no sign of life, so
+//! that a frozen process keeps nobody waiting. Should two fold all the same, their checkpoints
+//! tell: they move by compare-and-set.
 
 use std::sync::Arc;
 use std::time::Duration;

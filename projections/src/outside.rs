@@ -1,10 +1,10 @@
 //! Events for subscribers outside: every event of the journal, in order, on a JetStream stream.
 //!
 //! The stream is kept for a while, not for ever; the journal is the truth. Each message is a
-//! [CloudEvent](cloud_event) whose id is the event's, so that one that is published again is dropped.
-//! How far it is stands in a checkpoint of its own and in the stream itself: after a restart it goes
-//! on after the later of the two, without a gap and without a repetition. Where the stream was wiped,
-//! what it has lost isn't published again: it goes on from the checkpoint.
+//! [CloudEvent](cloud_event) whose id is the event's, so that one that is published again is
+//! dropped. How far it is stands in a checkpoint of its own and in the stream itself: after a
+//! restart it goes on after the later of the two, without a gap and without a repetition. Where
+//! the stream was wiped, what it has lost isn't published again: it goes on from the checkpoint.
 //!
 //! While NATS is away it waits and tries again for ever. Folds don't wait for it.
 
@@ -104,7 +104,7 @@ pub(crate) async fn run(this: Arc<Projections>, nats: Nats, shutdown: Cancellati
         }
     };
     if let Err(error) = publisher.keep().await {
-        tracing::debug!(%error, "the checkpoint of events outside was not stored: the stream has it");
+        tracing::debug!(%error, "the checkpoint of events outside was not stored");
     }
     ended
 }
@@ -164,8 +164,8 @@ impl<'a> Publisher<'a> {
         }
     }
 
-    /// After the later of the checkpoint and the newest message in the stream, and never before what
-    /// this process has published.
+    /// After the later of the checkpoint and the newest message in the stream, and never before
+    /// what this process has published.
     async fn find_place(&mut self, stream: &EventStream) -> Result<(), Fault> {
         let epoch = self.this.journal.epoch();
         let source = cloud_event::source(epoch);

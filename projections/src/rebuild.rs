@@ -1,8 +1,8 @@
 //! Rebuilding a projection from the journal beside the live one, and comparing the two.
 //!
-//! The new rows grow in a file or a schema of their own while the live ones go on. At the end whoever
-//! folds waits: the new rows catch up to the live position, are compared there, and take the place of
-//! the live ones in one transaction. Queries don't wait.
+//! The new rows grow in a file or a schema of their own while the live ones go on. At the end
+//! whoever folds waits: the new rows catch up to the live position, are compared there, and take
+//! the place of the live ones in one transaction. Queries don't wait.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

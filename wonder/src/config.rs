@@ -34,6 +34,8 @@ pub(crate) struct Config {
     pub(crate) nats_prefix: String,
     /// Copies of each stream in a cluster of NATS servers.
     pub(crate) nats_replicas: usize,
+    /// Bytes of the stream of events for subscribers; the servers set them aside at once.
+    pub(crate) nats_events_bytes: u64,
     /// The one address of API, streams, docs and metrics. Port 0 takes a free one.
     pub(crate) listen: SocketAddr,
     /// Who may call.
@@ -147,6 +149,11 @@ fn check_roles(config: &Config) -> anyhow::Result<()> {
         "processes that share NATS share a database too: set DATABASE_URL, or leave out NATS_URL"
     );
     anyhow::ensure!(
+        (1024 * 1024..=1 << 50).contains(&config.nats_events_bytes),
+        "nats_events_bytes is {}: choose 1 MiB (1048576) or more",
+        config.nats_events_bytes
+    );
+    anyhow::ensure!(
         (4..=1_000).contains(&config.database_connections),
         "database_connections is {}: choose 4 to 1000",
         config.database_connections
@@ -215,6 +222,7 @@ fn defaults(environment: &Environment, auth: AuthMode) -> Config {
         nats_ca_file: None,
         nats_prefix: "wonder".to_owned(),
         nats_replicas: 1,
+        nats_events_bytes: 1024 * 1024 * 1024,
         listen: SocketAddr::from(([127, 0, 0, 1], 7420)),
         auth,
         admin_key: None,

@@ -161,6 +161,8 @@ impl WorkQueue {
             "max_ack_pending": options.max_ack_pending,
             "max_waiting": PULL_REQUESTS,
             "replay_policy": "instant",
+            // What is acknowledged has left the stream, so its state isn't worth a file.
+            "mem_storage": true,
         });
         nats.ensure_consumer(stream, &asked).await?;
         Ok(Consumer::new(self.clone(), &options.durable, asked))

@@ -239,6 +239,46 @@ async fn a_server_that_stops_loses_no_request() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn also_after_a_lost_connection_a_server_that_stops_loses_no_request() {
+    let mut nats = ScratchNats::start().await;
+    let options = nats.options();
+    let server = Nats::connect(&options).await.expect("it is there");
+    let client = Nats::connect(&options).await.expect("it is there");
+    let echo = Arc::new(Echo::default());
+    let mut leaves = Vec::new();
+    for _ in 0..4 {
+        leaves.push(server.serve("echo", "all", echo.clone(), 2_000).await.expect("it serves"));
+    }
+    // Traffic, so that both sides have counted.
+    for _ in 0..500 {
+        let answer = client.request("echo", Bytes::from("load"), LONG).await;
+        assert_eq!(answer, Ok(Bytes::from("load")));
+    }
+    nats.kill().await;
+    until("they notice", async || !client.is_connected() && !server.is_connected()).await;
+    nats.restart().await;
+    soon("they come back", async {
+        while server.ping(LONG).await.is_err() || client.ping(LONG).await.is_err() {}
+    })
+    .await;
+    let stays = server.serve("echo", "all", echo.clone(), 2_000).await.expect("it serves");
+    let go_on = Arc::new(Semaphore::new(1_000));
+    let load = (0..500).map(|_| tokio::spawn(load(client.clone(), Arc::clone(&go_on))));
+    let load: Vec<_> = load.collect();
+    for leaves in leaves {
+        let before = echo.done.load(Ordering::SeqCst);
+        until("there is traffic", async || echo.done.load(Ordering::SeqCst) > before + 500).await;
+        soon("it stops", leaves.stop()).await;
+    }
+    go_on.close();
+    for load in load {
+        let (_, errors) = soon("the load ends", load).await.expect("no panic");
+        assert_eq!(errors, []);
+    }
+    stays.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_last_server_that_stops_answers_all_it_has_taken() {
     let (server, client) = pair().await;
     let echo = Arc::new(Echo::default());

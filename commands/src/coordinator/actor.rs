@@ -148,7 +148,7 @@ impl Actor {
     }
 
     /// An attempt goes to a queue, where a worker fetches it.
-    pub(super) fn to_be_fetched(&mut self, task: &Task) {
+    pub(super) fn awaits_fetch(&mut self, task: &Task) {
         if !task.work.repeatable {
             self.unfetched.insert((task.token, task.attempt));
         }

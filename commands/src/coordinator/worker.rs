@@ -399,7 +399,7 @@ impl Worker {
                         } else {
                             let task = actor.task(token, attempt);
                             if let (Some(Ok(task)), true) = (&task, is_queued) {
-                                actor.to_be_fetched(task);
+                                actor.awaits_fetch(task);
                             }
                             task
                         }

@@ -1,7 +1,8 @@
 //! A stream of events: history and then live ones.
 //!
-//! It is pulled: it holds one batch at most and reads on when its reader does, so a slow reader costs
-//! the writer nothing. One that was live and falls too far behind is dropped with its cursor.
+//! It is pulled: it holds one batch at most and reads on when its reader does, so a slow reader
+//! costs the writer nothing. One that was live and falls too far behind is dropped with its
+//! cursor.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -176,8 +177,8 @@ impl Follower {
         Ok(())
     }
 
-    /// Called when nothing is ready. The lag is what the tail knows: asking the journal would cost a
-    /// query for every stream and commit.
+    /// Called when nothing is ready. The lag is what the tail knows: asking the journal would cost
+    /// a query for every stream and commit.
     fn refuse_if_slow(&mut self) -> Result<(), Rejection> {
         self.head = self.tail.position() + self.tail.lag();
         let lag = self.head.saturating_sub(self.position);

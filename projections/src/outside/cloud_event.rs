@@ -1,4 +1,4 @@
-//! An event as a CloudEvent 1.0 in binary mode: its attributes are headers, its payload is the body.
+//! An event as a CloudEvent 1.0 in binary mode: attributes are headers, the payload is the body.
 
 use chassis::bus::Publication;
 use chrono::SecondsFormat;

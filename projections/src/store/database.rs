@@ -14,9 +14,9 @@ const FOLD_LOCK: i64 = 0x0077_6f6e_6465_7202;
 /// Names the lock of whoever rebuilds.
 const REBUILD_LOCK: i64 = 0x0077_6f6e_6465_7203;
 
-/// What the folding connection runs with. Its lock is a lease, judged by the server: a process that
-/// is frozen or cut off gives no sign of life, and its session ends with its lock. Rows needn't wait
-/// for the disk: what a crash takes of them it takes together with their checkpoint.
+/// What the folding connection runs with. Its lock is a lease, judged by the server: a process
+/// that is frozen or cut off gives no sign of life, and its session ends with its lock. Rows
+/// needn't wait for the disk: what a crash takes of them it takes together with their checkpoint.
 const FOLDING: &str = "set idle_session_timeout = '5s'; \
     set idle_in_transaction_session_timeout = '5s'; \
     set synchronous_commit = off";
@@ -49,8 +49,8 @@ pub(crate) async fn leave_lead(connection: &mut PgConnection) -> Result<(), sqlx
     unlock.execute(connection).boxed().await.map(|_| ())
 }
 
-/// A connection whose tables are those beside the live ones, emptied by whoever has its lock; nothing
-/// where somebody else rebuilds.
+/// A connection whose tables are those beside the live ones, emptied by whoever has its lock;
+/// nothing where somebody else rebuilds.
 pub(crate) async fn beside(database: &Database) -> Result<Option<PgConnection>, sqlx::Error> {
     let mut connection = connect(database, BESIDE).await?;
     Ok(try_lock(&mut connection, REBUILD_LOCK).await?.then_some(connection))

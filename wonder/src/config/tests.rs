@@ -114,3 +114,35 @@ fn what_is_wrong_is_refused_by_name() {
     assert!(refused(&[("WONDER_EXECUTOR_CONCURRENCY", "many")], None).contains("many"));
     assert!(refused(&[("WONDER_EXECUTOR_CONCURRENCY", "0")], None).contains("1 to 10000"));
 }
+
+#[test]
+fn a_process_that_could_not_do_its_part_is_refused() {
+    let database = ("DATABASE_URL", "postgres://someone:hidden@localhost/wonder");
+    let nats = ("NATS_URL", "nats://localhost:4222");
+    let load = |roles: &str, env: &[(&str, &str)]| {
+        let env: Vec<_> = env.iter().copied().chain([("WONDER_ROLES", roles)]).collect();
+        load_with(&ServerArgs::default(), &env, None)
+    };
+    let refused = |roles: &str, env: &[(&str, &str)]| {
+        format!("{:#}", load(roles, env).expect_err("it is refused"))
+    };
+    assert!(refused("gateway", &[database]).contains("NATS_URL"));
+    assert!(refused("commands", &[nats]).contains("DATABASE_URL"));
+    assert!(refused("gateway,workers", &[database, nats]).contains("WONDER_ROLES"));
+    for roles in ["gateway", "executor", "gateway,executor"] {
+        load(roles, &[nats]).expect("it asks others for data");
+    }
+    load("commands,projections", &[database, nats]).expect("it has both");
+    let whole = load_with(&ServerArgs::default(), &[database], None).expect("all roles in one");
+    assert_eq!(whole.value.roles, Role::ALL);
+    assert!(whole.settings.iter().all(|setting| !setting.value.contains("hidden@")));
+}
+
+#[test]
+fn who_develops_or_runs_once_uses_no_database() {
+    let env = [("DATABASE_URL", "postgres://localhost/other"), ("NATS_URL", "nats://localhost")];
+    let config = load_with(&ServerArgs::default(), &env, None).expect("it is valid").value;
+    let alone = config.alone();
+    assert!(alone.database_url.is_none() && alone.nats_url.is_none());
+    assert_eq!(alone.roles, Role::ALL);
+}

@@ -1,6 +1,7 @@
 //! The read side of a process: the projections, and the queries over them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use chassis::shutdown::Stage;
@@ -13,6 +14,10 @@ use crate::config::Config;
 
 /// Queries of other processes that are answered at the same time.
 const QUERIES: usize = 1_024;
+
+/// The least time between two transactions of a projection in a database that others write to: it
+/// is theirs to a third where it is 4 ms.
+const SHARED_PACE: Duration = Duration::from_millis(20);
 
 /// A running read side.
 pub(super) struct ReadSide {
@@ -34,7 +39,13 @@ impl ReadSide {
             }
             Data::Folder(_) | Data::Elsewhere => Views::File(config.views_path()),
         };
-        let settings = projections::Config::default();
+        let mut settings = projections::Config {
+            outside_max_bytes: config.nats_events_bytes.cast_signed(),
+            ..projections::Config::default()
+        };
+        if let Data::Database(_) = &store.data {
+            settings.pace = SHARED_PACE;
+        }
         let projections = Projections::open(Arc::clone(&journal), views, settings).await?;
         stage.spawn(join_all(projections.start(store.nats(), &stage.token())));
         if let Some(nats) = store.nats() {

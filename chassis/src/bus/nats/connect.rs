@@ -2,6 +2,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_nats::rustls::crypto::{CryptoProvider, aws_lc_rs};
@@ -16,7 +17,8 @@ const FIRST_WITHIN: Duration = Duration::from_secs(5);
 /// How long one attempt may take.
 const ATTEMPT_WITHIN: Duration = Duration::from_secs(2);
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
-/// The longest pause between attempts to reconnect, in milliseconds.
+/// Bounds of the pause between attempts to reconnect, in milliseconds.
+const SHORTEST_PAUSE_MS: u64 = 50;
 const LONGEST_PAUSE_MS: u64 = 2_000;
 /// A connection that doesn't answer is given up after the third ping.
 const PING_EVERY: Duration = Duration::from_secs(5);
@@ -33,13 +35,17 @@ pub(super) async fn connect(options: &NatsOptions) -> Result<(Client, Arc<Notify
         let _ = aws_lc_rs::default_provider().install_default();
     }
     let wake = Arc::new(Notify::new());
-    let built = build(options, Arc::clone(&wake)).await?;
+    let once = Arc::new(AtomicBool::new(false));
+    let built = build(options, Arc::clone(&wake), Arc::clone(&once)).await?;
     let (built, addresses) = sign_in(built, addresses)?;
     let until = Instant::now() + FIRST_WITHIN;
     loop {
         let attempt = built.clone().connect(&addresses[..]);
         let error = match tokio::time::timeout_at(until, attempt).await {
-            Ok(Ok(client)) => return Ok((client, wake)),
+            Ok(Ok(client)) => {
+                once.store(true, Ordering::Relaxed);
+                return Ok((client, wake));
+            }
             Ok(Err(error)) => error,
             Err(_) => return Err(NatsError::Unavailable("no connection in time".into())),
         };
@@ -116,7 +122,11 @@ fn decoded(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-async fn build(options: &NatsOptions, wake: Arc<Notify>) -> Result<ConnectOptions, NatsError> {
+async fn build(
+    options: &NatsOptions,
+    wake: Arc<Notify>,
+    once: Arc<AtomicBool>,
+) -> Result<ConnectOptions, NatsError> {
     let mut built = ConnectOptions::new()
         .name(&options.name)
         .custom_inbox_prefix(format!("{}.inbox", options.prefix))
@@ -124,7 +134,10 @@ async fn build(options: &NatsOptions, wake: Arc<Notify>) -> Result<ConnectOption
         .request_timeout(Some(FIRST_WITHIN))
         .ping_interval(PING_EVERY)
         .max_reconnects(None)
-        .reconnect_delay_callback(pause)
+        .reconnect_delay_callback(move |attempts| match once.load(Ordering::Relaxed) {
+            true => pause(attempts),
+            false => Duration::ZERO,
+        })
         .client_capacity(OUTGOING)
         .subscription_capacity(INCOMING)
         .event_callback(move |event| {
@@ -148,13 +161,11 @@ async fn build(options: &NatsOptions, wake: Arc<Notify>) -> Result<ConnectOption
     Ok(built)
 }
 
-/// At once for the first attempt, then longer and longer; not the same in every process.
+/// Longer and longer, and not the same in every process. The first one is long enough for those who
+/// subscribed to notice: what is subscribed anew before the connection is there loses nothing.
 fn pause(attempts: usize) -> Duration {
-    if attempts <= 1 {
-        return Duration::ZERO;
-    }
-    let doublings = u32::try_from(attempts.min(12)).unwrap_or(12);
-    let longest = (10 * 2_u64.pow(doublings)).min(LONGEST_PAUSE_MS);
+    let doublings = u32::try_from(attempts.min(8)).unwrap_or(8);
+    let longest = (SHORTEST_PAUSE_MS * 2_u64.pow(doublings)).min(LONGEST_PAUSE_MS);
     let spread = RandomState::new().hash_one(attempts) % (longest / 2);
     Duration::from_millis(longest - spread)
 }
@@ -182,11 +193,11 @@ mod tests {
 
     #[test]
     fn pauses_grow_up_to_a_bound() {
-        assert_eq!(pause(1), Duration::ZERO);
-        assert!(pause(2) <= Duration::from_millis(40));
-        for attempts in 8..100_usize {
-            let pause = pause(attempts).as_millis();
-            assert!((1_000..=2_000).contains(&pause), "{attempts}: {pause} ms");
+        let millis = |attempts| pause(attempts).as_millis();
+        assert!((50..=100).contains(&millis(1)));
+        assert!((100..=200).contains(&millis(2)));
+        for attempts in 6..100 {
+            assert!((1_000..=2_000).contains(&millis(attempts)), "{attempts}");
         }
         assert!(pause(usize::MAX) <= Duration::from_secs(2));
     }

@@ -15,6 +15,9 @@ use crate::bus::nats::{Link, Nats, NatsError, is_filler, leave};
 /// How long the server may take to know of a subscription.
 const READY_WITHIN: Duration = Duration::from_secs(5);
 
+/// How long a subscription of a lost connection may take to end.
+const END_WITHIN: Duration = Duration::from_millis(200);
+
 /// A subject that is served. Dropped, it stops all the same, but nobody can wait for it.
 #[must_use = "it stops when it is dropped"]
 #[derive(Debug)]
@@ -128,21 +131,21 @@ impl Intake {
         }
     }
 
-    /// Subscribes anew on a new connection, so that both sides count from the same message on.
+    /// Subscribes anew where the connection is lost, so that both sides count from the same message
+    /// on. While it is away that loses nothing; where it is back already, the old subscription ends
+    /// as well as the client library can.
     async fn renew(&mut self) {
-        let connects = self.nats.connects();
-        if connects == self.connects || !self.nats.is_connected() {
+        let (up, connects) = (self.nats.is_connected(), self.nats.connects());
+        // What is subscribed while it is away is on the next connection.
+        let next = connects + u64::from(!up);
+        if next == self.connects || self.nats.is_closed() {
             return;
         }
         match subscribe(&self.nats, &self.subject, &self.group).await {
             Ok(fresh) => {
-                let mut old = std::mem::replace(&mut self.subscriber, fresh);
-                (self.connects, self.received) = (connects, 0);
-                while let Some(Some(message)) =
-                    tokio::task::unconstrained(old.next()).now_or_never()
-                {
-                    self.left.push_back(message);
-                }
+                let old = std::mem::replace(&mut self.subscriber, fresh);
+                (self.connects, self.received) = (next, 0);
+                self.left.extend(end(old, up).await);
             }
             Err(error) => tracing::warn!(%error, "serving goes on with an old subscription"),
         }
@@ -153,14 +156,31 @@ impl Intake {
         if self.nats.connects() == self.connects {
             leave(&self.nats, self.subscriber, &self.subject, self.received, None, take).await;
         } else {
-            let mut subscriber = self.subscriber;
-            while let Some(Some(message)) =
-                tokio::task::unconstrained(subscriber.next()).now_or_never()
-            {
-                take(message);
-            }
+            let up = self.nats.is_connected();
+            end(self.subscriber, up).await.into_iter().for_each(take);
         }
     }
+}
+
+/// Ends a subscription of a lost connection; gives what has come, and where it was made again on
+/// the next one most of what is on its way.
+async fn end(mut subscriber: Subscriber, up: bool) -> Vec<Message> {
+    let mut left = Vec::new();
+    let ending = async {
+        if up && subscriber.drain().await.is_ok() {
+            while let Some(message) = subscriber.next().await {
+                left.push(message);
+            }
+        }
+    };
+    if tokio::time::timeout(END_WITHIN, ending).await.is_err() {
+        tracing::debug!("a subscription of a lost connection ended at once");
+    }
+    while let Some(Some(message)) = tokio::task::unconstrained(subscriber.next()).now_or_never() {
+        left.push(message);
+    }
+    left.retain(|message| !is_filler(message));
+    left
 }
 
 async fn subscribe(nats: &Nats, subject: &str, group: &str) -> Result<Subscriber, NatsError> {

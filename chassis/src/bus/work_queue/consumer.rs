@@ -120,6 +120,7 @@ impl Consumer {
             std::future::pending::<()>().await;
         }
         if self.session.as_ref().is_some_and(Session::is_stale) {
+            self.gather();
             // The server may have forgotten more than the requests.
             self.missed = Some(Instant::now());
             self.end_session();

@@ -57,9 +57,10 @@ impl Session {
         })
     }
 
-    /// Whether its connection is gone, and all requests with it.
+    /// Whether its connection is gone, and all requests with it. Ended before the next one is
+    /// there, it isn't subscribed again.
     pub(super) fn is_stale(&self) -> bool {
-        self.nats.connects() != self.connects
+        !self.nats.is_connected() || self.nats.connects() != self.connects
     }
 
     /// Asks for what may come up to a limit. Cancel-safe.
