@@ -168,5 +168,14 @@ guard_services() { # PID
         while kill -0 "$1" 2>/dev/null; do sleep 1; done
         clean_up
     } </dev/null >/dev/null 2>&1 8>&- 9>&- &
+    GUARD_PID=$!
     set +m
+}
+
+# Ends the guard of who cleans up itself: later the files may belong to somebody else.
+dismiss_guard() {
+    if [[ -n ${GUARD_PID:-} ]]; then
+        kill -KILL "$GUARD_PID" 2>/dev/null || true
+        wait "$GUARD_PID" 2>/dev/null || true
+    fi
 }

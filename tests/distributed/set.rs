@@ -61,7 +61,8 @@ impl Up {
             .env("WONDER_PORT", port.to_string())
             .env("WONDER_BIN", WONDER)
             .stdin(Stdio::null())
-            .stderr(Stdio::piped());
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
         let mut child = command.spawn().expect("the script can be started");
         let talk: Box<dyn AsyncRead + Unpin + Send> =
             Box::new(child.stderr.take().expect("it is a pipe"));
