@@ -109,7 +109,16 @@ const AT_HOME: [(&str, &[&str]); 5] = [
     ("cqrs_es::", &["commands/src/store"]),
     ("axum::", &["gateway/", "executor/tests/", "tests/"]),
     ("sqlx::", &["projections/", "chassis/"]),
-    ("rusqlite::", &["chassis/", "tests/", "wonder/src/bench", "wonder/src/cli/doctor"]),
+    (
+        "rusqlite::",
+        &[
+            "chassis/",
+            "tests/",
+            "wonder/src/audit/tests",
+            "wonder/src/bench",
+            "wonder/src/cli/doctor",
+        ],
+    ),
     ("cel::", &["domain/"]),
 ];
 
