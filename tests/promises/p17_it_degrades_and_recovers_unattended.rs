@@ -41,10 +41,13 @@ fn is_unavailable(answer: &Answer) -> bool {
     matches!(answer.status, 503 | 507) && !answer.code().is_empty()
 }
 
-/// Returns when a gateway refuses commands for now.
+/// Returns when a gateway refuses commands for now. One that was taken before is remembered and
+/// answered again, so each is asked under a key of its own.
 async fn refused(client: &Client, key: &str) {
+    let asked = std::sync::atomic::AtomicU64::new(0);
     let refused = wait_for("commands to be refused", || async {
-        let answer = order(client, key).await;
+        let number = asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let answer = order(client, &format!("{key}-{number}")).await;
         (!answer.is_success()).then_some(answer)
     })
     .await;
