@@ -13,7 +13,7 @@ use domain::run::Run;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use protocol::{Outcome, Rejection, RejectionKind, RunOutcome, Task};
+use protocol::{Abandoned, Outcome, Rejection, RejectionKind, RunOutcome, Task};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -37,6 +37,7 @@ pub(super) struct Context {
     pub plans: Arc<Plans>,
     pub clock: Arc<dyn Clock>,
     pub tasks: bus::Sender<Task>,
+    pub abandoned: bus::Sender<Abandoned>,
     /// The worker's own mailbox, for what it loads in the background.
     pub mailbox: mpsc::WeakSender<Message>,
     pub tasks_in_flight: usize,
@@ -56,6 +57,14 @@ impl Context {
     fn limit_of(&self, actor: &Actor) -> usize {
         let limit = actor.tasks_in_flight.unwrap_or(self.tasks_in_flight_per_run);
         limit.clamp(1, TASKS_IN_FLIGHT_PER_RUN)
+    }
+
+    /// Tells workers of work that nobody waits for. Where too much is to be told some isn't: that
+    /// work ends by itself.
+    fn abandon(&self, work: Abandoned) {
+        if self.abandoned.try_send(work).is_err() {
+            metrics::counter!("wonder_abandoned_untold_total").increment(1);
+        }
     }
 }
 
@@ -185,7 +194,7 @@ impl Worker {
             }
             Message::Own { shard, epoch } => self.own(shard, epoch),
             Message::Lose { shard } => self.lose(shard),
-            Message::Checked { found, missing } => self.checked(&found, missing),
+            Message::Checked(looked) => self.checked(looked),
         }
     }
 
@@ -311,10 +320,10 @@ impl Worker {
     fn committed(&mut self, run_id: RunId, appended: &Appended) {
         let epoch = self.epoch_of(run_id);
         let Some(Slot::Loaded(actor)) = self.runs.get_mut(&run_id) else { return };
-        let dispatch = actor.committed(appended);
+        let durable = actor.committed(appended);
         if epoch != Some(actor.epoch) {
-            // It was let go while this append was under way.
-            return self.let_go(run_id);
+            // It had to leave while this append was under way.
+            return self.left_behind(run_id);
         }
         if let Some(outcome) = actor.outcome() {
             for waiter in actor.waiters.drain(..) {
@@ -326,11 +335,22 @@ impl Worker {
             self.timers.set(run_id, None);
             self.dispatch.forget_ready(run_id);
             self.recent.keep(run_id, workspace_id, outcome);
+            if !self.dispatch.give_up(run_id, |_, _| false).is_empty() {
+                self.context.abandon(Abandoned { run_id, tokens: Vec::new() });
+            }
             return;
+        }
+        if durable.dropped {
+            let tokens = self.dispatch.give_up(run_id, |token, attempt| {
+                actor.run.working_attempt(token).is_some_and(|(_, current)| current == attempt)
+            });
+            if !tokens.is_empty() {
+                self.context.abandon(Abandoned { run_id, tokens });
+            }
         }
         self.timers.set(run_id, actor.run.next_due());
         let limit = self.context.limit_of(actor);
-        for (token, attempt) in dispatch {
+        for (token, attempt) in durable.dispatch {
             self.dispatch.ready(run_id, limit, token, attempt);
         }
         if !actor.queue.is_empty() {
