@@ -15,6 +15,8 @@ use super::nats::{Answer, Link, Nats, NatsError};
 
 /// Messages that are on their way at a time.
 const IN_FLIGHT: usize = 1_024;
+/// Messages that one acknowledgement stands for.
+const GROUP: usize = 256;
 /// How long the server may take to acknowledge a message.
 const ACK_WITHIN: Duration = Duration::from_secs(5);
 
@@ -129,7 +131,58 @@ pub(super) async fn all(nats: &Nats, messages: &[Outgoing]) -> Vec<Result<Acknow
     results
 }
 
+/// The same, where the acknowledgement of every so manieth message stands for those before it: the
+/// server handles the messages of a connection in their order, and they fare alike but for their
+/// sizes. It saves the server and both ends of the connection an answer for each.
+///
+/// What the server refuses for itself alone (a stream that is full for the larger of two messages)
+/// is lost without a word: for queues whose messages are missed by who needs them.
+pub(super) async fn in_groups(nats: &Nats, messages: &[Outgoing]) -> Vec<Result<(), Refused>> {
+    let mut line = Line { nats, link: nats.link(), connects: nats.connects() };
+    let away = nats.connected(Instant::now() + ACK_WITHIN).await.err();
+    let mut groups = Vec::new();
+    for group in messages.chunks(GROUP) {
+        let sent = match &away {
+            Some(error) => Err(error.clone().into()),
+            None => send_group(nats, group).await,
+        };
+        groups.push((group, sent));
+    }
+    let mut results = Vec::with_capacity(messages.len());
+    for (group, sent) in groups {
+        let (room, result) = (nats.room(), line.acknowledged(sent).await);
+        results.extend(group.iter().map(|message| match message.body.len() {
+            bytes if bytes > room => Err(Refused::TooLarge { bytes }),
+            _ => result.clone().map(drop),
+        }));
+    }
+    results
+}
+
+/// Sends all but what is too large for the connection; the last one is to be acknowledged.
+async fn send_group(nats: &Nats, messages: &[Outgoing]) -> Result<Sent, Refused> {
+    let room = nats.room();
+    let too_large = || messages.iter().map(|one| one.body.len()).max().unwrap_or_default();
+    let mut fitting = messages.iter().filter(|one| one.body.len() <= room);
+    let last = fitting.next_back().ok_or_else(|| Refused::TooLarge { bytes: too_large() })?;
+    for message in fitting {
+        hand_over(nats, message, None).await?;
+    }
+    send(nats, last).await
+}
+
 async fn send(nats: &Nats, message: &Outgoing) -> Result<Sent, Refused> {
+    let bytes = message.body.len();
+    let answer = nats.inbox().answer().map_err(|error| error.unavailable())?;
+    hand_over(nats, message, Some(&answer)).await?;
+    Ok(Sent { answer, until: Instant::now() + ACK_WITHIN, bytes })
+}
+
+async fn hand_over(
+    nats: &Nats,
+    message: &Outgoing,
+    answer: Option<&Answer>,
+) -> Result<(), Refused> {
     let bytes = message.body.len();
     if bytes > nats.room() {
         return Err(Refused::TooLarge { bytes });
@@ -137,15 +190,13 @@ async fn send(nats: &Nats, message: &Outgoing) -> Result<Sent, Refused> {
     if !nats.is_connected() {
         return Err(Refused::Unavailable("not connected".into()));
     }
-    let answer = nats.inbox().answer().map_err(|error| error.unavailable())?;
     let sending = OutboundMessage {
         subject: message.subject.as_str().into(),
-        reply: Some(answer.subject.as_str().into()),
+        reply: answer.map(|answer| answer.subject.as_str().into()),
         headers: Some(message.headers.clone()),
         payload: message.body.clone(),
     };
-    nats.send(sending).await?;
-    Ok(Sent { answer, until: Instant::now() + ACK_WITHIN, bytes })
+    Ok(nats.send(sending).await?)
 }
 
 /// A message that waits for its acknowledgement.
