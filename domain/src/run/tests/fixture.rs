@@ -59,6 +59,7 @@ impl Fixture {
             labels: Default::default(),
             started_at: self.now,
             deadline: None,
+            started_by: Some("ann".to_owned()),
         };
         self.when(&Command::Start(Box::new(started)))
     }

@@ -319,12 +319,8 @@ impl Shadow {
                 assert!(live.instances.contains_key(&branch.instance), "its parent is alive");
             }
         }
-        let backing_off = live
-            .tokens
-            .values()
-            .filter(|token| matches!(token.phase, crate::run::state::Phase::BackingOff { .. }))
-            .count() as u64;
-        assert_eq!(backing_off, live.backing_off);
+        let waiting = live.tokens.values().filter(|token| token.phase.is_waiting()).count() as u64;
+        assert_eq!(waiting, live.waiting);
     }
 }
 
