@@ -47,7 +47,9 @@ pub const SIGNAL_RUNS: usize = 1_000;
 pub const APPROVALS: u32 = 100;
 /// Names in a gate's list of assignees or of roles.
 pub const ASSIGNEES: usize = 100;
-/// Bytes of a gate's title, of the name of an assignee, and of that of a role.
+/// Bytes of each of these names.
+pub const ASSIGNEE_BYTES: usize = 256;
+/// Bytes of a gate's title.
 pub const TITLE_BYTES: usize = 1_000;
 /// Bytes of the value of an answer to a gate.
 pub const ANSWER_BYTES: usize = 64 * 1024;

@@ -164,10 +164,10 @@ impl Worker {
     fn accept(&mut self, message: Message) {
         match message {
             Message::Start(start) => self.start(start),
-            Message::Cancel { run_id, reason, cause, reply } => {
+            Message::Command { run_id, command, cause, reply } => {
                 let workspace_id = cause.workspace_id;
                 let cause = Box::new(cause);
-                self.queue(run_id, Some(workspace_id), Queued::Cancel { reason, cause, reply });
+                self.queue(run_id, Some(workspace_id), Queued::Command { command, cause, reply });
             }
             Message::Outcome(outcome, settled) => self.outcome(outcome, settled),
             Message::Task { run_id, token, attempt, reply } => {
@@ -391,6 +391,8 @@ impl Worker {
         while let Some((run_id, turn)) = self.dispatch.next_turn() {
             for (token, attempt) in turn {
                 let task = match self.runs.get_mut(&run_id) {
+                    // Handed out when the run is resumed.
+                    Some(Slot::Loaded(actor)) if actor.run.is_paused() => None,
                     Some(Slot::Loaded(actor)) => {
                         if actor.must_record(token, attempt) {
                             actor.queue.push_back(Queued::HandOut { token, attempt });

@@ -84,7 +84,7 @@ impl Decider<'_> {
         let mut seen = BTreeSet::new();
         let mut names = Vec::with_capacity(items.len());
         for item in items {
-            let fits = |name: &&str| (1..=limits::TITLE_BYTES).contains(&name.len());
+            let fits = |name: &&str| (1..=limits::ASSIGNEE_BYTES).contains(&name.len());
             let Some(name) = item.as_str().filter(fits) else {
                 return Err(wrong(format!("{item} is not a name")));
             };
