@@ -35,7 +35,7 @@ impl Projections {
         let of_run = live.timers.iter().find(|(_, timer)| *timer == Timer::Run);
         waiting.deadline = of_run.map(|(due, _)| *due);
         let tokens = live.tokens.iter().map(|(id, token)| of_token(live, run_id, *id, token));
-        let groups = live.instances.values().map(|instance| of_group(live, instance));
+        let groups = live.instances.values().map(of_group);
         waiting.items = tokens.chain(groups).take(ITEMS).collect();
         let all = live.tokens.len() + live.instances.len();
         waiting.left_out = (all - waiting.items.len()) as u64;
@@ -126,19 +126,14 @@ fn people(gate: &Gate) -> String {
     }
 }
 
-fn of_group(live: &Live, instance: &Instance) -> WaitingItem {
+fn of_group(instance: &Instance) -> WaitingItem {
     let outstanding = instance.outstanding();
     let by = match instance.fired {
         true => format!("nothing: its join has fired, and {outstanding} branches go on"),
         false => format!("its branches: {outstanding} of {} are out", instance.declared),
     };
-    let outer = instance.parent.branch;
-    let group = instance.group.clone().or_else(|| {
-        live.instances.get(&outer?.instance).and_then(|instance| instance.group.clone())
-    });
     WaitingItem {
-        group,
-        index: outer.map(|outer| outer.index),
+        group: instance.group.clone(),
         until: instance.deadline,
         branches: Some(WaitingBranches {
             declared: instance.declared,
