@@ -329,7 +329,7 @@ impl Phase {
     }
 
     /// The timer that goes with it, for a token.
-    pub(super) fn timer(&self, id: TokenId) -> Option<(DateTime<Utc>, Timer)> {
+    pub(in crate::run) fn timer(&self, id: TokenId) -> Option<(DateTime<Utc>, Timer)> {
         match self {
             Self::BackingOff { until, .. } => Some((*until, Timer::Retry(id))),
             Self::Waiting { until, .. } => until.map(|until| (until, Timer::Wait(id))),

@@ -2,6 +2,8 @@
 
 use crate::definition::{ProblemCode as P, parse};
 
+mod waits;
+
 /// The example of a fan-out with a join, in every part valid.
 pub(in crate::definition) const PANEL: &str = r#"
 name: judge-panel
