@@ -41,6 +41,8 @@ pub(crate) struct World {
     pub(crate) lag: Mutex<bool>,
     pub(crate) pages: Mutex<Vec<PageRequest>>,
     pub(crate) filters: Mutex<Vec<RunFilter>>,
+    /// Runs of a page, beside the one.
+    pub(crate) more_runs: Mutex<usize>,
     pub(crate) gate_filters: Mutex<Vec<GateFilter>>,
     pub(crate) outcome: Mutex<Option<RunOutcome>>,
     /// How a run that ends in its first append ended.
@@ -152,7 +154,8 @@ impl RunQueries for World {
     ) -> Result<Page<RunView>, Rejection> {
         self.filters.lock().expect("lock").push(filter);
         self.pages.lock().expect("lock").push(page);
-        Ok(Page { items: vec![run_view()], next_cursor: None })
+        let more = *self.more_runs.lock().expect("lock");
+        Ok(Page { items: vec![run_view(); 1 + more], next_cursor: None })
     }
 
     async fn get(&self, own: WorkspaceId, id: RunId, _: Option<u64>) -> Result<RunView, Rejection> {

@@ -56,6 +56,11 @@ async fn a_signal_by_labels_reaches_each_open_run_under_a_key_of_its_own() {
     let answer = client.post("/api/v1/signals", body).await.json();
     assert_eq!((&answer["run_ids"], &answer["refused"]), (&json!([]), &json!([])));
 
+    *client.world.more_runs.lock().expect("lock") = domain::limits::SIGNAL_RUNS;
+    let before = client.world.commands.lock().expect("lock").len();
+    let answer = client.post("/api/v1/signals", body).await;
+    assert_eq!((answer.status.as_u16(), answer.code().as_str()), (422, "too_many_runs"));
+    assert_eq!(client.world.commands.lock().expect("lock").len(), before, "none is told");
     let answer = client.post("/api/v1/signals", r#"{"labels":{},"name":"go"}"#).await;
     assert_eq!((answer.status.as_u16(), answer.json()["pointer"].as_str()), (422, Some("/labels")));
 }

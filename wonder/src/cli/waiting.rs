@@ -1,13 +1,13 @@
 //! `wonder waiting`, `signal`, `pause` and `resume`: what a run waits for, and what people do
 //! about it.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Global;
 use super::runs::segment;
 use crate::client::Client;
 use crate::exit::{Exit, Failure};
-use crate::output::Column;
+use crate::output::{Column, say};
 
 const COLUMNS: &[Column] = &[
     ("token", "/token"),
@@ -57,6 +57,15 @@ pub(crate) async fn waiting(global: &Global, args: RunId) -> Result<Exit, Failur
     let client = Client::new(&global.client)?;
     let answer = client.get(&format!("/runs/{}/waiting", segment(&args.run)?), &[]).await?;
     global.output.list(&answer, COLUMNS)?;
+    let body: Value = answer.read()?;
+    if let Some(since) = body["pause"]["since"].as_str() {
+        let reason = body["pause"]["reason"].as_str();
+        let reason = reason.map_or_else(String::new, |reason| format!(": {reason}"));
+        say!("paused since {since}{reason}");
+    }
+    if let Some(left_out) = body["left_out"].as_u64().filter(|left_out| *left_out > 0) {
+        say!("and {left_out} more");
+    }
     Ok(Exit::Completed)
 }
 
