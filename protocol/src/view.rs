@@ -187,7 +187,7 @@ pub struct WaitingItem {
     /// The token, counted within the run; absent for a group.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token: Option<u64>,
-    /// Where the token stands.
+    /// Where the token stands; of a group, where its join leads.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
     /// The group and branch index, where the token is a branch; the group itself otherwise.
@@ -239,4 +239,7 @@ pub struct WaitingBranches {
     /// Ended without arriving.
     pub ended: u64,
     pub outstanding: u64,
+    /// How many its join needs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub needed: Option<u64>,
 }

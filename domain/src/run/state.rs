@@ -11,6 +11,7 @@ use super::event::{
     DefinitionRef, InstanceId, OpenedBranches, Pin, RunError, TokenId, TransitionIndex, Usage,
 };
 use super::vars::Vars;
+use crate::definition::{FailedPolicy, JoinSpec, JoinWait};
 use crate::ids::{ProjectId, RunId, WorkflowId};
 
 mod waiting;
@@ -360,6 +361,19 @@ impl Instance {
     pub fn outstanding(&self) -> u64 {
         let through = self.arrived.len() + self.failed.len() + self.ended.len();
         self.declared - through as u64
+    }
+
+    /// How many branches its join needs, as far as is known now.
+    pub fn needed(&self, join: &JoinSpec) -> u64 {
+        let lost = (self.failed.len() + self.ended.len()) as u64;
+        match (join.wait, join.failed) {
+            (JoinWait::All, FailedPolicy::Ignore) => self.declared - lost,
+            (JoinWait::All, FailedPolicy::Fail | FailedPolicy::Count) => self.declared,
+            (JoinWait::Any, _) => 1.min(self.declared),
+            // Where there are no branches at all, there is nothing to wait for.
+            (JoinWait::Count(_), _) if self.declared == 0 => 0,
+            (JoinWait::Count(count), _) => count,
+        }
     }
 
     /// Whether nothing of it is alive, and nothing more will be made.

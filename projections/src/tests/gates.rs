@@ -177,6 +177,23 @@ async fn what_a_run_waits_for_is_said(storage: Storage) {
     let group = &waiting.items[4];
     assert_eq!((group.group.as_deref(), group.until), (Some("g"), Some(moment(500))));
     assert_eq!(group.branches.map(|branches| branches.outstanding), Some(4));
+    assert_eq!(group.branches.and_then(|branches| branches.needed), None, "no definition is there");
+
+    let join = json!({"group": "g", "wait": 3});
+    let definition = json!({"name": "flow", "start": "first",
+        "nodes": {"first": {"compute": {}}, "ask": {"wait": {"for": "1s"}}, "end": {"compute": {}}},
+        "transitions": [{"from": "first", "to": "ask", "spawn": 4, "group": "g"},
+                        {"from": "ask", "to": "end", "join": join}]});
+    let created = json!({"type": "created", "revision": 1, "spec": {"kind": "workflow_definition",
+        "spec": {"project_id": project_id(0), "definition": definition, "hash": "ab"}}});
+    let created: domain::resource::Event = serde_json::from_value(created).expect("an event");
+    let id = DefinitionId::new(Uuid::nil()).to_string();
+    world.append(("workflow_definition", &id), ours(), 0, &[created]).await;
+    let waiting = RunQueries::waiting(&*world.views, ours(), run).await.expect("a run");
+    let group = &waiting.items[4];
+    assert_eq!((group.node.as_deref(), group.until), (Some("end"), Some(moment(500))));
+    assert_eq!(group.branches.and_then(|branches| branches.needed), Some(3));
+    assert_eq!(waiting.items[3].what, "coordinator", "nothing of a wait is on a worker");
     let hidden = RunQueries::waiting(&*world.views, theirs(), run).await;
     assert_eq!(hidden.expect_err("not theirs").kind, RejectionKind::NotFound);
 }

@@ -155,7 +155,10 @@ impl Decider<'_> {
     /// The token that has waited longest for such a signal.
     fn taker(&self, signal: &KeptSignal) -> Option<TokenId> {
         let live = self.live()?;
-        let is_for = |phase: &Phase| matches!(phase, Phase::Waiting { signal: Some(name), .. } if *name == signal.name);
+        let is_for = |phase: &Phase| match phase {
+            Phase::Waiting { signal: Some(name), .. } => *name == signal.name,
+            _ => false,
+        };
         let mut waiting: Vec<_> = live
             .tokens
             .iter()
