@@ -6,7 +6,6 @@
 //! and committed at once. What a run is owed is derived from its folded state, so a restart (or a
 //! lost append) ends in loading the run and performing again what is still owed.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +17,7 @@ use chassis::shards::Ownership;
 use domain::ids::{RunId, WorkspaceId};
 use domain::run::{self, event::RunStarted};
 use futures::future::join_all;
-use protocol::{Outcome, Receipt, Rejection, RunOutcome, Task, Tasks};
+use protocol::{Abandoned, Outcome, Receipt, Rejection, RunOutcome, Task, Tasks};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -37,7 +36,7 @@ mod worker;
 
 use actor::Settled;
 pub(crate) use append::Cause;
-pub(crate) use dispatch::Attempt;
+pub(crate) use dispatch::{Attempt, Look};
 pub(crate) use plans::{LivePlan, Plans};
 pub(crate) use refusal::{of_command, unavailable};
 use worker::Worker;
@@ -76,6 +75,8 @@ impl Default for CoordinatorConfig {
 
 /// Tasks of one run that are on workers at the same time at most, whoever wants more.
 const TASKS_IN_FLIGHT_PER_RUN: usize = 5_000;
+/// Words of abandoned work that may wait to be told.
+const ABANDONED: usize = 1_024;
 /// Runs that are loaded at the same time at most.
 const LOADS: usize = 64;
 /// Messages that a worker's mailbox holds before senders wait.
@@ -118,11 +119,8 @@ enum Message {
     Lose {
         shard: u16,
     },
-    /// Attempts that were looked for in the queue: all of them, and those that aren't there.
-    Checked {
-        found: Vec<Attempt>,
-        missing: HashSet<Attempt>,
-    },
+    /// Attempts that were looked for in the queue.
+    Checked(Vec<(Attempt, Look)>),
 }
 
 /// Told of a shard whose append was refused, with the epoch that it was thought to be owned under.
@@ -131,9 +129,8 @@ pub(crate) type Fenced = Arc<dyn Fn(u16, u64) + Send + Sync>;
 /// Where tasks are once they have left the process.
 #[async_trait]
 pub(crate) trait TaskQueue: Send + Sync {
-    /// Which of these attempts it has lost: neither is the task there, nor an outcome that nobody
-    /// has taken yet. `None` where it can't be asked at the moment.
-    async fn missing(&self, attempts: &[Attempt]) -> Option<HashSet<Attempt>>;
+    /// Looks for attempts. Leaves out those of which it can't say anything at the moment.
+    async fn look(&self, attempts: &[Attempt]) -> Vec<(Attempt, Look)>;
 }
 
 /// What a coordinator works over.
@@ -164,6 +161,7 @@ type Reply<T> = oneshot::Sender<Result<T, Rejection>>;
 pub(crate) struct Coordinator {
     mailboxes: Arc<[mpsc::Sender<Message>]>,
     tasks: bus::Receiver<Task>,
+    abandoned: bus::Receiver<Abandoned>,
 }
 
 impl Coordinator {
@@ -177,6 +175,7 @@ impl Coordinator {
     ) -> Self {
         let workers = config.workers.max(1);
         let (task_sender, tasks) = bus::queue(config.tasks_in_flight.max(workers));
+        let (abandoned_sender, abandoned) = bus::queue(ABANDONED);
         let loads = Arc::new(Semaphore::new(LOADS));
         let mut mailboxes = Vec::with_capacity(workers);
         for worker in 0..workers {
@@ -187,6 +186,7 @@ impl Coordinator {
                 plans: Arc::clone(&around.plans),
                 clock: Arc::clone(&around.clock),
                 tasks: task_sender.clone(),
+                abandoned: abandoned_sender.clone(),
                 mailbox: sender.downgrade(),
                 tasks_in_flight: (config.tasks_in_flight / workers).max(1),
                 tasks_in_flight_per_run: config.tasks_in_flight_per_run,
@@ -198,7 +198,7 @@ impl Coordinator {
             tracker.spawn(Worker::new(worker, context).run(mailbox, shutdown.clone()));
             mailboxes.push(sender);
         }
-        let coordinator = Self { mailboxes: mailboxes.into(), tasks };
+        let coordinator = Self { mailboxes: mailboxes.into(), tasks, abandoned };
         let owned = around.ownership.borrow().epochs.clone();
         for (shard, epoch) in &owned {
             coordinator.tell_all(|| Message::Own { shard: *shard, epoch: *epoch }).await;
@@ -275,7 +275,11 @@ impl Coordinator {
 
     /// Where workers get tasks and leave outcomes.
     pub(crate) fn tasks(&self) -> Arc<dyn Tasks> {
-        Arc::new(Queue { tasks: self.tasks.clone(), mailboxes: Arc::clone(&self.mailboxes) })
+        Arc::new(Queue {
+            tasks: self.tasks.clone(),
+            abandoned: self.abandoned.clone(),
+            mailboxes: Arc::clone(&self.mailboxes),
+        })
     }
 
     async fn tell_all(&self, message: impl Fn() -> Message) {
@@ -308,6 +312,7 @@ fn mailbox_of(mailboxes: &[mpsc::Sender<Message>], run_id: RunId) -> &mpsc::Send
 /// The in-process end that executors hold.
 struct Queue {
     tasks: bus::Receiver<Task>,
+    abandoned: bus::Receiver<Abandoned>,
     mailboxes: Arc<[mpsc::Sender<Message>]>,
 }
 
@@ -317,6 +322,15 @@ impl Tasks for Queue {
         let mut tasks = Vec::new();
         self.tasks.recv_many(&mut tasks, limit).await;
         tasks
+    }
+
+    async fn abandoned(&self) -> Vec<Abandoned> {
+        let mut words = Vec::new();
+        if self.abandoned.recv_many(&mut words, ABANDONED).await == 0 {
+            // No more is told.
+            std::future::pending::<()>().await;
+        }
+        words
     }
 
     async fn report(&self, outcomes: Vec<Outcome>) {

@@ -1,6 +1,6 @@
 //! The work queues between coordinators and workers in other processes.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -11,14 +11,15 @@ use chassis::bus::{Message, Nats, NatsError, PublishError, WorkQueue, WorkQueueO
 use futures::StreamExt;
 use futures::stream::{self, FuturesUnordered};
 use protocol::remote::{
-    DEFAULT_POOL, QUEUE_BYTES, outcomes_queue, shard_outcomes, task_subject, tasks_queue,
+    DEFAULT_POOL, QUEUE_BYTES, outcomes_queue, shard_outcomes, task_subject, tasks_abandoned,
+    tasks_queue,
 };
-use protocol::{Task, Tasks, shard_of};
+use protocol::{Abandoned, Task, Tasks, shard_of};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::coordinator::{Attempt, TaskQueue};
+use crate::coordinator::{Attempt, Look, TaskQueue};
 
 /// Bytes of a task's message; a larger task is fetched by its worker.
 const TASK_BYTES: usize = 64 * 1024;
@@ -26,6 +27,8 @@ const TASK_BYTES: usize = 64 * 1024;
 const BATCH: usize = 256;
 /// Batches whose publication may be under way at the same time.
 const BATCHES: usize = 8;
+/// Words of abandoned work in a message: a run's may name as many tokens as it may have on workers.
+const ABANDONED: usize = 16;
 /// Questions to the queue that may be under way at the same time.
 const QUESTIONS: usize = 64;
 /// Pauses between attempts to publish.
@@ -34,6 +37,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// Tasks on their way out, outcomes on their way in.
 pub struct Queues {
+    nats: Nats,
     tasks: WorkQueue,
     pub(crate) outcomes: WorkQueue,
     /// Makes the ids of this process's messages its own.
@@ -49,6 +53,7 @@ impl Queues {
     pub async fn open(nats: &Nats) -> Result<Self, NatsError> {
         let open = |queue| WorkQueue::open(nats, WorkQueueOptions::of(queue, QUEUE_BYTES));
         Ok(Self {
+            nats: nats.clone(),
             tasks: open(tasks_queue(DEFAULT_POOL)).await?,
             outcomes: open(outcomes_queue()).await?,
             source: Uuid::new_v4(),
@@ -65,12 +70,23 @@ impl Queues {
             tokio::select! {
                 () = stop.cancelled() => return,
                 Some(()) = under_way.next() => {}
+                words = tasks.abandoned() => self.tell_abandoned(&words).await,
                 batch = tasks.pull(BATCH), if is_open && under_way.len() < BATCHES => {
                     is_open = !batch.is_empty();
                     let messages: Vec<Message> =
                         batch.iter().filter_map(|task| self.message(task)).collect();
                     under_way.push(self.publish(messages));
                 }
+            }
+        }
+    }
+
+    /// Tells whoever listens now.
+    async fn tell_abandoned(&self, words: &[Abandoned]) {
+        for words in words.chunks(ABANDONED) {
+            let body = serde_json::to_vec(words).map(Bytes::from).unwrap_or_default();
+            if let Err(error) = self.nats.tell(&tasks_abandoned(DEFAULT_POOL), body).await {
+                tracing::debug!(%error, "workers aren't told of abandoned work");
             }
         }
     }
@@ -142,28 +158,36 @@ enum Outgoing<'a> {
 
 #[async_trait]
 impl TaskQueue for Queues {
-    async fn missing(&self, attempts: &[Attempt]) -> Option<HashSet<Attempt>> {
-        let mut missing = HashSet::new();
-        let mut answers = stream::iter(attempts.iter().copied())
-            .map(|attempt| async move {
-                let (run_id, token, number) = attempt;
-                let subject = task_subject(DEFAULT_POOL, run_id, token, number);
-                (attempt, self.tasks.holds(&subject).await)
-            })
-            .buffer_unordered(QUESTIONS);
-        while let Some((attempt, held)) = answers.next().await {
-            if !held.ok()? {
-                missing.insert(attempt);
-            }
-        }
+    async fn look(&self, attempts: &[Attempt]) -> Vec<(Attempt, Look)> {
+        let answers = stream::iter(attempts.iter().copied()).map(|attempt| async move {
+            let (run_id, token, number) = attempt;
+            let subject = task_subject(DEFAULT_POOL, run_id, token, number);
+            Some((attempt, self.tasks.holds(&subject).await.ok()?))
+        });
+        let answers: Vec<_> = answers.buffer_unordered(QUESTIONS).collect().await;
+        let mut looked = Vec::with_capacity(attempts.len());
         // An outcome that waits may be the one: it is taken in a moment, and then it is known.
-        let shards: HashSet<u16> = missing.iter().map(|(run_id, ..)| shard_of(*run_id)).collect();
-        for shard in shards {
-            if self.outcomes.holds(&shard_outcomes(shard)).await.ok()? {
-                missing.retain(|(run_id, ..)| shard_of(*run_id) != shard);
+        let mut waiting: HashMap<u16, Option<bool>> = HashMap::new();
+        for (attempt, is_held) in answers.into_iter().flatten() {
+            if is_held {
+                looked.push((attempt, Look::Found));
+                continue;
+            }
+            let shard = shard_of(attempt.0);
+            let waits = match waiting.get(&shard) {
+                Some(known) => *known,
+                None => {
+                    let waits = self.outcomes.holds(&shard_outcomes(shard)).await.ok();
+                    *waiting.entry(shard).or_insert(waits)
+                }
+            };
+            match waits {
+                Some(true) => looked.push((attempt, Look::Doubtful)),
+                Some(false) => looked.push((attempt, Look::Missing)),
+                None => {}
             }
         }
-        Some(missing)
+        looked
     }
 }
 

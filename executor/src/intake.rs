@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use metrics::counter;
 use protocol::service::Tasks;
 use protocol::task::Outcome;
 use tokio::sync::{Semaphore, mpsc};
@@ -9,6 +10,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::executor::Worker;
+use crate::flights::Flights;
 
 /// Tasks of one pull, and outcomes of one report.
 const BATCH: usize = 256;
@@ -18,9 +20,9 @@ const BATCH: usize = 256;
 pub(crate) async fn run(worker: Arc<Worker>, tasks: Arc<dyn Tasks>, shutdown: CancellationToken) {
     let (done, outbox) = mpsc::channel(BATCH);
     let mut reporter = tokio::spawn(report(Arc::clone(&tasks), outbox));
-    let mut running = JoinSet::new();
+    let (mut running, flights) = (JoinSet::new(), Flights::default());
     let work = async {
-        take(&worker, &tasks, &shutdown, &mut running, done).await;
+        take(&worker, &tasks, &shutdown, &mut running, &flights, done).await;
         let rest = async {
             while running.join_next().await.is_some() {}
             drop((&mut reporter).await);
@@ -34,6 +36,7 @@ pub(crate) async fn run(worker: Arc<Worker>, tasks: Arc<dyn Tasks>, shutdown: Ca
     };
     tokio::select! {
         () = work => return,
+        () = give_up(&tasks, &flights) => {}
         () = overdue => {}
     }
     tracing::warn!(
@@ -51,6 +54,7 @@ async fn take(
     tasks: &Arc<dyn Tasks>,
     shutdown: &CancellationToken,
     running: &mut JoinSet<()>,
+    flights: &Flights,
     done: mpsc::Sender<Outcome>,
 ) {
     let concurrency = worker.config.concurrency.clamp(1, Semaphore::MAX_PERMITS);
@@ -67,13 +71,19 @@ async fn take(
             let Ok(permit) = Arc::clone(&room).acquire_owned().await else {
                 break;
             };
-            let (worker, done) = (Arc::clone(worker), done.clone());
+            let (worker, tasks, done) = (Arc::clone(worker), Arc::clone(tasks), done.clone());
+            let flight = flights.begin(&task, &worker.meters.in_flight);
             running.spawn(async move {
-                let flight = Flight::new(&worker);
-                let outcome = worker.perform(&task, &compiled).await;
+                let outcome = match &flight {
+                    Some(flight) => flight.perform(worker.perform(&task, &compiled)).await,
+                    None => None,
+                };
                 drop(flight);
-                // The reporter ends only after the last sender.
-                let _ = done.send(outcome).await;
+                match outcome {
+                    // The reporter ends only after the last sender.
+                    Some(outcome) => drop(done.send(outcome).await),
+                    None => tasks.gave_up(task.run_id, task.token, task.attempt).await,
+                }
                 drop(permit);
             });
         }
@@ -105,25 +115,20 @@ async fn pull(
     }
 }
 
+/// Gives up work as nobody waits for it any more. Never ends.
+async fn give_up(tasks: &Arc<dyn Tasks>, flights: &Flights) {
+    loop {
+        let given_up: usize = tasks.abandoned().await.iter().map(|one| flights.give_up(one)).sum();
+        if given_up > 0 {
+            tracing::debug!(tasks = given_up, "gave up what nobody waits for");
+            counter!("wonder_tasks_given_up_total").increment(given_up as u64);
+        }
+    }
+}
+
 async fn report(tasks: Arc<dyn Tasks>, mut outbox: mpsc::Receiver<Outcome>) {
     let mut outcomes = Vec::with_capacity(BATCH);
     while outbox.recv_many(&mut outcomes, BATCH).await > 0 {
         tasks.report(std::mem::take(&mut outcomes)).await;
-    }
-}
-
-/// One task in flight, for as long as this lives (an abandoned one too).
-struct Flight<'a>(&'a Worker);
-
-impl<'a> Flight<'a> {
-    fn new(worker: &'a Worker) -> Self {
-        worker.meters.in_flight.increment(1.0);
-        Self(worker)
-    }
-}
-
-impl Drop for Flight<'_> {
-    fn drop(&mut self) {
-        self.0.meters.in_flight.decrement(1.0);
     }
 }

@@ -23,6 +23,7 @@ mod config;
 mod context;
 mod executor;
 mod fault;
+mod flights;
 mod guard;
 mod intake;
 mod meters;

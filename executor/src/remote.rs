@@ -13,13 +13,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use chassis::bus::{self, Consumer, ConsumerOptions, Nats, NatsError, WorkQueue, WorkQueueOptions};
-use protocol::remote::{QUEUE_BYTES, outcomes_queue, tasks_queue};
-use protocol::{Outcome, Task, Tasks};
+use domain::ids::RunId;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use protocol::remote::{QUEUE_BYTES, outcomes_queue, tasks_abandoned, tasks_queue};
+use protocol::{Abandoned, Outcome, Task, Tasks};
 use tokio::sync::Mutex;
 use tokio_util::sync::DropGuard;
 
 use carrier::Carrier;
+use held::Attempt;
 
 /// How long a task may go without a sign of life before it goes to another worker.
 const ACK_WAIT: Duration = Duration::from_secs(10);
@@ -36,6 +41,7 @@ pub struct RemoteTasks {
     /// `None` when no more is pulled.
     consumer: Mutex<Option<Consumer>>,
     fetched: bus::Receiver<Task>,
+    abandoned: Mutex<BoxStream<'static, Bytes>>,
     /// Signs of life end with this.
     _ends: DropGuard,
 }
@@ -82,11 +88,18 @@ impl RemoteTasks {
             max_ack_pending: MAX_ACK_PENDING,
         };
         let consumer = tasks.consumer(options).await?;
+        let abandoned = Mutex::new(nats.listen(&tasks_abandoned(pool)).await?);
         let (sender, fetched) = bus::queue(concurrency);
         let carrier = Arc::new(Carrier::new(nats.clone(), tasks, outcomes, sender));
         tokio::spawn(keep_alive(Arc::clone(&carrier), ack_wait / HEARTBEATS));
         let _ends = carrier.closing.clone().drop_guard();
-        Ok(Arc::new(Self { carrier, consumer: Mutex::new(Some(consumer)), fetched, _ends }))
+        Ok(Arc::new(Self {
+            carrier,
+            consumer: Mutex::new(Some(consumer)),
+            fetched,
+            abandoned,
+            _ends,
+        }))
     }
 
     /// Lets the last outcomes get away, and gives back the tasks that have none. For use after
@@ -126,6 +139,23 @@ impl Tasks for RemoteTasks {
 
     async fn report(&self, outcomes: Vec<Outcome>) {
         self.carrier.report(outcomes).await;
+    }
+
+    async fn abandoned(&self) -> Vec<Abandoned> {
+        let mut words = self.abandoned.lock().await;
+        match words.next().await.map(|word| serde_json::from_slice(&word)) {
+            Some(Ok(abandoned)) => abandoned,
+            Some(Err(error)) => {
+                tracing::warn!(%error, "word of abandoned work can't be read");
+                Vec::new()
+            }
+            // The connection was closed.
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn gave_up(&self, run_id: RunId, token: u64, attempt: u32) {
+        self.carrier.done(Attempt { run_id, token, attempt }).await;
     }
 
     async fn stop(&self) {

@@ -21,7 +21,9 @@ pub use query::{EventPage, Page, PageRequest, ResourceFilter, RunFilter, StateAt
 pub use rejection::{Rejection, RejectionKind};
 pub use service::{Commands, Events, GateQueries, ResourceQueries, RunQueries, Tasks};
 pub use shard::{SHARDS, run_of, shard_of};
-pub use task::{Failure, FailureKind, Outcome, OutcomeResult, Success, Task, Work, WorkAction};
+pub use task::{
+    Abandoned, Failure, FailureKind, Outcome, OutcomeResult, Success, Task, Work, WorkAction,
+};
 pub use view::{
     ResourceView, RunError, RunOutcome, RunState, RunStatus, RunView, TimelineEntry, Usage, Waiting,
 };

@@ -61,6 +61,12 @@ pub fn task_subject(pool: &str, run_id: RunId, token: u64, attempt: u32) -> Stri
     format!("tasks.{pool}.{run_id}.{token}.{attempt}")
 }
 
+/// Where the workers of a pool are told of [`crate::task::Abandoned`] work, a list at a time. Word
+/// that nobody hears is lost.
+pub fn tasks_abandoned(pool: &str) -> String {
+    format!("abandoned.{pool}")
+}
+
 /// What a call is answered with.
 pub type Answer<T> = Result<T, Rejection>;
 

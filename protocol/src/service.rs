@@ -10,7 +10,7 @@ use crate::event::{Cursor, EventEnvelope, EventFilter};
 use crate::gate::{GateFilter, GateId, GateView};
 use crate::query::{EventPage, Page, PageRequest, ResourceFilter, RunFilter, StateAt};
 use crate::rejection::Rejection;
-use crate::task::{Outcome, Task};
+use crate::task::{Abandoned, Outcome, Task};
 use crate::view::{ResourceView, RunOutcome, RunState, RunView, TimelineEntry, Waiting};
 
 /// The write side.
@@ -137,4 +137,13 @@ pub trait Tasks: Send + Sync {
     /// Says that nothing will be pulled any more: what was got ahead of a pull goes to somebody
     /// else. Outcomes may still be reported.
     async fn stop(&self) {}
+
+    /// Waits for word of work that nobody waits for any more. Word may get lost; then the work ends
+    /// by itself, and its outcome is refused. Cancel-safe.
+    async fn abandoned(&self) -> Vec<Abandoned> {
+        std::future::pending().await
+    }
+
+    /// An attempt was given up, and has no outcome: nobody is to make it again.
+    async fn gave_up(&self, _run_id: RunId, _token: u64, _attempt: u32) {}
 }

@@ -98,6 +98,15 @@ pub struct WorkAction {
     pub output_schema: Option<Value>,
 }
 
+/// Work that nobody waits for any more: its run has ended, or its branches were cancelled.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Abandoned {
+    pub run_id: RunId,
+    /// Empty means all tasks of the run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tokens: Vec<u64>,
+}
+
 /// What became of one attempt.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {

@@ -12,7 +12,7 @@ use tokio::process::{Child, ChildStdout, Command};
 use crate::wait::within;
 
 /// Lines of a process's log that a failing test shows.
-const SHOWN_LINES: usize = 40;
+const SHOWN_LINES: usize = 80;
 
 /// A running process. Dropping it kills it.
 #[derive(Debug)]

@@ -153,14 +153,32 @@ impl Session {
 
     async fn end_of(&self, run_id: &str, position: u64) -> Value {
         let path = format!("/runs/{run_id}?min_position={position}");
-        wait_within(PATIENCE, &format!("the end of {run_id}"), || async {
-            let request = self.client.request(Method::GET, &path).header("prefer", "wait=5");
-            let view =
-                answered(run_id, &self.client, || request.try_clone().expect("it has no body"));
-            let view = view.await.ok();
-            view["ended_at"].is_string().then_some(view)
-        })
-        .await
+        let end = async {
+            loop {
+                let request = self.client.request(Method::GET, &path).header("prefer", "wait=5");
+                let request = || request.try_clone().expect("it has no body");
+                let view = answered(run_id, &self.client, request).await.ok();
+                if view["ended_at"].is_string() {
+                    return view;
+                }
+            }
+        };
+        match tokio::time::timeout(PATIENCE, end).await {
+            Ok(view) => view,
+            Err(_) => panic!(
+                "waited {PATIENCE:?} in vain for the end of {run_id}\n{}\n{}",
+                self.told(&format!("/runs/{run_id}/state")).await,
+                self.told(&format!("/runs/{run_id}/timeline")).await,
+            ),
+        }
+    }
+
+    /// What is answered now, whatever it is.
+    async fn told(&self, path: &str) -> String {
+        match self.client.send(self.client.request(Method::GET, path)).await {
+            Ok(answer) => answer.text,
+            Err(error) => error.to_string(),
+        }
     }
 }
 

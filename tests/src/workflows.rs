@@ -67,6 +67,28 @@ pub fn flaky(name: &str, failures: u32, max_attempts: u32) -> Value {
     })
 }
 
+/// One task that takes `short`, and beside it so many that take `long`; the first that is through
+/// ends the others.
+pub fn race(name: &str, short: &str, long: &str, losers: u64) -> Value {
+    let work =
+        |delay: &str| json!({"action": {"kind": "mock", "with": {"delay": delay, "result": 1}}});
+    let join = json!({"group": "g", "wait": "any"});
+    json!({
+        "name": name,
+        "start": "split",
+        "nodes": {
+            "split": {"compute": {}}, "quick": work(short), "slow": work(long),
+            "end": {"compute": {}}
+        },
+        "transitions": [
+            {"from": "split", "to": "quick", "group": "g"},
+            {"from": "split", "to": "slow", "spawn": losers, "group": "g"},
+            {"from": "quick", "to": "end", "join": join},
+            {"from": "slow", "to": "end", "join": join}
+        ]
+    })
+}
+
 /// One task that takes a while and answers 1.
 pub fn slow(name: &str, delay: &str) -> Value {
     json!({

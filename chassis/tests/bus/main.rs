@@ -4,6 +4,7 @@ mod connection;
 mod events;
 mod faults;
 mod leftovers;
+mod passing;
 mod queue;
 mod rpc;
 mod streams;

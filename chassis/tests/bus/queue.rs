@@ -14,7 +14,7 @@ use chassis::scratch::nats::nats_options;
 
 use crate::wait::{LONG, soon, until};
 
-const OPTIONS: WorkQueueOptions = WorkQueueOptions {
+pub(crate) const OPTIONS: WorkQueueOptions = WorkQueueOptions {
     name: Cow::Borrowed("TASKS"),
     subjects: Cow::Borrowed("tasks.>"),
     max_bytes: 8 * 1024 * 1024,

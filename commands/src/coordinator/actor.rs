@@ -82,10 +82,19 @@ pub(super) fn settle(settled: Settled) {
     }
 }
 
+/// What follows from an append that has become durable.
+#[derive(Default)]
+pub(super) struct Durable {
+    /// Attempts to hand out.
+    pub dispatch: Vec<(u64, u32)>,
+    /// Tokens may be gone whose attempts are on workers.
+    pub dropped: bool,
+}
+
 /// What is done once the append under way is durable.
 #[derive(Default)]
 pub(super) struct UnderWay {
-    dispatch: Vec<(u64, u32)>,
+    durable: Durable,
     created: bool,
     reply: Option<Reply<Receipt>>,
     /// Whom to tell that an outcome is durable.
@@ -217,7 +226,7 @@ impl Actor {
                             self.again.insert((token, attempt));
                         }
                     }
-                    self.take(decision, &mut events, &mut under_way.dispatch);
+                    self.take(decision, &mut events, &mut under_way.durable);
                     under_way.reply = reply;
                     under_way.outcomes.extend(settled);
                     cause = own_cause;
@@ -271,14 +280,10 @@ impl Actor {
         }
     }
 
-    fn take(
-        &mut self,
-        decision: Decision,
-        events: &mut Vec<Event>,
-        dispatch: &mut Vec<(u64, u32)>,
-    ) {
+    fn take(&mut self, decision: Decision, events: &mut Vec<Event>, durable: &mut Durable) {
+        durable.dropped |= decision.events.iter().any(may_drop_tokens);
         events.extend(decision.events);
-        dispatch.extend(decision.dispatch);
+        durable.dispatch.extend(decision.dispatch);
         self.advance |= decision.advance;
     }
 
@@ -290,14 +295,14 @@ impl Actor {
         Cause { workspace_id: self.workspace_id, metadata: METADATA.clone(), remembered: None }
     }
 
-    /// The append under way is durable: answers its command. Gives the attempts to hand out.
-    pub(super) fn committed(&mut self, appended: &Appended) -> Vec<(u64, u32)> {
+    /// The append under way is durable: answers its command.
+    pub(super) fn committed(&mut self, appended: &Appended) -> Durable {
         self.position = appended.last_position;
         self.last_used = Instant::now();
         if self.run_value.is_null() {
             self.run_value = self.run.header().map(Header::as_value).unwrap_or_default();
         }
-        let Some(under_way) = self.under_way.take() else { return Vec::new() };
+        let Some(under_way) = self.under_way.take() else { return Durable::default() };
         for outcome in under_way.outcomes {
             settle(Some(outcome));
         }
@@ -314,7 +319,7 @@ impl Actor {
         if std::mem::take(&mut self.advance) {
             self.queue.push_back(Queued::Advance);
         }
-        under_way.dispatch
+        under_way.durable
     }
 
     /// The append under way failed: everybody who waits for this run is told, and the run leaves
@@ -373,6 +378,16 @@ impl Actor {
             timeout: node.timeout,
         }))
     }
+}
+
+/// Whether tokens go with an event that aren't through.
+const fn may_drop_tokens(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::JoinFired { .. }
+            | Event::JoinFailed { .. }
+            | Event::TokenRouted { failed: true, .. }
+    )
 }
 
 /// A queued command, taken apart.

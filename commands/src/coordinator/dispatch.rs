@@ -12,6 +12,19 @@ const TURN: usize = 16;
 /// How often in a row an attempt has to be missed before it is handed out again: its outcome may be
 /// on the way while its task has left the queue already.
 const MISSED: u32 = 2;
+/// The same where an outcome waits that may be the attempt's. Outcomes are taken at once; one that
+/// isn't must not hold up others for ever.
+const DOUBTED: u32 = 24;
+
+/// What a look for an attempt came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// Its task waits, or is on a worker.
+    Found,
+    /// Its task is gone, and its outcome may be among those that wait.
+    Doubtful,
+    Missing,
+}
 
 /// An attempt of a run: the run, the token, and the attempt's number.
 pub(crate) type Attempt = (RunId, u64, u32);
@@ -40,8 +53,10 @@ struct Attempts {
 struct Flight {
     /// `None` where another coordinator handed it out.
     since: Option<Instant>,
-    /// How often in a row it was nowhere to be found.
+    /// How often in a row its task was nowhere to be found.
     missed: u32,
+    /// How often in a row it, or an outcome of it, was nowhere to be found.
+    gone: u32,
 }
 
 impl Dispatch {
@@ -78,7 +93,7 @@ impl Dispatch {
         let own_room = attempts.limit.saturating_sub(attempts.in_flight.len());
         let count = attempts.ready.len().min(room).min(own_room).min(TURN);
         let turn: Vec<_> = attempts.ready.drain(..count).collect();
-        let flight = Flight { since: Some(Instant::now()), missed: 0 };
+        let flight = Flight { since: Some(Instant::now()), missed: 0, gone: 0 };
         for one in &turn {
             self.in_flight += usize::from(attempts.in_flight.insert(*one, flight).is_none());
         }
@@ -105,7 +120,7 @@ impl Dispatch {
     pub(super) fn out(&mut self, run_id: RunId, limit: usize, token: u64, attempt: u32) {
         let attempts = self.runs.entry(run_id).or_default();
         attempts.limit = limit;
-        let flight = Flight { since: None, missed: 0 };
+        let flight = Flight { since: None, missed: 0, gone: 0 };
         self.in_flight +=
             usize::from(attempts.in_flight.insert((token, attempt), flight).is_none());
     }
@@ -126,14 +141,15 @@ impl Dispatch {
         self.runs.iter().flat_map(of_run).collect()
     }
 
-    /// What a look for an attempt came to. Answers whether it has to be handed out again.
-    pub(super) fn looked_for(&mut self, attempt: Attempt, found: bool) -> bool {
+    /// Notes what a look for an attempt came to. Answers whether it has to be handed out again.
+    pub(super) fn looked_for(&mut self, attempt: Attempt, look: Look) -> bool {
         let (run_id, token, number) = attempt;
         let flight =
             self.runs.get_mut(&run_id).and_then(|one| one.in_flight.get_mut(&(token, number)));
         let Some(flight) = flight else { return false };
-        flight.missed = if found { 0 } else { flight.missed + 1 };
-        flight.missed >= MISSED
+        flight.missed = if look == Look::Found { 0 } else { flight.missed + 1 };
+        flight.gone = if look == Look::Missing { flight.gone + 1 } else { 0 };
+        flight.gone >= MISSED || flight.missed >= DOUBTED
     }
 
     /// Forgets everything about the runs of a shard.
@@ -155,6 +171,22 @@ impl Dispatch {
                 self.runs.remove(&run_id);
             }
         }
+    }
+
+    /// Attempts of a run that nobody waits for any more don't count as on workers from now on;
+    /// answers their tokens.
+    pub(super) fn give_up(
+        &mut self,
+        run_id: RunId,
+        is_owed: impl Fn(u64, u32) -> bool,
+    ) -> Vec<u64> {
+        let Some(attempts) = self.runs.get_mut(&run_id) else { return Vec::new() };
+        let gone = |flight: &&(u64, u32)| !is_owed(flight.0, flight.1);
+        let gone: Vec<_> = attempts.in_flight.keys().filter(gone).copied().collect();
+        for (token, attempt) in &gone {
+            self.back(run_id, *token, *attempt);
+        }
+        gone.into_iter().map(|(token, _)| token).collect()
     }
 
     /// Whether a run has attempts that wait for a turn.
@@ -236,6 +268,35 @@ mod tests {
         dispatch.back(run(1), 1, 1);
         assert_eq!(dispatch.next_turn(), None);
         assert!(dispatch.runs.is_empty() && dispatch.in_flight() == 0);
+    }
+
+    #[test]
+    fn what_is_missed_again_and_again_is_lost() {
+        let mut dispatch = Dispatch::new(3);
+        let attempt = (run(1), 1, 1);
+        assert!(!dispatch.looked_for(attempt, Look::Missing));
+        dispatch.out(run(1), 1, 1, 1);
+        let looks = |dispatch: &mut Dispatch, looks: &[Look]| {
+            looks.iter().map(|look| dispatch.looked_for(attempt, *look)).collect::<Vec<_>>()
+        };
+        use Look::{Doubtful, Found, Missing};
+        assert_eq!(looks(&mut dispatch, &[Missing, Doubtful, Missing, Found]), [false; 4]);
+        assert_eq!(looks(&mut dispatch, &[Missing, Missing, Found]), [false, true, false]);
+        assert_eq!(looks(&mut dispatch, &[Doubtful; 23]), [false; 23]);
+        assert_eq!(looks(&mut dispatch, &[Doubtful]), [true]);
+    }
+
+    #[test]
+    fn what_nobody_waits_for_makes_room() {
+        let mut dispatch = Dispatch::new(3);
+        (1..=3).for_each(|token| dispatch.ready(run(1), 3, token, 1));
+        dispatch.ready(run(2), 3, 1, 1);
+        assert!(dispatch.next_turn().is_some());
+        assert_eq!(dispatch.next_turn(), None);
+        assert_eq!(dispatch.give_up(run(1), |token, _| token != 2), [2]);
+        assert_eq!(dispatch.next_turn(), Some((run(2), vec![(1, 1)])));
+        assert_eq!(dispatch.give_up(run(1), |_, _| false).len(), 2);
+        assert_eq!((dispatch.in_flight(), dispatch.give_up(run(1), |_, _| false)), (1, vec![]));
     }
 
     #[test]

@@ -7,13 +7,12 @@ use std::time::{Duration, Instant};
 
 use chassis::bus;
 use chassis::clock::Clock;
-use chassis::journal::{Append, AppendError, Appended, Journal};
+use chassis::journal::Journal;
 use domain::ids::{RunId, WorkspaceId};
 use domain::run::Run;
 use futures::StreamExt;
-use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use protocol::{Outcome, Rejection, RejectionKind, RunOutcome, Task};
+use protocol::{Abandoned, Outcome, Rejection, RejectionKind, RunOutcome, Task};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -21,14 +20,17 @@ use super::actor::{Actor, Holds, Queued, Settled, Taken, Turn, count_refused, re
 use super::dispatch::Dispatch;
 use super::plans::Plans;
 use super::recent::Recent;
-use super::refusal::{ended, not_found, not_owner, quarantined, refused, unavailable};
+use super::refusal::{not_found, not_owner, quarantined, unavailable};
 use super::timers::Timers;
 use super::{Fenced, Message, Reply, Start, TASKS_IN_FLIGHT_PER_RUN, TaskQueue};
 use crate::resolve::Resolver;
 
 mod checks;
+mod commits;
 mod loading;
 mod ownership;
+
+use commits::{Commit, commit};
 
 /// What a worker works with.
 pub(super) struct Context {
@@ -37,6 +39,7 @@ pub(super) struct Context {
     pub plans: Arc<Plans>,
     pub clock: Arc<dyn Clock>,
     pub tasks: bus::Sender<Task>,
+    pub abandoned: bus::Sender<Abandoned>,
     /// The worker's own mailbox, for what it loads in the background.
     pub mailbox: mpsc::WeakSender<Message>,
     pub tasks_in_flight: usize,
@@ -57,6 +60,14 @@ impl Context {
         let limit = actor.tasks_in_flight.unwrap_or(self.tasks_in_flight_per_run);
         limit.clamp(1, TASKS_IN_FLIGHT_PER_RUN)
     }
+
+    /// Tells workers of work that nobody waits for. Where too much is to be told some isn't: that
+    /// work ends by itself.
+    fn abandon(&self, work: Abandoned) {
+        if self.abandoned.try_send(work).is_err() {
+            metrics::counter!("wonder_abandoned_untold_total").increment(1);
+        }
+    }
 }
 
 /// Messages taken at a time.
@@ -64,8 +75,6 @@ const BATCH: usize = 1_024;
 /// How often idle runs are looked for, at most and at least.
 const SWEEP_AT_MOST: Duration = Duration::from_millis(10);
 const SWEEP_AT_LEAST: Duration = Duration::from_secs(5);
-
-type Commit = BoxFuture<'static, (RunId, Result<Appended, AppendError>)>;
 
 /// A run of this worker.
 enum Slot {
@@ -185,7 +194,7 @@ impl Worker {
             }
             Message::Own { shard, epoch } => self.own(shard, epoch),
             Message::Lose { shard } => self.lose(shard),
-            Message::Checked { found, missing } => self.checked(&found, missing),
+            Message::Checked(looked) => self.checked(looked),
         }
     }
 
@@ -286,55 +295,6 @@ impl Worker {
                 }
                 None => drop(reply.send(Err(not_owner()))),
             },
-        }
-    }
-
-    async fn commits_done(&mut self, first: (RunId, Result<Appended, AppendError>)) {
-        self.commit_done(first);
-        // Others that are ready are taken along, so that their runs share the next commit.
-        while let std::task::Poll::Ready(Some(next)) = futures::poll!(self.commits.next()) {
-            self.commit_done(next);
-        }
-    }
-
-    fn commit_done(&mut self, (run_id, result): (RunId, Result<Appended, AppendError>)) {
-        match result {
-            Ok(appended) => self.committed(run_id, &appended),
-            Err(AppendError::Fenced { shard }) => self.fenced(run_id, shard),
-            Err(error) => {
-                tracing::warn!(%run_id, %error, "an append failed, loading the run again");
-                self.drop_run(run_id, &refused(&error));
-            }
-        }
-    }
-
-    fn committed(&mut self, run_id: RunId, appended: &Appended) {
-        let epoch = self.epoch_of(run_id);
-        let Some(Slot::Loaded(actor)) = self.runs.get_mut(&run_id) else { return };
-        let dispatch = actor.committed(appended);
-        if epoch != Some(actor.epoch) {
-            // It was let go while this append was under way.
-            return self.let_go(run_id);
-        }
-        if let Some(outcome) = actor.outcome() {
-            for waiter in actor.waiters.drain(..) {
-                drop(waiter.send(Ok(outcome.clone())));
-            }
-            refuse_all(actor.queue.drain(..), &ended(&outcome), Holds::ForGood);
-            let workspace_id = actor.workspace_id();
-            self.runs.remove(&run_id);
-            self.timers.set(run_id, None);
-            self.dispatch.forget_ready(run_id);
-            self.recent.keep(run_id, workspace_id, outcome);
-            return;
-        }
-        self.timers.set(run_id, actor.run.next_due());
-        let limit = self.context.limit_of(actor);
-        for (token, attempt) in dispatch {
-            self.dispatch.ready(run_id, limit, token, attempt);
-        }
-        if !actor.queue.is_empty() {
-            self.turns.push(run_id);
         }
     }
 
@@ -465,11 +425,6 @@ impl Gauges {
 
 fn refuse_one(queued: Queued, rejection: &Rejection, holds: Holds) {
     refuse_all(std::iter::once(queued), rejection, holds);
-}
-
-fn commit(context: &Context, run_id: RunId, append: Box<Append>) -> Commit {
-    let journal = Arc::clone(&context.journal);
-    Box::pin(async move { (run_id, journal.append(*append).await) })
 }
 
 fn wait_for(actor: &mut Actor, workspace_id: WorkspaceId, reply: Reply<RunOutcome>) {

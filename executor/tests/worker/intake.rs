@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use domain::definition::ActionKind::Mock;
+use domain::ids::RunId;
 use executor::{Executor, ExecutorConfig};
 use protocol::service::Tasks;
-use protocol::task::{Outcome, OutcomeResult, Task};
+use protocol::task::{Abandoned, Outcome, OutcomeResult, Task};
 use serde_json::json;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -23,6 +24,10 @@ struct Source {
     pulled: Notify,
     /// Whether an exhausted source closes, or waits for ever.
     closes: bool,
+    /// Word of abandoned work, once it is to be told.
+    abandoned: Mutex<Vec<Abandoned>>,
+    tell: Notify,
+    gave_up: Mutex<Vec<u64>>,
 }
 
 #[async_trait]
@@ -42,6 +47,16 @@ impl Tasks for Source {
 
     async fn report(&self, outcomes: Vec<Outcome>) {
         self.reports.lock().expect("reports").push(outcomes);
+        self.reported.notify_one();
+    }
+
+    async fn abandoned(&self) -> Vec<Abandoned> {
+        self.tell.notified().await;
+        std::mem::take(&mut self.abandoned.lock().expect("words"))
+    }
+
+    async fn gave_up(&self, _: RunId, token: u64, _: u32) {
+        self.gave_up.lock().expect("tokens").push(token);
         self.reported.notify_one();
     }
 }
@@ -107,4 +122,30 @@ async fn a_task_that_outlasts_the_grace_is_abandoned_without_an_outcome() {
     shutdown.cancel();
     executor.join().await;
     assert!(source.reports.lock().expect("reports").is_empty());
+}
+
+#[tokio::test]
+async fn what_nobody_waits_for_is_given_up_also_where_it_comes_later() {
+    let source = source(numbered(json!({"delay": "1h"}), 3), false);
+    source.tasks.lock().expect("tasks").iter_mut().for_each(|task| task.token += 1);
+    let shutdown = CancellationToken::new();
+    let config = ExecutorConfig { concurrency: 2, ..config() };
+    let executor = Executor::start(source.clone(), config, shutdown.clone()).expect("an executor");
+    let run_id = source.tasks.lock().expect("tasks")[0].run_id;
+    source.pulled.notified().await;
+    *source.abandoned.lock().expect("words") = vec![Abandoned { run_id, tokens: vec![2] }];
+    source.tell.notify_one();
+    source.reported.notified().await;
+    assert_eq!(*source.gave_up.lock().expect("tokens"), [2]);
+    *source.abandoned.lock().expect("words") = vec![Abandoned { run_id, tokens: vec![] }];
+    source.tell.notify_one();
+    while source.gave_up.lock().expect("tokens").len() < 3 {
+        source.reported.notified().await;
+    }
+    let mut gave_up = source.gave_up.lock().expect("tokens").clone();
+    gave_up.sort_unstable();
+    assert_eq!(gave_up, [1, 2, 3]);
+    assert!(source.reports.lock().expect("reports").is_empty());
+    shutdown.cancel();
+    executor.join().await;
 }

@@ -1,13 +1,12 @@
 //! The sweep over attempts that nothing was heard of: a queue outside of this process may have lost
 //! them. It repeats for as long as the worker lives.
 
-use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use protocol::shard_of;
 
 use super::{Message, Worker};
-use crate::coordinator::dispatch::Attempt;
+use crate::coordinator::dispatch::{Attempt, Look};
 
 /// How long nothing may be heard of an attempt before it is looked for, and how often.
 const EVERY: Duration = Duration::from_secs(5);
@@ -40,25 +39,21 @@ impl Worker {
         self.checks.is_under_way = true;
         let (queue, mailbox) = (std::sync::Arc::clone(queue), self.context.mailbox.clone());
         tokio::spawn(async move {
-            // Where the queue can't be asked nothing is known, and nothing is done.
-            let missing = queue.missing(&unheard).await;
-            let found = if missing.is_some() { unheard } else { Vec::new() };
-            let missing = missing.unwrap_or_default();
+            let looked = queue.look(&unheard).await;
             if let Some(mailbox) = mailbox.upgrade() {
-                drop(mailbox.send(Message::Checked { found, missing }).await);
+                drop(mailbox.send(Message::Checked(looked)).await);
             }
         });
     }
 
-    /// Attempts were looked for: all of `looked_for`, of which some are missing.
-    pub(super) fn checked(&mut self, looked_for: &[Attempt], missing: HashSet<Attempt>) {
+    /// Attempts were looked for.
+    pub(super) fn checked(&mut self, looked: Vec<(Attempt, Look)>) {
         self.checks.is_under_way = false;
-        for attempt in looked_for {
-            let is_missing = missing.contains(attempt);
-            if !self.dispatch.looked_for(*attempt, !is_missing) {
+        for (attempt, look) in looked {
+            if !self.dispatch.looked_for(attempt, look) {
                 continue;
             }
-            let (run_id, token, number) = *attempt;
+            let (run_id, token, number) = attempt;
             tracing::info!(%run_id, token, attempt = number, "a task was lost, handing it out again");
             metrics::counter!("wonder_tasks_handed_out_again_total").increment(1);
             self.dispatch.back(run_id, token, number);

@@ -65,10 +65,23 @@ impl Worker {
         };
         tracing::warn!(%run_id, shard, epoch, "a shard is owned elsewhere, letting it go");
         metrics::counter!("wonder_appends_fenced_total").increment(1);
-        self.let_go(run_id);
+        self.left_behind(run_id);
         if self.owned.get(&shard) == Some(&epoch) {
             self.lose(shard);
             (self.context.fenced)(shard, epoch);
+        }
+    }
+
+    /// The append of a run that had to leave is settled. Where its shard has come back meanwhile,
+    /// nobody else takes the run up.
+    pub(super) fn left_behind(&mut self, run_id: RunId) {
+        let epoch = match self.runs.get(&run_id) {
+            Some(Slot::Loaded(actor)) => actor.epoch,
+            Some(Slot::Loading { .. } | Slot::Quarantined) | None => return,
+        };
+        self.let_go(run_id);
+        if let Some(newer) = self.epoch_of(run_id).filter(|newer| *newer != epoch) {
+            self.load(run_id, newer);
         }
     }
 }
