@@ -15,7 +15,7 @@ use chassis::clock::Clock;
 use chassis::journal::Journal;
 use chassis::shards::Ownership;
 use domain::ids::{RunId, WorkspaceId};
-use domain::run::event::RunStarted;
+use domain::run::{self, event::RunStarted};
 use futures::future::join_all;
 use protocol::{Abandoned, Outcome, Receipt, Rejection, RunOutcome, Task, Tasks};
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -85,9 +85,10 @@ const MAILBOX: usize = 16_384;
 /// What a worker is told.
 enum Message {
     Start(Box<Start>),
-    Cancel {
+    /// A client's command to a run that is there.
+    Command {
         run_id: RunId,
-        reason: Option<String>,
+        command: Box<run::Command>,
         cause: Cause,
         reply: Reply<Receipt>,
     },
@@ -228,15 +229,16 @@ impl Coordinator {
         answered(answer).await
     }
 
-    /// Cancels a run.
-    pub(crate) async fn cancel(
+    /// Does a client's command to a run; answers once its events are durable.
+    pub(crate) async fn command(
         &self,
         run_id: RunId,
-        reason: Option<String>,
+        command: run::Command,
         cause: Cause,
     ) -> Result<Receipt, Rejection> {
         let (reply, answer) = oneshot::channel();
-        self.send(run_id, Message::Cancel { run_id, reason, cause, reply }).await;
+        let command = Box::new(command);
+        self.send(run_id, Message::Command { run_id, command, cause, reply }).await;
         answered(answer).await
     }
 

@@ -12,8 +12,9 @@ use domain::definition::{Definition, Problem, content_hash};
 use domain::ids::{DefinitionId, ProjectId, RunId, WorkflowId, WorkspaceId};
 use domain::limits;
 use domain::resource::{DefinitionSpec, Spec};
-use domain::run::check_start;
+use domain::run::command::GateAnswer;
 use domain::run::event::RunStarted;
+use domain::run::{self, check_start};
 use protocol::{
     Command, CommandEnvelope, Commands, Receipt, Rejection, RejectionKind, RunOutcome, RunTarget,
     SHARDS, Tasks, run_of,
@@ -189,6 +190,7 @@ impl CommandService {
             labels: given.labels,
             started_at: self.clock.now(),
             deadline: None,
+            started_by: Some(envelope.actor.0.clone()),
         };
         let cause = cause(envelope, remembered.clone());
         let done = self.coordinator.start_run(run_id, started, &prepared, cause).await;
@@ -214,18 +216,13 @@ impl CommandService {
         })
     }
 
-    async fn cancel_run(
+    /// Does a command to a run that is there.
+    async fn command_run(
         &self,
         envelope: &CommandEnvelope,
         run_id: RunId,
-        reason: Option<&String>,
+        command: run::Command,
     ) -> Result<Receipt, Rejection> {
-        if reason.is_some_and(|reason| reason.len() > limits::REASON_BYTES) {
-            let message = format!("the reason may have {} bytes", limits::REASON_BYTES);
-            return Err(
-                Rejection::new(RejectionKind::Invalid, "reason_too_long", message).at("/reason")
-            );
-        }
         // Remembered also without a key of the client's: the edge repeats a command whose answer
         // it has lost.
         let remembered = Remembered::of(envelope);
@@ -233,7 +230,7 @@ impl CommandService {
             return Ok(receipt);
         }
         let cause = cause(envelope, Some(remembered.clone()));
-        let done = self.coordinator.cancel(run_id, reason.cloned(), cause).await;
+        let done = self.coordinator.command(run_id, command, cause).await;
         self.settled(done, Some(&remembered)).await
     }
 
@@ -347,6 +344,45 @@ fn internal(message: &str) -> Rejection {
     Rejection::new(RejectionKind::Internal, "internal", message)
 }
 
+/// A command to a run that is there, as the run takes it. What may be large is moved out of the
+/// envelope.
+fn of_run(envelope: &mut CommandEnvelope) -> Result<Option<(RunId, run::Command)>, Rejection> {
+    let command = match &mut envelope.command {
+        Command::CancelRun { reason, .. } => run::Command::Cancel { reason: checked(reason)? },
+        Command::PauseRun { reason, .. } => run::Command::Pause { reason: checked(reason)? },
+        Command::ResumeRun { .. } => run::Command::Resume,
+        Command::SignalRun { name, payload, transient, .. } => run::Command::Signal {
+            name: name.clone(),
+            payload: std::mem::take(payload),
+            transient: *transient,
+        },
+        Command::AnswerGate { gate, answer } => run::Command::Answer(Box::new(GateAnswer {
+            token: gate.token,
+            actor: envelope.actor.0.clone(),
+            roles: std::mem::take(&mut answer.roles),
+            decision: answer.decision,
+            value: std::mem::take(&mut answer.value),
+            comment: answer.comment.take(),
+        })),
+        Command::Create(_)
+        | Command::Revise { .. }
+        | Command::Archive { .. }
+        | Command::StartRun(_) => return Ok(None),
+    };
+    Ok(envelope.command.run_id().map(|run_id| (run_id, command)))
+}
+
+fn checked(reason: &mut Option<String>) -> Result<Option<String>, Rejection> {
+    let reason = reason.take();
+    if reason.as_ref().is_some_and(|reason| reason.len() > limits::REASON_BYTES) {
+        let message = format!("the reason may have {} bytes", limits::REASON_BYTES);
+        return Err(
+            Rejection::new(RejectionKind::Invalid, "reason_too_long", message).at("/reason")
+        );
+    }
+    Ok(reason)
+}
+
 fn cause(envelope: &CommandEnvelope, remembered: Option<Remembered>) -> Cause {
     Cause { workspace_id: envelope.workspace_id, metadata: metadata::of(envelope), remembered }
 }
@@ -360,19 +396,14 @@ impl Commands for CommandService {
                 input: std::mem::take(&mut start.input),
                 labels: std::mem::take(&mut start.labels),
             },
-            Command::Create(_)
-            | Command::Revise { .. }
-            | Command::Archive { .. }
-            | Command::CancelRun { .. } => Given::default(),
+            _ => Given::default(),
         };
+        if let Some((run_id, command)) = of_run(&mut envelope)? {
+            return self.command_run(&envelope, run_id, command).await;
+        }
         match &envelope.command {
-            Command::Create(_) | Command::Revise { .. } | Command::Archive { .. } => {
-                self.resources.execute(&envelope).await
-            }
             Command::StartRun(start) => self.start_run(&envelope, &start.target, given).await,
-            Command::CancelRun { run_id, reason } => {
-                self.cancel_run(&envelope, *run_id, reason.as_ref()).await
-            }
+            _ => self.resources.execute(&envelope).await,
         }
     }
 

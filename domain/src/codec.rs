@@ -78,7 +78,7 @@ pub trait Stored: Serialize + DeserializeOwned {
 }
 
 /// Every event type of a run; the golden files hold one of each.
-const RUN_EVENTS: [&str; 16] = [
+const RUN_EVENTS: [&str; 25] = [
     "run_started",
     "task_succeeded",
     "task_failed",
@@ -91,6 +91,15 @@ const RUN_EVENTS: [&str; 16] = [
     "join_fired",
     "join_failed",
     "group_ended",
+    "wait_started",
+    "wait_ended",
+    "signal_received",
+    "gate_opened",
+    "gate_answered",
+    "gate_closed",
+    "event_emitted",
+    "run_paused",
+    "run_resumed",
     "run_completed",
     "run_failed",
     "run_cancelled",

@@ -36,7 +36,26 @@ pub const LABELS: usize = 32;
 pub const ATTEMPTS: u32 = 100;
 /// How often an attempt is handed to workers that vanish with it.
 pub const HAND_OUTS: u32 = 5;
-/// Bytes of the reason that a run is cancelled for.
+/// Signals that a run keeps for waits it comes to later; their payloads together have at most
+/// [`CONTEXT_BYTES`].
+pub const SIGNALS: usize = 1_000;
+/// Bytes of one signal's payload.
+pub const SIGNAL_BYTES: usize = 1024 * 1024;
+/// Runs that one signal by labels may be sent to.
+pub const SIGNAL_RUNS: usize = 1_000;
+/// Approvals that a gate may ask for.
+pub const APPROVALS: u32 = 100;
+/// Names in a gate's list of assignees or of roles.
+pub const ASSIGNEES: usize = 100;
+/// Bytes of each of these names.
+pub const ASSIGNEE_BYTES: usize = 256;
+/// Bytes of a gate's title.
+pub const TITLE_BYTES: usize = 1_000;
+/// Bytes of the value of an answer to a gate.
+pub const ANSWER_BYTES: usize = 64 * 1024;
+/// Bytes of the comment of an answer.
+pub const COMMENT_BYTES: usize = 4_000;
+/// Bytes of the reason that a run is cancelled or paused for.
 pub const REASON_BYTES: usize = 1_000;
 /// Bytes of a resource's spec, as JSON; a definition is bounded by [`DEFINITION_BYTES`].
 pub const SPEC_BYTES: usize = 1024 * 1024;

@@ -10,7 +10,7 @@ use domain::ids::WorkspaceId;
 use domain::run::Event;
 use uuid::Uuid;
 
-const VARIANTS: usize = 16;
+const VARIANTS: usize = 25;
 
 /// A new variant doesn't compile here until it has a number, and then fails until it has a file.
 fn number(event: &Event) -> usize {
@@ -31,6 +31,15 @@ fn number(event: &Event) -> usize {
         Event::RunCancelled { .. } => 13,
         Event::RunTimedOut { .. } => 14,
         Event::TaskHandedOut { .. } => 15,
+        Event::WaitStarted { .. } => 16,
+        Event::WaitEnded { .. } => 17,
+        Event::SignalReceived(_) => 18,
+        Event::GateOpened(_) => 19,
+        Event::GateAnswered(_) => 20,
+        Event::GateClosed(_) => 21,
+        Event::EventEmitted { .. } => 22,
+        Event::RunPaused { .. } => 23,
+        Event::RunResumed {} => 24,
     }
 }
 

@@ -164,6 +164,11 @@ impl Call {
         json::decode(&self.body)
     }
 
+    /// The same of a body that may be left out.
+    pub(crate) fn optional<T: DeserializeOwned + Default>(&self) -> Result<T, Problem> {
+        if self.body.is_empty() { Ok(T::default()) } else { self.json() }
+    }
+
     /// Surrounds a command with who asks and what the headers say.
     pub(crate) fn envelope(&self, command: Command) -> Result<CommandEnvelope, Problem> {
         let caller = self.caller()?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::ids::{ProjectId, WorkspaceId};
-use protocol::{Commands, Events, ResourceQueries, RunQueries};
+use protocol::{Commands, Events, GateQueries, ResourceQueries, RunQueries};
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
@@ -22,6 +22,7 @@ pub struct Gateway {
     pub commands: Arc<dyn Commands>,
     pub resources: Arc<dyn ResourceQueries>,
     pub runs: Arc<dyn RunQueries>,
+    pub gates: Arc<dyn GateQueries>,
     pub events: Arc<dyn Events>,
     pub environment: Arc<dyn Environment>,
     pub config: GatewayConfig,

@@ -16,6 +16,13 @@ use crate::table::routes;
     protocol::RunError,
     protocol::view::DefinitionRef,
     protocol::TimelineEntry,
+    protocol::Waiting,
+    protocol::view::WaitingPause,
+    protocol::view::WaitingItem,
+    protocol::view::WaitingGate,
+    protocol::view::WaitingBranches,
+    protocol::GateView,
+    protocol::GateAnswerView,
     protocol::EventEnvelope,
     crate::health::Readiness,
     crate::health::Dependency,
@@ -67,8 +74,8 @@ fn build() -> Value {
     })
 }
 
-const LISTED_STATUS: &str = "`running` until the run has ended, then `completed`, `failed`, \
-    `cancelled` or `timed_out`. That a run only waits is said by its state.";
+const LISTED_STATUS: &str = "`running` or `paused` until the run has ended, then `completed`, \
+    `failed`, `cancelled` or `timed_out`. That a run only waits is said by `/waiting`.";
 
 const ABOUT: &str = "Runs AI workflows as event-sourced aggregates. Times are RFC 3339 in UTC, \
     durations texts like `90s`, ids a prefix and 26 characters. JSON is refused where it is \

@@ -44,10 +44,14 @@ struct StartDefinition {
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Cancel {
+struct Reason {
     #[serde(default)]
     reason: Option<String>,
 }
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Nothing {}
 
 fn empty() -> Box<RawValue> {
     // An absent input is an empty object, which every schema of properties can judge.
@@ -225,7 +229,7 @@ pub(crate) async fn list(call: Call) -> Result<Response, Problem> {
 
 fn parse_status(text: &str) -> Result<RunStatus, Problem> {
     let wrong = |_| {
-        let detail = "use running, completed, failed, cancelled or timed_out";
+        let detail = "use running, paused, completed, failed, cancelled or timed_out";
         Problem::parameter("status", detail)
     };
     serde_json::from_value(Value::String(text.to_owned())).map_err(wrong)
@@ -233,13 +237,13 @@ fn parse_status(text: &str) -> Result<RunStatus, Problem> {
 
 /// Refuses a list that would always be empty: what a run waits for doesn't stand in its row.
 fn check_listed(statuses: &[RunStatus]) -> Result<(), Problem> {
-    use RunStatus::{Paused, Queued, Waiting};
-    let is_unlisted = |status: &RunStatus| matches!(status, Queued | Waiting | Paused);
+    use RunStatus::{Queued, Waiting};
+    let is_unlisted = |status: &RunStatus| matches!(status, Queued | Waiting);
     if statuses.is_empty() || !statuses.iter().all(is_unlisted) {
         return Ok(());
     }
-    let detail = "a run that hasn't ended is listed as running: ask for running, and for the \
-                  state of each run";
+    let detail = "a run that hasn't ended is listed as running or paused: ask for these, and for \
+                  what each run waits for";
     Err(Problem::parameter("status", detail))
 }
 
@@ -261,12 +265,32 @@ pub(crate) async fn get(call: Call) -> Result<Response, Problem> {
 /// `POST /runs/{id}/cancel`.
 pub(crate) async fn cancel(call: Call) -> Result<Response, Problem> {
     let run_id: RunId = call.id()?;
-    let Cancel { reason } = match call.body.is_empty() {
-        true => Cancel::default(),
-        false => call.json()?,
-    };
+    let Reason { reason } = call.optional()?;
     let receipt = call.execute(Command::CancelRun { run_id, reason }).await?;
     Ok(tagged(answer(StatusCode::OK, &receipt)?, receipt.version))
+}
+
+/// `POST /runs/{id}/pause`.
+pub(crate) async fn pause(call: Call) -> Result<Response, Problem> {
+    let run_id: RunId = call.id()?;
+    let Reason { reason } = call.optional()?;
+    let receipt = call.execute(Command::PauseRun { run_id, reason }).await?;
+    Ok(tagged(answer(StatusCode::OK, &receipt)?, receipt.version))
+}
+
+/// `POST /runs/{id}/resume`.
+pub(crate) async fn resume(call: Call) -> Result<Response, Problem> {
+    let run_id: RunId = call.id()?;
+    let Nothing {} = call.optional()?;
+    let receipt = call.execute(Command::ResumeRun { run_id }).await?;
+    Ok(tagged(answer(StatusCode::OK, &receipt)?, receipt.version))
+}
+
+/// `GET /runs/{id}/waiting`.
+pub(crate) async fn waiting(call: Call) -> Result<Response, Problem> {
+    let workspace = call.caller()?.workspace_id;
+    let waiting = call.edge.gateway.runs.waiting(workspace, call.id()?).await?;
+    answer(StatusCode::OK, &waiting)
 }
 
 /// `GET /runs/{id}/state`.

@@ -94,6 +94,9 @@ fn requests() -> Value {
         "propertyNames": {"pattern": "^[A-Za-z0-9._/-]{1,64}$"},
         "additionalProperties": {"type": "string", "maxLength": 256},
     });
+    let payload = json!({"description": "Any JSON, at most 1048576 bytes; default null."});
+    let transient = json!({"type": "boolean", "default": false,
+        "description": "Not kept where nothing waits for it now."});
     let input = json!({"description": "Default `{}`; at most 4194304 bytes."});
     json!({
         "NewApiKey": strict(&["name", "scopes"], json!({
@@ -111,6 +114,17 @@ fn requests() -> Value {
             "project_id": text(), "input": input, "labels": labels,
         })),
         "CancelRun": strict(&[], json!({"reason": {"type": "string", "maxLength": 1000}})),
+        "PauseRun": strict(&[], json!({"reason": {"type": "string", "maxLength": 1000}})),
+        "ResumeRun": strict(&[], json!({})),
+        "SignalRun": strict(&[], json!({"payload": payload, "transient": transient})),
+        "SignalRuns": strict(&["labels", "name"], json!({
+            "labels": labels, "name": name(), "payload": payload, "transient": transient,
+        })),
+        "AnswerGate": strict(&["decision"], json!({
+            "decision": {"type": "string", "enum": ["approve", "reject"]},
+            "value": {"description": "Fits the gate's form; at most 65536 bytes."},
+            "comment": {"type": "string", "maxLength": 4000},
+        })),
         "MergePatch": {"type": "object", "description": "Keys to set; null takes a key away."},
         "Document": {"type": "object",
             "description": "See `/api/v1/workflow-definitions/schema`."},
@@ -158,6 +172,14 @@ fn answers() -> Value {
         }},
         "ResourcePage": page("Resource"),
         "RunPage": page("RunView"),
+        "GatePage": page("GateView"),
+        "Signalled": {"type": "object", "properties": {
+            "run_ids": {"type": "array", "items": text()},
+            "refused": {"type": "array", "items": {"type": "object", "properties": {
+                "run_id": text(), "code": text(), "detail": text(),
+            }}},
+            "position": position,
+        }},
         "EventPage": {"type": "object", "properties": {
             "items": {"type": "array", "items": reference("EventEnvelope")},
             "cursor": {"type": "string", "description": "Where to go on."},
@@ -201,6 +223,11 @@ pub(crate) fn example(schema: &str) -> Option<Value> {
         "StartWorkflow" => json!({"input": {"topic": "rivers"}, "labels": {"team": "docs"}}),
         "StartDefinition" => json!({"definition": "summaries@3", "input": {"topic": "rivers"}}),
         "CancelRun" => json!({"reason": "no longer needed"}),
+        "PauseRun" => json!({"reason": "the supplier is down"}),
+        "ResumeRun" => json!({}),
+        "SignalRun" => json!({"payload": {"order": 7}}),
+        "SignalRuns" => json!({"labels": {"order": "7"}, "name": "paid", "payload": {"sum": 5}}),
+        "AnswerGate" => json!({"decision": "approve", "value": {"limit": 500}, "comment": "fine"}),
         "MergePatch" => json!({"description": "new words"}),
         _ => return None,
     })

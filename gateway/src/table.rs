@@ -1,17 +1,20 @@
 //! Every route, with its permission. What doesn't stand here doesn't exist.
 
-use domain::limits::{DEFINITION_BYTES, INPUT_BYTES};
+use domain::limits::{DEFINITION_BYTES, INPUT_BYTES, SIGNAL_BYTES};
 use domain::resource::Kind;
 
 use crate::route::Permission::{Admin, Public, Read, Run, Write};
 use crate::route::Verb::{Delete, Get, Patch, Post};
 use crate::route::{Body, Handler, Param, Route};
-use crate::{api_keys, definitions, events, operations, resources, runs};
+use crate::{api_keys, definitions, events, gates, operations, resources, runs, signals};
 
 /// Bytes of a body that isn't a definition or a run's start.
 const BODY_BYTES: usize = 256 * 1024;
 /// A run's input, a definition beside it, and the rest of the body.
 const START_BYTES: usize = INPUT_BYTES + DEFINITION_BYTES + 64 * 1024;
+
+/// A signal's payload, and the rest of the body; escapes may make it longer.
+const SIGNAL_BODY_BYTES: usize = 2 * SIGNAL_BYTES;
 
 const fn param(name: &'static str, kind: &'static str, about: &'static str) -> Param {
     Param { name, about, kind, repeats: false }
@@ -41,13 +44,21 @@ const RUNS: &[Param] = &[
     param("definition", "string", "Only runs of definitions with this name."),
     repeated(
         "status",
-        "One or several of `running`, `completed`, `failed`, `cancelled` and `timed_out`, repeated \
-         or separated by commas. A run that waits is listed as `running`; its state says more.",
+        "One or several of `running`, `paused`, `completed`, `failed`, `cancelled` and \
+         `timed_out`, repeated or separated by commas. A run that waits is listed as `running`; \
+         what it waits for is told by `/waiting`.",
     ),
     repeated("label", "`key=value`; repeated, all must hold."),
     param("started_after", "date-time", "Only runs that started after this time."),
     param("started_before", "date-time", "Only runs that started before this time."),
     param("q", "string", "Part of the id, the definition's name or the error's message."),
+];
+const GATES: &[Param] = &[
+    param("status", "string", "Only `open` or only `closed` ones."),
+    param("assignee", "string", "Only those that name this assignee."),
+    param("role", "string", "Only those that name this role."),
+    param("workflow_id", "string", "Only those of runs of this workflow."),
+    param("run_id", "string", "Only those of this run."),
 ];
 const CURSOR: &[Param] = &[
     param("after", "string", "Go on after this cursor, `<epoch>:<position>`."),
@@ -137,6 +148,7 @@ const ROUTES: &[&[Route]] = &[
         create api_keys::create, takes Body::Json { schema: "NewApiKey", limit: BODY_BYTES },
         answers "NewApiKeySecret", asks &[]),
     RUN_ROUTES,
+    WAITING_ROUTES,
 ];
 
 const OPERATIONS: &[Route] = &[
@@ -218,6 +230,57 @@ const RUN_ROUTES: &[Route] = &[
         .asks(&[CURSOR, AGGREGATE, EVENT_TYPE])
         .answers(200, "EventPage")
         .streams(),
+];
+
+const WAITING_ROUTES: &[Route] = &[
+    Route::new(Post, "/api/v1/runs/{id}/pause", Run, handler!(runs::pause))
+        .says(
+            "Pause a run",
+            "Nothing is handed to workers any more, and timers stand still. Outcomes, signals and \
+             answers are taken.",
+        )
+        .takes(Body::Optional { schema: "PauseRun", limit: BODY_BYTES })
+        .answers(200, "Receipt"),
+    Route::new(Post, "/api/v1/runs/{id}/resume", Run, handler!(runs::resume))
+        .says("Resume a run", "Its timers are due later by the length of the pause.")
+        .takes(Body::Optional { schema: "ResumeRun", limit: BODY_BYTES })
+        .answers(200, "Receipt"),
+    Route::new(Get, "/api/v1/runs/{id}/waiting", Read, handler!(runs::waiting))
+        .says(
+            "What a run waits for",
+            "For each token and each open group: what it waits for, since when, and who or what \
+             can bring it.",
+        )
+        .answers(200, "Waiting"),
+    Route::new(Post, "/api/v1/runs/{id}/signals/{name}", Run, handler!(signals::to_run))
+        .says(
+            "Send a signal to a run",
+            "Wakes the wait that has waited longest for it, or is kept for one that is reached \
+             later; a transient one is dropped then.",
+        )
+        .takes(Body::Optional { schema: "SignalRun", limit: SIGNAL_BODY_BYTES })
+        .answers(200, "Receipt"),
+    Route::new(Post, "/api/v1/signals", Run, handler!(signals::by_labels))
+        .says(
+            "Send a signal to runs by their labels",
+            "To each run of the workspace that has all of these labels and hasn't ended, at most \
+             1,000 as the read model has them. Each run takes or refuses it alone.",
+        )
+        .asks(&[MIN_POSITION])
+        .takes(Body::Json { schema: "SignalRuns", limit: SIGNAL_BODY_BYTES })
+        .answers(200, "Signalled"),
+    Route::new(Get, "/api/v1/gates", Read, handler!(gates::list))
+        .says("List gates", "Newest first.")
+        .asks(&[GATES, PAGE, MIN_POSITION])
+        .answers(200, "GatePage"),
+    Route::new(Get, "/api/v1/gates/{id}", Read, handler!(gates::get))
+        .says("Read a gate", "Its id is that of the run, a dot, and the number of the token.")
+        .asks(&[MIN_POSITION])
+        .answers(200, "GateView"),
+    Route::new(Post, "/api/v1/gates/{id}/answers", Run, handler!(gates::post_answer))
+        .says("Answer a gate", "As whoever is signed in; once.")
+        .takes(Body::Json { schema: "AnswerGate", limit: BODY_BYTES })
+        .answers(200, "Receipt"),
 ];
 
 const STREAMS: &str = "A page by default. With `Accept: text/event-stream` history and then live \

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 mod checkpoint;
 mod cursor;
 mod events;
+mod gates;
 mod lead;
 mod outside;
 mod payload;
@@ -34,6 +35,7 @@ mod runs;
 mod store;
 mod time_travel;
 mod timeline;
+mod waiting;
 
 #[cfg(test)]
 mod tests;

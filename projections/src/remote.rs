@@ -11,7 +11,9 @@ use chassis::bus::{Handler, Nats, NatsError, Served, StreamHandler};
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use protocol::remote::{Answer, FOLLOW, FollowCall, QUERIES, QueryCall};
-use protocol::{EventEnvelope, Events, Rejection, RejectionKind, ResourceQueries, RunQueries};
+use protocol::{
+    EventEnvelope, Events, GateQueries, Rejection, RejectionKind, ResourceQueries, RunQueries,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -74,6 +76,15 @@ impl Queries {
             }
             QueryCall::RunTimeline { workspace_id, run_id } => {
                 write(&runs.timeline(workspace_id, run_id).await)
+            }
+            QueryCall::RunWaiting { workspace_id, run_id } => {
+                write(&runs.waiting(workspace_id, run_id).await)
+            }
+            QueryCall::ListGates { workspace_id, filter, page } => {
+                write(&GateQueries::list(&*self.0, workspace_id, filter, page).await)
+            }
+            QueryCall::GetGate { workspace_id, gate, min_position } => {
+                write(&GateQueries::get(&*self.0, workspace_id, gate, min_position).await)
             }
             QueryCall::EventPage { filter, after, limit } => {
                 write(&self.0.page(filter, after, limit).await)

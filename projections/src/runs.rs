@@ -14,7 +14,7 @@ use domain::run::{RunStatus, Usage};
 use protocol::view::DefinitionRef;
 use protocol::{
     Page, PageRequest, Rejection, RejectionKind, RunFilter, RunQueries, RunState, RunView, StateAt,
-    TimelineEntry,
+    TimelineEntry, Waiting,
 };
 use serde_json::Value;
 use sqlx::FromRow;
@@ -24,7 +24,7 @@ use crate::payload::Blobs;
 use crate::projection::{FoldError, Projection};
 use crate::store::dialect::Dialect;
 use crate::store::sql::{Session, sql};
-use crate::{Projections, refusal};
+use crate::{Projections, gates, refusal};
 
 mod fold;
 
@@ -45,11 +45,11 @@ impl Projection for Runs {
     }
 
     fn version(&self) -> i64 {
-        1
+        2
     }
 
     fn tables(&self) -> &'static [(&'static str, &'static str)] {
-        &[("runs", "id"), ("run_labels", "run_id")]
+        &[("runs", "id"), ("run_labels", "run_id"), ("gates", "id"), ("gate_people", "gate_id")]
     }
 
     fn concerns(&self, aggregate_type: &str) -> bool {
@@ -62,7 +62,9 @@ impl Projection for Runs {
         _journal: &dyn Journal,
         events: &[&RecordedEvent],
     ) -> Result<(), FoldError> {
-        fold::fold(events)?.write(session).await
+        let gates = gates::fold::fold(session, events).await?;
+        fold::fold(events)?.write(session).await?;
+        gates.write(session, events.last().map_or(0, |event| event.position)).await
     }
 }
 
@@ -191,6 +193,14 @@ impl RunQueries for Projections {
         run_id: RunId,
     ) -> Result<Vec<TimelineEntry>, Rejection> {
         self.run_timeline(workspace_id, run_id).await
+    }
+
+    async fn waiting(
+        &self,
+        workspace_id: WorkspaceId,
+        run_id: RunId,
+    ) -> Result<Waiting, Rejection> {
+        self.run_waiting(workspace_id, run_id).await
     }
 }
 

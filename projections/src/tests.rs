@@ -42,6 +42,7 @@ macro_rules! on_both_storages {
 }
 
 mod events;
+mod gates;
 mod history;
 mod lead;
 mod outside;

@@ -4,7 +4,7 @@ use chassis::journal::RecordedEvent;
 use chrono::{DateTime, Utc};
 use domain::codec;
 use domain::ids::{RunId, WorkspaceId};
-use domain::run::{Event, Run};
+use domain::run::{Event, Run, RunStatus};
 use protocol::{Rejection, RejectionKind, RunState, StateAt};
 
 use crate::payload::Blobs;
@@ -14,15 +14,37 @@ use crate::{Projections, refusal};
 /// Events that are read at once.
 const PAGE_EVENTS: usize = 500;
 
+/// A run at a moment.
+pub(crate) struct Folded {
+    pub(crate) run: Run,
+    pub(crate) status: RunStatus,
+    /// The last event that is in it, and when it was recorded.
+    pub(crate) sequence: u64,
+    pub(crate) at: DateTime<Utc>,
+}
+
 impl Projections {
-    /// A run of a workspace, folded up to a moment: from its newest snapshot where that isn't
-    /// later, else from its first event.
+    /// A run of a workspace at a moment.
     pub(crate) async fn run_at(
         &self,
         workspace_id: WorkspaceId,
         run_id: RunId,
         at: StateAt,
     ) -> Result<RunState, Rejection> {
+        let Folded { run, status, sequence, at } = self.folded(workspace_id, run_id, at).await?;
+        let id = run_id.to_string();
+        let state = serde_json::to_value(&run).map_err(|error| refusal::damaged(&id, &error))?;
+        Ok(RunState { run_id: id, sequence, at, status, state })
+    }
+
+    /// A run of a workspace, folded up to a moment: from its newest snapshot where that isn't
+    /// later, else from its first event.
+    pub(crate) async fn folded(
+        &self,
+        workspace_id: WorkspaceId,
+        run_id: RunId,
+        at: StateAt,
+    ) -> Result<Folded, Rejection> {
         let id = run_id.to_string();
         let first = self.first_event(workspace_id, &id).await?;
         let (mut run, mut sequence) = self.start_from(&id, at).await?;
@@ -50,8 +72,7 @@ impl Projections {
         let (Some(status), Some(moment), false) = (run.status(), moment, out_of_range) else {
             return Err(no_such_moment(&id, sequence, first.recorded_at));
         };
-        let state = serde_json::to_value(&run).map_err(|error| refusal::damaged(&id, &error))?;
-        Ok(RunState { run_id: id, sequence, at: moment, status, state })
+        Ok(Folded { run, status, sequence, at: moment })
     }
 
     /// A run's first event. Another workspace's run isn't there.

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use chrono::{DateTime, Utc};
 use domain::ids::{RunId, WorkspaceId};
-use domain::run::event::{Fired, InstanceId, Opened, OpenedBranches, TokenId};
+use domain::run::event::{Fired, GateOutcome, InstanceId, Opened, OpenedBranches, TokenId};
 use domain::run::{self, Event, Usage};
 use protocol::{Rejection, RunError, TimelineEntry};
 
@@ -101,7 +101,24 @@ impl Timeline {
                 self.enter(*token, node, parent, moment);
             }
             Event::JoinFailed { instance, .. } => self.cancel_inside(*instance, moment),
-            Event::GroupEnded { .. } => {}
+            Event::WaitStarted { token, .. } => self.stand(*token, "waiting", moment),
+            Event::GateOpened(opened) => self.stand(opened.token, "gated", moment),
+            Event::WaitEnded { token, .. } | Event::EventEmitted { token, .. } => {
+                self.end(*token, "succeeded", moment);
+            }
+            Event::GateAnswered(answered) => {
+                self.entry(answered.token, moment);
+            }
+            Event::GateClosed(closed) => match (closed.outcome, &closed.error) {
+                // Its branch was given up, which has ended the entry.
+                (GateOutcome::Cancelled, _) => {}
+                (_, Some(error)) => self.fail(closed.token, error, false, moment),
+                (_, None) => self.end(closed.token, "succeeded", moment),
+            },
+            Event::GroupEnded { .. }
+            | Event::SignalReceived(_)
+            | Event::RunPaused { .. }
+            | Event::RunResumed {} => {}
             Event::RunCompleted { .. }
             | Event::RunFailed { .. }
             | Event::RunCancelled { .. }
@@ -160,6 +177,12 @@ impl Timeline {
         if let Some(entry) = self.entry(token, moment) {
             status.clone_into(&mut entry.status);
             entry.ended_at = Some(moment.at);
+        }
+    }
+
+    fn stand(&mut self, token: TokenId, status: &str, moment: Moment) {
+        if let Some(entry) = self.entry(token, moment) {
+            status.clone_into(&mut entry.status);
         }
     }
 

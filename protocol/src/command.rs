@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use domain::definition::Definition;
-use domain::ids::{CommandId, ProjectId, RunId, WorkflowId, WorkspaceId};
+use domain::ids::{CommandId, Name, ProjectId, RunId, WorkflowId, WorkspaceId};
 use domain::resource::{Kind, Spec};
+use domain::run::event::Decision;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::gate::GateId;
 use crate::view::RunOutcome;
 
 /// Who asks. Recorded with every event.
@@ -52,6 +54,49 @@ pub enum Command {
     StartRun(Box<StartRun>),
     /// Cancels a run.
     CancelRun { run_id: RunId, reason: Option<String> },
+    /// Sends a signal to a run. One that is transient isn't kept for a wait that comes later.
+    SignalRun {
+        run_id: RunId,
+        name: Name,
+        payload: Value,
+        #[serde(default)]
+        transient: bool,
+    },
+    /// Answers a gate.
+    AnswerGate { gate: GateId, answer: Box<AnswerGate> },
+    /// Stops handing a run's work to workers, and its timers.
+    PauseRun { run_id: RunId, reason: Option<String> },
+    /// Goes on with a paused run.
+    ResumeRun { run_id: RunId },
+}
+
+impl Command {
+    /// The run that it is about, where that is there already.
+    pub const fn run_id(&self) -> Option<RunId> {
+        match self {
+            Self::CancelRun { run_id, .. }
+            | Self::SignalRun { run_id, .. }
+            | Self::PauseRun { run_id, .. }
+            | Self::ResumeRun { run_id } => Some(*run_id),
+            Self::AnswerGate { gate, .. } => Some(gate.run_id),
+            Self::Create(_) | Self::Revise { .. } | Self::Archive { .. } | Self::StartRun(_) => {
+                None
+            }
+        }
+    }
+}
+
+/// See [`Command::AnswerGate`]. Whoever asks is who answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AnswerGate {
+    pub decision: Decision,
+    #[serde(default)]
+    pub value: Value,
+    #[serde(default)]
+    pub comment: Option<String>,
+    /// The roles of whoever asks.
+    #[serde(default)]
+    pub roles: Vec<String>,
 }
 
 /// What to start.

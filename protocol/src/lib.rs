@@ -5,6 +5,7 @@
 
 pub mod command;
 pub mod event;
+pub mod gate;
 pub mod query;
 pub mod rejection;
 pub mod remote;
@@ -13,15 +14,16 @@ pub mod shard;
 pub mod task;
 pub mod view;
 
-pub use command::{Actor, Command, CommandEnvelope, Receipt, RunTarget};
+pub use command::{Actor, AnswerGate, Command, CommandEnvelope, Receipt, RunTarget};
 pub use event::{Cursor, EventEnvelope, EventFilter};
+pub use gate::{GateAnswerView, GateFilter, GateId, GateStatus, GateView};
 pub use query::{EventPage, Page, PageRequest, ResourceFilter, RunFilter, StateAt};
 pub use rejection::{Rejection, RejectionKind};
-pub use service::{Commands, Events, ResourceQueries, RunQueries, Tasks};
+pub use service::{Commands, Events, GateQueries, ResourceQueries, RunQueries, Tasks};
 pub use shard::{SHARDS, run_of, shard_of};
 pub use task::{
     Abandoned, Failure, FailureKind, Outcome, OutcomeResult, Success, Task, Work, WorkAction,
 };
 pub use view::{
-    ResourceView, RunError, RunOutcome, RunState, RunStatus, RunView, TimelineEntry, Usage,
+    ResourceView, RunError, RunOutcome, RunState, RunStatus, RunView, TimelineEntry, Usage, Waiting,
 };

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::command::CommandEnvelope;
 use crate::event::{Cursor, EventFilter};
+use crate::gate::{GateFilter, GateId};
 use crate::query::{PageRequest, ResourceFilter, RunFilter, StateAt};
 use crate::rejection::Rejection;
 use crate::task::{Outcome, Task};
@@ -137,6 +138,20 @@ pub enum QueryCall {
     RunTimeline {
         workspace_id: WorkspaceId,
         run_id: RunId,
+    },
+    RunWaiting {
+        workspace_id: WorkspaceId,
+        run_id: RunId,
+    },
+    ListGates {
+        workspace_id: WorkspaceId,
+        filter: GateFilter,
+        page: PageRequest,
+    },
+    GetGate {
+        workspace_id: WorkspaceId,
+        gate: GateId,
+        min_position: Option<u64>,
     },
     EventPage {
         filter: EventFilter,

@@ -7,10 +7,11 @@ use futures::stream::BoxStream;
 
 use crate::command::{CommandEnvelope, Receipt};
 use crate::event::{Cursor, EventEnvelope, EventFilter};
+use crate::gate::{GateFilter, GateId, GateView};
 use crate::query::{EventPage, Page, PageRequest, ResourceFilter, RunFilter, StateAt};
 use crate::rejection::Rejection;
 use crate::task::{Abandoned, Outcome, Task};
-use crate::view::{ResourceView, RunOutcome, RunState, RunView, TimelineEntry};
+use crate::view::{ResourceView, RunOutcome, RunState, RunView, TimelineEntry, Waiting};
 
 /// The write side.
 #[async_trait]
@@ -76,6 +77,28 @@ pub trait RunQueries: Send + Sync {
         workspace_id: WorkspaceId,
         run_id: RunId,
     ) -> Result<Vec<TimelineEntry>, Rejection>;
+
+    /// What each live token and each join of a run waits for.
+    async fn waiting(&self, workspace_id: WorkspaceId, run_id: RunId)
+    -> Result<Waiting, Rejection>;
+}
+
+/// Reads of gates.
+#[async_trait]
+pub trait GateQueries: Send + Sync {
+    async fn list(
+        &self,
+        workspace_id: WorkspaceId,
+        filter: GateFilter,
+        page: PageRequest,
+    ) -> Result<Page<GateView>, Rejection>;
+
+    async fn get(
+        &self,
+        workspace_id: WorkspaceId,
+        gate: GateId,
+        min_position: Option<u64>,
+    ) -> Result<GateView, Rejection>;
 }
 
 /// The journal as readers see it.

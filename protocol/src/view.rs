@@ -135,7 +135,7 @@ pub struct TimelineEntry {
     pub group: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub index: Option<u64>,
-    /// `working`, `backing_off`, `succeeded`, `failed`, `cancelled`.
+    /// `working`, `backing_off`, `waiting`, `gated`, `succeeded`, `failed`, `cancelled`.
     pub status: String,
     pub attempts: u32,
     pub started_at: DateTime<Utc>,
@@ -150,4 +150,96 @@ pub struct TimelineEntry {
     /// First and last event (sequence) of the entry.
     pub first_sequence: u64,
     pub last_sequence: u64,
+}
+
+/// What a run waits for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Waiting {
+    pub run_id: String,
+    /// The last event that is in it.
+    pub sequence: u64,
+    /// `running`, `waiting` (nothing is on a worker), `paused`, or how the run ended.
+    #[schema(value_type = String)]
+    pub status: RunStatus,
+    /// Why and since when the run stands still.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pause: Option<WaitingPause>,
+    /// When the run times out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<DateTime<Utc>>,
+    /// One entry for each live token, then one for each open group; at most 1,000.
+    pub items: Vec<WaitingItem>,
+    /// How many there are beyond those.
+    pub left_out: u64,
+}
+
+/// A run that stands still until it is resumed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct WaitingPause {
+    pub since: DateTime<Utc>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// What one token, or one open group, waits for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct WaitingItem {
+    /// The token, counted within the run; absent for a group.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token: Option<u64>,
+    /// Where the token stands; of a group, where its join leads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// The group and branch index, where the token is a branch; the group itself otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub index: Option<u64>,
+    /// `worker`, `retry`, `time`, `signal`, `gate`, `coordinator` or `branches`.
+    #[serde(rename = "for")]
+    pub what: String,
+    /// Who or what can bring it, in words.
+    pub by: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<DateTime<Utc>>,
+    /// When it ends by itself: a retry, a time, a time-out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<DateTime<Utc>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signal: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gate: Option<WaitingGate>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub branches: Option<WaitingBranches>,
+}
+
+/// A gate that a token stands at.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct WaitingGate {
+    pub id: String,
+    pub title: String,
+    pub assignees: Vec<String>,
+    pub roles: Vec<String>,
+    /// How many have approved so far, and have to.
+    pub approved: u32,
+    pub approvals: u32,
+    /// How many have rejected so far, and from how many on it is rejected.
+    pub rejected: u32,
+    pub rejections: u32,
+}
+
+/// The numbers of an open group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct WaitingBranches {
+    pub declared: u64,
+    pub arrived: u64,
+    pub failed: u64,
+    /// Ended without arriving.
+    pub ended: u64,
+    pub outstanding: u64,
+    /// How many its join needs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub needed: Option<u64>,
 }

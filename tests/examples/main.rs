@@ -157,6 +157,34 @@ async fn retry_and_fallback() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn approval() {
+    let platform = platform().await;
+    let client = platform.client();
+    client.publish(&text("approval/workflow.yaml")).await;
+    let started = async || client.start(&json!("approval"), json_of("approval/input.json")).await;
+    let answer = async |run_id: &str, body: Value| {
+        client.post(&format!("/gates/{run_id}.1/answers"), &body).await.ok();
+    };
+    let run_id = started().await;
+    // Another expense is paid, which this run doesn't wait for.
+    let signal = format!("/runs/{run_id}/signals/paid");
+    let other = json!({"payload": {"id": "exp-8", "at": "2026-02-01"}});
+    client.post(&signal, &other).await.ok();
+    answer(&run_id, json!({"decision": "approve", "value": {"account": "travel"}})).await;
+    let paid = json!({"payload": {"id": "exp-7", "at": "2026-03-01"}});
+    client.post(&signal, &paid).await.ok();
+    compare("approval", &client.end_of(&run_id).await);
+
+    let run_id = started().await;
+    answer(&run_id, json!({"decision": "reject", "comment": "too dear"})).await;
+    let output = client.end_of(&run_id).await["output"].clone();
+    assert_eq!(
+        (&output["status"], &output["decided_by"]),
+        (&json!("declined"), &json!(["reject"]))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn http_fan_out() {
     let server = Server::start(&root().join("http-fan-out/site"), "/planets/mars.json", 2).await;
     let mut platform = platform().await;

@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 
 use domain::codec;
 use serde_json::{Value, json};
-use system_tests::{Records, workflows};
+use system_tests::{Platform, Records, workflows};
 
-/// The journal of an earlier build, and what its runs fold to.
-fn recorded() -> (PathBuf, PathBuf) {
+/// A journal of an earlier build, and what its runs fold to.
+fn recorded(journal: &str, runs: &str) -> (PathBuf, PathBuf) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/promises/golden");
-    (folder.join("journal.jsonl"), folder.join("runs.json"))
+    (folder.join(journal), folder.join(runs))
 }
 
 fn golden_events() -> Vec<(String, PathBuf)> {
@@ -107,6 +107,46 @@ async fn record(journal: &Path, runs: &Path) {
     }
     client.all_ended().await;
     platform.stop().await;
+    keep(&platform, journal, runs).await;
+}
+
+/// Writes a journal with waits, signals, gates, a business event and a pause in it.
+async fn record_waits(journal: &Path, runs: &Path) {
+    let mut platform = crate::platform().await;
+    let client = platform.client();
+    let definition = json!({"name": "waits", "start": "ask",
+        "nodes": {
+            "ask": {"gate": {"title": "Go on?", "form": {"type": "object"}, "roles": ["run"],
+                             "timeout": "1h"}, "output": {"state.value": "${result.value}"}},
+            "tell": {"emit": {"event": "asked", "data": "${state.value}"}},
+            "hear": {"wait": {"signal": "go", "when": "signal.payload.n > 1"},
+                     "output": {"state.heard": "${result.payload}"}},
+            "rest": {"wait": {"for": "5ms"}},
+            "late": {"wait": {"signal": "never", "timeout": "5ms"}},
+            "end": {"compute": {"state.end": "${error.code}"}}
+        },
+        "transitions": [{"from": "ask", "to": "tell"}, {"from": "ask", "to": "end", "on": "rejected"},
+            {"from": "tell", "to": "hear"}, {"from": "hear", "to": "rest"},
+            {"from": "rest", "to": "late"}, {"from": "late", "to": "end", "on": "timeout"}]});
+    for decision in ["approve", "reject"] {
+        let run_id = client.start(&definition, json!({})).await;
+        let post = async |path: &str, body: Value| client.post(path, &body).await.ok();
+        let of_run = |rest: &str| format!("/runs/{run_id}/{rest}");
+        post(&of_run("pause"), json!({"reason": "a look at it"})).await;
+        post(&of_run("signals/go"), json!({"payload": {"n": 1}})).await;
+        post(&of_run("signals/go"), json!({"payload": {"n": 2, "$ref": "mine"}})).await;
+        post(&of_run("signals/other"), json!({"transient": true})).await;
+        post(&of_run("resume"), json!({})).await;
+        let body = json!({"decision": decision, "value": {"n": 1.5}, "comment": "as recorded"});
+        post(&format!("/gates/{run_id}.1/answers"), body).await;
+        client.end_of(&run_id).await;
+    }
+    client.all_ended().await;
+    platform.stop().await;
+    keep(&platform, journal, runs).await;
+}
+
+async fn keep(platform: &Platform, journal: &Path, runs: &Path) {
     let records = Records::read(&platform.data_dir()).await;
     std::fs::create_dir_all(journal.parent().expect("a folder")).expect("it can be made");
     std::fs::write(journal, records.export()).expect("it can be written");
@@ -114,22 +154,55 @@ async fn record(journal: &Path, runs: &Path) {
     std::fs::write(runs, text + "\n").expect("it can be written");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_journal_of_an_earlier_build_decodes_and_folds_to_the_same_runs() {
-    let (journal, runs) = recorded();
-    if !journal.exists() && std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
-        record(&journal, &runs).await;
-    }
-    let lines = std::fs::read_to_string(&journal).expect("the recorded journal is there");
+/// Reads a recorded journal back; answers what its runs fold to, which is what was recorded.
+fn check_recorded(journal: &Path, runs: &Path) -> Value {
+    let lines = std::fs::read_to_string(journal).expect("the recorded journal is there");
     let records = Records::import(&lines);
     records.check();
     assert_eq!(records.export(), lines, "the import loses something");
-    let expected = std::fs::read_to_string(&runs).expect("what it folds to is there");
+    let expected = std::fs::read_to_string(runs).expect("what it folds to is there");
     let expected: Value = serde_json::from_str(&expected).expect("it is JSON");
     assert_eq!(folded(&records), expected);
+    expected
+}
+
+fn is_to_be_recorded(journal: &Path) -> bool {
+    !journal.exists() && std::env::var_os("UPDATE_SNAPSHOTS").is_some()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_journal_of_an_earlier_build_decodes_and_folds_to_the_same_runs() {
+    let (journal, runs) = recorded("journal.jsonl", "runs.json");
+    if is_to_be_recorded(&journal) {
+        record(&journal, &runs).await;
+    }
+    let expected = check_recorded(&journal, &runs);
     let statuses: Vec<&Value> =
         expected.as_object().expect("an object").values().map(|run| &run["status"]).collect();
     for status in ["completed", "failed", "cancelled", "timed_out"] {
         assert!(statuses.contains(&&json!(status)), "no recorded run has {status}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_journal_of_an_earlier_build_that_waits_folds_to_the_same_runs() {
+    let (journal, runs) = recorded("waits.jsonl", "waits.json");
+    if is_to_be_recorded(&journal) {
+        record_waits(&journal, &runs).await;
+    }
+    check_recorded(&journal, &runs);
+    let lines = std::fs::read_to_string(&journal).expect("the recorded journal is there");
+    for event in [
+        "wait_started",
+        "wait_ended",
+        "signal_received",
+        "gate_opened",
+        "gate_answered",
+        "gate_closed",
+        "event_emitted",
+        "run_paused",
+        "run_resumed",
+    ] {
+        assert!(lines.contains(event), "no {event} is recorded");
     }
 }

@@ -17,6 +17,7 @@ mod config;
 mod dev;
 mod doctor;
 mod events;
+mod gates;
 mod migrate;
 mod mock_model;
 mod program;
@@ -26,6 +27,7 @@ mod runs;
 mod serve;
 mod state;
 mod validate;
+mod waiting;
 mod watch;
 
 /// How long the end of the program waits for threads of the runtime.
@@ -78,6 +80,16 @@ enum Command {
     /// List, show, watch and cancel runs
     #[command(subcommand)]
     Runs(runs::RunsCommand),
+    /// Show what a run waits for, and who or what can bring it
+    Waiting(waiting::RunId),
+    /// List, show and answer gates
+    Gates(gates::GatesArgs),
+    /// Send a signal to a run
+    Signal(waiting::SignalArgs),
+    /// Pause a run: nothing is handed to workers, timers stand still
+    Pause(waiting::PauseArgs),
+    /// Go on with a paused run
+    Resume(waiting::RunId),
     /// Read the journal
     #[command(subcommand)]
     Events(events::EventsCommand),
@@ -111,6 +123,11 @@ pub(crate) fn execute(cli: Cli) -> Result<Exit, Failure> {
         Command::Run(args) if args.local => on_all_cores(run::execute(global, args)),
         Command::Run(args) => on_one_core(run::execute(global, args)),
         Command::Runs(command) => on_one_core(runs::execute(global, command)),
+        Command::Waiting(args) => on_one_core(waiting::waiting(global, args)),
+        Command::Gates(args) => on_one_core(gates::execute(global, args)),
+        Command::Signal(args) => on_one_core(waiting::signal(global, args)),
+        Command::Pause(args) => on_one_core(waiting::pause(global, args)),
+        Command::Resume(args) => on_one_core(waiting::resume(global, args)),
         Command::Events(command) => on_one_core(events::execute(global, command)),
         Command::State(args) => on_one_core(state::execute(global, args)),
         Command::Projections(command) => on_all_cores(projections::execute(global, command)),

@@ -25,6 +25,7 @@ pub(crate) const EXAMPLES: &[Example] = &[
     example!("document-pipeline"),
     example!("retry-and-fallback"),
     example!("http-fan-out"),
+    example!("approval"),
 ];
 
 #[cfg(test)]

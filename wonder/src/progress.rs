@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use domain::run::event::{Arithmetic, Fired, InstanceId, OpenedBranches, TokenId};
+use domain::run::event::{Arithmetic, Fired, GateOutcome, InstanceId, OpenedBranches, TokenId};
 use domain::run::{Event, Usage};
 use protocol::EventEnvelope;
 use serde_json::Value;
@@ -27,6 +27,8 @@ pub(crate) struct NodeCount {
     pub(crate) running: u64,
     /// Of those, the ones that wait for their next attempt.
     pub(crate) backing_off: u64,
+    /// Of those, the ones that wait for a time, a person or a signal.
+    pub(crate) waiting: u64,
     /// The number of the event that changed the node last.
     pub(crate) changed: u64,
 }
@@ -41,6 +43,7 @@ impl NodeCount {
                 Self { failed: 1, .. } => "failed",
                 Self { cancelled: 1, .. } => "cancelled",
                 Self { backing_off: 1, .. } => "retrying",
+                Self { waiting: 1, .. } => "waiting",
                 _ => "running",
             }
             .to_owned();
@@ -55,6 +58,7 @@ impl NodeCount {
             (self.failed, failed.as_str()),
             (self.cancelled, "cancelled"),
             (self.backing_off, "retrying"),
+            (self.waiting, "waiting"),
         ];
         for (count, word) in counts.iter().filter(|(count, _)| *count > 0) {
             text.push_str(&format!(" · {count} {word}"));
@@ -73,6 +77,7 @@ impl NodeCount {
 enum Standing {
     Working,
     BackingOff,
+    Waiting,
     Succeeded,
     Failed,
 }
@@ -146,7 +151,21 @@ impl Progress {
             Event::RetryStarted { token, .. } | Event::TaskHandedOut { token, .. } => {
                 self.stand(token, Standing::Working)
             }
-            Event::NodeComputed { token, .. } => self.end(token, Standing::Succeeded),
+            Event::WaitStarted { token, .. } => self.stand(token, Standing::Waiting),
+            Event::GateOpened(opened) => self.stand(opened.token, Standing::Waiting),
+            Event::NodeComputed { token, .. }
+            | Event::WaitEnded { token, .. }
+            | Event::EventEmitted { token, .. } => self.end(token, Standing::Succeeded),
+            Event::GateClosed(closed) => match (closed.outcome, closed.error) {
+                // Its branch was taken back already.
+                (GateOutcome::Cancelled, _) => {}
+                (_, Some(_)) => self.end(closed.token, Standing::Failed),
+                (_, None) => self.end(closed.token, Standing::Succeeded),
+            },
+            Event::SignalReceived(_)
+            | Event::GateAnswered(_)
+            | Event::RunPaused { .. }
+            | Event::RunResumed {} => {}
             Event::NodeFailed { token, .. } => self.end(token, Standing::Failed),
             Event::TokenRouted { token, fired, opened, failed, .. } => {
                 let instance = self.leave(token, failed);
@@ -199,7 +218,7 @@ impl Progress {
         self.status = Some(status);
         for node in &mut self.nodes {
             node.cancelled = node.total.saturating_sub(node.done + node.failed);
-            (node.running, node.backing_off) = (0, 0);
+            (node.running, node.backing_off, node.waiting) = (0, 0, 0);
         }
     }
 
@@ -256,11 +275,15 @@ impl Progress {
         let before = std::mem::replace(&mut token.standing, now);
         let at = token.node;
         let node = self.changed(at);
-        match (before, now) {
-            (Standing::Working, Standing::BackingOff) => node.backing_off += 1,
-            (Standing::BackingOff, Standing::BackingOff) => {}
-            (Standing::BackingOff, _) => node.backing_off = node.backing_off.saturating_sub(1),
-            _ => {}
+        match before {
+            Standing::BackingOff => node.backing_off = node.backing_off.saturating_sub(1),
+            Standing::Waiting => node.waiting = node.waiting.saturating_sub(1),
+            Standing::Working | Standing::Succeeded | Standing::Failed => {}
+        }
+        match now {
+            Standing::BackingOff => node.backing_off += 1,
+            Standing::Waiting => node.waiting += 1,
+            Standing::Working | Standing::Succeeded | Standing::Failed => {}
         }
     }
 
@@ -291,7 +314,7 @@ impl Progress {
         let out: Vec<_> =
             self.tokens.iter().filter(|(_, token)| is_out(token)).map(|(id, _)| *id).collect();
         for id in out {
-            // So that a back-off is counted no more.
+            // So that a back-off or a wait is counted no more.
             self.stand(id, Standing::Working);
             if let Some(token) = self.tokens.remove(&id)
                 && !token.standing.has_ended()

@@ -15,7 +15,7 @@ use gateway::{
     Administrator, AuthConfig, Gateway, GatewayConfig, Operations, Remote, RenderMetrics,
     ServeError, SystemEnvironment,
 };
-use protocol::{Commands, Events, ResourceQueries, RunQueries, Tasks};
+use protocol::{Commands, Events, GateQueries, ResourceQueries, RunQueries, Tasks};
 use tokio::task::JoinHandle;
 
 use crate::config::{AuthMode, Config, Role};
@@ -57,6 +57,7 @@ struct Services {
     commands: Arc<dyn Commands>,
     resources: Arc<dyn ResourceQueries>,
     runs: Arc<dyn RunQueries>,
+    gates: Arc<dyn GateQueries>,
     events: Arc<dyn Events>,
 }
 
@@ -96,6 +97,7 @@ pub(crate) async fn start(
             commands: services.commands,
             resources: services.resources,
             runs: services.runs,
+            gates: services.gates,
             events: services.events,
             environment: Arc::new(SystemEnvironment),
             config: gateway_config(config),
@@ -141,6 +143,7 @@ fn services(
             commands: Arc::clone(&remote) as _,
             resources: Arc::clone(&remote) as _,
             runs: Arc::clone(&remote) as _,
+            gates: Arc::clone(&remote) as _,
             events: remote,
         });
     }
@@ -151,6 +154,7 @@ fn services(
         commands: Arc::clone(&write_side.service) as _,
         resources: Arc::clone(views) as _,
         runs: Arc::clone(views) as _,
+        gates: Arc::clone(views) as _,
         events: Arc::clone(views) as _,
     })
 }

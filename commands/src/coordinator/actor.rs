@@ -57,7 +57,7 @@ pub(super) struct Actor {
 /// A command that waits for its decision.
 pub(super) enum Queued {
     Start(Box<Start>),
-    Cancel { reason: Option<String>, cause: Box<Cause>, reply: Reply<Receipt> },
+    Command { command: Box<Command>, cause: Box<Cause>, reply: Reply<Receipt> },
     Outcome(Box<Outcome>, Settled),
     HandOut { token: u64, attempt: u32 },
     Wake,
@@ -66,7 +66,7 @@ pub(super) enum Queued {
 
 impl Queued {
     const fn is_from_client(&self) -> bool {
-        matches!(self, Self::Start(_) | Self::Cancel { .. })
+        matches!(self, Self::Start(_) | Self::Command { .. })
     }
 }
 
@@ -220,8 +220,11 @@ impl Actor {
             let is_client = own_cause.is_some();
             match (decided, reply) {
                 (Ok(decision), reply) => {
-                    if matches!(command, Command::HandOut { .. }) {
+                    if let Command::HandOut { token, attempt } = command {
                         self.recorded.extend(&decision.dispatch);
+                        if self.run.is_paused() {
+                            self.again.insert((token, attempt));
+                        }
                     }
                     self.take(decision, &mut events, &mut under_way.durable);
                     under_way.reply = reply;
@@ -403,9 +406,8 @@ fn asked(queued: Queued) -> Asked {
             let command = Command::Start(Box::new(started));
             Asked { cause: Some(cause), reply: Some(reply), ..own(command) }
         }
-        Queued::Cancel { reason, cause, reply } => {
-            let command = Command::Cancel { reason };
-            Asked { cause: Some(*cause), reply: Some(reply), ..own(command) }
+        Queued::Command { command, cause, reply } => {
+            Asked { cause: Some(*cause), reply: Some(reply), ..own(*command) }
         }
         Queued::Outcome(outcome, settled) => {
             Asked { settled, ..own(Command::Report(Box::new(report(*outcome)))) }
@@ -429,7 +431,7 @@ pub(super) fn refuse_all(queue: impl Iterator<Item = Queued>, rejection: &Reject
     for queued in queue {
         match queued {
             Queued::Start(start) => drop(start.reply.send(Err(rejection.clone()))),
-            Queued::Cancel { reply, .. } => drop(reply.send(Err(rejection.clone()))),
+            Queued::Command { reply, .. } => drop(reply.send(Err(rejection.clone()))),
             Queued::Outcome(_, settled) => {
                 if holds == Holds::ForGood {
                     count_refused();

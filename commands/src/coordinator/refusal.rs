@@ -1,6 +1,7 @@
 //! Refusals as callers see them: from runs, from the journal, from the worker itself.
 
 use chassis::journal::AppendError;
+use domain::definition::Problem;
 use domain::ids::RunId;
 use domain::run::Refusal;
 use protocol::{Rejection, RejectionKind, RunOutcome};
@@ -58,9 +59,9 @@ pub(crate) fn not_owner() -> Rejection {
 
 /// A refusal as clients see it.
 pub(crate) fn of_command(refusal: &Refusal) -> Rejection {
-    use RejectionKind::{Conflict, Invalid, TooLarge};
+    use RejectionKind::{Conflict, Forbidden, Invalid, NotFound, TooLarge};
     let (kind, code) = match refusal {
-        Refusal::NotStarted => (RejectionKind::NotFound, "run_not_found"),
+        Refusal::NotStarted => (NotFound, "run_not_found"),
         Refusal::AlreadyStarted => (Conflict, super::RUN_ALREADY_STARTED),
         Refusal::Ended { .. } => (Conflict, "run_ended"),
         Refusal::StaleOutcome { .. } => (Conflict, "stale_outcome"),
@@ -69,24 +70,54 @@ pub(crate) fn of_command(refusal: &Refusal) -> Rejection {
         Refusal::InputTooDeep { .. } => (Invalid, "input_too_deep"),
         Refusal::InputNotStorable(_) => (Invalid, "invalid_input"),
         Refusal::TooManyLabels { .. } => (Invalid, "too_many_labels"),
+        Refusal::SignalTooLarge { .. } => (TooLarge, "signal_too_large"),
+        Refusal::SignalNotStorable(_) => (Invalid, "unstorable"),
+        Refusal::TooManySignals { .. } => (Conflict, "too_many_signals"),
+        Refusal::GateNotOpen { .. } => (Conflict, "gate_not_open"),
+        Refusal::SelfApproval => (Forbidden, "self_approval"),
+        Refusal::NotAssigned { .. } => (Forbidden, "not_assigned"),
+        Refusal::AlreadyAnswered { .. } => (Conflict, "already_answered"),
+        Refusal::InvalidAnswer { .. } => (Invalid, "invalid_answer"),
+        Refusal::AnswerTooLarge { .. } => (TooLarge, "value_too_large"),
+        Refusal::AnswerNotStorable(_) => (Invalid, "unstorable"),
+        Refusal::CommentTooLong { .. } => (Invalid, "comment_too_long"),
+        Refusal::AlreadyPaused => (Conflict, "already_paused"),
+        Refusal::NotPaused => (Conflict, "not_paused"),
     };
     let rejection = Rejection::new(kind, code, refusal.to_string());
     match refusal {
-        Refusal::InvalidInput { problems } => {
-            let first = problems.first().map(|problem| format!("/input{}", problem.pointer));
-            let problems = problems.clone().into_iter().map(|mut problem| {
-                problem.pointer = format!("/input{}", problem.pointer);
-                problem
-            });
-            rejection.with_problems(problems.collect()).at(first.unwrap_or_default())
-        }
+        Refusal::InvalidInput { problems } => with_problems(rejection, problems, "/input"),
+        Refusal::InvalidAnswer { problems } => with_problems(rejection, problems, "/value"),
         Refusal::InputTooLarge { .. }
         | Refusal::InputTooDeep { .. }
         | Refusal::InputNotStorable(_) => rejection.at("/input"),
         Refusal::TooManyLabels { .. } => rejection.at("/labels"),
+        Refusal::SignalTooLarge { .. } | Refusal::SignalNotStorable(_) => rejection.at("/payload"),
+        Refusal::AnswerTooLarge { .. } | Refusal::AnswerNotStorable(_) => rejection.at("/value"),
+        Refusal::CommentTooLong { .. } => rejection.at("/comment"),
         Refusal::NotStarted
         | Refusal::AlreadyStarted
         | Refusal::Ended { .. }
-        | Refusal::StaleOutcome { .. } => rejection,
+        | Refusal::StaleOutcome { .. }
+        | Refusal::TooManySignals { .. }
+        | Refusal::GateNotOpen { .. }
+        | Refusal::SelfApproval
+        | Refusal::NotAssigned { .. }
+        | Refusal::AlreadyAnswered { .. }
+        | Refusal::AlreadyPaused
+        | Refusal::NotPaused => rejection,
     }
+}
+
+/// The problems of a value, moved below its place in the body; the first one's is the refusal's.
+fn with_problems(rejection: Rejection, problems: &[Problem], below: &str) -> Rejection {
+    let problems: Vec<_> = problems
+        .iter()
+        .map(|problem| Problem {
+            pointer: format!("{below}{}", problem.pointer),
+            ..problem.clone()
+        })
+        .collect();
+    let first = problems.first().map(|problem| problem.pointer.clone()).unwrap_or_default();
+    rejection.with_problems(problems).at(first)
 }

@@ -7,11 +7,10 @@ use std::time::{Duration, Instant};
 
 use chassis::bus;
 use chassis::clock::Clock;
-use chassis::journal::{Append, AppendError, Appended, Journal};
+use chassis::journal::Journal;
 use domain::ids::{RunId, WorkspaceId};
 use domain::run::Run;
 use futures::StreamExt;
-use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use protocol::{Abandoned, Outcome, Rejection, RejectionKind, RunOutcome, Task};
 use tokio::sync::{Semaphore, mpsc};
@@ -21,14 +20,17 @@ use super::actor::{Actor, Holds, Queued, Settled, Taken, Turn, count_refused, re
 use super::dispatch::Dispatch;
 use super::plans::Plans;
 use super::recent::Recent;
-use super::refusal::{ended, not_found, not_owner, quarantined, refused, unavailable};
+use super::refusal::{not_found, not_owner, quarantined, unavailable};
 use super::timers::Timers;
 use super::{Fenced, Message, Reply, Start, TASKS_IN_FLIGHT_PER_RUN, TaskQueue};
 use crate::resolve::Resolver;
 
 mod checks;
+mod commits;
 mod loading;
 mod ownership;
+
+use commits::{Commit, commit};
 
 /// What a worker works with.
 pub(super) struct Context {
@@ -73,8 +75,6 @@ const BATCH: usize = 1_024;
 /// How often idle runs are looked for, at most and at least.
 const SWEEP_AT_MOST: Duration = Duration::from_millis(10);
 const SWEEP_AT_LEAST: Duration = Duration::from_secs(5);
-
-type Commit = BoxFuture<'static, (RunId, Result<Appended, AppendError>)>;
 
 /// A run of this worker.
 enum Slot {
@@ -173,10 +173,10 @@ impl Worker {
     fn accept(&mut self, message: Message) {
         match message {
             Message::Start(start) => self.start(start),
-            Message::Cancel { run_id, reason, cause, reply } => {
+            Message::Command { run_id, command, cause, reply } => {
                 let workspace_id = cause.workspace_id;
                 let cause = Box::new(cause);
-                self.queue(run_id, Some(workspace_id), Queued::Cancel { reason, cause, reply });
+                self.queue(run_id, Some(workspace_id), Queued::Command { command, cause, reply });
             }
             Message::Outcome(outcome, settled) => self.outcome(outcome, settled),
             Message::Task { run_id, token, attempt, reply } => {
@@ -298,66 +298,6 @@ impl Worker {
         }
     }
 
-    async fn commits_done(&mut self, first: (RunId, Result<Appended, AppendError>)) {
-        self.commit_done(first);
-        // Others that are ready are taken along, so that their runs share the next commit.
-        while let std::task::Poll::Ready(Some(next)) = futures::poll!(self.commits.next()) {
-            self.commit_done(next);
-        }
-    }
-
-    fn commit_done(&mut self, (run_id, result): (RunId, Result<Appended, AppendError>)) {
-        match result {
-            Ok(appended) => self.committed(run_id, &appended),
-            Err(AppendError::Fenced { shard }) => self.fenced(run_id, shard),
-            Err(error) => {
-                tracing::warn!(%run_id, %error, "an append failed, loading the run again");
-                self.drop_run(run_id, &refused(&error));
-            }
-        }
-    }
-
-    fn committed(&mut self, run_id: RunId, appended: &Appended) {
-        let epoch = self.epoch_of(run_id);
-        let Some(Slot::Loaded(actor)) = self.runs.get_mut(&run_id) else { return };
-        let durable = actor.committed(appended);
-        if epoch != Some(actor.epoch) {
-            // It had to leave while this append was under way.
-            return self.left_behind(run_id);
-        }
-        if let Some(outcome) = actor.outcome() {
-            for waiter in actor.waiters.drain(..) {
-                drop(waiter.send(Ok(outcome.clone())));
-            }
-            refuse_all(actor.queue.drain(..), &ended(&outcome), Holds::ForGood);
-            let workspace_id = actor.workspace_id();
-            self.runs.remove(&run_id);
-            self.timers.set(run_id, None);
-            self.dispatch.forget_ready(run_id);
-            self.recent.keep(run_id, workspace_id, outcome);
-            if !self.dispatch.give_up(run_id, |_, _| false).is_empty() {
-                self.context.abandon(Abandoned { run_id, tokens: Vec::new() });
-            }
-            return;
-        }
-        if durable.dropped {
-            let tokens = self.dispatch.give_up(run_id, |token, attempt| {
-                actor.run.working_attempt(token).is_some_and(|(_, current)| current == attempt)
-            });
-            if !tokens.is_empty() {
-                self.context.abandon(Abandoned { run_id, tokens });
-            }
-        }
-        self.timers.set(run_id, actor.run.next_due());
-        let limit = self.context.limit_of(actor);
-        for (token, attempt) in durable.dispatch {
-            self.dispatch.ready(run_id, limit, token, attempt);
-        }
-        if !actor.queue.is_empty() {
-            self.turns.push(run_id);
-        }
-    }
-
     fn quarantine(&mut self, run_id: RunId) {
         tracing::error!(%run_id, "deciding on a run panicked, it is left alone until a restart");
         metrics::counter!("wonder_runs_quarantined_total").increment(1);
@@ -411,6 +351,8 @@ impl Worker {
         while let Some((run_id, turn)) = self.dispatch.next_turn() {
             for (token, attempt) in turn {
                 let task = match self.runs.get_mut(&run_id) {
+                    // Handed out when the run is resumed.
+                    Some(Slot::Loaded(actor)) if actor.run.is_paused() => None,
                     Some(Slot::Loaded(actor)) => {
                         if actor.must_record(token, attempt) {
                             actor.queue.push_back(Queued::HandOut { token, attempt });
@@ -483,11 +425,6 @@ impl Gauges {
 
 fn refuse_one(queued: Queued, rejection: &Rejection, holds: Holds) {
     refuse_all(std::iter::once(queued), rejection, holds);
-}
-
-fn commit(context: &Context, run_id: RunId, append: Box<Append>) -> Commit {
-    let journal = Arc::clone(&context.journal);
-    Box::pin(async move { (run_id, journal.append(*append).await) })
 }
 
 fn wait_for(actor: &mut Actor, workspace_id: WorkspaceId, reply: Reply<RunOutcome>) {

@@ -40,7 +40,12 @@ pub(crate) async fn check(
             let head = own(heads, workspace, *kind, id).await?;
             Ok(asked(*kind, id, Change::Archive, &head.workspace_id))
         }
-        Command::StartRun(_) | Command::CancelRun { .. } => Err(Rejection::new(
+        Command::StartRun(_)
+        | Command::CancelRun { .. }
+        | Command::SignalRun { .. }
+        | Command::AnswerGate { .. }
+        | Command::PauseRun { .. }
+        | Command::ResumeRun { .. } => Err(Rejection::new(
             RejectionKind::Internal,
             "not_a_resource_command",
             "this command is about a run; send it to the coordinator",

@@ -5,6 +5,7 @@ mod commits;
 mod faults;
 mod limits;
 mod lost_workers;
+mod pauses;
 mod platform;
 mod repetition;
 mod retries;

@@ -150,7 +150,7 @@ fn foreign_types_versions_and_missing_values_are_told_apart() {
     let read = |event_type: &str, version, payload: &str| {
         decode::<Event>(event_type, version, payload.as_bytes(), &|_| None)
     };
-    assert_eq!(read("run_paused", 1, "{}"), Err(DecodeError::UnknownType("run_paused".into())));
+    assert_eq!(read("run_melted", 1, "{}"), Err(DecodeError::UnknownType("run_melted".into())));
     for version in [0, 2] {
         let unknown = DecodeError::UnknownVersion { event_type: "group_ended".into(), version };
         assert_eq!(read("group_ended", version, r#"{"instance":1}"#), Err(unknown));

@@ -8,6 +8,10 @@ use serde_json::{Map, Value};
 use crate::ids::Name;
 use crate::span::Span;
 
+mod waits;
+
+pub use waits::{EmitSpec, GateSpec, GateTimeout, WaitSpec};
+
 /// From a path (`state.draft`) or a name (`question`) to a value with `${…}` expressions in it.
 /// Keys keep the order of the document.
 pub type Mapping = Map<String, Value>;
@@ -57,15 +61,15 @@ pub struct Node {
     /// A child run. Refused by this version (`unsupported_node`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workflow: Option<Value>,
-    /// A decision by people. Refused by this version (`unsupported_node`).
+    /// A decision by people.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub gate: Option<Value>,
-    /// A durable timer or signal. Refused by this version (`unsupported_node`).
+    pub gate: Option<GateSpec>,
+    /// A durable timer, or a signal.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub wait: Option<Value>,
-    /// A business event. Refused by this version (`unsupported_node`).
+    pub wait: Option<WaitSpec>,
+    /// A business event.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub emit: Option<Value>,
+    pub emit: Option<EmitSpec>,
     /// What the action gets, evaluated whole against the state before the node.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input: Option<Mapping>,

@@ -15,6 +15,10 @@ use crate::expression::{Binding, Expression};
 use crate::run::event::TransitionIndex;
 use crate::span::Span;
 
+mod waits;
+
+pub use waits::{PlanEmit, PlanGate, PlanWait};
+
 /// A definition, ready to run. Immutable; shared by all runs of the same version and pins.
 #[derive(Debug)]
 pub struct Plan {
@@ -52,6 +56,16 @@ pub enum NodeWork {
     Task(TaskBody),
     /// A mapping into `state` (paths without `state.`), evaluated by the coordinator.
     Compute(Vec<(String, Binding)>),
+    Wait(PlanWait),
+    Gate(Box<PlanGate>),
+    Emit(PlanEmit),
+}
+
+impl NodeWork {
+    /// Whether workers do it, in attempts.
+    pub const fn is_task(&self) -> bool {
+        matches!(self, Self::Task(_))
+    }
 }
 
 /// The body of a task.
@@ -244,11 +258,13 @@ impl Compiler<'_> {
                 Some(action) => NodeWork::Task(TaskBody::Action(action)),
                 None => NodeWork::Compute(Vec::new()),
             }
+        } else if let Some(work) = self.without_worker(&place, node) {
+            work
         } else {
             self.problem(
                 ProblemCode::UnsupportedNode,
                 &place,
-                "this version runs `action`, `steps` and `compute` nodes".to_owned(),
+                "this version doesn't run such a node".to_owned(),
             );
             NodeWork::Compute(Vec::new())
         };
@@ -267,6 +283,17 @@ impl Compiler<'_> {
             repeatable: repeatable.unwrap_or(true),
             tiers,
         }
+    }
+
+    fn without_worker(&mut self, place: &str, node: &Node) -> Option<NodeWork> {
+        if let Some(wait) = &node.wait {
+            return self.wait(&format!("{place}/wait"), wait).map(NodeWork::Wait);
+        }
+        if let Some(gate) = &node.gate {
+            let gate = self.gate(&format!("{place}/gate"), gate)?;
+            return Some(NodeWork::Gate(Box::new(gate)));
+        }
+        self.emit(&format!("{place}/emit"), node.emit.as_ref()?).map(NodeWork::Emit)
     }
 
     fn action(&mut self, place: &str, used: &ActionUse) -> Option<Action> {

@@ -7,6 +7,7 @@ mod groups;
 mod mappings;
 mod model;
 mod scopes;
+mod waits;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,7 +22,7 @@ use crate::limits;
 use scopes::Names;
 
 /// The node kinds, in the order in which messages name them.
-const KINDS: &str = "action, steps, compute";
+const KINDS: &str = "action, steps, compute, wait, gate, emit";
 /// Tokens that one `spawn` may make.
 const SPAWN: u64 = 100_000;
 
@@ -129,9 +130,7 @@ impl<'d> Checker<'d> {
 
     /// Whether a failure may lead to the node, so that it sees the `error`.
     fn takes_failures(&self, name: &str) -> bool {
-        let leads = |transition: &Transition| {
-            transition.to == name && matches!(transition.on, On::Failure | On::Timeout)
-        };
+        let leads = |transition: &Transition| transition.to == name && transition.on != On::Success;
         self.definition.transitions.iter().any(leads)
     }
 
@@ -146,7 +145,7 @@ impl<'d> Checker<'d> {
                 let message = format!("the node does nothing: give it one of {KINDS}");
                 self.problem(ProblemCode::MissingKey, &place, message);
             }
-            [kind] if matches!(*kind, "workflow" | "gate" | "wait" | "emit") => {
+            [kind @ "workflow"] => {
                 let message =
                     format!("this version doesn't run `{kind}` nodes yet; it has {KINDS}");
                 self.problem(ProblemCode::UnsupportedNode, &format!("{place}/{kind}"), message);
@@ -163,6 +162,7 @@ impl<'d> Checker<'d> {
         if self.takes_failures(name) {
             names = names.and("error");
         }
+        self.without_worker(&place, node, &names);
         if let Some(input) = &node.input {
             self.mapping(&format!("{place}/input"), input, &names);
         }
@@ -170,6 +170,9 @@ impl<'d> Checker<'d> {
             let place = format!("{place}/output");
             if node.compute.is_some() {
                 let message = "a `compute` node has no result: write into `compute` itself";
+                self.problem(ProblemCode::InvalidValue, &place, message);
+            } else if node.emit.is_some() {
+                let message = "an `emit` node has no result: drop `output`";
                 self.problem(ProblemCode::InvalidValue, &place, message);
             } else {
                 self.state_mapping(&place, output, &names.and("result"));
@@ -212,12 +215,12 @@ impl<'d> Checker<'d> {
         if transition.on == On::Rejected
             && nodes.get(&transition.from).is_some_and(|node| node.gate.is_none())
         {
-            let message = "only a gate can be rejected; use `on: failure` for errors";
+            let message = "only a `gate` can be rejected; use `on: failure` for errors";
             self.problem(ProblemCode::InvalidValue, &format!("{place}/on"), message);
         }
-        let computes = nodes.get(&transition.from).is_some_and(|node| node.compute.is_some());
-        if transition.on == On::Timeout && computes {
-            let message = "a `compute` node can't time out";
+        if let (On::Timeout, Some(from)) = (transition.on, nodes.get(&transition.from))
+            && let Some(message) = waits::no_timeout(from)
+        {
             self.problem(ProblemCode::InvalidValue, &format!("{place}/on"), message);
         }
         let mut names = Names::of_node(&self.item_names);

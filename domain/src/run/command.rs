@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::event::{FailureKind, RunStarted, TokenId, Usage};
+use super::event::{Decision, FailureKind, RunStarted, TokenId, Usage};
+use crate::ids::Name;
 use crate::span::Span;
 
 /// A command to a run.
@@ -23,6 +24,28 @@ pub enum Command {
     Advance,
     /// Ends the run.
     Cancel { reason: Option<String> },
+    /// Wakes the wait that has waited longest for it, or is kept for one that is reached later;
+    /// a transient one isn't kept.
+    Signal { name: Name, payload: Value, transient: bool },
+    /// Answers a gate.
+    Answer(Box<GateAnswer>),
+    /// Stops handing attempts to workers, and the timers.
+    Pause { reason: Option<String> },
+    /// Goes on after a pause.
+    Resume,
+}
+
+/// See [`Command::Answer`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GateAnswer {
+    /// The token at the gate.
+    pub token: TokenId,
+    pub actor: String,
+    /// The roles that the actor has.
+    pub roles: Vec<String>,
+    pub decision: Decision,
+    pub value: Value,
+    pub comment: Option<String>,
 }
 
 /// See [`Command::Report`].

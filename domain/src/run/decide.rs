@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::command::{Command, Report};
 use super::error::Refusal;
-use super::event::{Event, FailureKind, RunError, RunStarted, TokenId};
+use super::event::{Event, FailureKind, GateClosed, GateOutcome, RunError, RunStarted, TokenId};
 use super::scope::{RunScope, TokenScope, root_state};
 use super::state::{Live, Phase, Run, Timer, Token};
 use super::vars::size_of;
@@ -15,9 +15,12 @@ use crate::definition::plan::{NodeWork, PlanNode};
 use crate::expression::{Binding, EvalError, Scope};
 use crate::limits;
 
+mod gate;
 mod join;
+mod pause;
 mod retry;
 mod route;
+mod wait;
 
 /// What a command leads to.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -85,7 +88,14 @@ impl Decider<'_> {
             (Run::Live(_) | Run::Closed(_), Command::Start(_)) => Err(Refusal::AlreadyStarted),
             (Run::Closed(closed), _) => Err(Refusal::Ended { status: closed.status }),
             (Run::Live(_), Command::Report(report)) => self.report(report),
+            (Run::Live(live), Command::HandOut { .. }) if live.pause.is_some() => Ok(()),
             (Run::Live(_), Command::HandOut { token, attempt }) => self.hand_out(*token, *attempt),
+            (Run::Live(_), Command::Signal { name, payload, transient }) => {
+                self.signal(name, payload, *transient)
+            }
+            (Run::Live(_), Command::Answer(answer)) => self.answer(answer),
+            (Run::Live(_), Command::Pause { reason }) => self.pause(reason.as_ref()),
+            (Run::Live(_), Command::Resume) => self.resume(),
             (Run::Live(_), Command::Wake) => {
                 self.wake();
                 Ok(())
@@ -102,8 +112,29 @@ impl Decider<'_> {
     }
 
     fn emit(&mut self, event: Event) {
+        let gates = self.gates_at_stake(&event);
         self.run.evolve(&event, self.now);
         self.decision.events.push(event);
+        for token in gates {
+            if self.live().is_some_and(|live| !live.gates.contains(&token)) {
+                let (outcome, result) = (GateOutcome::Cancelled, Value::Null);
+                let closed = GateClosed { token, outcome, result, writes: Map::new(), error: None };
+                self.decision.events.push(Event::GateClosed(Box::new(closed)));
+            }
+        }
+    }
+
+    /// The open gates, before an event that may give branches up: those that go with them are
+    /// closed by an event of their own, for whoever was asked.
+    fn gates_at_stake(&self, event: &Event) -> Vec<TokenId> {
+        let gives_up = matches!(
+            event,
+            Event::JoinFired { rest_continues: false, .. }
+                | Event::JoinFailed { .. }
+                | Event::TokenRouted { failed: true, .. }
+        );
+        let live = self.live().filter(|live| gives_up && !live.gates.is_empty());
+        live.map(|live| live.gates.iter().copied().collect()).unwrap_or_default()
     }
 
     fn live(&self) -> Option<&Live> {
@@ -134,7 +165,7 @@ impl Decider<'_> {
             return Err(stale);
         };
         let plan = self.plan;
-        let node = plan.node(&token.node).filter(|node| matches!(node.work, NodeWork::Task(_)));
+        let node = plan.node(&token.node).filter(|node| node.work.is_task());
         let Some(node) = node.filter(|_| attempt == report.attempt) else { return Err(stale) };
         match &report.result {
             Ok(result) => match self.accept_result(report.token, node, result) {
@@ -213,14 +244,17 @@ impl Decider<'_> {
     }
 
     fn wake(&mut self) {
-        while let Some((due, timer)) = self.live().and_then(|live| live.timers.first().copied()) {
-            if due > self.now || self.is_full() {
+        loop {
+            let due = self.live().filter(|live| live.next_due().is_some_and(|due| due <= self.now));
+            let Some((_, timer)) = due.and_then(|live| live.timers.first().copied()) else { break };
+            if self.is_full() {
                 break;
             }
             match timer {
                 Timer::Run => self.time_out_run(),
                 Timer::Join(instance) => self.time_out_join(instance),
                 Timer::Retry(token) => self.retry(token),
+                Timer::Wait(token) => self.wait_is_up(token),
             }
             self.settle_joins();
         }
@@ -240,14 +274,14 @@ impl Decider<'_> {
             self.wake();
         }
         let Some(live) = self.live() else { return };
-        let is_compute = |token: &Token| {
-            let work = self.plan.node(&token.node).map(|node| &node.work);
-            !matches!(work, Some(NodeWork::Task(_)))
+        let is_own = |token: &Token| {
+            let node = self.plan.node(&token.node);
+            !node.is_some_and(|node| node.work.is_task())
         };
         let waiting: Vec<_> = live
             .tokens
             .iter()
-            .filter(|(_, token)| matches!(token.phase, Phase::Working { .. }) && is_compute(token))
+            .filter(|(_, token)| matches!(token.phase, Phase::Working { .. }) && is_own(token))
             .map(|(id, _)| *id)
             .rev()
             .collect();
@@ -294,8 +328,10 @@ impl Decider<'_> {
         let Some((token, attempt)) = self.run.working_attempt(id) else { return };
         let plan = self.plan;
         match plan.node(&token.node).map(|node| &node.work) {
+            // Of a paused run it is handed out when the run is resumed.
+            Some(NodeWork::Task(_)) if self.run.is_paused() => {}
             Some(NodeWork::Task(_)) => self.decision.dispatch.push((id, attempt)),
-            Some(NodeWork::Compute(_)) if self.is_full() => self.decision.advance = true,
+            Some(_) if self.is_full() => self.decision.advance = true,
             Some(NodeWork::Compute(mapping)) => match self.writes(id, mapping, None) {
                 Ok(writes) => {
                     self.emit(Event::NodeComputed { token: id, writes });
@@ -303,6 +339,9 @@ impl Decider<'_> {
                 }
                 Err(error) => self.fail_node(id, *error),
             },
+            Some(NodeWork::Wait(wait)) => self.enter_wait(id, wait),
+            Some(NodeWork::Gate(gate)) => self.open_gate(id, gate),
+            Some(NodeWork::Emit(emit)) => self.emit_event(id, emit),
             None => {
                 let message = format!("the definition has no node {:?}", token.node);
                 self.fail_node(id, permanent("unknown_node", message));

@@ -13,7 +13,8 @@ use crate::expression::EvalError;
 /// What is owed to a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Owed {
-    /// Attempts whose outcome is awaited: token and attempt, by token.
+    /// Attempts whose outcome is awaited: token and attempt, by token. Those of a paused run
+    /// aren't handed out before it is resumed.
     pub attempts: Vec<(TokenId, u32)>,
     /// Whether an `Advance` has work to do.
     pub advance: bool,
@@ -34,7 +35,13 @@ impl Run {
             let Phase::Working { attempt } = token.phase else { continue };
             match plan.node(&token.node).map(|node| &node.work) {
                 Some(NodeWork::Task(_)) => owed.attempts.push((*id, attempt)),
-                Some(NodeWork::Compute(_)) | None => owed.advance = true,
+                Some(
+                    NodeWork::Compute(_)
+                    | NodeWork::Wait(_)
+                    | NodeWork::Gate(_)
+                    | NodeWork::Emit(_),
+                )
+                | None => owed.advance = true,
             }
         }
         owed
@@ -45,7 +52,11 @@ impl Run {
         let token = self.live()?.tokens.get(&token)?;
         match token.phase {
             Phase::Working { attempt } => Some((token, attempt)),
-            Phase::BackingOff { .. } | Phase::Succeeded { .. } | Phase::Failed { .. } => None,
+            Phase::BackingOff { .. }
+            | Phase::Waiting { .. }
+            | Phase::Gated { .. }
+            | Phase::Succeeded { .. }
+            | Phase::Failed { .. } => None,
         }
     }
 

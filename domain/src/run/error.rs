@@ -28,4 +28,31 @@ pub enum Refusal {
     InputNotStorable(EncodeError),
     #[error("the run has {count} labels, at most {limit} are allowed")]
     TooManyLabels { count: usize, limit: usize },
+    #[error("the signal's payload has {bytes} bytes, at most {limit} are allowed")]
+    SignalTooLarge { bytes: usize, limit: usize },
+    #[error("the signal's payload can't be stored: {0}")]
+    SignalNotStorable(EncodeError),
+    #[error("the run keeps {kept} signals that no wait has taken, and has no room for another")]
+    TooManySignals { kept: usize },
+    /// It was answered, its time is up, or there never was one.
+    #[error("no gate is open at token {token}")]
+    GateNotOpen { token: TokenId },
+    #[error("whoever started the run may not answer this gate")]
+    SelfApproval,
+    #[error("{actor} is not among those who may answer this gate")]
+    NotAssigned { actor: String },
+    #[error("{actor} has answered this gate already")]
+    AlreadyAnswered { actor: String },
+    #[error("the value does not fit the gate's form")]
+    InvalidAnswer { problems: Vec<Problem> },
+    #[error("the value has {bytes} bytes, at most {limit} are allowed")]
+    AnswerTooLarge { bytes: usize, limit: usize },
+    #[error("the value can't be stored: {0}")]
+    AnswerNotStorable(EncodeError),
+    #[error("the comment may have {limit} bytes")]
+    CommentTooLong { limit: usize },
+    #[error("the run is paused already")]
+    AlreadyPaused,
+    #[error("the run is not paused")]
+    NotPaused,
 }

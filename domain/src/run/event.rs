@@ -9,6 +9,14 @@ use serde_json::{Map, Value};
 use crate::ids::{DefinitionId, ProjectId, RunId, WorkflowId};
 use crate::resource::Kind;
 
+mod failure;
+mod gate;
+mod signal;
+
+pub use failure::{FailureKind, RunError, Usage};
+pub use gate::{Decision, GateAnswered, GateClosed, GateOpened, GateOutcome};
+pub use signal::SignalReceived;
+
 /// A token's number within its run, from 1.
 pub type TokenId = u64;
 /// A group instance's number within its run, from 1.
@@ -127,6 +135,47 @@ pub enum Event {
     GroupEnded {
         instance: InstanceId,
     },
+    /// A `wait` node waits: until a time, or for a signal (and then until it times out).
+    WaitStarted {
+        token: TokenId,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        until: Option<DateTime<Utc>>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        signal: Option<String>,
+    },
+    /// What a `wait` node waited for is there. Where its time ran out instead, `node_failed` says
+    /// so.
+    WaitEnded {
+        token: TokenId,
+        result: Value,
+        #[serde(default, skip_serializing_if = "Map::is_empty")]
+        writes: Map<String, Value>,
+        /// The number of the signal that it took.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        signal: Option<u64>,
+    },
+    /// A signal came to the run.
+    SignalReceived(Box<SignalReceived>),
+    /// A `gate` node asks people.
+    GateOpened(Box<GateOpened>),
+    /// Somebody answered.
+    GateAnswered(Box<GateAnswered>),
+    /// A gate takes no more answers.
+    GateClosed(Box<GateClosed>),
+    /// An `emit` node published a business event.
+    EventEmitted {
+        token: TokenId,
+        name: String,
+        #[serde(default, skip_serializing_if = "Value::is_null")]
+        data: Value,
+    },
+    /// Nothing is handed to workers any more, and the run's timers stand still.
+    RunPaused {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
+    /// The run goes on; its timers are due later by the length of the pause.
+    RunResumed {},
     /// All tokens have ended and the output is mapped.
     RunCompleted {
         output: Value,
@@ -162,6 +211,9 @@ pub struct RunStarted {
     /// When the run times out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<DateTime<Utc>>,
+    /// Who started it, as the actor of the command; absent in older runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_by: Option<String>,
 }
 
 /// Which version of which definition.
@@ -286,78 +338,6 @@ pub struct Arithmetic {
     pub needed: u64,
 }
 
-/// Why a node, a branch or a run failed.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct RunError {
-    /// Stable, `snake_case`.
-    pub code: String,
-    pub message: String,
-    pub kind: FailureKind,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub node: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub attempt: Option<u32>,
-    #[serde(default, skip_serializing_if = "Value::is_null")]
-    pub detail: Value,
-}
-
-/// What a failure means for retries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FailureKind {
-    /// It may go away: retried as the node says.
-    Transient,
-    /// It won't go away.
-    Permanent,
-    /// An attempt took too long: retried as the node says.
-    Timeout,
-    /// A rule forbids it.
-    Policy,
-    Cancelled,
-}
-
-impl FailureKind {
-    /// The text in JSON.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Transient => "transient",
-            Self::Permanent => "permanent",
-            Self::Timeout => "timeout",
-            Self::Policy => "policy",
-            Self::Cancelled => "cancelled",
-        }
-    }
-
-    /// Whether another attempt may help.
-    pub const fn is_retryable(self) -> bool {
-        matches!(self, Self::Transient | Self::Timeout)
-    }
-}
-
-/// What was used up. Sums over attempts, failed ones included.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Usage {
-    pub input_tokens: u64,
-    pub output_tokens: u64,
-    /// Millionths of a currency unit.
-    pub cost_micros: u64,
-}
-
-impl Usage {
-    /// Whether nothing was used.
-    pub const fn is_empty(&self) -> bool {
-        self.input_tokens == 0 && self.output_tokens == 0 && self.cost_micros == 0
-    }
-
-    /// Adds another usage, without overflow.
-    pub fn add(&mut self, other: &Self) {
-        self.input_tokens = self.input_tokens.saturating_add(other.input_tokens);
-        self.output_tokens = self.output_tokens.saturating_add(other.output_tokens);
-        self.cost_micros = self.cost_micros.saturating_add(other.cost_micros);
-    }
-}
-
 fn is_zero(number: &u64) -> bool {
     *number == 0
 }
@@ -378,6 +358,15 @@ impl Event {
             Self::JoinFired { .. } => "join_fired",
             Self::JoinFailed { .. } => "join_failed",
             Self::GroupEnded { .. } => "group_ended",
+            Self::WaitStarted { .. } => "wait_started",
+            Self::WaitEnded { .. } => "wait_ended",
+            Self::SignalReceived(_) => "signal_received",
+            Self::GateOpened(_) => "gate_opened",
+            Self::GateAnswered(_) => "gate_answered",
+            Self::GateClosed(_) => "gate_closed",
+            Self::EventEmitted { .. } => "event_emitted",
+            Self::RunPaused { .. } => "run_paused",
+            Self::RunResumed {} => "run_resumed",
             Self::RunCompleted { .. } => "run_completed",
             Self::RunFailed { .. } => "run_failed",
             Self::RunCancelled { .. } => "run_cancelled",

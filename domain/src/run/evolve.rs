@@ -10,9 +10,12 @@ use super::event::{
     Usage,
 };
 use super::state::{
-    Branch, Closed, Header, Instance, Live, Parent, Phase, Run, RunStatus, Taken, Timer, Token,
+    Branch, Closed, Header, Live, Phase, Run, RunStatus, Signals, Taken, Timer, Token,
 };
 use super::vars::{Vars, size_of};
+
+mod groups;
+mod waits;
 
 impl Run {
     /// Folds an event that was recorded at `at`. An event that doesn't fit the state (which
@@ -20,11 +23,12 @@ impl Run {
     pub fn evolve(&mut self, event: &Event, at: DateTime<Utc>) {
         if let Event::RunStarted(started) = event {
             if matches!(self, Self::NotStarted) {
-                *self = Self::Live(Box::new(Live::start(started)));
+                *self = Self::Live(Box::new(Live::start(started, at)));
             }
             return;
         }
         let Self::Live(live) = self else { return };
+        live.at = at;
         match event {
             Event::RunStarted(_) => {}
             Event::TaskSucceeded { token, result, writes, usage, .. } => {
@@ -73,6 +77,23 @@ impl Run {
                     live.end_part(branch);
                 }
             }
+            Event::WaitStarted { token, until, signal } => {
+                let signal = signal.as_deref().map(Arc::from);
+                live.set_phase(*token, Phase::Waiting { until: *until, signal });
+            }
+            Event::WaitEnded { token, result, writes, signal } => {
+                live.succeed(*token, Some(result), writes);
+                if let Some(number) = signal {
+                    live.signals.take(*number);
+                }
+            }
+            Event::SignalReceived(signal) => live.signals.receive(signal),
+            Event::GateOpened(opened) => live.open_gate(opened),
+            Event::GateAnswered(answered) => live.answer_gate(answered),
+            Event::GateClosed(closed) => live.close_gate(closed),
+            Event::EventEmitted { token, .. } => live.succeed(*token, None, &Map::new()),
+            Event::RunPaused { reason } => live.stand_still(reason.clone()),
+            Event::RunResumed {} => live.go_on(),
             Event::RunCompleted { output } => {
                 let output = Some(Arc::new(output.clone()));
                 *self = live.close(RunStatus::Completed, output, None, None, at);
@@ -91,7 +112,7 @@ impl Run {
 }
 
 impl Live {
-    fn start(started: &RunStarted) -> Self {
+    fn start(started: &RunStarted, at: DateTime<Utc>) -> Self {
         let mut live = Self {
             header: Header {
                 run_id: started.run_id,
@@ -102,15 +123,20 @@ impl Live {
                 input: Arc::new(started.input.clone()),
                 labels: started.labels.clone(),
                 started_at: started.started_at,
+                started_by: started.started_by.clone(),
             },
             root: Vars::default(),
-            tokens: [(1, Box::new(Token::at(&started.start)))].into(),
+            tokens: [(1, Box::new(Token { since: at, ..Token::at(&started.start) }))].into(),
             instances: Default::default(),
             next_token: 2,
             next_instance: 1,
             timers: Default::default(),
-            backing_off: 0,
+            waiting: 0,
+            gates: Default::default(),
+            signals: Signals::default(),
+            pause: None,
             usage: Usage::default(),
+            at,
         };
         if let Some(deadline) = started.deadline {
             live.timers.insert((deadline, Timer::Run));
@@ -144,18 +170,27 @@ impl Live {
         }
     }
 
-    /// Changes a token's phase, and its timer with it.
+    /// Changes a token's phase, and what is kept of it elsewhere.
     fn set_phase(&mut self, id: TokenId, phase: Phase) {
         let Some(token) = self.tokens.get_mut(&id) else { return };
-        if let Phase::BackingOff { until, .. } = token.phase {
-            self.timers.remove(&(until, Timer::Retry(id)));
-            self.backing_off -= 1;
+        let before = std::mem::replace(&mut token.phase, phase);
+        token.since = self.at;
+        self.forget(id, &before);
+        let Some(token) = self.tokens.get(&id) else { return };
+        self.timers.extend(token.phase.timer(id));
+        self.waiting += u64::from(token.phase.is_waiting());
+        if matches!(token.phase, Phase::Gated { .. }) {
+            self.gates.insert(id);
         }
-        if let Phase::BackingOff { until, .. } = phase {
-            self.timers.insert((until, Timer::Retry(id)));
-            self.backing_off += 1;
+    }
+
+    /// A token leaves a phase.
+    fn forget(&mut self, id: TokenId, phase: &Phase) {
+        if let Some(timer) = phase.timer(id) {
+            self.timers.remove(&timer);
         }
-        token.phase = phase;
+        self.waiting -= u64::from(phase.is_waiting());
+        self.gates.remove(&id);
     }
 
     fn succeed(&mut self, id: TokenId, result: Option<&Value>, writes: &Map<String, Value>) {
@@ -257,191 +292,15 @@ impl Live {
         instance.arrived.insert(branch.index, value);
     }
 
-    fn open(&mut self, token: &Token, opened: &Opened) {
-        let vars = if token.branch.is_some() { token.vars.clone() } else { self.root.clone() };
-        if let Some(deadline) = opened.deadline {
-            self.timers.insert((deadline, Timer::Join(opened.instance)));
-        }
-        let instance = Instance {
-            group: opened.group.clone(),
-            parent: Parent {
-                branch: token.branch,
-                vars,
-                item: token.item.clone(),
-                taken: Arc::clone(&token.taken),
-            },
-            declared: opened.branches.iter().map(|branches| branches.count).sum(),
-            branches: opened.branches.clone(),
-            spawned: 0,
-            arrived: Default::default(),
-            failed: Default::default(),
-            ended: Default::default(),
-            first_error: None,
-            extra_parts: Default::default(),
-            fired: false,
-            deadline: opened.deadline,
-            cause: Some(token.phase.clone()),
-            taken: opened.branches.iter().fold(Arc::clone(&token.taken), |taken, branches| {
-                took(&taken, branches.transition, branches.iteration)
-            }),
-            arrived_bytes: 0,
-        };
-        self.next_instance = self.next_instance.max(opened.instance + 1);
-        self.instances.insert(opened.instance, instance);
-    }
-
-    fn spawn(&mut self, id: InstanceId, first: u64, token: TokenId, count: u64, items: &[Value]) {
-        let Some(instance) = self.instances.get_mut(&id) else { return };
-        instance.spawned = instance.spawned.max(first + count);
-        let error = instance.cause.as_ref().and_then(Phase::error).cloned().map(Box::new);
-        if instance.spawned == instance.declared {
-            instance.cause = None;
-        }
-        let mut made = Vec::with_capacity(usize::try_from(count).unwrap_or(0));
-        for offset in 0..count {
-            let index = first + offset;
-            let Some(branches) = instance.branches_of(index) else { continue };
-            let item = usize::try_from(offset).ok().and_then(|offset| items.get(offset));
-            let item = item.filter(|_| branches.foreach).cloned().map(Arc::new);
-            made.push((
-                token + offset,
-                Token {
-                    branch: Some(Branch { instance: id, index }),
-                    // Within a branch of a `foreach`, a plain split keeps the item.
-                    item: item.or_else(|| instance.parent.item.clone()),
-                    taken: took(&instance.parent.taken, branches.transition, branches.iteration),
-                    error: error.clone(),
-                    ..Token::at(&branches.node)
-                },
-            ));
-        }
-        for (id, token) in made {
-            self.insert_token(id, token);
-        }
-    }
-
-    fn fire_join(
-        &mut self,
-        id: InstanceId,
-        new: TokenId,
-        node: &str,
-        writes: &Map<String, Value>,
-        taken: Option<(TransitionIndex, u32)>,
-        rest_continues: bool,
-    ) {
-        let Some(instance) = self.instances.get_mut(&id) else { return };
-        let (parent, lineage) = (instance.parent.clone(), Arc::clone(&instance.taken));
-        if let Some(deadline) = instance.deadline.take() {
-            self.timers.remove(&(deadline, Timer::Join(id)));
-        }
-        if rest_continues && !instance.is_drained() {
-            instance.fired = true;
-            instance.arrived.values_mut().for_each(|value| *value = None);
-            instance.arrived_bytes = 0;
-            if let Some(branch) = parent.branch {
-                self.add_parts(branch, 1);
-            }
-        } else {
-            self.remove_instance(id);
-        }
-        let vars = if parent.branch.is_some() { parent.vars } else { Vars::default() };
-        let counts = match taken {
-            Some((transition, count)) => took(&lineage, transition, Some(count)),
-            None => lineage,
-        };
-        self.insert_token(
-            new,
-            Token {
-                branch: parent.branch,
-                vars,
-                item: parent.item,
-                taken: counts,
-                ..Token::at(node)
-            },
-        );
-        self.write(new, writes);
-    }
-
     fn insert_token(&mut self, id: TokenId, token: Token) {
         self.next_token = self.next_token.max(id + 1);
-        self.tokens.insert(id, Box::new(token));
+        self.tokens.insert(id, Box::new(Token { since: self.at, ..token }));
     }
 
     fn remove_token(&mut self, id: TokenId) -> Option<Box<Token>> {
         let token = self.tokens.remove(&id)?;
-        if let Phase::BackingOff { until, .. } = token.phase {
-            self.timers.remove(&(until, Timer::Retry(id)));
-            self.backing_off -= 1;
-        }
+        self.forget(id, &token.phase);
         Some(token)
-    }
-
-    /// Takes an instance away, and everything inside it.
-    fn remove_instance(&mut self, id: InstanceId) -> Option<Instance> {
-        let gone = self.instances.remove(&id)?;
-        if let Some(deadline) = gone.deadline {
-            self.timers.remove(&(deadline, Timer::Join(id)));
-        }
-        if !gone.is_drained() {
-            self.remove_inside(|branch| branch.instance == id);
-        }
-        Some(gone)
-    }
-
-    fn remove_inside(&mut self, is_inside: impl Fn(Branch) -> bool) {
-        let tokens: Vec<_> = self
-            .tokens
-            .iter()
-            .filter(|(_, token)| token.branch.is_some_and(&is_inside))
-            .map(|(id, _)| *id)
-            .collect();
-        for id in tokens {
-            self.remove_token(id);
-        }
-        let nested: Vec<_> = self
-            .instances
-            .iter()
-            .filter(|(_, instance)| instance.parent.branch.is_some_and(&is_inside))
-            .map(|(id, _)| *id)
-            .collect();
-        for id in nested {
-            self.remove_instance(id);
-        }
-    }
-
-    fn add_parts(&mut self, branch: Branch, parts: usize) {
-        if let Some(instance) = self.instances.get_mut(&branch.instance).filter(|_| parts > 0) {
-            let parts = u32::try_from(parts).unwrap_or(u32::MAX);
-            *instance.extra_parts.entry(branch.index).or_default() += parts;
-        }
-    }
-
-    /// One part of a branch is gone without arriving; the branch ends with its last part.
-    fn end_part(&mut self, branch: Branch) {
-        let Some(instance) = self.instances.get_mut(&branch.instance) else { return };
-        if let Some(extra) = instance.extra_parts.get_mut(&branch.index) {
-            *extra -= 1;
-            if *extra == 0 {
-                instance.extra_parts.remove(&branch.index);
-            }
-        } else if !instance.is_through(branch.index) {
-            instance.ended.insert(branch.index);
-        }
-    }
-
-    /// A branch failed as a whole; what else of it is alive goes with it.
-    fn fail_branch(&mut self, branch: Branch, error: &RunError) {
-        let Some(instance) = self.instances.get_mut(&branch.instance) else { return };
-        let had_more = instance.extra_parts.remove(&branch.index).is_some();
-        if !instance.is_through(branch.index) {
-            instance.failed.insert(branch.index);
-            if instance.first_error.is_none() {
-                instance.first_error = Some(Box::new(error.clone()));
-            }
-        }
-        if had_more {
-            self.remove_inside(|inside| inside == branch);
-        }
     }
 }
 
@@ -455,6 +314,7 @@ impl Token {
             taken: Taken::default(),
             error: None,
             phase: Phase::Working { attempt: 1 },
+            since: DateTime::UNIX_EPOCH,
             handed_out: 0,
         }
     }

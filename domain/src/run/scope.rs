@@ -20,12 +20,14 @@ pub(crate) struct TokenScope<'a> {
     pub root: &'a Vars,
     pub result: Option<&'a Value>,
     pub error: Option<&'a RunError>,
+    /// The signal that a wait's condition is about.
+    pub signal: Option<&'a Value>,
 }
 
 impl<'a> TokenScope<'a> {
     pub(crate) fn new(live: &'a Live, plan: &'a Plan, token: &'a Token) -> Self {
         let error = token.error.as_deref();
-        Self { live, plan, token, root: &live.root, result: None, error }
+        Self { live, plan, token, root: &live.root, result: None, error, signal: None }
     }
 
     /// The scope of what follows a node's end: with its result, or with its error.
@@ -102,6 +104,7 @@ impl Scope for TokenScope<'_> {
             "result" => self.result.map(Cow::Borrowed),
             "error" => self.error.map(|error| Cow::Owned(json!(error))),
             "run" => Some(Cow::Owned(self.live.header.as_value())),
+            "signal" if self.signal.is_some() => self.signal.map(Cow::Borrowed),
             other => self.named_item(other).map(Cow::Borrowed),
         }
     }
@@ -113,6 +116,7 @@ impl Scope for TokenScope<'_> {
             "item" => self.token.item.is_some(),
             "index" => self.token.branch.is_some(),
             "result" => self.result.is_some(),
+            "signal" if self.signal.is_some() => true,
             other => self.named_item(other).is_some(),
         }
     }
@@ -123,6 +127,7 @@ impl Scope for TokenScope<'_> {
             "state" => self.state_member(key).map(Cow::Borrowed),
             "item" => self.token.item.as_deref()?.get(key).map(Cow::Borrowed),
             "result" => self.result?.get(key).map(Cow::Borrowed),
+            "signal" if self.signal.is_some() => self.signal?.get(key).map(Cow::Borrowed),
             other => match self.root(other)? {
                 Cow::Borrowed(value) => value.get(key).map(Cow::Borrowed),
                 Cow::Owned(mut value) => value.as_object_mut()?.remove(key).map(Cow::Owned),

@@ -11,7 +11,12 @@ use super::event::{
     DefinitionRef, InstanceId, OpenedBranches, Pin, RunError, TokenId, TransitionIndex, Usage,
 };
 use super::vars::Vars;
+use crate::definition::{FailedPolicy, JoinSpec, JoinWait};
 use crate::ids::{ProjectId, RunId, WorkflowId};
+
+mod waiting;
+
+pub use waiting::{Answer, Gate, KeptSignal, Pause, Signals};
 
 /// A run. `Default` is the run before its first event.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -24,7 +29,7 @@ pub enum Run {
 }
 
 /// Version of the shape of [`Run`]: a snapshot of another one is not used.
-pub const STATE_VERSION: u32 = 1;
+pub const STATE_VERSION: u32 = 2;
 
 /// What stays the same from a run's start to its end.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -40,6 +45,9 @@ pub struct Header {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
     pub started_at: DateTime<Utc>,
+    /// Who started it; absent in older runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_by: Option<String>,
 }
 
 /// A run that goes on.
@@ -54,11 +62,21 @@ pub struct Live {
     pub instances: BTreeMap<InstanceId, Instance>,
     pub next_token: TokenId,
     pub next_instance: InstanceId,
-    /// What is armed: retries, joins and the run's own time-out.
+    /// What is armed: retries, waits, gates, joins and the run's own time-out.
     pub timers: BTreeSet<(DateTime<Utc>, Timer)>,
-    /// Tokens that wait for a retry.
-    pub backing_off: u64,
+    /// Tokens that wait for a time, a person or a signal.
+    pub waiting: u64,
+    /// Those of them that stand at an open gate.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub gates: BTreeSet<TokenId>,
+    #[serde(default, skip_serializing_if = "Signals::is_empty")]
+    pub signals: Signals,
+    /// Since when and why the run stands still, while it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pause: Option<Pause>,
     pub usage: Usage,
+    /// When the last event was recorded.
+    pub at: DateTime<Utc>,
 }
 
 /// What a timer is for.
@@ -68,6 +86,8 @@ pub enum Timer {
     Run,
     Join(InstanceId),
     Retry(TokenId),
+    /// Of a `wait` node or a gate.
+    Wait(TokenId),
 }
 
 /// A position in the graph.
@@ -90,6 +110,8 @@ pub struct Token {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Box<RunError>>,
     pub phase: Phase,
+    /// Since when it is in this phase.
+    pub since: DateTime<Utc>,
     /// How often it was recorded that the attempt was handed to a worker.
     #[serde(default, skip_serializing_if = "is_never")]
     pub handed_out: u32,
@@ -113,7 +135,7 @@ pub struct Branch {
     pub index: u64,
 }
 
-/// What a token is doing. Waits for people, times and signals will be further phases.
+/// What a token is doing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
@@ -121,6 +143,10 @@ pub enum Phase {
     Working { attempt: u32 },
     /// The next attempt starts at this time.
     BackingOff { attempt: u32, until: DateTime<Utc> },
+    /// It waits until a time, or for a signal (and then until it times out).
+    Waiting { until: Option<DateTime<Utc>>, signal: Option<Arc<str>> },
+    /// It waits for people.
+    Gated { gate: Box<Gate> },
     /// The node is done and its token not yet routed.
     Succeeded { result: Option<Arc<Value>> },
     /// The node failed and its token isn't yet routed.
@@ -253,6 +279,11 @@ impl Run {
         }
     }
 
+    /// Whether the run stands still until it is resumed.
+    pub fn is_paused(&self) -> bool {
+        self.live().is_some_and(|live| live.pause.is_some())
+    }
+
     /// When the run's next timer is due.
     pub fn next_due(&self) -> Option<DateTime<Utc>> {
         self.live()?.next_due()
@@ -273,7 +304,11 @@ impl Phase {
     pub fn error(&self) -> Option<&RunError> {
         match self {
             Self::Failed { error } => Some(error),
-            Self::Working { .. } | Self::BackingOff { .. } | Self::Succeeded { .. } => None,
+            Self::Working { .. }
+            | Self::BackingOff { .. }
+            | Self::Waiting { .. }
+            | Self::Gated { .. }
+            | Self::Succeeded { .. } => None,
         }
     }
 
@@ -281,20 +316,43 @@ impl Phase {
     pub fn result(&self) -> Option<&Arc<Value>> {
         match self {
             Self::Succeeded { result } => result.as_ref(),
-            Self::Working { .. } | Self::BackingOff { .. } | Self::Failed { .. } => None,
+            Self::Working { .. }
+            | Self::BackingOff { .. }
+            | Self::Waiting { .. }
+            | Self::Gated { .. }
+            | Self::Failed { .. } => None,
+        }
+    }
+
+    /// Whether it waits for a time, a person or a signal.
+    pub const fn is_waiting(&self) -> bool {
+        matches!(self, Self::BackingOff { .. } | Self::Waiting { .. } | Self::Gated { .. })
+    }
+
+    /// The timer that goes with it, for a token.
+    pub(in crate::run) fn timer(&self, id: TokenId) -> Option<(DateTime<Utc>, Timer)> {
+        match self {
+            Self::BackingOff { until, .. } => Some((*until, Timer::Retry(id))),
+            Self::Waiting { until, .. } => until.map(|until| (until, Timer::Wait(id))),
+            Self::Gated { gate } => gate.deadline.map(|until| (until, Timer::Wait(id))),
+            Self::Working { .. } | Self::Succeeded { .. } | Self::Failed { .. } => None,
         }
     }
 }
 
 impl Live {
     fn status(&self) -> RunStatus {
-        let all_back_off = !self.tokens.is_empty() && self.backing_off == self.tokens.len() as u64;
-        if all_back_off { RunStatus::Waiting } else { RunStatus::Running }
+        let all_wait = !self.tokens.is_empty() && self.waiting == self.tokens.len() as u64;
+        match (&self.pause, all_wait) {
+            (Some(_), _) => RunStatus::Paused,
+            (None, true) => RunStatus::Waiting,
+            (None, false) => RunStatus::Running,
+        }
     }
 
-    /// When the next timer is due.
+    /// When the next timer is due; those of a paused run stand still.
     pub fn next_due(&self) -> Option<DateTime<Utc>> {
-        self.timers.first().map(|(due, _)| *due)
+        self.timers.first().map(|(due, _)| *due).filter(|_| self.pause.is_none())
     }
 }
 
@@ -303,6 +361,19 @@ impl Instance {
     pub fn outstanding(&self) -> u64 {
         let through = self.arrived.len() + self.failed.len() + self.ended.len();
         self.declared - through as u64
+    }
+
+    /// How many branches its join needs, as far as is known now.
+    pub fn needed(&self, join: &JoinSpec) -> u64 {
+        let lost = (self.failed.len() + self.ended.len()) as u64;
+        match (join.wait, join.failed) {
+            (JoinWait::All, FailedPolicy::Ignore) => self.declared - lost,
+            (JoinWait::All, FailedPolicy::Fail | FailedPolicy::Count) => self.declared,
+            (JoinWait::Any, _) => 1.min(self.declared),
+            // Where there are no branches at all, there is nothing to wait for.
+            (JoinWait::Count(_), _) if self.declared == 0 => 0,
+            (JoinWait::Count(count), _) => count,
+        }
     }
 
     /// Whether nothing of it is alive, and nothing more will be made.

@@ -2,6 +2,9 @@
 //! graphs.
 
 mod fixture;
+mod gates;
 mod joins;
+mod pauses;
 mod properties;
 mod routing;
+mod waits;

@@ -24,8 +24,7 @@ impl Commands for Remote {
         let run_id = match &envelope.command {
             // The run that it starts, on the first request and on each repeated one.
             Command::StartRun(_) => Some(run_of(envelope.id)),
-            Command::CancelRun { run_id, .. } => Some(*run_id),
-            Command::Create(_) | Command::Revise { .. } | Command::Archive { .. } => None,
+            other => other.run_id(),
         };
         let owner = run_id.map(|run_id| shard_commands(shard_of(run_id)));
         let subject = owner.as_deref().unwrap_or(COMMANDS);

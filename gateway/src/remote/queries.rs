@@ -5,8 +5,9 @@ use domain::ids::{RunId, WorkspaceId};
 use domain::resource::Kind;
 use protocol::remote::{QUERIES, QueryCall};
 use protocol::{
-    Page, PageRequest, Rejection, ResourceFilter, ResourceQueries, ResourceView, RunFilter,
-    RunQueries, RunState, RunView, StateAt, TimelineEntry,
+    GateFilter, GateId, GateQueries, GateView, Page, PageRequest, Rejection, ResourceFilter,
+    ResourceQueries, ResourceView, RunFilter, RunQueries, RunState, RunView, StateAt,
+    TimelineEntry, Waiting,
 };
 use serde::de::DeserializeOwned;
 
@@ -100,5 +101,38 @@ impl RunQueries for Remote {
         run_id: RunId,
     ) -> Result<Vec<TimelineEntry>, Rejection> {
         self.query(QueryCall::RunTimeline { workspace_id, run_id }).await
+    }
+
+    async fn waiting(
+        &self,
+        workspace_id: WorkspaceId,
+        run_id: RunId,
+    ) -> Result<Waiting, Rejection> {
+        self.query(QueryCall::RunWaiting { workspace_id, run_id }).await
+    }
+}
+
+#[async_trait]
+impl GateQueries for Remote {
+    async fn list(
+        &self,
+        workspace_id: WorkspaceId,
+        filter: GateFilter,
+        page: PageRequest,
+    ) -> Result<Page<GateView>, Rejection> {
+        self.query_page(page.limit, |limit| {
+            let (filter, page) = (filter.clone(), PageRequest { limit, ..page.clone() });
+            QueryCall::ListGates { workspace_id, filter, page }
+        })
+        .await
+    }
+
+    async fn get(
+        &self,
+        workspace_id: WorkspaceId,
+        gate: GateId,
+        min_position: Option<u64>,
+    ) -> Result<GateView, Rejection> {
+        self.query(QueryCall::GetGate { workspace_id, gate, min_position }).await
     }
 }

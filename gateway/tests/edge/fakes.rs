@@ -41,6 +41,9 @@ pub(crate) struct World {
     pub(crate) lag: Mutex<bool>,
     pub(crate) pages: Mutex<Vec<PageRequest>>,
     pub(crate) filters: Mutex<Vec<RunFilter>>,
+    /// Runs of a page, beside the one.
+    pub(crate) more_runs: Mutex<usize>,
+    pub(crate) gate_filters: Mutex<Vec<GateFilter>>,
     pub(crate) outcome: Mutex<Option<RunOutcome>>,
     /// How a run that ends in its first append ended.
     pub(crate) ended: Mutex<Option<RunOutcome>>,
@@ -64,7 +67,7 @@ impl Commands for World {
             Command::Create(spec) => domain::resource::id_of(spec, envelope.workspace_id),
             Command::Revise { id, .. } | Command::Archive { id, .. } => id.clone(),
             Command::StartRun(_) => run_id().to_string(),
-            Command::CancelRun { run_id, .. } => run_id.to_string(),
+            other => other.run_id().map(|run_id| run_id.to_string()).unwrap_or_default(),
         };
         let created = matches!(envelope.command, Command::Create(_) | Command::StartRun(_));
         self.commands.lock().expect("lock").push(envelope);
@@ -151,7 +154,8 @@ impl RunQueries for World {
     ) -> Result<Page<RunView>, Rejection> {
         self.filters.lock().expect("lock").push(filter);
         self.pages.lock().expect("lock").push(page);
-        Ok(Page { items: vec![run_view()], next_cursor: None })
+        let more = *self.more_runs.lock().expect("lock");
+        Ok(Page { items: vec![run_view(); 1 + more], next_cursor: None })
     }
 
     async fn get(&self, own: WorkspaceId, id: RunId, _: Option<u64>) -> Result<RunView, Rejection> {
@@ -167,6 +171,43 @@ impl RunQueries for World {
 
     async fn timeline(&self, own: WorkspaceId, id: RunId) -> Result<Vec<TimelineEntry>, Rejection> {
         RunQueries::get(self, own, id, None).await.map(|_| Vec::new())
+    }
+
+    async fn waiting(&self, own: WorkspaceId, id: RunId) -> Result<Waiting, Rejection> {
+        let view = RunQueries::get(self, own, id, None).await?;
+        Ok(Waiting {
+            run_id: view.id,
+            sequence: 3,
+            status: view.status,
+            pause: None,
+            deadline: None,
+            items: Vec::new(),
+            left_out: 0,
+        })
+    }
+}
+
+#[async_trait]
+impl GateQueries for World {
+    async fn list(
+        &self,
+        _: WorkspaceId,
+        filter: GateFilter,
+        page: PageRequest,
+    ) -> Result<Page<GateView>, Rejection> {
+        self.gate_filters.lock().expect("lock").push(filter);
+        self.pages.lock().expect("lock").push(page);
+        Ok(Page { items: Vec::new(), next_cursor: None })
+    }
+
+    async fn get(
+        &self,
+        _: WorkspaceId,
+        gate: GateId,
+        _: Option<u64>,
+    ) -> Result<GateView, Rejection> {
+        let message = format!("there is no gate {gate}");
+        Err(Rejection::new(RejectionKind::NotFound, "not_found", message))
     }
 }
 
@@ -313,6 +354,7 @@ pub(crate) fn gateway(world: &Arc<World>, auth: AuthConfig) -> Gateway {
         commands: world.clone(),
         resources: world.clone(),
         runs: world.clone(),
+        gates: world.clone(),
         events: world.clone(),
         environment: Arc::new(Clock(world.clone())),
         config: GatewayConfig::new(auth, default_project),

@@ -7,4 +7,5 @@ mod documents;
 mod fakes;
 mod probes;
 mod streams;
+mod waiting;
 mod writes;

@@ -5,8 +5,9 @@ use std::time::Duration;
 use domain::resource::Kind;
 use protocol::remote::{QUERIES, QueryCall};
 use protocol::{
-    Cursor, EventFilter, EventPage, Events as _, Page, PageRequest, RejectionKind, ResourceFilter,
-    ResourceQueries, ResourceView, RunFilter, RunQueries, RunView, StateAt, TimelineEntry,
+    Cursor, EventFilter, EventPage, Events as _, GateFilter, GateId, GateQueries, GateView, Page,
+    PageRequest, RejectionKind, ResourceFilter, ResourceQueries, ResourceView, RunFilter,
+    RunQueries, RunView, StateAt, TimelineEntry,
 };
 
 use crate::far::{Far, Place, Say, home, no, ok, run_id};
@@ -25,6 +26,9 @@ async fn each_query_is_its_call() {
         missing(),
         missing(),
         ok(Vec::<TimelineEntry>::new()),
+        missing(),
+        ok(Page::<GateView> { items: Vec::new(), next_cursor: None }),
+        missing(),
         ok(page.clone()),
         ok(cursor),
     ];
@@ -42,6 +46,12 @@ async fn each_query_is_its_call() {
     assert!(RunQueries::get(&remote, workspace_id, run_id, Some(5)).await.is_err());
     assert!(remote.state(workspace_id, run_id, StateAt::Sequence(2)).await.is_err());
     assert_eq!(remote.timeline(workspace_id, run_id).await, Ok(Vec::new()));
+    assert!(remote.waiting(workspace_id, run_id).await.is_err());
+    let of_gates = GateFilter { role: Some("x".to_owned()), ..GateFilter::default() };
+    let gates = GateQueries::list(&remote, workspace_id, of_gates.clone(), asked.clone()).await;
+    assert_eq!(gates.expect("a page").items, []);
+    let gate = GateId { run_id, token: 3 };
+    assert!(GateQueries::get(&remote, workspace_id, gate, Some(6)).await.is_err());
     let filter = EventFilter { event_type: Some("x".to_owned()), ..EventFilter::default() };
     assert_eq!(remote.page(filter.clone(), Some(cursor), 10).await, Ok(page));
     assert_eq!(remote.head().await, Ok(cursor));
@@ -54,10 +64,13 @@ async fn each_query_is_its_call() {
             id,
             min_position: Some(4),
         },
-        QueryCall::ListRuns { workspace_id, filter: of_runs, page: asked },
+        QueryCall::ListRuns { workspace_id, filter: of_runs, page: asked.clone() },
         QueryCall::GetRun { workspace_id, run_id, min_position: Some(5) },
         QueryCall::RunState { workspace_id, run_id, at },
         QueryCall::RunTimeline { workspace_id, run_id },
+        QueryCall::RunWaiting { workspace_id, run_id },
+        QueryCall::ListGates { workspace_id, filter: of_gates, page: asked },
+        QueryCall::GetGate { workspace_id, gate, min_position: Some(6) },
         QueryCall::EventPage { filter, after: Some(cursor), limit: 10 },
         QueryCall::EventHead,
     ];

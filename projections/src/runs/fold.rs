@@ -37,6 +37,8 @@ struct Change<'a> {
     sequence: u64,
     position: u64,
     ended_micros: Option<i64>,
+    /// Counts where there is a status.
+    paused_micros: Option<i64>,
     #[serde(flatten)]
     usage: Usage,
 }
@@ -141,6 +143,14 @@ impl<'a> Changes<'a> {
             "run_failed" => change.fail(RunStatus::Failed, event)?,
             "run_timed_out" => change.fail(RunStatus::TimedOut, event)?,
             "run_cancelled" => change.cancel(event)?,
+            "run_paused" => {
+                change.status = Some(RunStatus::Paused);
+                change.paused_micros = Some(event.recorded_at.timestamp_micros());
+            }
+            "run_resumed" => {
+                change.status = Some(RunStatus::Running);
+                change.paused_micros = None;
+            }
             // What happens inside of a run moves its sequence and position only.
             _ => {}
         }
@@ -186,6 +196,7 @@ impl<'a> Change<'a> {
             sequence: 0,
             position: 0,
             ended_micros: None,
+            paused_micros: None,
             usage: Usage::default(),
         }
     }
@@ -221,6 +232,7 @@ impl<'a> Change<'a> {
 
     fn end(&mut self, status: RunStatus, event: &RecordedEvent) {
         self.status = Some(status);
+        self.paused_micros = None;
         self.ended_micros = Some(event.recorded_at.timestamp_micros());
     }
 
@@ -253,7 +265,7 @@ fn insert(dialect: Dialect) -> String {
         "insert into runs (id, workspace_id, project_id, workflow_id, status, definition_id, \
             definition_name, definition_version, definition_hash, input, output, error, \
             error_message, labels, sequence, position, started_micros, ended_micros, \
-            input_tokens, output_tokens, cost_micros) \
+            input_tokens, output_tokens, cost_micros, paused_micros) \
         select change.value ->> 'id', change.value ->> 'workspace_id', \
             change.value ->> 'project_id', change.value ->> 'workflow_id', \
             change.value ->> 'status', change.value ->> 'definition_id', \
@@ -268,7 +280,8 @@ fn insert(dialect: Dialect) -> String {
             cast(change.value ->> 'ended_micros' as bigint), \
             cast(change.value ->> 'input_tokens' as bigint), \
             cast(change.value ->> 'output_tokens' as bigint), \
-            cast(change.value ->> 'cost_micros' as bigint) \
+            cast(change.value ->> 'cost_micros' as bigint), \
+            cast(change.value ->> 'paused_micros' as bigint) \
         from {} as change",
         dialect.each("$1")
     )
@@ -295,7 +308,9 @@ fn update(dialect: Dialect) -> String {
                 ended_micros), \
             input_tokens = input_tokens + cast(change.value ->> 'input_tokens' as bigint), \
             output_tokens = output_tokens + cast(change.value ->> 'output_tokens' as bigint), \
-            cost_micros = cost_micros + cast(change.value ->> 'cost_micros' as bigint) \
+            cost_micros = cost_micros + cast(change.value ->> 'cost_micros' as bigint), \
+            paused_micros = case when change.value ->> 'status' is null then paused_micros \
+                else cast(change.value ->> 'paused_micros' as bigint) end \
         from {} as change where runs.id = change.value ->> 'id'",
         dialect.each("$1")
     )

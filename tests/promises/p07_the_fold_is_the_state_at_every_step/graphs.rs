@@ -20,7 +20,7 @@ pub(super) fn random(seed: u64) -> Value {
     graph.node("zero", json!({"compute": {"state.n": "${input.n}"}}));
     for part in 0..PARTS {
         let add = pace.below(9) + 1;
-        match pace.below(8) {
+        match pace.below(10) {
             0 => graph.task(part, add),
             1 => graph.compute(part, add),
             2 => graph.flaky(part, add),
@@ -28,6 +28,8 @@ pub(super) fn random(seed: u64) -> Value {
             4 => graph.spawn(part, 1 + pace.below(4)),
             5 => graph.choice(part, add),
             6 => graph.repeat(part, 1 + pace.below(4)),
+            7 => graph.wait(part, add),
+            8 => graph.emit(part),
             _ => graph.fallback(part, add),
         }
     }
@@ -64,6 +66,24 @@ impl Graph {
     fn compute(&mut self, part: u64, add: u64) {
         let compute = json!({"state.n": format!("${{state.n * 2 + {add}}}")});
         self.then(&format!("compute{part}"), json!({"compute": compute}));
+    }
+
+    /// A wait for a signal that never comes, and how it is told.
+    fn wait(&mut self, part: u64, add: u64) {
+        let (name, late) = (format!("wait{part}"), format!("late{part}"));
+        self.then(&name, json!({"wait": {"signal": "never", "timeout": format!("{}ms", add * 5)}}));
+        let compute = json!({"state.n": "${state.n + size(error.code)}"});
+        self.node(&late, json!({"compute": compute}));
+        self.transitions.push(json!({"from": name, "to": late, "on": "timeout"}));
+        self.end = format!("rest{part}");
+        self.transitions.push(json!({"from": late, "to": self.end}));
+        let wait = json!({"wait": {"for": format!("{add}ms")}});
+        self.nodes.insert(self.end.clone(), wait);
+    }
+
+    fn emit(&mut self, part: u64) {
+        let emit = json!({"event": "counted", "data": {"n": "${state.n}"}});
+        self.then(&format!("emit{part}"), json!({"emit": emit}));
     }
 
     fn flaky(&mut self, part: u64, add: u64) {

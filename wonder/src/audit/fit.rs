@@ -3,7 +3,7 @@
 //! outcome at most.
 
 use domain::resource::{self, Resource};
-use domain::run::event::{Fired, InstanceId, RunStarted, TokenId};
+use domain::run::event::{Fired, GateOutcome, InstanceId, RunStarted, TokenId};
 use domain::run::state::{Instance, Live, Phase, Token};
 use domain::run::{Event, Run};
 
@@ -38,14 +38,48 @@ pub(super) fn check(run: &Run, event: &Event, id: &str) -> Result<(), String> {
                 name(phase)
             )),
         },
-        Event::NodeComputed { token, .. } => match &token_of(live, *token)?.phase {
-            Phase::Working { .. } => Ok(()),
-            phase => Err(format!("token {token} is computed while it is {}", name(phase))),
-        },
+        Event::NodeComputed { token, .. }
+        | Event::WaitStarted { token, .. }
+        | Event::EventEmitted { token, .. } => check_working(live, *token, event),
+        Event::GateOpened(opened) => check_working(live, opened.token, event),
         Event::NodeFailed { token, .. } => match &token_of(live, *token)?.phase {
             Phase::BackingOff { .. } => Err(format!("token {token} fails while it backs off")),
-            Phase::Working { .. } | Phase::Succeeded { .. } | Phase::Failed { .. } => Ok(()),
+            Phase::Gated { .. } => Err(format!("token {token} fails while its gate is open")),
+            Phase::Working { .. }
+            | Phase::Waiting { .. }
+            | Phase::Succeeded { .. }
+            | Phase::Failed { .. } => Ok(()),
         },
+        Event::WaitEnded { token, .. } => match &token_of(live, *token)?.phase {
+            Phase::Working { .. } | Phase::Waiting { .. } => Ok(()),
+            phase => Err(format!("the wait of token {token} ends while it is {}", name(phase))),
+        },
+        Event::SignalReceived(signal) => {
+            let next = live.signals.received + 1;
+            let found = signal.number;
+            if found == next {
+                Ok(())
+            } else {
+                Err(format!("signal {found} stands where {next} should"))
+            }
+        }
+        Event::GateAnswered(answered) => check_gate(live, answered.token),
+        // The gates of branches that were given up are closed after that.
+        Event::GateClosed(closed) if closed.outcome == GateOutcome::Cancelled => {
+            let is_there = live.tokens.contains_key(&closed.token);
+            let gone = "is closed as cancelled while its token is there";
+            if is_there {
+                Err(format!("the gate of token {} {gone}", closed.token))
+            } else {
+                Ok(())
+            }
+        }
+        Event::GateClosed(closed) => check_gate(live, closed.token),
+        Event::RunPaused { .. } if live.pause.is_some() => Err("the run pauses twice".to_owned()),
+        Event::RunResumed {} if live.pause.is_none() => {
+            Err("the run is resumed while it isn't paused".to_owned())
+        }
+        Event::RunPaused { .. } | Event::RunResumed {} => Ok(()),
         Event::TokenRouted { token, fired, .. } => check_routed(live, *token, fired),
         Event::BranchesSpawned { instance, index, token, count, .. } => {
             let found = instance_of(live, *instance)?;
@@ -81,6 +115,22 @@ pub(super) fn check(run: &Run, event: &Event, id: &str) -> Result<(), String> {
 fn check_start(started: &RunStarted, id: &str) -> Result<(), String> {
     let own = started.run_id.to_string();
     if own == id { Ok(()) } else { Err(format!("the run says that it is {own}")) }
+}
+
+fn check_working(live: &Live, token: TokenId, event: &Event) -> Result<(), String> {
+    match &token_of(live, token)?.phase {
+        Phase::Working { .. } => Ok(()),
+        phase => {
+            Err(format!("{} of token {token} while it is {}", event.event_type(), name(phase)))
+        }
+    }
+}
+
+fn check_gate(live: &Live, token: TokenId) -> Result<(), String> {
+    match &token_of(live, token)?.phase {
+        Phase::Gated { .. } => Ok(()),
+        phase => Err(format!("no gate is open at token {token}: it is {}", name(phase))),
+    }
 }
 
 fn check_routed(live: &Live, id: TokenId, fired: &[Fired]) -> Result<(), String> {
@@ -120,6 +170,8 @@ fn name(phase: &Phase) -> String {
     match phase {
         Phase::Working { attempt } => format!("at work on attempt {attempt}"),
         Phase::BackingOff { attempt, .. } => format!("waiting for attempt {attempt}"),
+        Phase::Waiting { .. } => "waiting for a time or a signal".to_owned(),
+        Phase::Gated { .. } => "at an open gate".to_owned(),
         Phase::Succeeded { .. } => "through as succeeded".to_owned(),
         Phase::Failed { .. } => "through as failed".to_owned(),
     }

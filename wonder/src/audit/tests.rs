@@ -160,6 +160,60 @@ async fn an_event_that_does_not_fit_is_found_where_it_stands() {
         (vec![first.clone(), completed], &[2]),
         (vec![first.clone(), cancelled.clone(), done, cancelled], &[3, 4]),
     ];
+    found_where_they_stand(cases).await;
+}
+
+#[tokio::test]
+async fn waits_gates_signals_and_pauses_that_do_not_fit_are_found() {
+    let first = started(1);
+    let waits = json!({"type": "wait_started", "token": 1, "signal": "go"});
+    let ended = json!({"type": "wait_ended", "token": 1, "result": {}});
+    let gate = json!({"type": "gate_opened", "token": 1, "node": "a", "title": "?",
+        "approvals": 1, "rejections": 1});
+    let answer = json!({"type": "gate_answered", "token": 1, "actor": "ann",
+        "decision": "approve", "at": DateTime::UNIX_EPOCH});
+    let closed = |outcome: &str| json!({"type": "gate_closed", "token": 1, "outcome": outcome});
+    let signal = |number: u64| {
+        json!({"type": "signal_received", "number": number, "name": "go",
+            "sent_at": DateTime::UNIX_EPOCH})
+    };
+    let failed = json!({"type": "node_failed", "token": 1,
+        "error": {"code": "x", "message": "x", "kind": "permanent"}});
+    let (paused, resumed) = (json!({"type": "run_paused"}), json!({"type": "run_resumed"}));
+    let sound = [
+        vec![
+            first.clone(),
+            waits.clone(),
+            signal(1),
+            paused.clone(),
+            resumed.clone(),
+            ended.clone(),
+        ],
+        vec![first.clone(), gate.clone(), answer.clone(), closed("approved")],
+        vec![first.clone(), waits.clone(), failed.clone()],
+    ];
+    for events in sound {
+        let store = Store::new().await;
+        store.append(1, 0, &events, Some(true)).await;
+        assert_eq!(store.check(&[]).await.findings, [], "{events:?}");
+    }
+    let cases: Vec<(Vec<Value>, &[u64])> = vec![
+        (vec![first.clone(), waits.clone(), waits.clone()], &[3]),
+        (vec![first.clone(), ended.clone(), ended], &[3]),
+        (vec![first.clone(), answer.clone()], &[2]),
+        (vec![first.clone(), gate.clone(), failed], &[3]),
+        (vec![first.clone(), gate.clone(), closed("approved"), answer], &[4]),
+        (vec![first.clone(), closed("rejected")], &[2]),
+        (vec![first.clone(), gate, closed("cancelled")], &[3]),
+        (vec![first.clone(), signal(2)], &[2]),
+        (vec![first.clone(), paused.clone(), paused], &[3]),
+        (vec![first, resumed], &[2]),
+    ];
+    found_where_they_stand(cases).await;
+}
+
+/// Each list of events has findings at these positions.
+async fn found_where_they_stand(cases: Vec<(Vec<Value>, &[u64])>) {
     for (events, wanted) in cases {
         let store = Store::new().await;
         // Whether it is listed as open isn't what is looked at here.

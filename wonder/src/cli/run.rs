@@ -175,6 +175,11 @@ fn target(target: &str) -> Result<Value, Failure> {
 
 /// JSON as it stands, from a file after `@`, or from stdin.
 pub(crate) fn input(text: &str) -> Result<Value, Failure> {
+    json(text, "input")
+}
+
+/// JSON that was given as itself, in a file or on stdin; `what` it is stands in the refusal.
+pub(crate) fn json(text: &str, what: &str) -> Result<Value, Failure> {
     let text = match (text, text.strip_prefix('@')) {
         (_, Some(file)) => definition_file::read_text(Path::new(file))?,
         ("-", _) => {
@@ -188,9 +193,9 @@ pub(crate) fn input(text: &str) -> Result<Value, Failure> {
     serde_json::from_str(&text).map_err(|error| {
         let problem = ApiProblem {
             status: 400,
-            detail: format!("the input is not JSON: {error}"),
+            detail: format!("the {what} is not JSON: {error}"),
             code: "invalid_json".to_owned(),
-            pointer: Some("/input".to_owned()),
+            pointer: Some(format!("/{what}")),
             ..ApiProblem::default()
         };
         Failure::Api(Box::new(problem))

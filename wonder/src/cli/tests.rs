@@ -40,6 +40,14 @@ fn everyday_lines_are_understood() {
         "wonder events list --run run_1 --limit 1000",
         "wonder events tail --type run_completed --after 00000001:5",
         "wonder state run_1 --at 5",
+        "wonder waiting run_1",
+        "wonder gates --assignee key_1 --status open --workflow wf_1 -o json",
+        "wonder gates show run_1.2",
+        "wonder gates answer run_1.2 --approve --value {} --comment fine",
+        "wonder gates answer run_1.2 --reject",
+        "wonder signal run_1 paid --payload {} --transient",
+        "wonder pause run_1 --reason night",
+        "wonder resume run_1",
         "wonder state run_1 --at 2026-01-01T00:00:00Z",
         "wonder bench sequence --quick --n 5 --clients 2",
         "wonder bench --url http://127.0.0.1:1",
@@ -58,6 +66,8 @@ fn everyday_lines_are_understood() {
 fn what_is_wrong_is_a_usage_error_with_code_2() {
     for line in [
         "wonder",
+        "wonder gates answer run_1.2",
+        "wonder gates answer run_1.2 --approve --reject",
         "wonder fly",
         "wonder run",
         "wonder run a.yaml --label novalue",

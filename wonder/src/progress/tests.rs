@@ -150,3 +150,23 @@ fn a_loop_counts_each_turn() {
     }
     assert_eq!(text(&progress(events), "split"), "3/4");
 }
+
+#[test]
+fn what_waits_is_shown_as_waiting_until_it_comes() {
+    let mut events = fan_out(3);
+    events.push(json!({"type": "wait_started", "token": 2, "signal": "go"}));
+    for token in 3..5 {
+        events.push(json!({"type": "gate_opened", "token": token, "node": "judge", "title": "?",
+            "approvals": 1, "rejections": 1}));
+    }
+    assert_eq!(text(&progress(events.clone()), "judge"), "0/3 · 3 waiting");
+    let error = json!({"code": "gate_rejected", "message": "x", "kind": "policy"});
+    events.extend([
+        json!({"type": "run_paused"}),
+        json!({"type": "wait_ended", "token": 2, "result": {}}),
+        json!({"type": "gate_closed", "token": 3, "outcome": "approved"}),
+        json!({"type": "gate_closed", "token": 4, "outcome": "rejected", "error": error}),
+        json!({"type": "run_resumed"}),
+    ]);
+    assert_eq!(text(&progress(events), "judge"), "2/3 · 1 failed");
+}

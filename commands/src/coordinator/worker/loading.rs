@@ -87,7 +87,7 @@ impl Worker {
         let owed = actor.run.owed(&actor.plan.plan);
         for queued in queue {
             let foreign = match &queued {
-                Queued::Cancel { cause, .. } => cause.workspace_id != actor.workspace_id(),
+                Queued::Command { cause, .. } => cause.workspace_id != actor.workspace_id(),
                 Queued::Start(_)
                 | Queued::Outcome(..)
                 | Queued::HandOut { .. }

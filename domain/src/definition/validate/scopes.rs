@@ -4,7 +4,9 @@
 //! |---|---|
 //! | node `input`, `compute` | `input state item index run`, every `as` name; `error` too where a
 //!   transition `on: failure` or `on: timeout` leads there |
-//! | node `output` | the same and `result` |
+//! | a wait's `for`, `until`, a gate's texts and lists, an emit's `data` | as node `input` |
+//! | a wait's `when` | the same and `signal` |
+//! | node `output` | as node `input`, and `result` |
 //! | `when`, `spawn`, `foreach` | as `input`, and `result` after success, `error` otherwise |
 //! | `join.merge.from` | the same and `result` |
 //! | an action's `with` | `input run` |
@@ -14,8 +16,8 @@
 use std::collections::BTreeSet;
 
 /// The names that mean something somewhere.
-pub(super) const ROOTS: [&str; 8] =
-    ["input", "state", "item", "index", "result", "error", "run", "steps"];
+pub(super) const ROOTS: [&str; 9] =
+    ["input", "state", "item", "index", "result", "error", "run", "steps", "signal"];
 
 /// The names in scope at a place.
 #[derive(Debug, Clone)]

@@ -2,6 +2,8 @@
 
 use crate::definition::{ProblemCode as P, parse};
 
+mod waits;
+
 /// The example of a fan-out with a join, in every part valid.
 pub(in crate::definition) const PANEL: &str = r#"
 name: judge-panel
@@ -74,7 +76,7 @@ fn valid_definitions_have_no_problems() {
 fn nodes_do_exactly_one_thing() {
     node("{summary: nothing}", &[(P::MissingKey, "/nodes/a")]);
     node("{compute: {state.x: 1}, action: {kind: mock}}", &[(P::InvalidValue, "/nodes/a")]);
-    node("{gate: {}}", &[(P::UnsupportedNode, "/nodes/a/gate")]);
+    node("{workflow: {}}", &[(P::UnsupportedNode, "/nodes/a/workflow")]);
     node("{action: {kind: mcp}}", &[(P::UnsupportedAction, "/nodes/a/action/kind")]);
     node("{action: {}}", &[(P::MissingKey, "/nodes/a/action")]);
     node("{action: {use: x, kind: mock}}", &[(P::InvalidValue, "/nodes/a/action")]);

@@ -146,21 +146,7 @@ fn numbers(instance: &Instance, needed: u64) -> Arithmetic {
 }
 
 fn arithmetic(instance: &Instance, join: &PlanJoin) -> Arithmetic {
-    let lost = (instance.failed.len() + instance.ended.len()) as u64;
-    let needed = match (join.spec.wait, join.spec.failed) {
-        (JoinWait::All, FailedPolicy::Ignore) => instance.declared - lost,
-        (JoinWait::All, FailedPolicy::Fail | FailedPolicy::Count) => instance.declared,
-        (JoinWait::Any, _) => 1.min(instance.declared),
-        // Where there are no branches at all, there is nothing to wait for.
-        (JoinWait::Count(count), _) => {
-            if instance.declared == 0 {
-                0
-            } else {
-                count
-            }
-        }
-    };
-    numbers(instance, needed)
+    numbers(instance, instance.needed(&join.spec))
 }
 
 fn verdict(instance: &Instance, join: &PlanJoin, numbers: &Arithmetic) -> Verdict {

@@ -51,7 +51,7 @@ impl Decider<'_> {
         let run_id = self.run.header()?.run_id;
         let delay_ms = delay_ms(retry, run_id, report.token, report.attempt)
             .max(retry_after.map_or(0, Span::as_millis));
-        Some(self.now + Span::from_millis(delay_ms).as_duration())
+        Some(self.after(Span::from_millis(delay_ms)))
     }
 
     /// Records that an attempt is handed to a worker, or ends it: where it must not be made twice,

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use super::gate::GATE_REJECTED;
 use super::{Decider, canonical, eval_failure, evaluated, permanent};
 use crate::definition::On;
 use crate::definition::plan::{FanOut, Plan, PlanTransition};
@@ -189,7 +190,7 @@ impl Decider<'_> {
             instance: first + routing.opened.len() as u64,
             group: group.cloned(),
             branches: vec![branches],
-            deadline: timeout.map(|timeout| self.now + timeout.as_duration()),
+            deadline: timeout.map(|timeout| self.after(timeout)),
         });
     }
 
@@ -270,6 +271,7 @@ impl Decider<'_> {
             taken: instance.parent.taken.clone(),
             error: None,
             phase: instance.cause.clone().unwrap_or(Phase::Working { attempt: 1 }),
+            since: live.at,
             handed_out: 0,
         };
         let root = &instance.parent.vars;
@@ -302,7 +304,8 @@ fn fits(on: On, error: Option<&RunError>) -> bool {
     match (on, error) {
         (On::Success, None) | (On::Failure, Some(_)) => true,
         (On::Timeout, Some(error)) => error.kind == FailureKind::Timeout,
-        (On::Success, Some(_)) | (On::Failure | On::Timeout, None) | (On::Rejected, _) => false,
+        (On::Rejected, Some(error)) => error.code == GATE_REJECTED,
+        (On::Success, Some(_)) | (On::Failure | On::Timeout | On::Rejected, None) => false,
     }
 }
 

@@ -59,6 +59,7 @@ impl Fixture {
             labels: Default::default(),
             started_at: self.now,
             deadline: None,
+            started_by: Some("ann".to_owned()),
         };
         self.when(&Command::Start(Box::new(started)))
     }
@@ -84,7 +85,12 @@ impl Fixture {
     fn keep(&mut self, decision: &Decision) {
         let now = self.now;
         self.events.extend(decision.events.iter().map(|event| (event.clone(), now)));
-        self.owed.extend(&decision.dispatch);
+        for attempt in &decision.dispatch {
+            // After a pause all that is owed is named, also what is on a worker.
+            if !self.owed.contains(attempt) {
+                self.owed.push(*attempt);
+            }
+        }
         let run = &self.run;
         self.owed.retain(|(token, attempt)| {
             run.working_attempt(*token).is_some_and(|(_, current)| current == *attempt)

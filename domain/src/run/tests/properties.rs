@@ -1,170 +1,27 @@
 //! The engine's invariants over random graphs, inputs, faults and schedules.
 //!
-//! A graph is a random tree of blocks (steps, choices, bounded loops, fan-outs with every kind of
-//! join), laid out as a definition. A schedule is a list of random numbers that choose which
-//! attempt is reported, with what, and when the clock moves.
+//! A graph is a random tree of blocks (steps, waits, gates, choices, bounded loops, fan-outs with
+//! every kind of join), laid out as a definition. A schedule is a list of random numbers that choose
+//! which attempt is reported, with what, which signals and answers come, when the run is paused and
+//! resumed, and when the clock moves.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::fixture::{Fixture, error};
 use crate::codec;
 use crate::ids::WorkspaceId;
-use crate::run::event::{FailureKind, Fired};
+use crate::run::command::GateAnswer;
+use crate::run::event::{Decision, FailureKind, Fired};
+use crate::run::state::{Live, Phase};
 use crate::run::{Command, Event, Run};
 
-/// A part of a graph with one way in and one way out.
-#[derive(Debug, Clone)]
-enum Block {
-    Task { retries: bool },
-    Compute,
-    Sequence(Vec<Block>),
-    Choice(Box<Block>, Box<Block>),
-    Loop(Box<Block>, u32),
-    FanOut { count: u8, body: Box<Block>, wait: u8, failed: u8, rest: bool, foreach: bool },
-    Rescue(Box<Block>),
-}
+mod graphs;
 
-fn blocks() -> impl Strategy<Value = Block> {
-    let leaf = prop_oneof![
-        3 => any::<bool>().prop_map(|retries| Block::Task { retries }),
-        1 => Just(Block::Compute),
-    ];
-    leaf.prop_recursive(4, 24, 4, |inner| {
-        let boxed = inner.clone().prop_map(Box::new);
-        prop_oneof![
-            3 => prop::collection::vec(inner, 1..4).prop_map(Block::Sequence),
-            1 => (boxed.clone(), boxed.clone()).prop_map(|(a, b)| Block::Choice(a, b)),
-            1 => (boxed.clone(), 1..3_u32).prop_map(|(body, times)| Block::Loop(body, times)),
-            1 => boxed.clone().prop_map(Block::Rescue),
-            3 => (1..4_u8, boxed, 0..4_u8, 0..3_u8, any::<bool>(), any::<bool>()).prop_map(
-                |(count, body, wait, failed, rest, foreach)| Block::FanOut {
-                    count, body, wait, failed, rest, foreach
-                }
-            ),
-        ]
-    })
-}
-
-/// A definition being laid out.
-#[derive(Default)]
-struct Layout {
-    nodes: Map<String, Value>,
-    transitions: Vec<Value>,
-    /// Joins wait for all, failures fail them: the output must not depend on the schedule.
-    pure: bool,
-}
-
-impl Layout {
-    fn node(&mut self, node: Value) -> String {
-        let name = format!("n{}", self.nodes.len());
-        self.nodes.insert(name.clone(), node);
-        name
-    }
-
-    fn compute(&mut self) -> String {
-        let path = format!("state.v{}", self.nodes.len());
-        let value = json!({"n": "${size(input.items) * 1.5}", "text": "seen ${input}"});
-        self.node(json!({"compute": {path: value}}))
-    }
-
-    fn link(&mut self, from: &str, to: &str, more: Value) {
-        let mut transition = json!({"from": from, "to": to});
-        for (key, value) in more.as_object().into_iter().flatten() {
-            transition[key] = value.clone();
-        }
-        self.transitions.push(transition);
-    }
-
-    /// Lays a block out; gives its first and its last node.
-    fn block(&mut self, block: &Block) -> (String, String) {
-        match block {
-            Block::Compute => {
-                let node = self.compute();
-                (node.clone(), node)
-            }
-            Block::Task { retries } => {
-                let path = format!("state.t{}", self.nodes.len());
-                let mut node = json!({"action": {"kind": "mock"}, "output": {path: "${result}"}});
-                if *retries {
-                    node["retry"] = json!({"max_attempts": 2, "initial": "1s"});
-                }
-                let node = self.node(node);
-                (node.clone(), node)
-            }
-            Block::Sequence(parts) => {
-                let laid: Vec<_> = parts.iter().map(|part| self.block(part)).collect();
-                for pair in laid.windows(2) {
-                    self.link(&pair[0].1, &pair[1].0, json!({}));
-                }
-                (laid[0].0.clone(), laid[laid.len() - 1].1.clone())
-            }
-            Block::Choice(yes, no) => {
-                let (start, end) = (self.compute(), self.compute());
-                let (yes, no) = (self.block(yes), self.block(no));
-                self.link(&start, &yes.0, json!({"when": "size(input.items) > 1", "priority": 1}));
-                self.link(&start, &no.0, json!({"priority": 2}));
-                self.link(&yes.1, &end, json!({}));
-                self.link(&no.1, &end, json!({}));
-                (start, end)
-            }
-            Block::Loop(body, times) => {
-                let (start, end) = (self.compute(), self.compute());
-                let (first, last) = self.block(body);
-                self.link(&start, &first, json!({}));
-                // The limit fails the node; its failure leads out of the loop.
-                let back = json!({"max_iterations": times, "priority": 1});
-                self.link(&last, &first, back);
-                self.link(&last, &end, json!({"on": "failure", "priority": 1}));
-                (start, end)
-            }
-            Block::Rescue(body) => {
-                let end = self.compute();
-                let (first, last) = self.block(body);
-                self.link(&last, &end, json!({}));
-                self.link(&last, &end, json!({"on": "failure"}));
-                (first, end)
-            }
-            Block::FanOut { count, body, wait, failed, rest, foreach } => {
-                let group = format!("g{}", self.nodes.len());
-                let (start, end) = (self.compute(), self.compute());
-                let (first, last) = self.block(body);
-                let mut open = json!({"group": group});
-                if *foreach {
-                    open["foreach"] = json!("${input.items}");
-                } else {
-                    open["spawn"] = json!(count);
-                }
-                self.link(&start, &first, open);
-                let mut join = json!({"group": group, "merge": {
-                    "strategy": "collect", "from": "${index}", "into": format!("state.{group}")}});
-                if !self.pure {
-                    join["wait"] = [json!("all"), json!("any"), json!(1), json!(2)]
-                        [usize::from(*wait)]
-                    .clone();
-                    join["failed"] = json!(["fail", "ignore", "count"][usize::from(*failed)]);
-                    join["rest"] = json!(if *rest { "continue" } else { "cancel" });
-                    if *rest {
-                        join["timeout"] = json!("30s");
-                        join["on_timeout"] = json!(if *foreach { "proceed" } else { "fail" });
-                    }
-                }
-                self.link(&last, &end, json!({"join": join}));
-                (start, end)
-            }
-        }
-    }
-
-    fn definition(block: &Block, pure: bool) -> Value {
-        let mut layout = Self { pure, ..Self::default() };
-        let (start, _) = layout.block(block);
-        json!({"name": "random", "start": start, "nodes": layout.nodes,
-               "transitions": layout.transitions})
-    }
-}
+use graphs::{Layout, PEOPLE, SIGNALS, blocks};
 
 /// What a schedule does with the attempt that it chose.
 fn outcome(choice: u32, faults: bool) -> Result<Value, FailureKind> {
@@ -185,22 +42,32 @@ fn run_by(definition: &Value, items: usize, schedule: &[u32], faults: bool) -> F
     shadow.follow(&run);
     let mut steps = schedule.iter().copied().cycle();
     let mut next = || steps.next().unwrap_or_default();
-    for _ in 0..5_000 {
+    for step in 0..5_000 {
         let Run::Live(live) = &run.run else { return run };
-        let due = live.next_due();
         let choice = next();
         let before = run.run.clone();
-        let command = if !run.owed.is_empty() && (choice % 7 != 0 || due.is_none()) {
-            let (token, attempt) = run.owed[choice as usize % run.owed.len()];
-            let result = outcome(next(), faults).map_err(error);
-            if choice % 5 == 0 {
-                refuses_stale(&mut run, token, attempt + 1);
+        let choice_outside = if step < PLAYFUL { choice } else { CALM };
+        let command = match outside(live, choice_outside, next(), faults) {
+            Some(command) => command,
+            None if !run.owed.is_empty() && (choice % 7 != 0 || live.next_due().is_none()) => {
+                let (token, attempt) = run.owed[choice as usize % run.owed.len()];
+                let result = outcome(next(), faults).map_err(error);
+                if choice % 5 == 0 {
+                    refuses_stale(&mut run, token, attempt + 1);
+                }
+                report(token, attempt, result)
             }
-            report(token, attempt, result)
-        } else {
-            let due = due.expect("a live run owes an attempt or a timer: it never hangs");
-            run.now = run.now.max(due);
-            Command::Wake
+            None => {
+                match live.next_due() {
+                    Some(due) => {
+                        run.now = run.now.max(due);
+                        Command::Wake
+                    }
+                    // What it made while it was paused is handed out after that.
+                    None if live.pause.is_some() => Command::Resume,
+                    None => panic!("the run hangs: {live:#?}"),
+                }
+            }
         };
         let again = crate::run::decide(&before, &run.plan, &command, run.now);
         let decided = before.clone().execute(&run.plan, &command, run.now);
@@ -212,6 +79,56 @@ fn run_by(definition: &Value, items: usize, schedule: &[u32], faults: bool) -> F
         }
     }
     panic!("the run did not end in 5,000 steps");
+}
+
+/// Steps in which a schedule may do what the run doesn't need. It repeats itself, and would else
+/// pause and resume for ever.
+const PLAYFUL: usize = 500;
+/// A choice that leads to what the run needs only.
+const CALM: u32 = 15;
+
+/// What comes from outside, if anything does now: the run needs it, or the schedule likes it.
+fn outside(live: &Live, choice: u32, more: u32, faults: bool) -> Option<Command> {
+    let is_idle = live.waiting == live.tokens.len() as u64 && live.next_due().is_none();
+    let gate = live.gates.iter().nth(choice as usize % live.gates.len().max(1));
+    let wanted = live.tokens.values().find_map(|token| match &token.phase {
+        Phase::Waiting { signal: Some(name), .. } => Some(name.parse().expect("a name")),
+        _ => None,
+    });
+    match (choice % 16, gate, wanted) {
+        (0, ..) if live.pause.is_none() => Some(Command::Pause { reason: None }),
+        (0..6, ..) if live.pause.is_some() => Some(Command::Resume),
+        (6, ..) => {
+            let name = SIGNALS[more as usize % 2].parse().expect("a name");
+            let payload = if more.is_multiple_of(3) { json!(7) } else { json!({"ok": true}) };
+            Some(Command::Signal { name, payload, transient: more.is_multiple_of(5) })
+        }
+        (7..10, Some(token), _) => Some(answer(live, *token, more, faults)),
+        (10..12, _, Some(name)) => Some(wake(name)),
+        (_, Some(token), _) if is_idle => Some(answer(live, *token, more, faults)),
+        (_, None, Some(name)) if is_idle => Some(wake(name)),
+        // Nothing else can bring it on: its attempts are handed out after the pause.
+        _ if live.pause.is_some() && (is_idle || choice == CALM) => Some(Command::Resume),
+        _ => None,
+    }
+}
+
+fn wake(name: crate::ids::Name) -> Command {
+    Command::Signal { name, payload: json!({"ok": true}), transient: false }
+}
+
+/// The next of the people answers.
+fn answer(live: &Live, token: u64, more: u32, faults: bool) -> Command {
+    let Phase::Gated { gate } = &live.tokens[&token].phase else { panic!("no gate at {token}") };
+    let rejects = faults && more.is_multiple_of(3);
+    Command::Answer(Box::new(GateAnswer {
+        token,
+        actor: PEOPLE[gate.answers.len()].to_owned(),
+        roles: Vec::new(),
+        decision: if rejects { Decision::Reject } else { Decision::Approve },
+        value: json!({"n": 1.50}),
+        comment: None,
+    }))
 }
 
 fn report(
@@ -252,6 +169,9 @@ struct Shadow {
     declared: BTreeMap<u64, u64>,
     arrived: BTreeMap<u64, Vec<u64>>,
     fired: BTreeMap<u64, u32>,
+    /// Gates that were opened, and whether they take answers.
+    gates: BTreeMap<u64, bool>,
+    signals: u64,
 }
 
 impl Shadow {
@@ -296,6 +216,19 @@ impl Shadow {
                 *self.fired.entry(*instance).or_default() += 1;
                 assert_eq!(self.made.insert(*token, true), None);
             }
+            Event::GateOpened(opened) => {
+                assert_eq!(self.gates.insert(opened.token, true), None, "a gate opens once");
+            }
+            Event::GateAnswered(answered) => {
+                assert_eq!(self.gates.get(&answered.token), Some(&true), "a closed gate is mute");
+            }
+            Event::GateClosed(closed) => {
+                assert_eq!(self.gates.insert(closed.token, false), Some(true), "it closes once");
+            }
+            Event::SignalReceived(signal) => {
+                self.signals += 1;
+                assert_eq!(signal.number, self.signals, "signals are numbered");
+            }
             _ => {}
         }
     }
@@ -319,12 +252,26 @@ impl Shadow {
                 assert!(live.instances.contains_key(&branch.instance), "its parent is alive");
             }
         }
-        let backing_off = live
-            .tokens
-            .values()
-            .filter(|token| matches!(token.phase, crate::run::state::Phase::BackingOff { .. }))
-            .count() as u64;
-        assert_eq!(backing_off, live.backing_off);
+        self.check_waits(live);
+    }
+
+    /// What is kept beside the tokens agrees with them.
+    fn check_waits(&self, live: &Live) {
+        let waiting = live.tokens.values().filter(|token| token.phase.is_waiting()).count();
+        assert_eq!(waiting as u64, live.waiting);
+        let is_gated = |phase: &Phase| matches!(phase, Phase::Gated { .. });
+        let gated = live.tokens.iter().filter(|(_, token)| is_gated(&token.phase));
+        let gates: BTreeSet<_> = gated.map(|(id, _)| *id).collect();
+        assert_eq!(gates, live.gates);
+        let open = self.gates.iter().filter(|(_, open)| **open);
+        let open: BTreeSet<_> = open.map(|(id, _)| *id).collect();
+        assert_eq!(gates, open, "who was asked is told when nobody waits any more");
+        for timer in live.tokens.iter().filter_map(|(id, token)| token.phase.timer(*id)) {
+            assert!(live.timers.contains(&timer), "{timer:?} is armed");
+        }
+        let payloads =
+            live.signals.kept.values().map(|one| crate::run::vars::size_of(&one.payload));
+        assert_eq!(payloads.sum::<usize>(), live.signals.bytes);
     }
 }
 

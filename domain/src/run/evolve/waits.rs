@@ -1,0 +1,63 @@
+//! How gates and pauses change a run.
+
+use crate::run::event::{GateAnswered, GateClosed, GateOpened};
+use crate::run::state::{Gate, Live, Pause, Phase, Timer};
+
+impl Live {
+    pub(super) fn open_gate(&mut self, opened: &GateOpened) {
+        let gate = Box::new(Gate::opened(opened));
+        self.set_phase(opened.token, Phase::Gated { gate });
+    }
+
+    pub(super) fn answer_gate(&mut self, answered: &GateAnswered) {
+        let token = self.tokens.get_mut(&answered.token);
+        if let Some(Phase::Gated { gate }) = token.map(|token| &mut token.phase) {
+            gate.answered(answered);
+        }
+    }
+
+    /// One that was given up is gone with its token already.
+    pub(super) fn close_gate(&mut self, closed: &GateClosed) {
+        match &closed.error {
+            Some(error) => {
+                self.set_phase(closed.token, Phase::Failed { error: Box::new(error.clone()) });
+            }
+            None => self.succeed(closed.token, Some(&closed.result), &closed.writes),
+        }
+    }
+
+    pub(super) fn stand_still(&mut self, reason: Option<String>) {
+        if self.pause.is_none() {
+            self.pause = Some(Pause { since: self.at, reason });
+        }
+    }
+
+    /// Every timer is due later by the length of the pause.
+    pub(super) fn go_on(&mut self) {
+        let Some(pause) = self.pause.take() else { return };
+        let length = self.at - pause.since;
+        for (due, timer) in std::mem::take(&mut self.timers) {
+            let later = due.checked_add_signed(length).unwrap_or(due);
+            self.timers.insert((later, timer));
+            match timer {
+                Timer::Run => {}
+                Timer::Join(id) => {
+                    if let Some(instance) = self.instances.get_mut(&id) {
+                        instance.deadline = Some(later);
+                    }
+                }
+                Timer::Retry(id) | Timer::Wait(id) => {
+                    match self.tokens.get_mut(&id).map(|token| &mut token.phase) {
+                        Some(Phase::BackingOff { until, .. }) => *until = later,
+                        Some(Phase::Waiting { until, .. }) => *until = Some(later),
+                        Some(Phase::Gated { gate }) => gate.deadline = Some(later),
+                        Some(
+                            Phase::Working { .. } | Phase::Succeeded { .. } | Phase::Failed { .. },
+                        )
+                        | None => {}
+                    }
+                }
+            }
+        }
+    }
+}

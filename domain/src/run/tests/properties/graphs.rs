@@ -1,0 +1,198 @@
+//! Random graphs: trees of blocks, laid out as definitions.
+
+use proptest::prelude::*;
+use serde_json::{Map, Value, json};
+
+/// The signals that graphs wait for.
+pub(super) const SIGNALS: [&str; 2] = ["red", "blue"];
+/// Who answers their gates.
+pub(super) const PEOPLE: [&str; 3] = ["ann", "bob", "carol"];
+
+/// A part of a graph with one way in and one way out.
+#[derive(Debug, Clone)]
+pub(super) enum Block {
+    Task { retries: bool },
+    Compute,
+    Emit,
+    Wait,
+    Signal { fits: bool, timed: bool },
+    Gate { approvals: u8, timed: bool, on_timeout: u8 },
+    Sequence(Vec<Block>),
+    Choice(Box<Block>, Box<Block>),
+    Loop(Box<Block>, u32),
+    FanOut { count: u8, body: Box<Block>, wait: u8, failed: u8, rest: bool, foreach: bool },
+    Rescue(Box<Block>),
+}
+
+pub(super) fn blocks() -> impl Strategy<Value = Block> {
+    let leaf = prop_oneof![
+        3 => any::<bool>().prop_map(|retries| Block::Task { retries }),
+        1 => Just(Block::Compute),
+        1 => Just(Block::Emit),
+        1 => Just(Block::Wait),
+        1 => (any::<bool>(), any::<bool>()).prop_map(|(fits, timed)| Block::Signal { fits, timed }),
+        1 => (1..3_u8, any::<bool>(), 0..3_u8).prop_map(|(approvals, timed, on_timeout)| {
+            Block::Gate { approvals, timed, on_timeout }
+        }),
+    ];
+    leaf.prop_recursive(4, 24, 4, |inner| {
+        let boxed = inner.clone().prop_map(Box::new);
+        prop_oneof![
+            3 => prop::collection::vec(inner, 1..4).prop_map(Block::Sequence),
+            1 => (boxed.clone(), boxed.clone()).prop_map(|(a, b)| Block::Choice(a, b)),
+            1 => (boxed.clone(), 1..3_u32).prop_map(|(body, times)| Block::Loop(body, times)),
+            1 => boxed.clone().prop_map(Block::Rescue),
+            3 => (1..4_u8, boxed, 0..4_u8, 0..3_u8, any::<bool>(), any::<bool>()).prop_map(
+                |(count, body, wait, failed, rest, foreach)| Block::FanOut {
+                    count, body, wait, failed, rest, foreach
+                }
+            ),
+        ]
+    })
+}
+
+/// A definition being laid out.
+#[derive(Default)]
+pub(super) struct Layout {
+    nodes: Map<String, Value>,
+    transitions: Vec<Value>,
+    /// Joins wait for all, failures fail them: the output must not depend on the schedule.
+    pure: bool,
+}
+
+impl Layout {
+    fn node(&mut self, node: Value) -> String {
+        let name = format!("n{}", self.nodes.len());
+        self.nodes.insert(name.clone(), node);
+        name
+    }
+
+    fn leaf(&mut self, node: Value) -> (String, String) {
+        let node = self.node(node);
+        (node.clone(), node)
+    }
+
+    fn compute(&mut self) -> String {
+        let path = format!("state.v{}", self.nodes.len());
+        let value = json!({"n": "${size(input.items) * 1.5}", "text": "seen ${input}"});
+        self.node(json!({"compute": {path: value}}))
+    }
+
+    fn link(&mut self, from: &str, to: &str, more: Value) {
+        let mut transition = json!({"from": from, "to": to});
+        for (key, value) in more.as_object().into_iter().flatten() {
+            transition[key] = value.clone();
+        }
+        self.transitions.push(transition);
+    }
+
+    /// Lays a block out; gives its first and its last node.
+    fn block(&mut self, block: &Block) -> (String, String) {
+        match block {
+            Block::Compute => {
+                let node = self.compute();
+                (node.clone(), node)
+            }
+            Block::Task { retries } => {
+                let path = format!("state.t{}", self.nodes.len());
+                let mut node = json!({"action": {"kind": "mock"}, "output": {path: "${result}"}});
+                if *retries {
+                    node["retry"] = json!({"max_attempts": 2, "initial": "1s"});
+                }
+                let node = self.node(node);
+                (node.clone(), node)
+            }
+            Block::Emit => self.leaf(json!({"emit": {"event": "seen", "data": "${input.items}"}})),
+            Block::Wait => self.leaf(json!({"wait": {"for": "5s"}})),
+            Block::Signal { fits, timed } => {
+                let mut wait = json!({"signal": SIGNALS[self.nodes.len() % 2]});
+                if *fits {
+                    wait["when"] = json!("signal.payload.ok");
+                }
+                if *timed && !self.pure {
+                    wait["timeout"] = json!("20s");
+                }
+                self.leaf(json!({"wait": wait}))
+            }
+            Block::Gate { approvals, timed, on_timeout } => {
+                let mut gate = json!({"title": "Go on?", "approvals": approvals});
+                if *approvals > 1 {
+                    gate["assignees"] = json!(PEOPLE);
+                }
+                if *timed && !self.pure {
+                    gate["timeout"] = json!("15s");
+                    gate["on_timeout"] =
+                        json!(["fail", "reject", "proceed"][usize::from(*on_timeout)]);
+                }
+                self.leaf(json!({"gate": gate}))
+            }
+            Block::Sequence(parts) => {
+                let laid: Vec<_> = parts.iter().map(|part| self.block(part)).collect();
+                for pair in laid.windows(2) {
+                    self.link(&pair[0].1, &pair[1].0, json!({}));
+                }
+                (laid[0].0.clone(), laid[laid.len() - 1].1.clone())
+            }
+            Block::Choice(yes, no) => {
+                let (start, end) = (self.compute(), self.compute());
+                let (yes, no) = (self.block(yes), self.block(no));
+                self.link(&start, &yes.0, json!({"when": "size(input.items) > 1", "priority": 1}));
+                self.link(&start, &no.0, json!({"priority": 2}));
+                self.link(&yes.1, &end, json!({}));
+                self.link(&no.1, &end, json!({}));
+                (start, end)
+            }
+            Block::Loop(body, times) => {
+                let (start, end) = (self.compute(), self.compute());
+                let (first, last) = self.block(body);
+                self.link(&start, &first, json!({}));
+                // The limit fails the node; its failure leads out of the loop.
+                let back = json!({"max_iterations": times, "priority": 1});
+                self.link(&last, &first, back);
+                self.link(&last, &end, json!({"on": "failure", "priority": 1}));
+                (start, end)
+            }
+            Block::Rescue(body) => {
+                let end = self.compute();
+                let (first, last) = self.block(body);
+                self.link(&last, &end, json!({}));
+                self.link(&last, &end, json!({"on": "failure"}));
+                (first, end)
+            }
+            Block::FanOut { count, body, wait, failed, rest, foreach } => {
+                let group = format!("g{}", self.nodes.len());
+                let (start, end) = (self.compute(), self.compute());
+                let (first, last) = self.block(body);
+                let mut open = json!({"group": group});
+                if *foreach {
+                    open["foreach"] = json!("${input.items}");
+                } else {
+                    open["spawn"] = json!(count);
+                }
+                self.link(&start, &first, open);
+                let mut join = json!({"group": group, "merge": {
+                    "strategy": "collect", "from": "${index}", "into": format!("state.{group}")}});
+                if !self.pure {
+                    join["wait"] = [json!("all"), json!("any"), json!(1), json!(2)]
+                        [usize::from(*wait)]
+                    .clone();
+                    join["failed"] = json!(["fail", "ignore", "count"][usize::from(*failed)]);
+                    join["rest"] = json!(if *rest { "continue" } else { "cancel" });
+                    if *rest {
+                        join["timeout"] = json!("30s");
+                        join["on_timeout"] = json!(if *foreach { "proceed" } else { "fail" });
+                    }
+                }
+                self.link(&last, &end, json!({"join": join}));
+                (start, end)
+            }
+        }
+    }
+
+    pub(super) fn definition(block: &Block, pure: bool) -> Value {
+        let mut layout = Self { pure, ..Self::default() };
+        let (start, _) = layout.block(block);
+        json!({"name": "random", "start": start, "nodes": layout.nodes,
+               "transitions": layout.transitions})
+    }
+}

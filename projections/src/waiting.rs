@@ -1,0 +1,205 @@
+//! What a run waits for, and who or what can bring it: read off its folded state.
+
+use domain::codec;
+use domain::definition::{Definition, JoinSpec};
+use domain::ids::{RunId, WorkspaceId};
+use domain::resource::{self, Kind, Spec};
+use domain::run::event::{Decision, TokenId};
+use domain::run::state::{Gate, Header, Instance, Live, Phase, Timer, Token};
+use protocol::view::{WaitingBranches, WaitingGate, WaitingItem, WaitingPause};
+use protocol::{GateId, Rejection, StateAt, Waiting};
+
+use crate::payload::Blobs;
+use crate::{Projections, refusal};
+
+/// Entries of one answer; what a run has beyond them is counted.
+const ITEMS: usize = 1_000;
+
+impl Projections {
+    pub(crate) async fn run_waiting(
+        &self,
+        workspace_id: WorkspaceId,
+        run_id: RunId,
+    ) -> Result<Waiting, Rejection> {
+        let folded = self.folded(workspace_id, run_id, StateAt::Latest).await?;
+        let mut waiting = Waiting {
+            run_id: run_id.to_string(),
+            sequence: folded.sequence,
+            status: folded.status,
+            pause: None,
+            deadline: None,
+            items: Vec::new(),
+            left_out: 0,
+        };
+        let Some(live) = folded.run.live() else { return Ok(waiting) };
+        waiting.pause = live
+            .pause
+            .as_ref()
+            .map(|pause| WaitingPause { since: pause.since, reason: pause.reason.clone() });
+        let of_run = live.timers.iter().find(|(_, timer)| *timer == Timer::Run);
+        waiting.deadline = of_run.map(|(due, _)| *due);
+        let definition = self.definition_of(&live.header).await?;
+        let definition = definition.as_ref();
+        let tokens = live.tokens.iter().map(|(id, token)| {
+            let is_own = definition.is_some_and(|definition| is_own(definition, &token.node));
+            of_token(live, run_id, *id, token, is_own)
+        });
+        let groups = live.instances.values().map(|instance| {
+            of_group(instance, definition.and_then(|definition| join_of(definition, instance)))
+        });
+        waiting.items = tokens.chain(groups).take(ITEMS).collect();
+        let all = live.tokens.len() + live.instances.len();
+        waiting.left_out = (all - waiting.items.len()) as u64;
+        Ok(waiting)
+    }
+
+    /// The version that a run follows; `None` where the journal doesn't have it.
+    async fn definition_of(&self, header: &Header) -> Result<Option<Definition>, Rejection> {
+        let (kind, id) = (Kind::WorkflowDefinition.as_str(), header.definition.id.to_string());
+        // A definition's events are its versions.
+        let before = header.definition.version.saturating_sub(1);
+        let found = self.journal.load(kind, &id, before, 1).await.map_err(refusal::journal)?.pop();
+        let Some(recorded) = found else { return Ok(None) };
+        let blobs = Blobs::fetch(self.journal.as_ref(), [recorded.payload.as_ref()]).await;
+        let blobs = blobs.map_err(refusal::journal)?;
+        let event: resource::Event = codec::decode(
+            &recorded.event_type,
+            recorded.event_version,
+            &recorded.payload,
+            &|hash| blobs.get(hash),
+        )
+        .map_err(|error| refusal::damaged(&id, &error))?;
+        Ok(match event.revision() {
+            Some((_, Spec::WorkflowDefinition(spec))) => Some(spec.definition.clone()),
+            Some(_) | None => None,
+        })
+    }
+}
+
+/// Whether the coordinator itself does a node's work.
+fn is_own(definition: &Definition, node: &str) -> bool {
+    let node = definition.nodes.get(node);
+    node.is_some_and(|node| node.get("action").is_none() && node.get("steps").is_none())
+}
+
+/// Where a group comes together, and how.
+fn join_of<'d>(definition: &'d Definition, instance: &Instance) -> Option<(&'d str, &'d JoinSpec)> {
+    definition.transitions.iter().find_map(|transition| {
+        let join = transition.join.as_ref()?;
+        (Some(&join.group) == instance.group.as_ref()).then_some((&*transition.to, join))
+    })
+}
+
+fn item(what: &str, by: String) -> WaitingItem {
+    WaitingItem {
+        token: None,
+        node: None,
+        group: None,
+        index: None,
+        what: what.to_owned(),
+        by,
+        since: None,
+        until: None,
+        attempt: None,
+        signal: None,
+        gate: None,
+        branches: None,
+    }
+}
+
+fn of_token(live: &Live, run_id: RunId, id: TokenId, token: &Token, is_own: bool) -> WaitingItem {
+    let paused = if live.pause.is_some() { ", once the run is resumed" } else { "" };
+    let goes_on = || item("coordinator", "the coordinator, which goes on by itself".to_owned());
+    let waits = match &token.phase {
+        Phase::Working { .. } if is_own => goes_on(),
+        Phase::Working { attempt } => WaitingItem {
+            attempt: Some(*attempt),
+            ..item("worker", format!("a worker, with the outcome of attempt {attempt}{paused}"))
+        },
+        Phase::BackingOff { attempt, until } => WaitingItem {
+            attempt: Some(*attempt),
+            until: Some(*until),
+            ..item("retry", format!("the clock: attempt {attempt} starts then{paused}"))
+        },
+        Phase::Waiting { until, signal: None } => {
+            WaitingItem { until: *until, ..item("time", format!("the clock{paused}")) }
+        }
+        Phase::Waiting { until, signal: Some(name) } => WaitingItem {
+            until: *until,
+            signal: Some(name.to_string()),
+            ..item("signal", format!("POST /api/v1/runs/{run_id}/signals/{name}"))
+        },
+        Phase::Gated { gate } => {
+            let id = GateId { run_id, token: id }.to_string();
+            let by = format!("{}: POST /api/v1/gates/{id}/answers", people(gate));
+            let gate_view = WaitingGate {
+                id,
+                title: gate.title.clone(),
+                assignees: gate.assignees.clone(),
+                roles: gate.roles.clone(),
+                approved: gate.count(Decision::Approve),
+                approvals: gate.approvals,
+                rejected: gate.count(Decision::Reject),
+                rejections: gate.rejections,
+            };
+            WaitingItem { until: gate.deadline, gate: Some(gate_view), ..item("gate", by) }
+        }
+        Phase::Succeeded { .. } | Phase::Failed { .. } => goes_on(),
+    };
+    let branch = token.branch;
+    let instance = branch.and_then(|branch| live.instances.get(&branch.instance));
+    WaitingItem {
+        token: Some(id),
+        node: Some(token.node.to_string()),
+        group: instance.and_then(|instance| instance.group.clone()),
+        index: branch.map(|branch| branch.index),
+        since: Some(token.since),
+        ..waits
+    }
+}
+
+/// Who may still answer a gate, in words.
+fn people(gate: &Gate) -> String {
+    let may = |name: &&String| {
+        gate.not_by.as_ref() != Some(*name) && !gate.answers.iter().any(|one| one.actor == **name)
+    };
+    let assignees = gate.assignees.iter().filter(may).cloned();
+    let roles = gate.roles.iter().map(|role| format!("whoever has the role {role}"));
+    let who: Vec<String> = assignees.chain(roles).collect();
+    match (who.is_empty(), &gate.not_by) {
+        (false, _) => who.join(", "),
+        (true, None) => "anybody".to_owned(),
+        (true, Some(starter)) => format!("anybody but {starter}"),
+    }
+}
+
+fn of_group(instance: &Instance, join: Option<(&str, &JoinSpec)>) -> WaitingItem {
+    let outstanding = instance.outstanding();
+    let declared = instance.declared;
+    let needed = join.map(|(_, spec)| instance.needed(spec));
+    let by = match (instance.fired, needed) {
+        (true, _) => format!("nothing: its join has fired, and {outstanding} branches go on"),
+        (false, None) => format!("its branches: {outstanding} of {declared} are out"),
+        (false, Some(needed)) => {
+            let arrived = instance.arrived.len();
+            format!(
+                "its branches: {arrived} arrived of {needed} that the join needs, {outstanding} of \
+                 {declared} are out"
+            )
+        }
+    };
+    WaitingItem {
+        group: instance.group.clone(),
+        node: join.map(|(node, _)| node.to_owned()),
+        until: instance.deadline,
+        branches: Some(WaitingBranches {
+            declared: instance.declared,
+            arrived: instance.arrived.len() as u64,
+            failed: instance.failed.len() as u64,
+            ended: instance.ended.len() as u64,
+            outstanding,
+            needed,
+        }),
+        ..item("branches", by)
+    }
+}

@@ -1,0 +1,101 @@
+//! `wonder waiting`, `signal`, `pause` and `resume`: what a run waits for, and what people do
+//! about it.
+
+use serde_json::{Value, json};
+
+use super::Global;
+use super::runs::segment;
+use crate::client::Client;
+use crate::exit::{Exit, Failure};
+use crate::output::{Column, say};
+
+const COLUMNS: &[Column] = &[
+    ("token", "/token"),
+    ("node", "/node"),
+    ("group", "/group"),
+    ("index", "/index"),
+    ("waits for", "/for"),
+    ("since", "/since"),
+    ("until", "/until"),
+    ("by", "/by"),
+];
+const RECEIPT: &[Column] = &[("run", "/id"), ("position", "/position")];
+
+/// Which run.
+#[derive(Debug, clap::Args)]
+pub(crate) struct RunId {
+    /// The run (`run_…`)
+    run: String,
+}
+
+/// Which run, and why.
+#[derive(Debug, clap::Args)]
+pub(crate) struct PauseArgs {
+    /// The run (`run_…`)
+    run: String,
+    /// Why, for the record
+    #[arg(long)]
+    reason: Option<String>,
+}
+
+/// Which run, and which signal.
+#[derive(Debug, clap::Args)]
+pub(crate) struct SignalArgs {
+    /// The run (`run_…`)
+    run: String,
+    /// The signal's name
+    name: String,
+    /// What it says: JSON, @FILE, or - for stdin
+    #[arg(long, value_name = "JSON|@FILE|-", default_value = "null")]
+    payload: String,
+    /// Don't keep it where nothing waits for it now
+    #[arg(long)]
+    transient: bool,
+}
+
+pub(crate) async fn waiting(global: &Global, args: RunId) -> Result<Exit, Failure> {
+    let client = Client::new(&global.client)?;
+    let answer = client.get(&format!("/runs/{}/waiting", segment(&args.run)?), &[]).await?;
+    global.output.list(&answer, COLUMNS)?;
+    let body: Value = answer.read()?;
+    if let Some(since) = body["pause"]["since"].as_str() {
+        let reason = body["pause"]["reason"].as_str();
+        let reason = reason.map_or_else(String::new, |reason| format!(": {reason}"));
+        say!("paused since {since}{reason}");
+    }
+    if let Some(left_out) = body["left_out"].as_u64().filter(|left_out| *left_out > 0) {
+        say!("and {left_out} more");
+    }
+    Ok(Exit::Completed)
+}
+
+pub(crate) async fn signal(global: &Global, args: SignalArgs) -> Result<Exit, Failure> {
+    let client = Client::new(&global.client)?;
+    let payload = super::run::json(&args.payload, "payload")?;
+    let path = format!("/runs/{}/signals/{}", segment(&args.run)?, named(&args.name)?);
+    let body = json!({"payload": payload, "transient": args.transient});
+    global.output.one(&client.post(&path, &[], &body).await?, RECEIPT)?;
+    Ok(Exit::Completed)
+}
+
+pub(crate) async fn pause(global: &Global, args: PauseArgs) -> Result<Exit, Failure> {
+    let client = Client::new(&global.client)?;
+    let path = format!("/runs/{}/pause", segment(&args.run)?);
+    let answer = client.post(&path, &[], &json!({"reason": args.reason})).await?;
+    global.output.one(&answer, RECEIPT)?;
+    Ok(Exit::Completed)
+}
+
+pub(crate) async fn resume(global: &Global, args: RunId) -> Result<Exit, Failure> {
+    let client = Client::new(&global.client)?;
+    let path = format!("/runs/{}/resume", segment(&args.run)?);
+    global.output.one(&client.post(&path, &[], &json!({})).await?, RECEIPT)?;
+    Ok(Exit::Completed)
+}
+
+fn named(name: &str) -> Result<&str, Failure> {
+    match name.parse::<domain::ids::Name>() {
+        Ok(_) => Ok(name),
+        Err(error) => Err(Failure::Refused(error.to_string())),
+    }
+}
