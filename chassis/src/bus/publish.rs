@@ -1,6 +1,5 @@
 //! Publishing to JetStream: side by side, each acknowledged.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use async_nats::jetstream::publish::PublishAck;
@@ -13,8 +12,6 @@ use tokio::time::Instant;
 
 use super::nats::{Answer, Link, Nats, NatsError};
 
-/// Messages that are on their way at a time.
-const IN_FLIGHT: usize = 1_024;
 /// Messages that one acknowledgement stands for.
 const GROUP: usize = 256;
 /// How long the server may take to acknowledge a message.
@@ -54,6 +51,11 @@ impl Outgoing {
         let mut headers = HeaderMap::new();
         headers.insert(header::NATS_MESSAGE_ID, id);
         Self { subject, headers, body }
+    }
+
+    /// Of its body.
+    pub(super) fn bytes(&self) -> usize {
+        self.body.len()
     }
 
     pub(super) fn header(&mut self, name: HeaderName, value: HeaderValue) {
@@ -104,40 +106,17 @@ impl From<NatsError> for Refused {
     }
 }
 
-/// Publishes all of them in their order, and waits for the acknowledgements side by side.
-pub(super) async fn all(nats: &Nats, messages: &[Outgoing]) -> Vec<Result<Acknowledged, Refused>> {
-    let mut results = Vec::with_capacity(messages.len());
-    let mut waiting: VecDeque<Result<Sent, Refused>> = VecDeque::new();
-    let mut away = nats.connected(Instant::now() + ACK_WITHIN).await.err();
-    let mut line = Line { nats, link: nats.link(), connects: nats.connects() };
-    for message in messages {
-        if waiting.len() >= IN_FLIGHT
-            && let Some(first) = waiting.pop_front()
-        {
-            results.push(line.acknowledged(first).await);
-        }
-        let sent = match &away {
-            Some(error) => Err(error.clone().into()),
-            None => send(nats, message).await,
-        };
-        if matches!(sent, Err(Refused::Unavailable(_))) && away.is_none() {
-            away = Some(NatsError::Unavailable("the connection takes nothing".into()));
-        }
-        waiting.push_back(sent);
-    }
-    for one in waiting {
-        results.push(line.acknowledged(one).await);
-    }
-    results
-}
-
-/// The same, where the acknowledgement of every so manieth message stands for those before it: the
+/// Publishes all of them in their order, in groups of which the last message is acknowledged: the
 /// server handles the messages of a connection in their order, and they fare alike but for their
 /// sizes. It saves the server and both ends of the connection an answer for each.
 ///
 /// What the server refuses for itself alone (a stream that is full for the larger of two messages)
-/// is lost without a word: for queues whose messages are missed by who needs them.
-pub(super) async fn in_groups(nats: &Nats, messages: &[Outgoing]) -> Vec<Result<(), Refused>> {
+/// is lost without a word. So it is for queues whose messages are missed by who needs them, and for
+/// messages that are taken only after the one before.
+pub(super) async fn in_groups<'a>(
+    nats: &Nats,
+    messages: &'a [Outgoing],
+) -> Vec<(&'a [Outgoing], Result<Acknowledged, Refused>)> {
     let mut line = Line { nats, link: nats.link(), connects: nats.connects() };
     let away = nats.connected(Instant::now() + ACK_WITHIN).await.err();
     let mut groups = Vec::new();
@@ -148,13 +127,9 @@ pub(super) async fn in_groups(nats: &Nats, messages: &[Outgoing]) -> Vec<Result<
         };
         groups.push((group, sent));
     }
-    let mut results = Vec::with_capacity(messages.len());
+    let mut results = Vec::with_capacity(groups.len());
     for (group, sent) in groups {
-        let (room, result) = (nats.room(), line.acknowledged(sent).await);
-        results.extend(group.iter().map(|message| match message.body.len() {
-            bytes if bytes > room => Err(Refused::TooLarge { bytes }),
-            _ => result.clone().map(drop),
-        }));
+        results.push((group, line.acknowledged(sent).await));
     }
     results
 }

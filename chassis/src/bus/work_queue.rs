@@ -85,7 +85,7 @@ impl WorkQueue {
             "name": stream,
             "subjects": [nats.subject(&options.subjects)],
             "retention": "workqueue",
-            "storage": "file",
+            "storage": nats.queue_storage(),
             "discard": "new",
             "max_bytes": options.max_bytes,
             "max_msgs": -1,
@@ -115,7 +115,7 @@ impl WorkQueue {
             outgoing.push(Outgoing::new(subject, message.id, message.body));
         }
         let mut began = Instant::now();
-        let mut results = publish::in_groups(nats, &outgoing).await;
+        let mut results = publish_each(nats, &outgoing).await;
         for _ in 0..RESTORES {
             let missing = |index: &usize| results[*index] == Err(Refused::Missing);
             let again: Vec<usize> = (0..results.len()).filter(missing).collect();
@@ -124,8 +124,7 @@ impl WorkQueue {
             }
             began = Instant::now();
             let once_more: Vec<Outgoing> = again.iter().map(|i| outgoing[*i].clone()).collect();
-            for (index, result) in again.into_iter().zip(publish::in_groups(nats, &once_more).await)
-            {
+            for (index, result) in again.into_iter().zip(publish_each(nats, &once_more).await) {
                 results[index] = result;
             }
         }
@@ -207,6 +206,19 @@ impl WorkQueue {
         }
         restored.map(drop)
     }
+}
+
+/// What became of each: the same for all of a group, but for what the connection doesn't carry.
+async fn publish_each(nats: &Nats, messages: &[Outgoing]) -> Vec<Result<(), Refused>> {
+    let room = nats.room();
+    let mut results = Vec::with_capacity(messages.len());
+    for (group, result) in publish::in_groups(nats, messages).await {
+        results.extend(group.iter().map(|message| match message.bytes() {
+            bytes if bytes > room => Err(Refused::TooLarge { bytes }),
+            _ => result.clone().map(drop),
+        }));
+    }
+    results
 }
 
 /// A consumer.
