@@ -85,7 +85,7 @@ impl WorkQueue {
             "name": stream,
             "subjects": [nats.subject(&options.subjects)],
             "retention": "workqueue",
-            "storage": nats.queue_storage(),
+            "storage": "file",
             "discard": "new",
             "max_bytes": options.max_bytes,
             "max_msgs": -1,

@@ -21,7 +21,7 @@ const MEASURED: usize = 3;
 /// all that ever came.
 const LEAST_MARGIN: u64 = 256;
 const MARGIN: u64 = 8;
-const MARGIN_OF_ALL: u64 = 256;
+const MARGIN_OF_ALL: u64 = 4_096;
 /// Fillers that are sent at a time.
 const ROUND: u64 = 1_024;
 const WITHIN: Duration = Duration::from_secs(5);
