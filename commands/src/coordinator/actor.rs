@@ -57,9 +57,18 @@ pub(super) struct Actor {
 /// A command that waits for its decision.
 pub(super) enum Queued {
     Start(Box<Start>),
-    Command { command: Box<Command>, cause: Box<Cause>, reply: Reply<Receipt> },
+    Command {
+        command: Box<Command>,
+        cause: Box<Cause>,
+        reply: Reply<Receipt>,
+    },
     Outcome(Box<Outcome>, Settled),
-    HandOut { token: u64, attempt: u32 },
+    HandOut {
+        token: u64,
+        attempt: u32,
+    },
+    /// What the coordinator itself asks of a run, about its parent or its children.
+    Own(Box<Command>),
     Wake,
     Advance,
 }
@@ -89,13 +98,19 @@ pub(super) struct Durable {
     pub dispatch: Vec<(u64, u32)>,
     /// Tokens may be gone whose attempts are on workers.
     pub dropped: bool,
+    /// The run was started.
+    pub created: bool,
+    /// Child runs to start, and to cancel.
+    pub children: Vec<(u64, RunId)>,
+    pub given_up: Vec<RunId>,
+    /// The run was paused, or resumed.
+    pub paused: Option<bool>,
 }
 
 /// What is done once the append under way is durable.
 #[derive(Default)]
 pub(super) struct UnderWay {
     durable: Durable,
-    created: bool,
     reply: Option<Reply<Receipt>>,
     /// Whom to tell that an outcome is durable.
     outcomes: Vec<oneshot::Sender<()>>,
@@ -215,7 +230,7 @@ impl Actor {
                 break;
             }
             let Asked { command, cause: own_cause, reply, settled } = asked(queued);
-            under_way.created |= matches!(command, Command::Start(_));
+            under_way.durable.created |= matches!(command, Command::Start(_));
             let decided = self.run.execute(&self.plan.plan, &command, now);
             let is_client = own_cause.is_some();
             match (decided, reply) {
@@ -282,12 +297,15 @@ impl Actor {
 
     fn take(&mut self, decision: Decision, events: &mut Vec<Event>, durable: &mut Durable) {
         durable.dropped |= decision.events.iter().any(may_drop_tokens);
+        durable.paused = decision.events.iter().rev().find_map(pauses).or(durable.paused);
         events.extend(decision.events);
         durable.dispatch.extend(decision.dispatch);
+        durable.children.extend(decision.children);
+        durable.given_up.extend(decision.given_up);
         self.advance |= decision.advance;
     }
 
-    fn own_cause(&self) -> Cause {
+    pub(super) fn own_cause(&self) -> Cause {
         static METADATA: LazyLock<bytes::Bytes> = LazyLock::new(|| {
             let version = env!("CARGO_PKG_VERSION");
             bytes::Bytes::from(format!(r#"{{"actor":"coordinator","engine_version":"{version}"}}"#))
@@ -311,7 +329,7 @@ impl Actor {
                 id: self.id.to_string(),
                 version: appended.last_sequence,
                 position: appended.last_position,
-                created: under_way.created,
+                created: under_way.durable.created,
                 at: self.recorded_at,
                 outcome: self.outcome(),
             })));
@@ -390,6 +408,15 @@ const fn may_drop_tokens(event: &Event) -> bool {
     )
 }
 
+/// Whether a run is paused after an event that says so.
+const fn pauses(event: &Event) -> Option<bool> {
+    match event {
+        Event::RunPaused { .. } => Some(true),
+        Event::RunResumed {} => Some(false),
+        _ => None,
+    }
+}
+
 /// A queued command, taken apart.
 struct Asked {
     command: Command,
@@ -413,6 +440,7 @@ fn asked(queued: Queued) -> Asked {
             Asked { settled, ..own(Command::Report(Box::new(report(*outcome)))) }
         }
         Queued::HandOut { token, attempt } => own(Command::HandOut { token, attempt }),
+        Queued::Own(command) => own(*command),
         Queued::Wake => own(Command::Wake),
         Queued::Advance => own(Command::Advance),
     }
@@ -438,7 +466,7 @@ pub(super) fn refuse_all(queue: impl Iterator<Item = Queued>, rejection: &Reject
                     settle(settled);
                 }
             }
-            Queued::HandOut { .. } | Queued::Wake | Queued::Advance => {}
+            Queued::HandOut { .. } | Queued::Own(_) | Queued::Wake | Queued::Advance => {}
         }
     }
 }
