@@ -8,18 +8,23 @@ use chassis::clock::Clock;
 use chassis::journal::{Append, Appended};
 use chrono::{DateTime, Utc};
 use domain::ids::{RunId, WorkspaceId};
-use domain::run::command::{AttemptError, Report};
 use domain::run::state::Header;
 use domain::run::{Command, Decision, Event, Run};
 use protocol::{Outcome, OutcomeResult, Receipt, Rejection, RejectionKind, RunOutcome, Task};
 use serde_json::Value;
 use tokio::sync::oneshot;
 
+use super::Reply;
 use super::append::{self, Cause, Stream};
 use super::outcome;
 use super::plans::LivePlan;
 use super::refusal;
-use super::{Reply, Start};
+
+mod queued;
+
+pub(crate) use queued::Settled;
+use queued::{Asked, asked};
+pub(super) use queued::{Holds, Queued, count_refused, refuse_all, settle};
 
 /// A run in memory.
 pub(super) struct Actor {
@@ -52,43 +57,6 @@ pub(super) struct Actor {
     recorded: HashSet<(u64, u32)>,
     /// Attempts that must not be made twice, and that no worker has fetched yet.
     unfetched: HashSet<(u64, u32)>,
-}
-
-/// A command that waits for its decision.
-pub(super) enum Queued {
-    Start(Box<Start>),
-    Command {
-        command: Box<Command>,
-        cause: Box<Cause>,
-        reply: Reply<Receipt>,
-    },
-    Outcome(Box<Outcome>, Settled),
-    HandOut {
-        token: u64,
-        attempt: u32,
-    },
-    /// What the coordinator itself asks of a run, about its parent or its children.
-    Own(Box<Command>),
-    Wake,
-    Advance,
-}
-
-impl Queued {
-    const fn is_from_client(&self) -> bool {
-        matches!(self, Self::Start(_) | Self::Command { .. })
-    }
-}
-
-/// Told once an outcome is durable, or refused for good. Dropped untold, the outcome may be given
-/// again.
-pub(crate) type Settled = Option<oneshot::Sender<()>>;
-
-/// Says that an outcome need not be given again.
-pub(super) fn settle(settled: Settled) {
-    if let Some(settled) = settled {
-        // Nobody may be waiting any more.
-        settled.send(()).ok();
-    }
 }
 
 /// What follows from an append that has become durable.
@@ -415,87 +383,6 @@ const fn pauses(event: &Event) -> Option<bool> {
         Event::RunResumed {} => Some(false),
         _ => None,
     }
-}
-
-/// A queued command, taken apart.
-struct Asked {
-    command: Command,
-    cause: Option<Cause>,
-    reply: Option<Reply<Receipt>>,
-    settled: Settled,
-}
-
-fn asked(queued: Queued) -> Asked {
-    let own = |command| Asked { command, cause: None, reply: None, settled: None };
-    match queued {
-        Queued::Start(start) => {
-            let Start { started, cause, reply, .. } = *start;
-            let command = Command::Start(Box::new(started));
-            Asked { cause: Some(cause), reply: Some(reply), ..own(command) }
-        }
-        Queued::Command { command, cause, reply } => {
-            Asked { cause: Some(*cause), reply: Some(reply), ..own(*command) }
-        }
-        Queued::Outcome(outcome, settled) => {
-            Asked { settled, ..own(Command::Report(Box::new(report(*outcome)))) }
-        }
-        Queued::HandOut { token, attempt } => own(Command::HandOut { token, attempt }),
-        Queued::Own(command) => own(*command),
-        Queued::Wake => own(Command::Wake),
-        Queued::Advance => own(Command::Advance),
-    }
-}
-
-/// How long a refusal holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Holds {
-    /// An outcome that is refused so need not be given again.
-    ForGood,
-    ForNow,
-}
-
-/// Tells everybody in a queue that their command can't be done.
-pub(super) fn refuse_all(queue: impl Iterator<Item = Queued>, rejection: &Rejection, holds: Holds) {
-    for queued in queue {
-        match queued {
-            Queued::Start(start) => drop(start.reply.send(Err(rejection.clone()))),
-            Queued::Command { reply, .. } => drop(reply.send(Err(rejection.clone()))),
-            Queued::Outcome(_, settled) => {
-                if holds == Holds::ForGood {
-                    count_refused();
-                    settle(settled);
-                }
-            }
-            Queued::HandOut { .. } | Queued::Own(_) | Queued::Wake | Queued::Advance => {}
-        }
-    }
-}
-
-fn report(outcome: Outcome) -> Report {
-    let (result, usage) = match outcome.result {
-        OutcomeResult::Success(success) => (Ok(success.result), success.usage),
-        OutcomeResult::Failure(failure) => (
-            Err(AttemptError {
-                code: failure.code,
-                message: failure.message,
-                kind: failure.kind,
-                detail: failure.detail,
-                retry_after: failure.retry_after,
-            }),
-            failure.usage,
-        ),
-    };
-    Report {
-        token: outcome.token,
-        attempt: outcome.attempt,
-        result,
-        usage,
-        duration_ms: outcome.duration_ms,
-    }
-}
-
-pub(super) fn count_refused() {
-    metrics::counter!("wonder_outcomes_refused_total").increment(1);
 }
 
 /// The aggregate type of runs, shared.

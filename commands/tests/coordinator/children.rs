@@ -12,7 +12,6 @@ use protocol::{Command, FailureKind, RunOutcome};
 use serde_json::{Value, json};
 
 use crate::platform::{Platform, config, folder, node};
-use crate::watched::Fault;
 
 /// Publishes a definition.
 pub(crate) async fn publish(platform: &Platform, definition: Value) {
