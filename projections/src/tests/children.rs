@@ -14,17 +14,16 @@ fn begun(child: RunId, parent: RunId, root: RunId) -> Event {
     Event::RunStarted(first)
 }
 
-fn asks(run: RunId, deadline: Value) -> Event {
-    event(json!({"type": "child_started", "token": 1, "run_id": run.child(1),
+fn asks(child: RunId, deadline: Value) -> Event {
+    event(json!({"type": "child_started", "token": 1, "run_id": child,
         "definition": "helper@2", "deadline": deadline}))
 }
 
 async fn children_name_their_parent_and_are_listed_by_it(storage: Storage) {
     let world = World::new(storage).await;
-    let top = run_id(1);
-    let (middle, low) = (top.child(1), top.child(1).child(1));
-    world.run(top, 0, &[started(top, json!(1), &[]), asks(top, Value::Null)]).await;
-    world.run(middle, 0, &[begun(middle, top, top), asks(middle, Value::Null)]).await;
+    let (top, middle, low) = (run_id(1), run_id(2), run_id(3));
+    world.run(top, 0, &[started(top, json!(1), &[]), asks(middle, Value::Null)]).await;
+    world.run(middle, 0, &[begun(middle, top, top), asks(low, Value::Null)]).await;
     let position = world.run(low, 0, &[begun(low, middle, top)]).await;
     let view = |run| RunQueries::get(&*world.views, ours(), run, Some(position));
     let shown = view(low).await.expect("there");
@@ -46,7 +45,7 @@ async fn children_name_their_parent_and_are_listed_by_it(storage: Storage) {
 async fn a_parent_shows_the_child_that_it_waits_for(storage: Storage) {
     let world = World::new(storage).await;
     let run = run_id(1);
-    world.run(run, 0, &[started(run, json!(1), &[]), asks(run, json!(moment(50)))]).await;
+    world.run(run, 0, &[started(run, json!(1), &[]), asks(run.child(1), json!(moment(50)))]).await;
     let child = Some(run.child(1).to_string());
     let waiting = RunQueries::waiting(&*world.views, ours(), run).await.expect("a run");
     let item = &waiting.items[0];
