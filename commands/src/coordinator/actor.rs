@@ -66,8 +66,9 @@ pub(super) struct Durable {
     pub dispatch: Vec<(u64, u32)>,
     /// Tokens may be gone whose attempts are on workers.
     pub dropped: bool,
-    /// The run was started.
+    /// The run was started; it has ended.
     pub created: bool,
+    pub ended: bool,
     /// Child runs to start, and to cancel.
     pub children: Vec<(u64, RunId)>,
     pub given_up: Vec<RunId>,
@@ -265,6 +266,7 @@ impl Actor {
 
     fn take(&mut self, decision: Decision, events: &mut Vec<Event>, durable: &mut Durable) {
         durable.dropped |= decision.events.iter().any(may_drop_tokens);
+        durable.ended = self.run.live().is_none();
         durable.paused = decision.events.iter().rev().find_map(pauses).or(durable.paused);
         events.extend(decision.events);
         durable.dispatch.extend(decision.dispatch);

@@ -34,15 +34,11 @@ impl Worker {
         for (token, child) in durable.children.drain(..) {
             self.children.due(child, run_id, token);
         }
-        let has_ended = match self.runs.get(&run_id) {
-            Some(Slot::Loaded(actor)) => actor.run.live().is_none(),
-            Some(Slot::Loading { .. } | Slot::Quarantined) | None => false,
-        };
         for child in durable.given_up.drain(..) {
             // One that was never started needs no end.
             let awaited = self.children.remove(child);
             if awaited.is_none_or(|one| one.stage != Stage::Due) {
-                self.cancel_child(child, if has_ended { PARENT_ENDED } else { NOT_AWAITED });
+                self.cancel_child(child, if durable.ended { PARENT_ENDED } else { NOT_AWAITED });
             }
         }
         if let Some(is_paused) = durable.paused {
@@ -126,7 +122,12 @@ impl Worker {
 
     /// Asks the parent of a live child whether it waits for it, and cancels the child where not.
     fn verify(&mut self, child: RunId) {
-        let Some(Slot::Loaded(actor)) = self.runs.get(&child) else { return };
+        let actor = match (self.runs.get(&child), self.epoch_of(child)) {
+            (Some(Slot::Loaded(actor)), _) => actor,
+            // It has left memory meanwhile, and is asked about when it is back.
+            (None, Some(epoch)) => return self.load(child, epoch),
+            (Some(Slot::Loading { .. } | Slot::Quarantined), _) | (None, None) => return,
+        };
         let header = actor.run.live().map(|live| &live.header);
         let Some(parent) = header.and_then(|header| header.parent) else { return };
         match self.runs.get(&parent.run_id) {

@@ -19,6 +19,8 @@ pub(super) struct Fixture {
     pub now: DateTime<Utc>,
     /// Attempts whose outcome is awaited, in the order of dispatch.
     pub owed: Vec<(u64, u32)>,
+    /// Children that nobody waits for any more.
+    pub given_up: Vec<RunId>,
     /// The run that it is started by.
     pub parent: Option<ParentRun>,
 }
@@ -35,6 +37,7 @@ impl Fixture {
             events: Vec::new(),
             now: DateTime::from_timestamp(1_700_000_000, 0).expect("in range"),
             owed: Vec::new(),
+            given_up: Vec::new(),
             parent: None,
         }
     }
@@ -90,6 +93,7 @@ impl Fixture {
 
     fn keep(&mut self, decision: &Decision) {
         let now = self.now;
+        self.given_up.extend(&decision.given_up);
         self.events.extend(decision.events.iter().map(|event| (event.clone(), now)));
         for attempt in &decision.dispatch {
             // After a pause all that is owed is named, also what is on a worker.
