@@ -408,8 +408,8 @@ impl Worker {
                 actor.waiters.retain(|waiter| !waiter.is_closed());
                 !actor.is_idle()
                     || dispatch.has_ready(*run_id)
-                    || children.starts_of(*run_id)
                     || now.duration_since(actor.last_used) < idle
+                    || children.starts_of(*run_id)
             }
         });
         self.gauges.runs.set(self.runs.len() as f64);
