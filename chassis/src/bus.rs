@@ -8,7 +8,7 @@ pub mod rpc;
 pub mod work_queue;
 
 pub use event_stream::{EventStream, EventStreamOptions, Publication};
-pub use nats::{Nats, NatsError, NatsOptions};
+pub use nats::{Nats, NatsError, NatsOptions, QueueStorage};
 pub use rpc::{Handler, RequestError, Served, StreamHandler};
 pub use work_queue::{
     Consumer, ConsumerOptions, Delivery, Message, PublishError, WorkQueue, WorkQueueOptions,

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use chassis::bus::QueueStorage;
 use chassis::config::{Loaded, Sources};
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -34,6 +35,9 @@ pub(crate) struct Config {
     pub(crate) nats_prefix: String,
     /// Copies of each stream in a cluster of NATS servers.
     pub(crate) nats_replicas: usize,
+    /// Where the NATS servers keep tasks and outcomes: `file`, or `memory` (quicker; what a restart
+    /// of theirs loses is handed out again).
+    pub(crate) nats_queues: QueueStorage,
     /// Bytes of the stream of events for subscribers; the servers set them aside at once.
     pub(crate) nats_events_bytes: u64,
     /// The one address of API, streams, docs and metrics. Port 0 takes a free one.
@@ -222,6 +226,7 @@ fn defaults(environment: &Environment, auth: AuthMode) -> Config {
         nats_ca_file: None,
         nats_prefix: "wonder".to_owned(),
         nats_replicas: 1,
+        nats_queues: QueueStorage::File,
         nats_events_bytes: 1024 * 1024 * 1024,
         listen: SocketAddr::from(([127, 0, 0, 1], 7420)),
         auth,

@@ -152,11 +152,17 @@ impl EventStream {
             outgoing.push(message);
         }
         let mut expected = sequence - outgoing.len() as u64;
-        for result in publish::all(nats, &outgoing).await {
-            expected += 1;
+        let too_large = outgoing.iter().position(|message| message.bytes() > nats.room());
+        let fitting = &outgoing[..too_large.unwrap_or(outgoing.len())];
+        // Each is taken only after the one before: where the last of a group is there, all are.
+        for (group, result) in publish::in_groups(nats, fitting).await {
+            expected += group.len() as u64;
             if result?.sequence != expected {
                 return Err(Refused::OutOfOrder.into());
             }
+        }
+        if let Some(place) = too_large {
+            return Err(PublishError::TooLarge { bytes: outgoing[place].bytes() });
         }
         *newest = Some(sequence);
         Ok(())

@@ -49,6 +49,19 @@ pub struct NatsOptions {
     pub prefix: String,
     /// Copies of each stream, in a cluster of servers.
     pub replicas: usize,
+    /// Where the servers keep work queues.
+    pub queue_storage: QueueStorage,
+}
+
+/// Where a NATS server keeps the messages of work queues.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum QueueStorage {
+    /// They are there again after its restart.
+    #[default]
+    File,
+    /// Quicker; after a restart they are missed, and published again by who needs them.
+    Memory,
 }
 
 impl NatsOptions {
@@ -61,6 +74,7 @@ impl NatsOptions {
             name: "wonder".into(),
             prefix: "wonder".into(),
             replicas: 1,
+            queue_storage: QueueStorage::default(),
         }
     }
 }
@@ -74,6 +88,7 @@ impl fmt::Debug for NatsOptions {
             .field("name", &self.name)
             .field("prefix", &self.prefix)
             .field("replicas", &self.replicas)
+            .field("queue_storage", &self.queue_storage)
             .finish_non_exhaustive()
     }
 }
@@ -100,6 +115,7 @@ struct Inner {
     client: async_nats::Client,
     prefix: String,
     replicas: usize,
+    queue_storage: QueueStorage,
     link: watch::Receiver<Link>,
     inbox: Inbox,
     closed: CancellationToken,
@@ -127,7 +143,8 @@ impl Nats {
             .await
             .map_err(|error| NatsError::Unavailable(error.to_string()))?;
         let (prefix, replicas) = (options.prefix.clone(), options.replicas.max(1));
-        let inner = Inner { client, prefix, replicas, link, inbox, closed };
+        let queue_storage = options.queue_storage;
+        let inner = Inner { client, prefix, replicas, queue_storage, link, inbox, closed };
         let nats = Self { inner: Arc::new(inner) };
         // Says also that answers come: what isn't permitted is silently ignored.
         nats.ping(GRACE).await?;
@@ -212,6 +229,10 @@ impl Nats {
     /// How often it connected until now.
     pub(super) fn connects(&self) -> u64 {
         link::connects(&self.inner.client)
+    }
+
+    pub(super) fn queue_storage(&self) -> QueueStorage {
+        self.inner.queue_storage
     }
 
     pub(super) fn replicas(&self) -> usize {

@@ -1,6 +1,5 @@
 //! Publishing to JetStream: side by side, each acknowledged.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use async_nats::jetstream::publish::PublishAck;
@@ -13,8 +12,8 @@ use tokio::time::Instant;
 
 use super::nats::{Answer, Link, Nats, NatsError};
 
-/// Messages that are on their way at a time.
-const IN_FLIGHT: usize = 1_024;
+/// Messages that one acknowledgement stands for.
+const GROUP: usize = 256;
 /// How long the server may take to acknowledge a message.
 const ACK_WITHIN: Duration = Duration::from_secs(5);
 
@@ -52,6 +51,11 @@ impl Outgoing {
         let mut headers = HeaderMap::new();
         headers.insert(header::NATS_MESSAGE_ID, id);
         Self { subject, headers, body }
+    }
+
+    /// Of its body.
+    pub(super) fn bytes(&self) -> usize {
+        self.body.len()
     }
 
     pub(super) fn header(&mut self, name: HeaderName, value: HeaderValue) {
@@ -102,34 +106,58 @@ impl From<NatsError> for Refused {
     }
 }
 
-/// Publishes all of them in their order, and waits for the acknowledgements side by side.
-pub(super) async fn all(nats: &Nats, messages: &[Outgoing]) -> Vec<Result<Acknowledged, Refused>> {
-    let mut results = Vec::with_capacity(messages.len());
-    let mut waiting: VecDeque<Result<Sent, Refused>> = VecDeque::new();
-    let mut away = nats.connected(Instant::now() + ACK_WITHIN).await.err();
+/// Publishes all of them in their order, in groups of which the last message is acknowledged: the
+/// server handles the messages of a connection in their order, and they fare alike but for their
+/// sizes. It saves the server and both ends of the connection an answer for each.
+///
+/// What the server refuses for itself alone (a stream that is full for the larger of two messages)
+/// is lost without a word. So it is for queues whose messages are missed by who needs them, and for
+/// messages that are taken only after the one before.
+pub(super) async fn in_groups<'a>(
+    nats: &Nats,
+    messages: &'a [Outgoing],
+) -> Vec<(&'a [Outgoing], Result<Acknowledged, Refused>)> {
     let mut line = Line { nats, link: nats.link(), connects: nats.connects() };
-    for message in messages {
-        if waiting.len() >= IN_FLIGHT
-            && let Some(first) = waiting.pop_front()
-        {
-            results.push(line.acknowledged(first).await);
-        }
+    let away = nats.connected(Instant::now() + ACK_WITHIN).await.err();
+    let mut groups = Vec::new();
+    for group in messages.chunks(GROUP) {
         let sent = match &away {
             Some(error) => Err(error.clone().into()),
-            None => send(nats, message).await,
+            None => send_group(nats, group).await,
         };
-        if matches!(sent, Err(Refused::Unavailable(_))) && away.is_none() {
-            away = Some(NatsError::Unavailable("the connection takes nothing".into()));
-        }
-        waiting.push_back(sent);
+        groups.push((group, sent));
     }
-    for one in waiting {
-        results.push(line.acknowledged(one).await);
+    let mut results = Vec::with_capacity(groups.len());
+    for (group, sent) in groups {
+        results.push((group, line.acknowledged(sent).await));
     }
     results
 }
 
+/// Sends all but what is too large for the connection; the last one is to be acknowledged.
+async fn send_group(nats: &Nats, messages: &[Outgoing]) -> Result<Sent, Refused> {
+    let room = nats.room();
+    let too_large = || messages.iter().map(|one| one.body.len()).max().unwrap_or_default();
+    let mut fitting = messages.iter().filter(|one| one.body.len() <= room);
+    let last = fitting.next_back().ok_or_else(|| Refused::TooLarge { bytes: too_large() })?;
+    for message in fitting {
+        hand_over(nats, message, None).await?;
+    }
+    send(nats, last).await
+}
+
 async fn send(nats: &Nats, message: &Outgoing) -> Result<Sent, Refused> {
+    let bytes = message.body.len();
+    let answer = nats.inbox().answer().map_err(|error| error.unavailable())?;
+    hand_over(nats, message, Some(&answer)).await?;
+    Ok(Sent { answer, until: Instant::now() + ACK_WITHIN, bytes })
+}
+
+async fn hand_over(
+    nats: &Nats,
+    message: &Outgoing,
+    answer: Option<&Answer>,
+) -> Result<(), Refused> {
     let bytes = message.body.len();
     if bytes > nats.room() {
         return Err(Refused::TooLarge { bytes });
@@ -137,15 +165,13 @@ async fn send(nats: &Nats, message: &Outgoing) -> Result<Sent, Refused> {
     if !nats.is_connected() {
         return Err(Refused::Unavailable("not connected".into()));
     }
-    let answer = nats.inbox().answer().map_err(|error| error.unavailable())?;
     let sending = OutboundMessage {
         subject: message.subject.as_str().into(),
-        reply: Some(answer.subject.as_str().into()),
+        reply: answer.map(|answer| answer.subject.as_str().into()),
         headers: Some(message.headers.clone()),
         payload: message.body.clone(),
     };
-    nats.send(sending).await?;
-    Ok(Sent { answer, until: Instant::now() + ACK_WITHIN, bytes })
+    Ok(nats.send(sending).await?)
 }
 
 /// A message that waits for its acknowledgement.

@@ -85,7 +85,7 @@ impl WorkQueue {
             "name": stream,
             "subjects": [nats.subject(&options.subjects)],
             "retention": "workqueue",
-            "storage": "file",
+            "storage": nats.queue_storage(),
             "discard": "new",
             "max_bytes": options.max_bytes,
             "max_msgs": -1,
@@ -101,9 +101,12 @@ impl WorkQueue {
         Ok(Self { inner: Arc::new(Inner { nats: nats.clone(), stream, asked, seen }) })
     }
 
-    /// Publishes all of them side by side, and answers for each once the server has it.
+    /// Publishes all of them, and answers for each once the server has it. Their order in the queue
+    /// is theirs, as far as none fails.
     ///
-    /// What is refused is refused alone. Their order in the queue is theirs, as far as none fails.
+    /// They are acknowledged in groups (see `publish::in_groups`): where the server refuses one it
+    /// answers so for all of its group, and what it has of them already is dropped when it is
+    /// published again; where it has just become full, a message may be lost without a word.
     pub async fn publish(&self, messages: Vec<Message>) -> Vec<Result<(), PublishError>> {
         let nats = &self.inner.nats;
         let mut outgoing: Vec<Outgoing> = Vec::with_capacity(messages.len());
@@ -112,7 +115,7 @@ impl WorkQueue {
             outgoing.push(Outgoing::new(subject, message.id, message.body));
         }
         let mut began = Instant::now();
-        let mut results = publish::all(nats, &outgoing).await;
+        let mut results = publish_each(nats, &outgoing).await;
         for _ in 0..RESTORES {
             let missing = |index: &usize| results[*index] == Err(Refused::Missing);
             let again: Vec<usize> = (0..results.len()).filter(missing).collect();
@@ -121,11 +124,11 @@ impl WorkQueue {
             }
             began = Instant::now();
             let once_more: Vec<Outgoing> = again.iter().map(|i| outgoing[*i].clone()).collect();
-            for (index, result) in again.into_iter().zip(publish::all(nats, &once_more).await) {
+            for (index, result) in again.into_iter().zip(publish_each(nats, &once_more).await) {
                 results[index] = result;
             }
         }
-        results.into_iter().map(|result| Ok(result.map(drop)?)).collect()
+        results.into_iter().map(|result| Ok(result?)).collect()
     }
 
     /// Whether the queue holds a message with exactly this subject: not acknowledged yet.
@@ -203,6 +206,19 @@ impl WorkQueue {
         }
         restored.map(drop)
     }
+}
+
+/// What became of each: the same for all of a group, but for what the connection doesn't carry.
+async fn publish_each(nats: &Nats, messages: &[Outgoing]) -> Vec<Result<(), Refused>> {
+    let room = nats.room();
+    let mut results = Vec::with_capacity(messages.len());
+    for (group, result) in publish::in_groups(nats, messages).await {
+        results.extend(group.iter().map(|message| match message.bytes() {
+            bytes if bytes > room => Err(Refused::TooLarge { bytes }),
+            _ => result.clone().map(drop),
+        }));
+    }
+    results
 }
 
 /// A consumer.

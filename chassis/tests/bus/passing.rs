@@ -1,6 +1,8 @@
 //! Queues that pass from one owner to the next, who both pull for a while, with deliveries that
 //! the former one has taken and never acknowledged.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,9 +17,21 @@ use crate::wait::until;
 
 const PARTS: usize = 16;
 const PASSES: usize = 8;
-const OWNED: Duration = Duration::from_millis(150);
-/// How long a leaving owner still takes what comes.
-const LEAVING: Duration = Duration::from_millis(20);
+/// Deliveries that an owner acknowledges before it leaves, and forgets while it does.
+const TAKEN: usize = 100;
+const FORGOTTEN: usize = 10;
+
+/// What became of deliveries.
+#[derive(Default)]
+struct Counts {
+    acknowledged: AtomicUsize,
+    forgotten: AtomicUsize,
+}
+
+async fn more(counter: &AtomicUsize, count: usize) {
+    let wanted = counter.load(Ordering::Acquire) + count;
+    until("more deliveries", async || counter.load(Ordering::Acquire) >= wanted).await;
+}
 
 /// Who pulls from all parts.
 struct Owner {
@@ -27,7 +41,7 @@ struct Owner {
 }
 
 impl Owner {
-    async fn start(nats: &Nats) -> Self {
+    async fn start(nats: &Nats, counts: &Arc<Counts>) -> Self {
         let queue = WorkQueue::open(nats, OPTIONS).await.expect("it opens");
         let (leaving, gone) = (CancellationToken::new(), CancellationToken::new());
         let mut parts = Vec::new();
@@ -39,14 +53,23 @@ impl Owner {
                 max_ack_pending: 4_096,
             };
             let consumer = queue.consumer(options).await.expect("it opens");
-            parts.push(tokio::spawn(take(consumer, leaving.clone(), gone.clone())));
+            parts.push(tokio::spawn(take(
+                consumer,
+                Arc::clone(counts),
+                leaving.clone(),
+                gone.clone(),
+            )));
         }
         Self { leaving, gone, parts }
     }
 
-    async fn leave(self) {
+    async fn leave(self, counts: &Counts) {
         self.leaving.cancel();
-        tokio::time::sleep(LEAVING).await;
+        more(&counts.forgotten, FORGOTTEN).await;
+        self.end().await;
+    }
+
+    async fn end(self) {
         self.gone.cancel();
         for ended in join_all(self.parts).await {
             ended.expect("it ends in peace");
@@ -55,14 +78,22 @@ impl Owner {
 }
 
 /// Acknowledges what comes; what comes while it is leaving is forgotten.
-async fn take(mut consumer: Consumer, leaving: CancellationToken, gone: CancellationToken) {
+async fn take(
+    mut consumer: Consumer,
+    counts: Arc<Counts>,
+    leaving: CancellationToken,
+    gone: CancellationToken,
+) {
     loop {
         tokio::select! {
             () = gone.cancelled() => break,
             deliveries = consumer.pull(512) => {
                 for delivery in deliveries {
-                    if !leaving.is_cancelled() {
+                    if leaving.is_cancelled() {
+                        counts.forgotten.fetch_add(1, Ordering::AcqRel);
+                    } else {
                         delivery.ack().await;
+                        counts.acknowledged.fetch_add(1, Ordering::AcqRel);
                     }
                 }
             }
@@ -89,14 +120,15 @@ async fn nothing_stays_behind_where_owners_come_and_go() {
             for result in setting.queue.publish(messages.collect()).await {
                 assert_eq!(result, Ok(()));
             }
-            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
+    let counts = Arc::new(Counts::default());
     let pass_on = async {
-        let mut owner = Owner::start(&clients[0]).await;
+        let mut owner = Owner::start(&clients[0], &counts).await;
         for pass in 1..=PASSES {
-            tokio::time::sleep(OWNED).await;
-            let (next, ()) = tokio::join!(Owner::start(&clients[pass % 2]), owner.leave());
+            more(&counts.acknowledged, TAKEN).await;
+            let next = Owner::start(&clients[pass % 2], &counts);
+            let (next, ()) = tokio::join!(next, owner.leave(&counts));
             owner = next;
         }
         owner
@@ -106,5 +138,5 @@ async fn nothing_stays_behind_where_owners_come_and_go() {
         () = publish => unreachable!("it publishes for ever"),
     };
     until("it is empty", async || setting.depth().await == 0).await;
-    last.leave().await;
+    last.end().await;
 }

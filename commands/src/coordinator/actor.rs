@@ -174,6 +174,12 @@ impl Actor {
         node.is_some_and(|node| !node.repeatable)
     }
 
+    /// Whether nothing is handed out: the run is paused, or that it is resumed isn't durable yet.
+    pub(super) fn holds_back(&self) -> bool {
+        let under_way = self.under_way.as_ref();
+        self.run.is_paused() || under_way.is_some_and(|one| one.durable.paused.is_some())
+    }
+
     pub(super) const fn workspace_id(&self) -> WorkspaceId {
         self.workspace_id
     }

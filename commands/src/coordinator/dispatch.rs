@@ -14,7 +14,7 @@ const TURN: usize = 16;
 const MISSED: u32 = 2;
 /// The same where an outcome waits that may be the attempt's. Outcomes are taken at once; one that
 /// isn't must not hold up others for ever.
-const DOUBTED: u32 = 24;
+const DOUBTED: u32 = 12;
 
 /// What a look for an attempt came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -282,7 +282,7 @@ mod tests {
         use Look::{Doubtful, Found, Missing};
         assert_eq!(looks(&mut dispatch, &[Missing, Doubtful, Missing, Found]), [false; 4]);
         assert_eq!(looks(&mut dispatch, &[Missing, Missing, Found]), [false, true, false]);
-        assert_eq!(looks(&mut dispatch, &[Doubtful; 23]), [false; 23]);
+        assert_eq!(looks(&mut dispatch, &[Doubtful; 11]), [false; 11]);
         assert_eq!(looks(&mut dispatch, &[Doubtful]), [true]);
     }
 

@@ -363,7 +363,7 @@ impl Worker {
             for (token, attempt) in turn {
                 let task = match self.runs.get_mut(&run_id) {
                     // Handed out when the run is resumed.
-                    Some(Slot::Loaded(actor)) if actor.run.is_paused() => None,
+                    Some(Slot::Loaded(actor)) if actor.holds_back() => None,
                     Some(Slot::Loaded(actor)) => {
                         if actor.must_record(token, attempt) {
                             actor.queue.push_back(Queued::HandOut { token, attempt });

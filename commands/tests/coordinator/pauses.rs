@@ -91,6 +91,32 @@ async fn a_restart_hands_out_nothing_of_a_paused_run() {
 }
 
 #[tokio::test]
+async fn what_a_pause_held_back_is_handed_out_as_if_for_the_first_time() {
+    let folder = folder();
+    let platform = Platform::start(folder.path()).await;
+    let mut definition = sequence(2);
+    definition["nodes"]["s1"]["repeatable"] = json!(false);
+    let run_id = platform.run(&definition).await;
+    let first = platform.pull_one().await;
+    pause(&platform, run_id).await;
+    platform.succeed(&first, json!(1)).await;
+    recorded(&platform, run_id, "task_succeeded").await;
+    platform.stop().await;
+
+    let platform = Platform::start(folder.path()).await;
+    only_others_are_handed_out(&platform).await;
+    resume(&platform, run_id).await;
+    let second = platform.pull_one().await;
+    assert_eq!((second.run_id, &*second.node), (run_id, "s1"));
+    let events = platform.events(run_id).await;
+    let handed_out = events.iter().filter(|event| *event == "task_handed_out").count();
+    assert_eq!(handed_out, 1, "once, since it must not be repeated: {events:?}");
+    platform.succeed(&second, json!(1)).await;
+    assert_eq!(platform.end_of(run_id).await.status, RunStatus::Completed);
+    platform.stop().await;
+}
+
+#[tokio::test]
 async fn refusals_of_gates_and_pauses_say_what_is_wrong() {
     let folder = folder();
     let platform = Platform::start(folder.path()).await;

@@ -381,6 +381,12 @@ impl Live {
         }
     }
 
+    /// Whether a token came to where it stands during the pause: its work was handed to nobody.
+    pub fn is_held_back(&self, id: TokenId) -> bool {
+        let (token, pause) = (self.tokens.get(&id), &self.pause);
+        token.zip(pause.as_ref()).is_some_and(|(token, pause)| token.since > pause.since)
+    }
+
     /// When the next timer is due; those of a paused run stand still.
     pub fn next_due(&self) -> Option<DateTime<Utc>> {
         self.timers.first().map(|(due, _)| *due).filter(|_| self.pause.is_none())

@@ -103,7 +103,7 @@ async fn other_refusals_are_passed_on_at_once() {
 async fn who_gives_up_says_whether_it_may_have_been_done() {
     let place = Place::new();
     let (nats, remote) = (place.nats().await, place.remote().await);
-    let remote = remote.with_patience(Duration::from_millis(300));
+    let remote = remote.with_patience(Duration::from_millis(1_500));
     let nobody = remote.execute(archive()).await.expect_err("nobody is there");
     assert_eq!((nobody.kind, nobody.code.as_str()), (RejectionKind::Unavailable, "unavailable"));
     let (far, _served) = Far::<CommandCall>::at(&nats, COMMANDS, []).await;

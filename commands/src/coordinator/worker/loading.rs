@@ -111,6 +111,9 @@ impl Worker {
         self.timers.set(run_id, owed.next_due);
         let limit = self.context.limit_of(&actor);
         for (token, attempt) in owed.attempts {
+            if actor.run.live().is_some_and(|live| live.is_held_back(token)) {
+                continue;
+            }
             if self.context.queue.is_some() {
                 self.dispatch.out(run_id, limit, token, attempt);
                 self.checks.is_urgent = true;
