@@ -146,6 +146,32 @@ async fn a_child_that_can_not_start_fails_its_node_and_says_why() {
 }
 
 #[tokio::test]
+async fn an_outage_while_a_child_is_looked_up_is_no_failure() {
+    let folder = folder();
+    let platform = with_helper(folder.path()).await;
+    let workflow = json!({"definition": "${input.which}", "input": {"n": 1}});
+    let mut definition = caller(workflow);
+    definition["nodes"]["before"] = node();
+    definition["start"] = json!("before");
+    definition["transitions"] = json!([{"from": "before", "to": "ask"}]);
+    let start = platform.starting(&definition, json!({"which": "helper"}));
+    let parent: RunId =
+        platform.execute(start).await.expect("it starts").id.parse().expect("an id");
+    platform.pull_one().await;
+    platform.stop().await;
+    // The next process knows nothing of the helper before it is asked for.
+    let platform = Platform::start(folder.path()).await;
+    let before = platform.pull_one().await;
+    platform.journal.fail_reads(2);
+    platform.succeed(&before, json!(1)).await;
+    let task = platform.pull_one().await;
+    assert_eq!((task.run_id, platform.journal.unread()), (parent.child(2), 0));
+    platform.succeed(&task, json!(1)).await;
+    assert_eq!(platform.end_of(parent).await.status, RunStatus::Completed);
+    platform.stop().await;
+}
+
+#[tokio::test]
 async fn a_definition_runs_itself_down_to_the_limit() {
     let folder = folder();
     let platform = Platform::start(folder.path()).await;

@@ -29,6 +29,8 @@ pub(crate) struct Watched {
     /// How many appends of runs are taken before the journal is away for good.
     left: AtomicUsize,
     refused: AtomicUsize,
+    /// How many reads of definitions fail from now on.
+    unread: AtomicUsize,
     reads: AtomicUsize,
     run_loads: AtomicUsize,
 }
@@ -41,6 +43,7 @@ impl Watched {
             faults: Mutex::default(),
             left: AtomicUsize::new(usize::MAX),
             refused: AtomicUsize::new(0),
+            unread: AtomicUsize::new(0),
             reads: AtomicUsize::new(0),
             run_loads: AtomicUsize::new(0),
         }
@@ -65,6 +68,16 @@ impl Watched {
     /// So many appends of runs succeed, and none after them, as if the process had died there.
     pub(crate) fn die_after(&self, appends: usize) {
         self.left.store(appends, Ordering::SeqCst);
+    }
+
+    /// The next reads of definitions fail.
+    pub(crate) fn fail_reads(&self, reads: usize) {
+        self.unread.store(reads, Ordering::SeqCst);
+    }
+
+    /// Reads that are still to fail.
+    pub(crate) fn unread(&self) -> usize {
+        self.unread.load(Ordering::SeqCst)
     }
 
     /// Whether an append was refused because of [`Watched::die_after`].
@@ -126,6 +139,12 @@ impl Journal for Watched {
         self.count();
         if aggregate_type == "run" {
             self.run_loads.fetch_add(1, Ordering::SeqCst);
+        }
+        let one_less = |left: usize| left.checked_sub(1);
+        if aggregate_type == "workflow_definition"
+            && self.unread.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_ok()
+        {
+            return Err(ReadError::Unavailable(Arc::from("the test says so")));
         }
         self.inner.load(aggregate_type, aggregate_id, after_sequence, limit).await
     }
