@@ -24,6 +24,7 @@ use tokio_util::task::TaskTracker;
 
 mod actor;
 mod append;
+mod children;
 mod dispatch;
 mod load;
 mod outcome;
@@ -41,7 +42,7 @@ pub(crate) use plans::{LivePlan, Plans};
 pub(crate) use refusal::{of_command, unavailable};
 use worker::Worker;
 
-use crate::prepared::Prepared;
+use crate::prepared::{Preparations, Prepared};
 use crate::resolve::Resolver;
 
 /// Code of the refusal of a start whose run is there already.
@@ -119,6 +120,11 @@ enum Message {
     Lose {
         shard: u16,
     },
+    /// What a child needs was looked up, or it can't be started.
+    ChildPrepared {
+        child: RunId,
+        prepared: Result<Box<Start>, Rejection>,
+    },
     /// Attempts that were looked for in the queue.
     Checked(Vec<(Attempt, Look)>),
 }
@@ -138,6 +144,7 @@ pub(crate) struct Surroundings {
     pub journal: Arc<dyn Journal>,
     pub resolver: Arc<Resolver>,
     pub plans: Arc<Plans>,
+    pub preparations: Arc<Preparations>,
     pub clock: Arc<dyn Clock>,
     pub ownership: Ownership,
     pub fenced: Fenced,
@@ -184,6 +191,7 @@ impl Coordinator {
                 journal: Arc::clone(&around.journal),
                 resolver: Arc::clone(&around.resolver),
                 plans: Arc::clone(&around.plans),
+                preparations: Arc::clone(&around.preparations),
                 clock: Arc::clone(&around.clock),
                 tasks: task_sender.clone(),
                 abandoned: abandoned_sender.clone(),

@@ -83,6 +83,22 @@ impl Preparations {
         Ok(prepared)
     }
 
+    /// The same of a project's definition by `name` or `name@version`, as it is now.
+    ///
+    /// # Errors
+    /// As above, those of [`Resolver::definition`], and the journal's own.
+    pub(crate) async fn by_reference(
+        &self,
+        workspace_id: WorkspaceId,
+        project_id: ProjectId,
+        reference: &str,
+    ) -> Result<Arc<Prepared>, Rejection> {
+        self.resolver.catch_up().await?;
+        let found = self.resolver.definition(project_id, reference).await?;
+        let id = crate::service::parsed(&found.id)?;
+        self.get(workspace_id, id, found.version, &found.spec).await
+    }
+
     fn kept(&self) -> MutexGuard<'_, HashMap<Key, (u64, Arc<Prepared>)>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -51,6 +51,14 @@ impl Resolver {
         self.heads.writes()
     }
 
+    /// Forgets what others have written, as [`crate::resources::Resources::catch_up`].
+    ///
+    /// # Errors
+    /// Where the journal can't be read.
+    pub(crate) async fn catch_up(&self) -> Result<(), Rejection> {
+        self.heads.catch_up().await
+    }
+
     /// A workflow of a workspace, as it is now.
     ///
     /// # Errors

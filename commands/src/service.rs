@@ -63,7 +63,7 @@ pub struct CommandService {
     clock: Arc<dyn Clock>,
     resources: Resources,
     resolver: Arc<Resolver>,
-    preparations: Preparations,
+    preparations: Arc<Preparations>,
     coordinator: Coordinator,
     defaults: Defaults,
 }
@@ -122,10 +122,12 @@ impl CommandService {
         let defaults = resources.ensure_defaults().await.map_err(StartError::Defaults)?;
         let resolver = Arc::new(resources.resolver());
         let plans = Arc::new(Plans::default());
+        let preparations = Arc::new(Preparations::new(Arc::clone(&resolver), Arc::clone(&plans)));
         let around = Surroundings {
             journal: Arc::clone(&journal),
             resolver: Arc::clone(&resolver),
-            plans: Arc::clone(&plans),
+            plans,
+            preparations: Arc::clone(&preparations),
             clock: Arc::clone(&clock),
             ownership,
             fenced: Arc::new(move |shard, epoch| {
@@ -136,7 +138,6 @@ impl CommandService {
             queue: queues.map(|queues| queues as Arc<dyn TaskQueue>),
         };
         let coordinator = Coordinator::start(around, config, shutdown, tracker).await;
-        let preparations = Preparations::new(Arc::clone(&resolver), plans);
         Ok(Arc::new(Self {
             journal,
             clock,
@@ -191,6 +192,7 @@ impl CommandService {
             started_at: self.clock.now(),
             deadline: None,
             started_by: Some(envelope.actor.0.clone()),
+            parent: None,
         };
         let cause = cause(envelope, remembered.clone());
         let done = self.coordinator.start_run(run_id, started, &prepared, cause).await;
@@ -336,7 +338,7 @@ pub(crate) fn invalid_definition(problems: Vec<Problem>) -> Rejection {
     Rejection::new(RejectionKind::Invalid, "invalid_definition", message).with_problems(problems)
 }
 
-fn parsed(id: &str) -> Result<DefinitionId, Rejection> {
+pub(crate) fn parsed(id: &str) -> Result<DefinitionId, Rejection> {
     id.parse().map_err(|error: domain::ids::InvalidId| internal(&error.to_string()))
 }
 

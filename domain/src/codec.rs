@@ -78,7 +78,7 @@ pub trait Stored: Serialize + DeserializeOwned {
 }
 
 /// Every event type of a run; the golden files hold one of each.
-const RUN_EVENTS: [&str; 25] = [
+const RUN_EVENTS: [&str; 27] = [
     "run_started",
     "task_succeeded",
     "task_failed",
@@ -98,6 +98,8 @@ const RUN_EVENTS: [&str; 25] = [
     "gate_answered",
     "gate_closed",
     "event_emitted",
+    "child_started",
+    "child_ended",
     "run_paused",
     "run_resumed",
     "run_completed",

@@ -120,6 +120,16 @@ ids! {
     ApiKeyId = "key";
 }
 
+impl RunId {
+    /// The child that a token of this run starts: always the same, and with the lower half of its
+    /// parent's id, by which runs are spread, so that a run and all below it have one owner.
+    pub fn child(self, token: u64) -> Self {
+        let high = derive("run", &self.to_string(), &token.to_string()).as_u128() >> 64;
+        let low = self.0.as_u128() & u128::from(u64::MAX);
+        Self(Uuid::from_u128(high << 64 | low))
+    }
+}
+
 fn derive(prefix: &str, owner: &str, name: &str) -> Uuid {
     let mut hash = Sha256::new();
     for part in [prefix, owner, name] {
@@ -209,6 +219,17 @@ mod tests {
         assert_eq!(id, WorkflowId::derived("prj_1", "ship"));
         assert_ne!(id, WorkflowId::derived("prj_1s", "hip"));
         assert_ne!(id.bits(), ActionId::derived("prj_1", "ship").bits());
+    }
+
+    #[test]
+    fn a_child_is_derived_and_stays_beside_its_parent() {
+        let parent = RunId::new(Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_ffc5));
+        let child = parent.child(7);
+        assert_eq!(child, parent.child(7));
+        assert_ne!(child, parent.child(8));
+        assert_ne!(child.child(7), child);
+        let low = |id: RunId| id.bits().as_u128() as u64;
+        assert_eq!(low(child.child(1)), low(parent));
     }
 
     #[test]

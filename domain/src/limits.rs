@@ -32,6 +32,8 @@ pub const TEMPLATE_FUEL: u64 = 200_000;
 pub const INLINE_VALUE_BYTES: usize = 64 * 1024;
 /// Labels of a run.
 pub const LABELS: usize = 32;
+/// How deep child runs are nested: a run at the top has depth 0.
+pub const CHILD_DEPTH: u32 = 10;
 /// Attempts of one node.
 pub const ATTEMPTS: u32 = 100;
 /// How often an attempt is handed to workers that vanish with it.

@@ -10,7 +10,7 @@ use domain::ids::WorkspaceId;
 use domain::run::Event;
 use uuid::Uuid;
 
-const VARIANTS: usize = 25;
+const VARIANTS: usize = 27;
 
 /// A new variant doesn't compile here until it has a number, and then fails until it has a file.
 fn number(event: &Event) -> usize {
@@ -40,6 +40,8 @@ fn number(event: &Event) -> usize {
         Event::EventEmitted { .. } => 22,
         Event::RunPaused { .. } => 23,
         Event::RunResumed {} => 24,
+        Event::ChildStarted(_) => 25,
+        Event::ChildEnded(_) => 26,
     }
 }
 

@@ -214,6 +214,7 @@ pub(crate) async fn list(call: Call) -> Result<Response, Problem> {
     let filter = RunFilter {
         project_id: owned("project_id"),
         workflow_id: owned("workflow_id"),
+        parent: call.asked_as::<RunId>("parent")?.map(|id| id.to_string()),
         definition: owned("definition"),
         status: status.collect::<Result<_, _>>()?,
         labels: labels.collect::<Result<_, _>>()?,

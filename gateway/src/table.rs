@@ -41,6 +41,7 @@ const RESOURCES: &[Param] = &[
 const RUNS: &[Param] = &[
     param("project_id", "string", "Only runs of this project."),
     param("workflow_id", "string", "Only runs of this workflow."),
+    param("parent", "string", "Only children of this run (`run_…`)."),
     param("definition", "string", "Only runs of definitions with this name."),
     repeated(
         "status",

@@ -45,7 +45,7 @@ impl Projection for Runs {
     }
 
     fn version(&self) -> i64 {
-        2
+        3
     }
 
     fn tables(&self) -> &'static [(&'static str, &'static str)] {
@@ -90,11 +90,14 @@ struct Row {
     input_tokens: i64,
     output_tokens: i64,
     cost_micros: i64,
+    parent_run_id: Option<String>,
+    root_run_id: Option<String>,
 }
 
 const COLUMNS: &str = "id, workspace_id, project_id, workflow_id, status, definition_id, \
     definition_name, definition_version, definition_hash, input, output, error, labels, \
-    sequence, position, started_micros, ended_micros, input_tokens, output_tokens, cost_micros";
+    sequence, position, started_micros, ended_micros, input_tokens, output_tokens, cost_micros, \
+    parent_run_id, root_run_id";
 
 /// Both databases compare without regard to the case of ASCII letters, and of no others.
 fn filter(dialect: Dialect) -> String {
@@ -113,7 +116,8 @@ fn filter(dialect: Dialect) -> String {
          and ($9 is null or lower(id) like $9 escape '\\' \
             or lower(definition_name) like $9 escape '\\' \
             or lower(error_message) like $9 escape '\\') \
-         and ($10 is null or (started_micros, id) < ($10, $11))"
+         and ($10 is null or (started_micros, id) < ($10, $11)) \
+         and ($13 is null or parent_run_id = $13)"
     )
 }
 
@@ -153,7 +157,8 @@ impl RunQueries for Projections {
         .bind(filter.q.as_deref().filter(|q| !q.is_empty()).map(containing))
         .bind(after.as_ref().map(|after| after.micros))
         .bind(after.map(|after| after.id))
-        .bind(i64::from(page.limit) + 1);
+        .bind(i64::from(page.limit) + 1)
+        .bind(filter.parent);
         let mut rows: Vec<Row> =
             self.store.readers().rows(query).await.map_err(refusal::storage)?;
         let next_cursor = cut(&mut rows, page.limit, &bound_to);
@@ -265,6 +270,8 @@ impl Row {
                 output_tokens: self.output_tokens.unsigned_abs(),
                 cost_micros: self.cost_micros.unsigned_abs(),
             },
+            parent_run_id: self.parent_run_id,
+            root_run_id: self.root_run_id,
         })
     }
 }

@@ -41,6 +41,7 @@ macro_rules! on_both_storages {
     };
 }
 
+mod children;
 mod events;
 mod gates;
 mod history;

@@ -103,6 +103,16 @@ impl Timeline {
             Event::JoinFailed { instance, .. } => self.cancel_inside(*instance, moment),
             Event::WaitStarted { token, .. } => self.stand(*token, "waiting", moment),
             Event::GateOpened(opened) => self.stand(opened.token, "gated", moment),
+            Event::ChildStarted(started) => {
+                self.stand(started.token, "awaiting_child", moment);
+                if let Some(entry) = self.entry(started.token, moment) {
+                    entry.child_run_id = Some(started.run_id.to_string());
+                }
+            }
+            Event::ChildEnded(ended) => match &ended.error {
+                Some(error) => self.fail(ended.token, error, false, moment),
+                None => self.end(ended.token, "succeeded", moment),
+            },
             Event::WaitEnded { token, .. } | Event::EventEmitted { token, .. } => {
                 self.end(*token, "succeeded", moment);
             }
@@ -140,6 +150,7 @@ impl Timeline {
             ended_at: None,
             duration_ms: None,
             error: None,
+            child_run_id: None,
             usage: Usage::default(),
             first_sequence: moment.sequence,
             last_sequence: moment.sequence,

@@ -102,6 +102,7 @@ fn item(what: &str, by: String) -> WaitingItem {
         until: None,
         attempt: None,
         signal: None,
+        child_run_id: None,
         gate: None,
         branches: None,
     }
@@ -144,6 +145,11 @@ fn of_token(live: &Live, run_id: RunId, id: TokenId, token: &Token, is_own: bool
             };
             WaitingItem { until: gate.deadline, gate: Some(gate_view), ..item("gate", by) }
         }
+        Phase::AwaitingChild { run_id, definition, until } => WaitingItem {
+            until: *until,
+            child_run_id: Some(run_id.to_string()),
+            ..item("child", format!("the child run {run_id} of {definition}"))
+        },
         Phase::Succeeded { .. } | Phase::Failed { .. } => goes_on(),
     };
     let branch = token.branch;

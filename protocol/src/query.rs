@@ -49,6 +49,8 @@ pub struct ResourceFilter {
 pub struct RunFilter {
     pub project_id: Option<String>,
     pub workflow_id: Option<String>,
+    /// Children of this run.
+    pub parent: Option<String>,
     /// The definition's name.
     pub definition: Option<String>,
     pub status: Vec<RunStatus>,

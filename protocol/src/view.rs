@@ -53,6 +53,12 @@ pub struct RunView {
     pub ended_at: Option<DateTime<Utc>>,
     #[schema(value_type = Object)]
     pub usage: Usage,
+    /// The run that it is a child of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent_run_id: Option<String>,
+    /// The run at the top, of a child.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root_run_id: Option<String>,
 }
 
 /// Which version of which definition.
@@ -135,7 +141,8 @@ pub struct TimelineEntry {
     pub group: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub index: Option<u64>,
-    /// `working`, `backing_off`, `waiting`, `gated`, `succeeded`, `failed`, `cancelled`.
+    /// `working`, `backing_off`, `waiting`, `gated`, `awaiting_child`, `succeeded`, `failed`,
+    /// `cancelled`.
     pub status: String,
     pub attempts: u32,
     pub started_at: DateTime<Utc>,
@@ -145,6 +152,9 @@ pub struct TimelineEntry {
     pub duration_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<RunError>,
+    /// The child run of a `workflow` node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub child_run_id: Option<String>,
     #[schema(value_type = Object)]
     pub usage: Usage,
     /// First and last event (sequence) of the entry.
@@ -195,7 +205,7 @@ pub struct WaitingItem {
     pub group: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub index: Option<u64>,
-    /// `worker`, `retry`, `time`, `signal`, `gate`, `coordinator` or `branches`.
+    /// `worker`, `retry`, `time`, `signal`, `gate`, `child`, `coordinator` or `branches`.
     #[serde(rename = "for")]
     pub what: String,
     /// Who or what can bring it, in words.
@@ -209,6 +219,8 @@ pub struct WaitingItem {
     pub attempt: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signal: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub child_run_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gate: Option<WaitingGate>,
     #[serde(skip_serializing_if = "Option::is_none")]

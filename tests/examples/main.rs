@@ -185,6 +185,18 @@ async fn approval() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn research_team() {
+    let platform = platform().await;
+    let client = platform.client();
+    let run_id = check(&client, "research-team").await;
+    let children = client.get(&format!("/runs?parent={run_id}")).await;
+    let children = children["items"].as_array().expect("a list");
+    // The cellar's could not be started.
+    assert_eq!(children.len(), 2, "{children:?}");
+    assert!(children.iter().all(|child| child["root_run_id"] == *run_id), "{children:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn http_fan_out() {
     let server = Server::start(&root().join("http-fan-out/site"), "/planets/mars.json", 2).await;
     let mut platform = platform().await;

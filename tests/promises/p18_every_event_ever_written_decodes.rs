@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use domain::codec;
 use serde_json::{Value, json};
-use system_tests::{Platform, Records, workflows};
+use system_tests::{Platform, Records, wait_for, workflows};
 
 /// A journal of an earlier build, and what its runs fold to.
 fn recorded(journal: &str, runs: &str) -> (PathBuf, PathBuf) {
@@ -146,6 +146,53 @@ async fn record_waits(journal: &Path, runs: &Path) {
     keep(&platform, journal, runs).await;
 }
 
+/// Writes a journal with a parent whose children complete, pause, fail, and take too long.
+async fn record_families(journal: &Path, runs: &Path) {
+    let mut platform = crate::platform().await;
+    let client = platform.client();
+    let hears = json!({"name": "hears", "start": "hear",
+        "nodes": {"hear": {"wait": {"signal": "go"}, "output": {"state.n": "${result.payload}"}}}});
+    let breaks = json!({"name": "breaks", "start": "break",
+        "nodes": {"break": {"compute": {"state.n": "${input.none}"}}}});
+    for definition in [&hears, &breaks] {
+        client.publish(&definition.to_string()).await;
+    }
+    let run_id = client
+        .start(
+            &json!({"name": "family", "start": "first",
+                "nodes": {
+                    "first": {"workflow": {"definition": "hears"},
+                              "output": {"state.first": "${result.n}"}},
+                    "second": {"workflow": {"definition": "breaks@1", "on_failure": "catch"},
+                               "output": {"state.second": "${result.error.code}"}},
+                    "third": {"workflow": {"definition": "${'hears'}"}, "timeout": "300ms"},
+                    "fourth": {"workflow": {"definition": "nobody"}},
+                },
+                "transitions": [{"from": "first", "to": "second"}, {"from": "second", "to": "third"},
+                    {"from": "third", "to": "fourth", "on": "timeout"}]}),
+            json!({}),
+        )
+        .await;
+    let child = wait_for("the first child", || async {
+        let page = client.get(&format!("/runs?parent={run_id}")).await;
+        page["items"][0]["id"].as_str().map(str::to_owned)
+    })
+    .await;
+    let post = async |path: String, body: Value| client.post(&path, &body).await.ok();
+    post(format!("/runs/{run_id}/pause"), json!({"reason": "a look at it"})).await;
+    wait_for("the child to pause", || async {
+        let view = client.get(&format!("/runs/{child}")).await;
+        (view["status"] == "paused").then_some(())
+    })
+    .await;
+    post(format!("/runs/{run_id}/resume"), json!({})).await;
+    post(format!("/runs/{child}/signals/go"), json!({"payload": 7})).await;
+    client.end_of(&run_id).await;
+    client.all_ended().await;
+    platform.stop().await;
+    keep(&platform, journal, runs).await;
+}
+
 async fn keep(platform: &Platform, journal: &Path, runs: &Path) {
     let records = Records::read(&platform.data_dir()).await;
     std::fs::create_dir_all(journal.parent().expect("a folder")).expect("it can be made");
@@ -204,5 +251,18 @@ async fn a_journal_of_an_earlier_build_that_waits_folds_to_the_same_runs() {
         "run_resumed",
     ] {
         assert!(lines.contains(event), "no {event} is recorded");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_journal_of_an_earlier_build_with_child_runs_folds_to_the_same_runs() {
+    let (journal, runs) = recorded("families.jsonl", "families.json");
+    if is_to_be_recorded(&journal) {
+        record_families(&journal, &runs).await;
+    }
+    check_recorded(&journal, &runs);
+    let lines = std::fs::read_to_string(&journal).expect("the recorded journal is there");
+    for part in ["child_started", "child_ended", "by_parent", "root_run_id", "no_longer_awaited"] {
+        assert!(lines.contains(part), "no {part} is recorded");
     }
 }

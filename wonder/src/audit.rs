@@ -2,7 +2,7 @@
 //!
 //! Positions and sequences have no gap, every event decodes and fits the state that those before
 //! it led to, an ended run has nothing after its end, and the list of open runs is the runs that
-//! are open. With a log of what clients were told, each acknowledged command stands in the journal
+//! are open. Parents and children say the same of each other. With a log of what clients were told, each acknowledged command stands in the journal
 //! once, where it was said to stand.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -16,12 +16,14 @@ use domain::run::{self, Run, RunStatus};
 use serde_json::Value;
 
 pub(crate) mod claims;
+mod families;
 mod fit;
 mod report;
 #[cfg(test)]
 mod tests;
 
 use claims::Claims;
+use families::Families;
 pub(crate) use report::Report;
 use report::Subject;
 
@@ -52,6 +54,7 @@ struct Auditor<'a> {
     /// The last sequence of each aggregate, by type and id.
     sequences: HashMap<(Arc<str>, Arc<str>), u64>,
     runs: HashMap<Arc<str>, Known>,
+    families: Families,
     resources: HashMap<Arc<str>, Resource>,
     workspaces: BTreeSet<Arc<str>>,
     /// The aggregates that stand at claimed positions.
@@ -135,6 +138,7 @@ impl<'a> Auditor<'a> {
             report: Report::default(),
             sequences: HashMap::new(),
             runs: HashMap::new(),
+            families: Families::default(),
             resources: HashMap::new(),
             workspaces: BTreeSet::new(),
             at: HashMap::new(),
@@ -178,6 +182,9 @@ impl<'a> Auditor<'a> {
     ) -> Result<(), String> {
         let id = &recorded.aggregate_id;
         let event: run::Event = decode(recorded, values).map_err(|error| error.to_string())?;
+        let of_family = self.families.check(&event, |run_id| {
+            self.runs.get(&*run_id.to_string())?.end.as_ref().map(|end| end.status)
+        });
         let known = self.runs.entry(Arc::clone(id)).or_default();
         if let Some(end) = &known.end {
             return Err(format!(
@@ -188,7 +195,9 @@ impl<'a> Auditor<'a> {
         }
         let fits = fit::check(&known.state, &event, id);
         known.state.evolve(&event, recorded.recorded_at);
+        // A child has the labels of its parent.
         if let run::Event::RunStarted(started) = &event
+            && started.parent.is_none()
             && self.claims.is_labelled(&started.labels)
         {
             self.labelled.entry(started.labels.clone()).or_default().push(Arc::clone(id));
@@ -198,7 +207,7 @@ impl<'a> Auditor<'a> {
             known.end = Some(End { status: closed.status, output });
             known.state = Run::NotStarted;
         }
-        fits
+        fits.and(of_family)
     }
 
     fn resource_event(

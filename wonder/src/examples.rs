@@ -26,6 +26,7 @@ pub(crate) const EXAMPLES: &[Example] = &[
     example!("retry-and-fallback"),
     example!("http-fan-out"),
     example!("approval"),
+    example!("research-team"),
 ];
 
 #[cfg(test)]

@@ -153,6 +153,11 @@ impl Progress {
             }
             Event::WaitStarted { token, .. } => self.stand(token, Standing::Waiting),
             Event::GateOpened(opened) => self.stand(opened.token, Standing::Waiting),
+            Event::ChildStarted(started) => self.stand(started.token, Standing::Waiting),
+            Event::ChildEnded(ended) => match ended.error {
+                Some(_) => self.end(ended.token, Standing::Failed),
+                None => self.end(ended.token, Standing::Succeeded),
+            },
             Event::NodeComputed { token, .. }
             | Event::WaitEnded { token, .. }
             | Event::EventEmitted { token, .. } => self.end(token, Standing::Succeeded),

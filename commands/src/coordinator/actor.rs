@@ -8,18 +8,23 @@ use chassis::clock::Clock;
 use chassis::journal::{Append, Appended};
 use chrono::{DateTime, Utc};
 use domain::ids::{RunId, WorkspaceId};
-use domain::run::command::{AttemptError, Report};
 use domain::run::state::Header;
 use domain::run::{Command, Decision, Event, Run};
 use protocol::{Outcome, OutcomeResult, Receipt, Rejection, RejectionKind, RunOutcome, Task};
 use serde_json::Value;
 use tokio::sync::oneshot;
 
+use super::Reply;
 use super::append::{self, Cause, Stream};
 use super::outcome;
 use super::plans::LivePlan;
 use super::refusal;
-use super::{Reply, Start};
+
+mod queued;
+
+pub(crate) use queued::Settled;
+use queued::{Asked, asked};
+pub(super) use queued::{Holds, Queued, count_refused, refuse_all, settle};
 
 /// A run in memory.
 pub(super) struct Actor {
@@ -54,34 +59,6 @@ pub(super) struct Actor {
     unfetched: HashSet<(u64, u32)>,
 }
 
-/// A command that waits for its decision.
-pub(super) enum Queued {
-    Start(Box<Start>),
-    Command { command: Box<Command>, cause: Box<Cause>, reply: Reply<Receipt> },
-    Outcome(Box<Outcome>, Settled),
-    HandOut { token: u64, attempt: u32 },
-    Wake,
-    Advance,
-}
-
-impl Queued {
-    const fn is_from_client(&self) -> bool {
-        matches!(self, Self::Start(_) | Self::Command { .. })
-    }
-}
-
-/// Told once an outcome is durable, or refused for good. Dropped untold, the outcome may be given
-/// again.
-pub(crate) type Settled = Option<oneshot::Sender<()>>;
-
-/// Says that an outcome need not be given again.
-pub(super) fn settle(settled: Settled) {
-    if let Some(settled) = settled {
-        // Nobody may be waiting any more.
-        settled.send(()).ok();
-    }
-}
-
 /// What follows from an append that has become durable.
 #[derive(Default)]
 pub(super) struct Durable {
@@ -89,13 +66,20 @@ pub(super) struct Durable {
     pub dispatch: Vec<(u64, u32)>,
     /// Tokens may be gone whose attempts are on workers.
     pub dropped: bool,
+    /// The run was started; it has ended.
+    pub created: bool,
+    pub ended: bool,
+    /// Child runs to start, and to cancel.
+    pub children: Vec<(u64, RunId)>,
+    pub given_up: Vec<RunId>,
+    /// The run was paused, or resumed.
+    pub paused: Option<bool>,
 }
 
 /// What is done once the append under way is durable.
 #[derive(Default)]
 pub(super) struct UnderWay {
     durable: Durable,
-    created: bool,
     reply: Option<Reply<Receipt>>,
     /// Whom to tell that an outcome is durable.
     outcomes: Vec<oneshot::Sender<()>>,
@@ -190,6 +174,12 @@ impl Actor {
         node.is_some_and(|node| !node.repeatable)
     }
 
+    /// Whether nothing is handed out: the run is paused, or that it is resumed isn't durable yet.
+    pub(super) fn holds_back(&self) -> bool {
+        let under_way = self.under_way.as_ref();
+        self.run.is_paused() || under_way.is_some_and(|one| one.durable.paused.is_some())
+    }
+
     pub(super) const fn workspace_id(&self) -> WorkspaceId {
         self.workspace_id
     }
@@ -215,7 +205,7 @@ impl Actor {
                 break;
             }
             let Asked { command, cause: own_cause, reply, settled } = asked(queued);
-            under_way.created |= matches!(command, Command::Start(_));
+            under_way.durable.created |= matches!(command, Command::Start(_));
             let decided = self.run.execute(&self.plan.plan, &command, now);
             let is_client = own_cause.is_some();
             match (decided, reply) {
@@ -282,12 +272,16 @@ impl Actor {
 
     fn take(&mut self, decision: Decision, events: &mut Vec<Event>, durable: &mut Durable) {
         durable.dropped |= decision.events.iter().any(may_drop_tokens);
+        durable.ended = self.run.live().is_none();
+        durable.paused = decision.events.iter().rev().find_map(pauses).or(durable.paused);
         events.extend(decision.events);
         durable.dispatch.extend(decision.dispatch);
+        durable.children.extend(decision.children);
+        durable.given_up.extend(decision.given_up);
         self.advance |= decision.advance;
     }
 
-    fn own_cause(&self) -> Cause {
+    pub(super) fn own_cause(&self) -> Cause {
         static METADATA: LazyLock<bytes::Bytes> = LazyLock::new(|| {
             let version = env!("CARGO_PKG_VERSION");
             bytes::Bytes::from(format!(r#"{{"actor":"coordinator","engine_version":"{version}"}}"#))
@@ -311,7 +305,7 @@ impl Actor {
                 id: self.id.to_string(),
                 version: appended.last_sequence,
                 position: appended.last_position,
-                created: under_way.created,
+                created: under_way.durable.created,
                 at: self.recorded_at,
                 outcome: self.outcome(),
             })));
@@ -390,84 +384,13 @@ const fn may_drop_tokens(event: &Event) -> bool {
     )
 }
 
-/// A queued command, taken apart.
-struct Asked {
-    command: Command,
-    cause: Option<Cause>,
-    reply: Option<Reply<Receipt>>,
-    settled: Settled,
-}
-
-fn asked(queued: Queued) -> Asked {
-    let own = |command| Asked { command, cause: None, reply: None, settled: None };
-    match queued {
-        Queued::Start(start) => {
-            let Start { started, cause, reply, .. } = *start;
-            let command = Command::Start(Box::new(started));
-            Asked { cause: Some(cause), reply: Some(reply), ..own(command) }
-        }
-        Queued::Command { command, cause, reply } => {
-            Asked { cause: Some(*cause), reply: Some(reply), ..own(*command) }
-        }
-        Queued::Outcome(outcome, settled) => {
-            Asked { settled, ..own(Command::Report(Box::new(report(*outcome)))) }
-        }
-        Queued::HandOut { token, attempt } => own(Command::HandOut { token, attempt }),
-        Queued::Wake => own(Command::Wake),
-        Queued::Advance => own(Command::Advance),
+/// Whether a run is paused after an event that says so.
+const fn pauses(event: &Event) -> Option<bool> {
+    match event {
+        Event::RunPaused { .. } => Some(true),
+        Event::RunResumed {} => Some(false),
+        _ => None,
     }
-}
-
-/// How long a refusal holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Holds {
-    /// An outcome that is refused so need not be given again.
-    ForGood,
-    ForNow,
-}
-
-/// Tells everybody in a queue that their command can't be done.
-pub(super) fn refuse_all(queue: impl Iterator<Item = Queued>, rejection: &Rejection, holds: Holds) {
-    for queued in queue {
-        match queued {
-            Queued::Start(start) => drop(start.reply.send(Err(rejection.clone()))),
-            Queued::Command { reply, .. } => drop(reply.send(Err(rejection.clone()))),
-            Queued::Outcome(_, settled) => {
-                if holds == Holds::ForGood {
-                    count_refused();
-                    settle(settled);
-                }
-            }
-            Queued::HandOut { .. } | Queued::Wake | Queued::Advance => {}
-        }
-    }
-}
-
-fn report(outcome: Outcome) -> Report {
-    let (result, usage) = match outcome.result {
-        OutcomeResult::Success(success) => (Ok(success.result), success.usage),
-        OutcomeResult::Failure(failure) => (
-            Err(AttemptError {
-                code: failure.code,
-                message: failure.message,
-                kind: failure.kind,
-                detail: failure.detail,
-                retry_after: failure.retry_after,
-            }),
-            failure.usage,
-        ),
-    };
-    Report {
-        token: outcome.token,
-        attempt: outcome.attempt,
-        result,
-        usage,
-        duration_ms: outcome.duration_ms,
-    }
-}
-
-pub(super) fn count_refused() {
-    metrics::counter!("wonder_outcomes_refused_total").increment(1);
 }
 
 /// The aggregate type of runs, shared.

@@ -64,7 +64,7 @@ pub(crate) fn of_command(refusal: &Refusal) -> Rejection {
         Refusal::NotStarted => (NotFound, "run_not_found"),
         Refusal::AlreadyStarted => (Conflict, super::RUN_ALREADY_STARTED),
         Refusal::Ended { .. } => (Conflict, "run_ended"),
-        Refusal::StaleOutcome { .. } => (Conflict, "stale_outcome"),
+        Refusal::StaleOutcome { .. } | Refusal::StaleChild { .. } => (Conflict, "stale_outcome"),
         Refusal::InvalidInput { .. } => (Invalid, "invalid_input"),
         Refusal::InputTooLarge { .. } => (TooLarge, "input_too_large"),
         Refusal::InputTooDeep { .. } => (Invalid, "input_too_deep"),
@@ -99,6 +99,7 @@ pub(crate) fn of_command(refusal: &Refusal) -> Rejection {
         | Refusal::AlreadyStarted
         | Refusal::Ended { .. }
         | Refusal::StaleOutcome { .. }
+        | Refusal::StaleChild { .. }
         | Refusal::TooManySignals { .. }
         | Refusal::GateNotOpen { .. }
         | Refusal::SelfApproval

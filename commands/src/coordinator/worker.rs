@@ -17,15 +17,18 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::actor::{Actor, Holds, Queued, Settled, Taken, Turn, count_refused, refuse_all, settle};
+use super::children::Children;
 use super::dispatch::Dispatch;
 use super::plans::Plans;
 use super::recent::Recent;
 use super::refusal::{not_found, not_owner, quarantined, unavailable};
 use super::timers::Timers;
 use super::{Fenced, Message, Reply, Start, TASKS_IN_FLIGHT_PER_RUN, TaskQueue};
+use crate::prepared::Preparations;
 use crate::resolve::Resolver;
 
 mod checks;
+mod children;
 mod commits;
 mod loading;
 mod ownership;
@@ -37,6 +40,8 @@ pub(super) struct Context {
     pub journal: Arc<dyn Journal>,
     pub resolver: Arc<Resolver>,
     pub plans: Arc<Plans>,
+    /// What starting a child takes.
+    pub preparations: Arc<Preparations>,
     pub clock: Arc<dyn Clock>,
     pub tasks: bus::Sender<Task>,
     pub abandoned: bus::Sender<Abandoned>,
@@ -104,6 +109,8 @@ pub(super) struct Worker {
     /// Runs that have something to decide, each once.
     turns: Vec<RunId>,
     checks: checks::Checks,
+    /// The child runs that are waited for.
+    children: Children,
 }
 
 impl Worker {
@@ -120,6 +127,7 @@ impl Worker {
             gauges: Gauges::of(worker),
             turns: Vec::new(),
             checks: checks::Checks::default(),
+            children: Children::default(),
         }
     }
 
@@ -153,6 +161,7 @@ impl Worker {
                 self.accept(message);
             }
             self.wake_due();
+            self.start_children();
             self.take_turns();
             self.hand_out();
             self.check_unheard();
@@ -194,6 +203,7 @@ impl Worker {
             }
             Message::Own { shard, epoch } => self.own(shard, epoch),
             Message::Lose { shard } => self.lose(shard),
+            Message::ChildPrepared { child, prepared } => self.child_prepared(child, prepared),
             Message::Checked(looked) => self.checked(looked),
         }
     }
@@ -304,6 +314,7 @@ impl Worker {
         let before = self.runs.insert(run_id, Slot::Quarantined);
         self.dispatch.forget_ready(run_id);
         self.timers.set(run_id, None);
+        self.children.stuck(run_id);
         if let Some(Slot::Loaded(actor)) = before {
             actor.failed(&quarantined());
         }
@@ -352,7 +363,7 @@ impl Worker {
             for (token, attempt) in turn {
                 let task = match self.runs.get_mut(&run_id) {
                     // Handed out when the run is resumed.
-                    Some(Slot::Loaded(actor)) if actor.run.is_paused() => None,
+                    Some(Slot::Loaded(actor)) if actor.holds_back() => None,
                     Some(Slot::Loaded(actor)) => {
                         if actor.must_record(token, attempt) {
                             actor.queue.push_back(Queued::HandOut { token, attempt });
@@ -389,7 +400,7 @@ impl Worker {
     fn sweep(&mut self) {
         let idle = self.context.idle;
         let now = Instant::now();
-        let dispatch = &self.dispatch;
+        let (dispatch, children) = (&self.dispatch, &self.children);
         self.runs.retain(|run_id, slot| match slot {
             Slot::Loading { .. } | Slot::Quarantined => true,
             Slot::Loaded(actor) => {
@@ -398,6 +409,7 @@ impl Worker {
                 !actor.is_idle()
                     || dispatch.has_ready(*run_id)
                     || now.duration_since(actor.last_used) < idle
+                    || children.starts_of(*run_id)
             }
         });
         self.gauges.runs.set(self.runs.len() as f64);

@@ -24,7 +24,13 @@ pub(crate) struct Watched {
     pub(crate) inner: Arc<SqliteJournal>,
     /// Events of each append of a run, in order.
     appends: Mutex<Vec<usize>>,
-    faults: Mutex<VecDeque<Fault>>,
+    /// What becomes of the next appends of runs.
+    faults: Mutex<VecDeque<Option<Fault>>>,
+    /// How many appends of runs are taken before the journal is away for good.
+    left: AtomicUsize,
+    refused: AtomicUsize,
+    /// How many reads of definitions fail from now on.
+    unread: AtomicUsize,
     reads: AtomicUsize,
     run_loads: AtomicUsize,
 }
@@ -35,6 +41,9 @@ impl Watched {
             inner,
             appends: Mutex::default(),
             faults: Mutex::default(),
+            left: AtomicUsize::new(usize::MAX),
+            refused: AtomicUsize::new(0),
+            unread: AtomicUsize::new(0),
             reads: AtomicUsize::new(0),
             run_loads: AtomicUsize::new(0),
         }
@@ -47,7 +56,33 @@ impl Watched {
 
     /// The next append of a run fails.
     pub(crate) fn fail_next(&self, fault: Fault) {
-        self.faults.lock().unwrap_or_else(PoisonError::into_inner).push_back(fault);
+        self.fail_after(0, fault);
+    }
+
+    /// So many appends of runs succeed, and the next one fails.
+    pub(crate) fn fail_after(&self, appends: usize, fault: Fault) {
+        let mut faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
+        faults.extend(std::iter::repeat_n(None, appends).chain([Some(fault)]));
+    }
+
+    /// So many appends of runs succeed, and none after them, as if the process had died there.
+    pub(crate) fn die_after(&self, appends: usize) {
+        self.left.store(appends, Ordering::SeqCst);
+    }
+
+    /// The next reads of definitions fail.
+    pub(crate) fn fail_reads(&self, reads: usize) {
+        self.unread.store(reads, Ordering::SeqCst);
+    }
+
+    /// Reads that are still to fail.
+    pub(crate) fn unread(&self) -> usize {
+        self.unread.load(Ordering::SeqCst)
+    }
+
+    /// Whether an append was refused because of [`Watched::die_after`].
+    pub(crate) fn is_dead(&self) -> bool {
+        self.refused.load(Ordering::SeqCst) > 0
     }
 
     /// Reads of any kind so far.
@@ -75,7 +110,13 @@ impl Journal for Watched {
         if &*append.aggregate_type != "run" {
             return self.inner.append(append).await;
         }
-        let fault = self.faults.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        let fault =
+            self.faults.lock().unwrap_or_else(PoisonError::into_inner).pop_front().flatten();
+        let one_less = |left: usize| Some(left.saturating_sub(1));
+        if self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less) == Ok(0) {
+            self.refused.fetch_add(1, Ordering::SeqCst);
+            return Err(away());
+        }
         if fault == Some(Fault::NotWritten) {
             return Err(away());
         }
@@ -98,6 +139,12 @@ impl Journal for Watched {
         self.count();
         if aggregate_type == "run" {
             self.run_loads.fetch_add(1, Ordering::SeqCst);
+        }
+        let one_less = |left: usize| left.checked_sub(1);
+        if aggregate_type == "workflow_definition"
+            && self.unread.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_ok()
+        {
+            return Err(ReadError::Unavailable(Arc::from("the test says so")));
         }
         self.inner.load(aggregate_type, aggregate_id, after_sequence, limit).await
     }

@@ -127,6 +127,41 @@ async fn a_run_goes_on_where_its_shard_went() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_child_goes_with_its_parent_where_their_shard_went() {
+    let scratch = ScratchDatabase::create().await;
+    let left = join(&scratch, "left").await;
+    owns(&mut left.owned(), usize::from(SHARDS)).await;
+    let one = Side::start(&scratch, left.owned()).await;
+    // What another process publishes is there for a child that starts after that.
+    let elsewhere = Side::of_resources(&scratch).await;
+    let definition = sequence("two", 2);
+    let publish =
+        elsewhere.creating("workflow_definition", json!({"definition": definition, "hash": ""}));
+    elsewhere.execute(publish).await.expect("it is published");
+    elsewhere.stop().await;
+    let parent = json!({"name": "parent", "start": "ask",
+        "nodes": {"ask": {"workflow": {"definition": "two"}}}});
+    let envelope = one.envelope(one.starting(&parent));
+    let run_id = run_of(envelope.id);
+    one.send(&envelope).await.expect("it starts");
+    let first = pull(&one).await;
+    assert_eq!(first.run_id, run_id.child(1));
+    succeed(&one, &first).await;
+    let second = pull(&one).await;
+    one.stop().await;
+    left.leave().await;
+
+    let right = join(&scratch, "right").await;
+    owns(&mut right.owned(), usize::from(SHARDS)).await;
+    let other = Side::start(&scratch, right.owned()).await;
+    let again = pull(&other).await;
+    assert_eq!((again.run_id, again.token), (second.run_id, second.token));
+    succeed(&other, &again).await;
+    assert_eq!(ends(&other, run_id).await, RunStatus::Completed);
+    other.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_coordinator_that_does_not_know_that_it_lost_a_shard_writes_nothing() {
     let scratch = ScratchDatabase::create().await;
     let left = join(&scratch, "left").await;

@@ -8,8 +8,10 @@ use serde_json::{Map, Value};
 use crate::ids::Name;
 use crate::span::Span;
 
+mod child;
 mod waits;
 
+pub use child::{ChildSpec, OnChildFailure, is_reference};
 pub use waits::{EmitSpec, GateSpec, GateTimeout, WaitSpec};
 
 /// From a path (`state.draft`) or a name (`question`) to a value with `${…}` expressions in it.
@@ -58,9 +60,9 @@ pub struct Node {
     /// A pure mapping into `state`, evaluated without a dispatch.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compute: Option<Mapping>,
-    /// A child run. Refused by this version (`unsupported_node`).
+    /// A child run.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub workflow: Option<Value>,
+    pub workflow: Option<ChildSpec>,
     /// A decision by people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gate: Option<GateSpec>,
@@ -78,7 +80,8 @@ pub struct Node {
     pub output: Option<Mapping>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry: Option<Retry>,
-    /// How long one attempt may take on its worker.
+    /// How long one attempt may take on its worker; of a `workflow` node, how long it waits for
+    /// its child.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Span>,
     /// Whether an attempt may be made again where its worker vanished with it (default true). Where

@@ -15,8 +15,10 @@ use crate::expression::{Binding, Expression};
 use crate::run::event::TransitionIndex;
 use crate::span::Span;
 
+mod child;
 mod waits;
 
+pub use child::PlanChild;
 pub use waits::{PlanEmit, PlanGate, PlanWait};
 
 /// A definition, ready to run. Immutable; shared by all runs of the same version and pins.
@@ -59,6 +61,7 @@ pub enum NodeWork {
     Wait(PlanWait),
     Gate(Box<PlanGate>),
     Emit(PlanEmit),
+    Child(PlanChild),
 }
 
 impl NodeWork {
@@ -292,6 +295,9 @@ impl Compiler<'_> {
         if let Some(gate) = &node.gate {
             let gate = self.gate(&format!("{place}/gate"), gate)?;
             return Some(NodeWork::Gate(Box::new(gate)));
+        }
+        if let Some(child) = &node.workflow {
+            return self.child(&format!("{place}/workflow"), child).map(NodeWork::Child);
         }
         self.emit(&format!("{place}/emit"), node.emit.as_ref()?).map(NodeWork::Emit)
     }

@@ -22,7 +22,7 @@ use crate::limits;
 use scopes::Names;
 
 /// The node kinds, in the order in which messages name them.
-const KINDS: &str = "action, steps, compute, wait, gate, emit";
+const KINDS: &str = "action, steps, compute, workflow, wait, gate, emit";
 /// Tokens that one `spawn` may make.
 const SPAWN: u64 = 100_000;
 
@@ -144,11 +144,6 @@ impl<'d> Checker<'d> {
             [] => {
                 let message = format!("the node does nothing: give it one of {KINDS}");
                 self.problem(ProblemCode::MissingKey, &place, message);
-            }
-            [kind @ "workflow"] => {
-                let message =
-                    format!("this version doesn't run `{kind}` nodes yet; it has {KINDS}");
-                self.problem(ProblemCode::UnsupportedNode, &format!("{place}/{kind}"), message);
             }
             [_] => {}
             several => {

@@ -3,8 +3,9 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::event::{Decision, FailureKind, RunStarted, TokenId, Usage};
-use crate::ids::Name;
+use super::event::{Decision, FailureKind, RunError, RunStarted, TokenId, Usage};
+use super::state::RunStatus;
+use crate::ids::{Name, RunId};
 use crate::span::Span;
 
 /// A command to a run.
@@ -33,6 +34,24 @@ pub enum Command {
     Pause { reason: Option<String> },
     /// Goes on after a pause.
     Resume,
+    /// A child run has ended, or could not be started.
+    ReportChild(Box<ChildReport>),
+    /// The parent was paused, or goes on, and its child with it.
+    FollowParent { is_paused: bool },
+}
+
+/// See [`Command::ReportChild`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ChildReport {
+    /// The token that waits for it.
+    pub token: TokenId,
+    pub run_id: RunId,
+    /// How it ended; `failed` where it could not be started.
+    pub status: RunStatus,
+    #[serde(default)]
+    pub output: Option<Value>,
+    #[serde(default)]
+    pub error: Option<RunError>,
 }
 
 /// See [`Command::Answer`].

@@ -13,8 +13,10 @@ use crate::codec::{self, EncodeError};
 use crate::definition::Plan;
 use crate::definition::plan::{NodeWork, PlanNode};
 use crate::expression::{Binding, EvalError, Scope};
+use crate::ids::RunId;
 use crate::limits;
 
+mod child;
 mod gate;
 mod join;
 mod pause;
@@ -28,6 +30,10 @@ pub struct Decision {
     pub events: Vec<Event>,
     /// Attempts to hand to workers once the events are durable: token and attempt.
     pub dispatch: Vec<(TokenId, u32)>,
+    /// Child runs to start once the events are durable, by token.
+    pub children: Vec<(TokenId, RunId)>,
+    /// Child runs that nobody waits for any more: to be cancelled once the events are durable.
+    pub given_up: Vec<RunId>,
     /// Work was put off for its size: send [`Command::Advance`] once the events are durable.
     pub advance: bool,
 }
@@ -96,6 +102,8 @@ impl Decider<'_> {
             (Run::Live(_), Command::Answer(answer)) => self.answer(answer),
             (Run::Live(_), Command::Pause { reason }) => self.pause(reason.as_ref()),
             (Run::Live(_), Command::Resume) => self.resume(),
+            (Run::Live(_), Command::ReportChild(report)) => self.report_child(report),
+            (Run::Live(_), Command::FollowParent { is_paused }) => self.follow_parent(*is_paused),
             (Run::Live(_), Command::Wake) => {
                 self.wake();
                 Ok(())
@@ -113,7 +121,13 @@ impl Decider<'_> {
 
     fn emit(&mut self, event: Event) {
         let gates = self.gates_at_stake(&event);
+        let children = self.children_at_stake(&event);
         self.run.evolve(&event, self.now);
+        for (token, run_id) in children {
+            if self.run.awaited_child(token).is_none() {
+                self.decision.given_up.push(run_id);
+            }
+        }
         self.decision.events.push(event);
         for token in gates {
             if self.live().is_some_and(|live| !live.gates.contains(&token)) {
@@ -305,6 +319,7 @@ impl Decider<'_> {
         }
         let Some(live) = self.live() else {
             self.decision.dispatch.clear();
+            self.decision.children.clear();
             self.decision.advance = false;
             return;
         };
@@ -315,13 +330,17 @@ impl Decider<'_> {
         }
     }
 
-    /// A token that was cancelled after it came to its node isn't dispatched.
+    /// A token that was cancelled after it came to its node isn't dispatched, and its child not
+    /// started.
     fn keep_live_dispatches(&mut self) {
         let mut dispatch = std::mem::take(&mut self.decision.dispatch);
         dispatch.retain(|(id, attempt)| {
             self.run.working_attempt(*id).is_some_and(|(_, current)| current == *attempt)
         });
         self.decision.dispatch = dispatch;
+        let mut children = std::mem::take(&mut self.decision.children);
+        children.retain(|(token, run_id)| self.run.awaited_child(*token) == Some(*run_id));
+        self.decision.children = children;
     }
 
     fn enter(&mut self, id: TokenId) {
@@ -329,7 +348,7 @@ impl Decider<'_> {
         let plan = self.plan;
         match plan.node(&token.node).map(|node| &node.work) {
             // Of a paused run it is handed out when the run is resumed.
-            Some(NodeWork::Task(_)) if self.run.is_paused() => {}
+            Some(NodeWork::Task(_) | NodeWork::Child(_)) if self.run.is_paused() => {}
             Some(NodeWork::Task(_)) => self.decision.dispatch.push((id, attempt)),
             Some(_) if self.is_full() => self.decision.advance = true,
             Some(NodeWork::Compute(mapping)) => match self.writes(id, mapping, None) {
@@ -342,6 +361,7 @@ impl Decider<'_> {
             Some(NodeWork::Wait(wait)) => self.enter_wait(id, wait),
             Some(NodeWork::Gate(gate)) => self.open_gate(id, gate),
             Some(NodeWork::Emit(emit)) => self.emit_event(id, emit),
+            Some(NodeWork::Child(child)) => self.start_child(id, child),
             None => {
                 let message = format!("the definition has no node {:?}", token.node);
                 self.fail_node(id, permanent("unknown_node", message));

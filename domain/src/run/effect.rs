@@ -1,5 +1,7 @@
 //! What a run's state still waits for: derived from the state alone, so that it survives anything.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
 
@@ -9,6 +11,7 @@ use super::state::{Phase, Run, Token};
 use crate::definition::Plan;
 use crate::definition::plan::NodeWork;
 use crate::expression::EvalError;
+use crate::ids::RunId;
 
 /// What is owed to a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -16,6 +19,8 @@ pub struct Owed {
     /// Attempts whose outcome is awaited: token and attempt, by token. Those of a paused run
     /// aren't handed out before it is resumed.
     pub attempts: Vec<(TokenId, u32)>,
+    /// Child runs whose end is awaited, by token. Whichever isn't there yet is to be started.
+    pub children: Vec<(TokenId, RunId)>,
     /// Whether an `Advance` has work to do.
     pub advance: bool,
     /// When the next timer is due.
@@ -29,6 +34,7 @@ impl Run {
         let mut owed = Owed {
             advance: live.instances.values().any(|one| one.spawned < one.declared),
             next_due: live.next_due(),
+            children: live.children.iter().map(|(token, run_id)| (*token, *run_id)).collect(),
             ..Owed::default()
         };
         for (id, token) in &live.tokens {
@@ -39,6 +45,7 @@ impl Run {
                     NodeWork::Compute(_)
                     | NodeWork::Wait(_)
                     | NodeWork::Gate(_)
+                    | NodeWork::Child(_)
                     | NodeWork::Emit(_),
                 )
                 | None => owed.advance = true,
@@ -55,9 +62,30 @@ impl Run {
             Phase::BackingOff { .. }
             | Phase::Waiting { .. }
             | Phase::Gated { .. }
+            | Phase::AwaitingChild { .. }
             | Phase::Succeeded { .. }
             | Phase::Failed { .. } => None,
         }
+    }
+
+    /// The child run that a token waits for.
+    pub fn awaited_child(&self, token: TokenId) -> Option<RunId> {
+        self.live()?.children.get(&token).copied()
+    }
+
+    /// What the child of a token is started with: the reference of its definition, and its mapped
+    /// input, which like [`Run::task_input`] stays the same.
+    pub fn child_input(&self, plan: &Plan, id: TokenId) -> Option<(Arc<str>, Value)> {
+        let live = self.live()?;
+        let token = live.tokens.get(&id)?;
+        let Phase::AwaitingChild { definition, .. } = &token.phase else { return None };
+        let NodeWork::Child(child) = &plan.node(&token.node)?.work else { return None };
+        let scope = TokenScope::new(live, plan, token);
+        let members = child.input.iter().map(|(name, binding)| {
+            // It was evaluated when the child was decided on.
+            (name.clone(), binding.eval(&scope).unwrap_or_default())
+        });
+        Some((Arc::clone(definition), Value::Object(members.collect())))
     }
 
     /// The mapped input of a token's node. A branch sees its parent's level as it was at the

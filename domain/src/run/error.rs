@@ -4,6 +4,7 @@ use super::event::TokenId;
 use super::state::RunStatus;
 use crate::codec::EncodeError;
 use crate::definition::Problem;
+use crate::ids::RunId;
 
 /// A refusal.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -18,6 +19,9 @@ pub enum Refusal {
     /// The attempt is over, or its token is gone (cancelled, joined, retried).
     #[error("token {token} has no attempt {attempt} under way")]
     StaleOutcome { token: TokenId, attempt: u32 },
+    /// Nobody waits for it any more.
+    #[error("token {token} does not wait for the child run {run_id}")]
+    StaleChild { token: TokenId, run_id: RunId },
     #[error("the input does not satisfy the definition's input_schema")]
     InvalidInput { problems: Vec<Problem> },
     #[error("the input has {bytes} bytes, at most {limit} are allowed")]

@@ -9,10 +9,12 @@ use serde_json::{Map, Value};
 use crate::ids::{DefinitionId, ProjectId, RunId, WorkflowId};
 use crate::resource::Kind;
 
+mod child;
 mod failure;
 mod gate;
 mod signal;
 
+pub use child::{ChildEnded, ChildStarted, ParentRun};
 pub use failure::{FailureKind, RunError, Usage};
 pub use gate::{Decision, GateAnswered, GateClosed, GateOpened, GateOutcome};
 pub use signal::SignalReceived;
@@ -169,10 +171,18 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Value::is_null")]
         data: Value,
     },
+    /// A `workflow` node started a child run, and waits for its end.
+    ChildStarted(Box<ChildStarted>),
+    /// The child has ended, or could not be started. Where the node gave it up before, another
+    /// event says so.
+    ChildEnded(Box<ChildEnded>),
     /// Nothing is handed to workers any more, and the run's timers stand still.
     RunPaused {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
+        /// It was paused with its parent, and goes on with it.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        by_parent: bool,
     },
     /// The run goes on; its timers are due later by the length of the pause.
     RunResumed {},
@@ -214,6 +224,9 @@ pub struct RunStarted {
     /// Who started it, as the actor of the command; absent in older runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_by: Option<String>,
+    /// The run that it is a child of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<ParentRun>,
 }
 
 /// Which version of which definition.
@@ -365,6 +378,8 @@ impl Event {
             Self::GateAnswered(_) => "gate_answered",
             Self::GateClosed(_) => "gate_closed",
             Self::EventEmitted { .. } => "event_emitted",
+            Self::ChildStarted(_) => "child_started",
+            Self::ChildEnded(_) => "child_ended",
             Self::RunPaused { .. } => "run_paused",
             Self::RunResumed {} => "run_resumed",
             Self::RunCompleted { .. } => "run_completed",

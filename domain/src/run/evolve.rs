@@ -92,7 +92,11 @@ impl Run {
             Event::GateAnswered(answered) => live.answer_gate(answered),
             Event::GateClosed(closed) => live.close_gate(closed),
             Event::EventEmitted { token, .. } => live.succeed(*token, None, &Map::new()),
-            Event::RunPaused { reason } => live.stand_still(reason.clone()),
+            Event::ChildStarted(started) => live.await_child(started),
+            Event::ChildEnded(ended) => live.end_child(ended),
+            Event::RunPaused { reason, by_parent } => {
+                live.stand_still(reason.clone(), *by_parent);
+            }
             Event::RunResumed {} => live.go_on(),
             Event::RunCompleted { output } => {
                 let output = Some(Arc::new(output.clone()));
@@ -124,6 +128,7 @@ impl Live {
                 labels: started.labels.clone(),
                 started_at: started.started_at,
                 started_by: started.started_by.clone(),
+                parent: started.parent,
             },
             root: Vars::default(),
             tokens: [(1, Box::new(Token { since: at, ..Token::at(&started.start) }))].into(),
@@ -133,6 +138,7 @@ impl Live {
             timers: Default::default(),
             waiting: 0,
             gates: Default::default(),
+            children: Default::default(),
             signals: Signals::default(),
             pause: None,
             usage: Usage::default(),
@@ -179,8 +185,18 @@ impl Live {
         let Some(token) = self.tokens.get(&id) else { return };
         self.timers.extend(token.phase.timer(id));
         self.waiting += u64::from(token.phase.is_waiting());
-        if matches!(token.phase, Phase::Gated { .. }) {
-            self.gates.insert(id);
+        match &token.phase {
+            Phase::Gated { .. } => {
+                self.gates.insert(id);
+            }
+            Phase::AwaitingChild { run_id, .. } => {
+                self.children.insert(id, *run_id);
+            }
+            Phase::Working { .. }
+            | Phase::BackingOff { .. }
+            | Phase::Waiting { .. }
+            | Phase::Succeeded { .. }
+            | Phase::Failed { .. } => {}
         }
     }
 
@@ -191,6 +207,7 @@ impl Live {
         }
         self.waiting -= u64::from(phase.is_waiting());
         self.gates.remove(&id);
+        self.children.remove(&id);
     }
 
     fn succeed(&mut self, id: TokenId, result: Option<&Value>, writes: &Map<String, Value>) {

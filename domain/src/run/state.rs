@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::event::{
-    DefinitionRef, InstanceId, OpenedBranches, Pin, RunError, TokenId, TransitionIndex, Usage,
+    DefinitionRef, InstanceId, OpenedBranches, ParentRun, Pin, RunError, TokenId, TransitionIndex,
+    Usage,
 };
 use super::vars::Vars;
 use crate::definition::{FailedPolicy, JoinSpec, JoinWait};
@@ -29,7 +30,7 @@ pub enum Run {
 }
 
 /// Version of the shape of [`Run`]: a snapshot of another one is not used.
-pub const STATE_VERSION: u32 = 2;
+pub const STATE_VERSION: u32 = 3;
 
 /// What stays the same from a run's start to its end.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -48,6 +49,22 @@ pub struct Header {
     /// Who started it; absent in older runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_by: Option<String>,
+    /// The run that it is a child of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<ParentRun>,
+}
+
+impl Header {
+    /// How many runs are above it.
+    pub fn depth(&self) -> u32 {
+        self.parent.map_or(0, |parent| parent.depth)
+    }
+
+    /// What a child of this run says of its parent.
+    pub fn parent_of_child(&self, token: TokenId) -> ParentRun {
+        let root_run_id = self.parent.map_or(self.run_id, |parent| parent.root_run_id);
+        ParentRun { run_id: self.run_id, token, root_run_id, depth: self.depth() + 1 }
+    }
 }
 
 /// A run that goes on.
@@ -64,11 +81,14 @@ pub struct Live {
     pub next_instance: InstanceId,
     /// What is armed: retries, waits, gates, joins and the run's own time-out.
     pub timers: BTreeSet<(DateTime<Utc>, Timer)>,
-    /// Tokens that wait for a time, a person or a signal.
+    /// Tokens that wait for a time, a person, a signal or a child.
     pub waiting: u64,
     /// Those of them that stand at an open gate.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub gates: BTreeSet<TokenId>,
+    /// The child runs that are waited for, by the token that waits.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub children: BTreeMap<TokenId, RunId>,
     #[serde(default, skip_serializing_if = "Signals::is_empty")]
     pub signals: Signals,
     /// Since when and why the run stands still, while it does.
@@ -86,7 +106,7 @@ pub enum Timer {
     Run,
     Join(InstanceId),
     Retry(TokenId),
-    /// Of a `wait` node or a gate.
+    /// Of a `wait` node, a gate, or a wait for a child.
     Wait(TokenId),
 }
 
@@ -147,6 +167,8 @@ pub enum Phase {
     Waiting { until: Option<DateTime<Utc>>, signal: Option<Arc<str>> },
     /// It waits for people.
     Gated { gate: Box<Gate> },
+    /// It waits for the end of a child run, which runs this definition.
+    AwaitingChild { run_id: RunId, definition: Arc<str>, until: Option<DateTime<Utc>> },
     /// The node is done and its token not yet routed.
     Succeeded { result: Option<Arc<Value>> },
     /// The node failed and its token isn't yet routed.
@@ -222,7 +244,7 @@ pub struct Closed {
 pub enum RunStatus {
     Queued,
     Running,
-    /// Nothing is on a worker; it waits for a timer, a person or a signal.
+    /// Nothing is on a worker; it waits for a timer, a person, a signal or a child run.
     Waiting,
     Paused,
     Completed,
@@ -308,6 +330,7 @@ impl Phase {
             | Self::BackingOff { .. }
             | Self::Waiting { .. }
             | Self::Gated { .. }
+            | Self::AwaitingChild { .. }
             | Self::Succeeded { .. } => None,
         }
     }
@@ -320,13 +343,20 @@ impl Phase {
             | Self::BackingOff { .. }
             | Self::Waiting { .. }
             | Self::Gated { .. }
+            | Self::AwaitingChild { .. }
             | Self::Failed { .. } => None,
         }
     }
 
-    /// Whether it waits for a time, a person or a signal.
+    /// Whether it waits for a time, a person, a signal or a child.
     pub const fn is_waiting(&self) -> bool {
-        matches!(self, Self::BackingOff { .. } | Self::Waiting { .. } | Self::Gated { .. })
+        matches!(
+            self,
+            Self::BackingOff { .. }
+                | Self::Waiting { .. }
+                | Self::Gated { .. }
+                | Self::AwaitingChild { .. }
+        )
     }
 
     /// The timer that goes with it, for a token.
@@ -335,6 +365,7 @@ impl Phase {
             Self::BackingOff { until, .. } => Some((*until, Timer::Retry(id))),
             Self::Waiting { until, .. } => until.map(|until| (until, Timer::Wait(id))),
             Self::Gated { gate } => gate.deadline.map(|until| (until, Timer::Wait(id))),
+            Self::AwaitingChild { until, .. } => until.map(|until| (until, Timer::Wait(id))),
             Self::Working { .. } | Self::Succeeded { .. } | Self::Failed { .. } => None,
         }
     }

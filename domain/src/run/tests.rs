@@ -1,6 +1,7 @@
 //! The run's behaviour: given events, when a command, then events; and properties over random
 //! graphs.
 
+mod children;
 mod fixture;
 mod gates;
 mod joins;

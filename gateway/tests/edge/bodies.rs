@@ -110,6 +110,10 @@ async fn lists_pass_their_page_and_filters_on_and_refuse_others() {
     assert_eq!((page.limit, page.cursor.as_deref(), page.min_position), (200, Some("c"), Some(9)));
     let filter = client.world.filters.lock().expect("lock").pop().expect("a filter");
     assert_eq!((filter.status.len(), filter.labels.len()), (3, 1));
+    let parent = crate::fakes::run_id().to_string();
+    assert_eq!(client.get(&format!("/api/v1/runs?parent={parent}")).await.status, 200);
+    let filter = client.world.filters.lock().expect("lock").pop().expect("a filter");
+    assert_eq!(filter.parent, Some(parent));
     for (query, code) in [
         ("limit=0", "invalid_parameter"),
         ("limit=201", "invalid_parameter"),
@@ -117,6 +121,7 @@ async fn lists_pass_their_page_and_filters_on_and_refuse_others() {
         ("cursor=", "invalid_parameter"),
         ("status=done", "invalid_parameter"),
         ("label=x", "invalid_parameter"),
+        ("parent=wf_1", "invalid_parameter"),
         ("started_after=yesterday", "invalid_parameter"),
         ("limit=-1", "invalid_parameter"),
         ("limit=1&limit=2", "invalid_parameter"),

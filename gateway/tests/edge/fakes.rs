@@ -141,6 +141,8 @@ pub(crate) fn run_view() -> RunView {
         started_at: start_time(),
         ended_at: Some(start_time()),
         usage: Usage::default(),
+        parent_run_id: None,
+        root_run_id: None,
     }
 }
 

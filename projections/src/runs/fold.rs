@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use chassis::journal::RecordedEvent;
 use chrono::{DateTime, Utc};
 use domain::codec;
+use domain::run::event::ParentRun;
 use domain::run::{RunStatus, Usage};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -55,6 +56,8 @@ struct Started<'a> {
     input: &'a str,
     labels: String,
     started_micros: i64,
+    parent_run_id: Option<String>,
+    root_run_id: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -67,6 +70,8 @@ struct StartedPayload<'a> {
     #[serde(borrow, default)]
     labels: Option<&'a RawValue>,
     started_at: DateTime<Utc>,
+    #[serde(default)]
+    parent: Option<ParentRun>,
 }
 
 #[derive(Deserialize)]
@@ -226,6 +231,8 @@ impl<'a> Change<'a> {
             input: payload.input.get(),
             labels: serde_json::to_string(&labels)?,
             started_micros: payload.started_at.timestamp_micros(),
+            parent_run_id: payload.parent.map(|parent| parent.run_id.to_string()),
+            root_run_id: payload.parent.map(|parent| parent.root_run_id.to_string()),
         });
         Ok(labels)
     }
@@ -265,7 +272,8 @@ fn insert(dialect: Dialect) -> String {
         "insert into runs (id, workspace_id, project_id, workflow_id, status, definition_id, \
             definition_name, definition_version, definition_hash, input, output, error, \
             error_message, labels, sequence, position, started_micros, ended_micros, \
-            input_tokens, output_tokens, cost_micros, paused_micros) \
+            input_tokens, output_tokens, cost_micros, paused_micros, parent_run_id, \
+            root_run_id) \
         select change.value ->> 'id', change.value ->> 'workspace_id', \
             change.value ->> 'project_id', change.value ->> 'workflow_id', \
             change.value ->> 'status', change.value ->> 'definition_id', \
@@ -281,7 +289,8 @@ fn insert(dialect: Dialect) -> String {
             cast(change.value ->> 'input_tokens' as bigint), \
             cast(change.value ->> 'output_tokens' as bigint), \
             cast(change.value ->> 'cost_micros' as bigint), \
-            cast(change.value ->> 'paused_micros' as bigint) \
+            cast(change.value ->> 'paused_micros' as bigint), \
+            change.value ->> 'parent_run_id', change.value ->> 'root_run_id' \
         from {} as change",
         dialect.each("$1")
     )

@@ -119,14 +119,18 @@ async fn a_pause_is_shown_and_moves_deadlines(storage: Storage) {
     let run = run_id(1);
     let timed = json!({"deadline": moment(100)});
     world.run(run, 0, &[started(run, json!(1), &[]), opened(1, timed.clone())]).await;
-    let paused = Event::RunPaused { reason: Some("night".into()) };
+    let paused = Event::RunPaused { reason: Some("night".into()), by_parent: false };
     let position = world.run(run, 2, &[paused]).await;
     let view = RunQueries::get(&*world.views, ours(), run, Some(position)).await.expect("there");
     assert_eq!(view.status.as_str(), "paused");
     let position = world.run(run, 3, &[opened(2, timed)]).await;
     assert_eq!(read(&world, gate(run, 2), position).await.deadline, Some(moment(100)));
     // Paused at 2 s, resumed at 4 s; and once more within a batch.
-    let again = [Event::RunResumed {}, Event::RunPaused { reason: None }, Event::RunResumed {}];
+    let again = [
+        Event::RunResumed {},
+        Event::RunPaused { reason: None, by_parent: true },
+        Event::RunResumed {},
+    ];
     let position = world.run(run, 4, &again).await;
     for token in [1, 2] {
         assert_eq!(read(&world, gate(run, token), position).await.deadline, Some(moment(102)));

@@ -111,7 +111,7 @@ pub(super) fn definition(code: ProblemCode) -> String {
         P::UndeclaredName => node("{compute: {state.x: '${nothing}'}}"),
         P::InvalidTemplate => node("{action: {kind: llm, with: {prompt: '{{ x'}}}"),
         P::InvalidSchema => format!("{BASE}input_schema: {{$ref: 'http://127.0.0.1/s'}}\n"),
-        P::UnsupportedNode => node("{workflow: {}}"),
+        P::UnsupportedNode => node("{emit: {metric: {}}}"),
         P::UnsupportedAction => node("{action: {kind: mcp}}"),
         P::UnknownReference => node("{action: {use: no-such-action}}"),
         P::LimitExceeded => {

@@ -3,7 +3,7 @@
 //! outcome at most.
 
 use domain::resource::{self, Resource};
-use domain::run::event::{Fired, GateOutcome, InstanceId, RunStarted, TokenId};
+use domain::run::event::{ChildStarted, Fired, GateOutcome, InstanceId, RunStarted, TokenId};
 use domain::run::state::{Instance, Live, Phase, Token};
 use domain::run::{Event, Run};
 
@@ -42,11 +42,22 @@ pub(super) fn check(run: &Run, event: &Event, id: &str) -> Result<(), String> {
         | Event::WaitStarted { token, .. }
         | Event::EventEmitted { token, .. } => check_working(live, *token, event),
         Event::GateOpened(opened) => check_working(live, opened.token, event),
+        Event::ChildStarted(started) => check_child(live, started),
+        Event::ChildEnded(ended) => match &token_of(live, ended.token)?.phase {
+            Phase::AwaitingChild { run_id, .. } if *run_id == ended.run_id => Ok(()),
+            phase => Err(format!(
+                "the child {} of token {} ends while it is {}",
+                ended.run_id,
+                ended.token,
+                name(phase)
+            )),
+        },
         Event::NodeFailed { token, .. } => match &token_of(live, *token)?.phase {
             Phase::BackingOff { .. } => Err(format!("token {token} fails while it backs off")),
             Phase::Gated { .. } => Err(format!("token {token} fails while its gate is open")),
             Phase::Working { .. }
             | Phase::Waiting { .. }
+            | Phase::AwaitingChild { .. }
             | Phase::Succeeded { .. }
             | Phase::Failed { .. } => Ok(()),
         },
@@ -126,6 +137,18 @@ fn check_working(live: &Live, token: TokenId, event: &Event) -> Result<(), Strin
     }
 }
 
+fn check_child(live: &Live, started: &ChildStarted) -> Result<(), String> {
+    let derived = live.header.run_id.child(started.token);
+    if derived != started.run_id {
+        let found = started.run_id;
+        return Err(format!("the child of token {} is {found}, not {derived}", started.token));
+    }
+    match &token_of(live, started.token)?.phase {
+        Phase::Working { .. } => Ok(()),
+        phase => Err(format!("token {} starts a child while it is {}", started.token, name(phase))),
+    }
+}
+
 fn check_gate(live: &Live, token: TokenId) -> Result<(), String> {
     match &token_of(live, token)?.phase {
         Phase::Gated { .. } => Ok(()),
@@ -172,6 +195,7 @@ fn name(phase: &Phase) -> String {
         Phase::BackingOff { attempt, .. } => format!("waiting for attempt {attempt}"),
         Phase::Waiting { .. } => "waiting for a time or a signal".to_owned(),
         Phase::Gated { .. } => "at an open gate".to_owned(),
+        Phase::AwaitingChild { run_id, .. } => format!("waiting for the child {run_id}"),
         Phase::Succeeded { .. } => "through as succeeded".to_owned(),
         Phase::Failed { .. } => "through as failed".to_owned(),
     }

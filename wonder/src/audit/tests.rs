@@ -56,8 +56,19 @@ impl Store {
     /// Appends events of a run from a sequence on, answered under the key `key-<number>`; answers
     /// the position of the last.
     async fn append(&self, number: u32, after: u64, events: &[Value], open: Option<bool>) -> u64 {
+        self.append_to(run_id(number), &format!("key-{number}"), after, events, open).await
+    }
+
+    async fn append_to(
+        &self,
+        run_id: RunId,
+        key: &str,
+        after: u64,
+        events: &[Value],
+        open: Option<bool>,
+    ) -> u64 {
         let workspace = WorkspaceId::derived("test", "one");
-        let answer = json!({"id": run_id(number), "version": 1, "position": 0});
+        let answer = json!({"id": run_id, "version": 1, "position": 0});
         let clock = SystemClock::new();
         let encoded = events.iter().map(|value| {
             let event: Event = serde_json::from_value(value.clone()).expect("an event");
@@ -69,12 +80,12 @@ impl Store {
                 payload: Bytes::from(encoded.payload),
             }
         });
-        let key = format!("{workspace}/key-{number}");
+        let key = format!("{workspace}/{key}");
         let inbox =
             InboxEntry { key, fingerprint: String::new(), answer: answer.to_string().into() };
         let append = Append {
             aggregate_type: Arc::from("run"),
-            aggregate_id: Arc::from(run_id(number).to_string()),
+            aggregate_id: Arc::from(run_id.to_string()),
             expected_sequence: after,
             workspace_id: Arc::from(workspace.to_string()),
             metadata: Bytes::from_static(b"{}"),
@@ -84,7 +95,7 @@ impl Store {
             payloads: Vec::new(),
             open,
             snapshot: None,
-            shard: protocol::shard_of(run_id(number)),
+            shard: protocol::shard_of(run_id),
             epoch: None,
         };
         self.journal.append(append).await.expect("it is appended").last_position
@@ -330,5 +341,59 @@ fn a_line_that_is_none_is_named() {
         let log = format!("{{\"op\":\"refused\",\"key\":\"k\",\"status\":422}}\n\n{line}\n");
         let error = Claims::parse(&log).expect_err("a bad line");
         assert!(error.to_string().contains("line 3"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn parents_and_children_that_do_not_agree_are_found() {
+    let (parent, token) = (run_id(1), 1);
+    let child = parent.child(token);
+    let asks = json!({"type": "child_started", "token": token, "run_id": child, "definition": "t"});
+    let told = |status: &str| {
+        json!({"type": "child_ended", "token": token, "run_id": child, "status": status,
+            "result": 1})
+    };
+    let begins = |depth: u32| {
+        let mut first = started(1);
+        first["run_id"] = json!(child);
+        first["parent"] =
+            json!({"run_id": parent, "token": token, "root_run_id": parent, "depth": depth});
+        first
+    };
+    let mut done = whole(1);
+    done[0] = begins(1);
+    // The parent's first events, the child's, the parent's others; and where findings are.
+    type Case = (Vec<Value>, Vec<Value>, Vec<Value>, &'static [u64]);
+    let cases: Vec<Case> = vec![
+        (vec![started(1), asks.clone()], done.clone(), vec![told("completed")], &[]),
+        (vec![started(1), asks.clone()], vec![], vec![told("failed")], &[]),
+        (vec![started(1), asks.clone()], done.clone(), vec![told("cancelled")], &[7]),
+        (vec![started(1), asks.clone()], vec![begins(1)], vec![told("completed")], &[4]),
+        (vec![started(1)], vec![begins(1)], vec![], &[2]),
+        (vec![started(1)], vec![], vec![told("failed")], &[2]),
+        (vec![started(1), asks.clone()], vec![], vec![told("failed"), told("failed")], &[4]),
+        (
+            vec![
+                started(1),
+                json!({"type": "child_started", "token": token, "run_id": run_id(9),
+                    "definition": "t"}),
+            ],
+            vec![],
+            vec![],
+            &[2],
+        ),
+    ];
+    for (first, below, rest, wanted) in cases {
+        let store = Store::new().await;
+        store.append(1, 0, &first, Some(true)).await;
+        if !below.is_empty() {
+            store.append_to(child, "child", 0, &below, Some(below.len() == 1)).await;
+        }
+        if !rest.is_empty() {
+            store.append(1, first.len() as u64, &rest, None).await;
+        }
+        let report = store.check(&[]).await;
+        let found: Vec<_> = positions(&report).into_iter().flatten().collect();
+        assert_eq!(found, wanted, "{first:?} {below:?} {rest:?}: {:?}", report.findings);
     }
 }

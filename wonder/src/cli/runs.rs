@@ -24,6 +24,8 @@ const ONE: &[Column] = &[
     ("definition", "/definition/name"),
     ("version", "/definition/version"),
     ("workflow", "/workflow_id"),
+    ("parent", "/parent_run_id"),
+    ("root", "/root_run_id"),
     ("started", "/started_at"),
     ("ended", "/ended_at"),
     ("labels", "/labels"),
@@ -76,6 +78,9 @@ pub(crate) struct ListArgs {
     /// Only runs of this workflow (`wf_…`)
     #[arg(long, value_name = "ID")]
     workflow: Option<String>,
+    /// Only children of this run (`run_…`)
+    #[arg(long, value_name = "ID")]
+    parent: Option<String>,
     /// Only runs of the definition with this name
     #[arg(long, value_name = "NAME")]
     definition: Option<String>,
@@ -99,6 +104,7 @@ impl ListArgs {
         let mut push = |key, value: Option<String>| query.extend(value.map(|value| (key, value)));
         push("status", self.status);
         push("workflow_id", self.workflow);
+        push("parent", self.parent);
         push("definition", self.definition);
         push("q", self.query);
         push("cursor", self.cursor);

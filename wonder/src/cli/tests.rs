@@ -34,6 +34,7 @@ fn everyday_lines_are_understood() {
         "wonder run name@3 --local",
         "wonder run folder --local --allow-private-host a --allow-private-host b",
         "wonder runs list --status running,failed --label a=b -o jsonl",
+        "wonder runs list --parent run_1",
         "wonder runs show run_1 --server http://h:1",
         "wonder runs watch run_1",
         "wonder runs cancel run_1 --reason enough",

@@ -17,6 +17,7 @@ const COLUMNS: &[Column] = &[
     ("waits for", "/for"),
     ("since", "/since"),
     ("until", "/until"),
+    ("child", "/child_run_id"),
     ("by", "/by"),
 ];
 const RECEIPT: &[Column] = &[("run", "/id"), ("position", "/position")];

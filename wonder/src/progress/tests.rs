@@ -170,3 +170,20 @@ fn what_waits_is_shown_as_waiting_until_it_comes() {
     ]);
     assert_eq!(text(&progress(events), "judge"), "2/3 · 1 failed");
 }
+
+#[test]
+fn a_token_waits_for_its_child() {
+    let child = domain::ids::RunId::derived("ws", "c");
+    let mut events = fan_out(3);
+    events.extend((2..5).map(|token| {
+        json!({"type": "child_started", "token": token, "run_id": child, "definition": "d"})
+    }));
+    assert_eq!(text(&progress(events.clone()), "judge"), "0/3 · 3 waiting");
+    let error = json!({"code": "child_failed", "message": "x", "kind": "permanent"});
+    let ended = json!({"type": "child_ended", "token": 2, "run_id": child, "status": "completed",
+        "result": 1});
+    let failed = json!({"type": "child_ended", "token": 3, "run_id": child, "status": "failed",
+        "error": error});
+    events.extend([ended, failed]);
+    assert_eq!(text(&progress(events), "judge"), "1/3 · 1 waiting · 1 failed");
+}

@@ -38,18 +38,22 @@ impl Worker {
     fn committed(&mut self, run_id: RunId, appended: &Appended) {
         let epoch = self.epoch_of(run_id);
         let Some(Slot::Loaded(actor)) = self.runs.get_mut(&run_id) else { return };
-        let durable = actor.committed(appended);
+        let mut durable = actor.committed(appended);
         if epoch != Some(actor.epoch) {
             // It had to leave while this append was under way.
             return self.left_behind(run_id);
         }
+        self.children_follow(run_id, &mut durable);
+        let Some(Slot::Loaded(actor)) = self.runs.get_mut(&run_id) else { return };
         if let Some(outcome) = actor.outcome() {
             for waiter in actor.waiters.drain(..) {
                 drop(waiter.send(Ok(outcome.clone())));
             }
             refuse_all(actor.queue.drain(..), &ended(&outcome), Holds::ForGood);
             let workspace_id = actor.workspace_id();
-            self.runs.remove(&run_id);
+            if let Some(Slot::Loaded(actor)) = self.runs.remove(&run_id) {
+                self.tell_parent(run_id, &actor.run);
+            }
             self.timers.set(run_id, None);
             self.dispatch.forget_ready(run_id);
             self.recent.keep(run_id, workspace_id, outcome);

@@ -55,6 +55,7 @@ impl Worker {
             Ok(Some(taken)) => return self.take_over(*taken, queue, waiters),
             Ok(None) => {
                 self.runs.remove(&run_id);
+                self.child_missing(run_id);
                 not_found(run_id)
             }
             // The run stays as it is and is tried again for ever: what it owes isn't forgotten.
@@ -91,6 +92,7 @@ impl Worker {
                 Queued::Start(_)
                 | Queued::Outcome(..)
                 | Queued::HandOut { .. }
+                | Queued::Own(_)
                 | Queued::Wake
                 | Queued::Advance => false,
             };
@@ -124,6 +126,8 @@ impl Worker {
         }
         self.runs.insert(run_id, Slot::Loaded(actor));
         self.turns.push(run_id);
+        self.seek_children(run_id, owed.children);
+        self.child_found(run_id);
     }
 
     /// A run whose memory can't be trusted is loaded again, and what it owes is done again. A

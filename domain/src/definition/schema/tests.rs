@@ -68,8 +68,8 @@ fn the_schema_has_only_words_that_the_parser_reads() {
 #[test]
 fn the_model_knows_every_key_of_the_schema() {
     use crate::definition::{
-        ActionUse, Definition, EmitSpec, GateSpec, JoinSpec, Merge, Node, Retry, Step, Transition,
-        WaitSpec,
+        ActionUse, ChildSpec, Definition, EmitSpec, GateSpec, JoinSpec, Merge, Node, Retry, Step,
+        Transition, WaitSpec,
     };
     fn known<T: serde::de::DeserializeOwned>(keys: &Value) {
         for key in keys.as_object().expect("keys").keys() {
@@ -85,6 +85,7 @@ fn the_model_knows_every_key_of_the_schema() {
     known::<Node>(&keys("/$defs/node/properties"));
     known::<ActionUse>(&keys("/$defs/action/properties"));
     known::<Step>(&keys("/$defs/step/properties"));
+    known::<ChildSpec>(&keys("/$defs/workflow/properties"));
     known::<WaitSpec>(&keys("/$defs/wait/properties"));
     known::<GateSpec>(&keys("/$defs/gate/properties"));
     known::<EmitSpec>(&keys("/$defs/emit/properties"));

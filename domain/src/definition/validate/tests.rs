@@ -76,7 +76,7 @@ fn valid_definitions_have_no_problems() {
 fn nodes_do_exactly_one_thing() {
     node("{summary: nothing}", &[(P::MissingKey, "/nodes/a")]);
     node("{compute: {state.x: 1}, action: {kind: mock}}", &[(P::InvalidValue, "/nodes/a")]);
-    node("{workflow: {}}", &[(P::UnsupportedNode, "/nodes/a/workflow")]);
+    node("{workflow: {}}", &[(P::MissingKey, "/nodes/a/workflow")]);
     node("{action: {kind: mcp}}", &[(P::UnsupportedAction, "/nodes/a/action/kind")]);
     node("{action: {}}", &[(P::MissingKey, "/nodes/a/action")]);
     node("{action: {use: x, kind: mock}}", &[(P::InvalidValue, "/nodes/a/action")]);

@@ -1,9 +1,12 @@
-//! Checking nodes that need no worker: `wait`, `gate` and `emit`.
+//! Checking nodes that need no worker: `workflow`, `wait`, `gate` and `emit`.
 
 use chrono::DateTime;
 use serde_json::Value;
 
-use super::super::{EmitSpec, GateSpec, GateTimeout, Node, ProblemCode, WaitSpec};
+use super::super::{
+    ChildSpec, EmitSpec, GateSpec, GateTimeout, Node, OnChildFailure, ProblemCode, WaitSpec,
+    is_reference,
+};
 use super::Checker;
 use super::scopes::Names;
 use crate::limits;
@@ -20,18 +23,22 @@ impl Checker<'_> {
         } else if let Some(emit) = &node.emit {
             self.emit(&format!("{place}/emit"), emit, names);
             "emit"
+        } else if let Some(child) = &node.workflow {
+            self.child(&format!("{place}/workflow"), child, names);
+            "workflow"
         } else {
             return;
         };
         let foreign = [
             ("input", node.input.is_some()),
             ("retry", node.retry.is_some()),
-            ("timeout", node.timeout.is_some()),
+            ("timeout", node.timeout.is_some() && kind != "workflow"),
             ("repeatable", node.repeatable.is_some()),
         ];
         for (key, _) in foreign.into_iter().filter(|(_, is_there)| *is_there) {
             let remedy = match (key, kind) {
                 ("timeout", "wait" | "gate") => format!("move it into `{kind}`"),
+                ("input", "workflow") => "move it into `workflow`".to_owned(),
                 ("input", _) => format!("write expressions into `{kind}` itself"),
                 _ => "drop it".to_owned(),
             };
@@ -79,6 +86,22 @@ impl Checker<'_> {
         }
         if let Some(when) = &wait.when {
             self.condition(&format!("{place}/when"), when, &names.and("signal"));
+        }
+    }
+
+    fn child(&mut self, place: &str, child: &ChildSpec, names: &Names<'_>) {
+        let (at, text) = (format!("{place}/definition"), &child.definition);
+        if text.contains("${") {
+            self.value(&at, &Value::String(text.clone()), names);
+        } else if !is_reference(text) {
+            let shown: String = text.chars().take(80).collect();
+            let message = format!(
+                "{shown:?} is not a reference to a definition: write name or name@version (from 1)"
+            );
+            self.problem(ProblemCode::InvalidValue, &at, message);
+        }
+        if let Some(input) = &child.input {
+            self.mapping(&format!("{place}/input"), input, names);
         }
     }
 
@@ -169,6 +192,10 @@ pub(super) fn no_timeout(node: &Node) -> Option<&'static str> {
     }
     if node.wait.as_ref().is_some_and(|wait| wait.timeout.is_none()) {
         return Some("this `wait` can't time out: give it a `signal` with a `timeout`");
+    }
+    if let Some(child) = &node.workflow {
+        let can = node.timeout.is_some() || child.on_failure == OnChildFailure::Propagate;
+        return (!can).then_some("this node catches its child's end: give it a `timeout`");
     }
     let gate = node.gate.as_ref()?;
     match (gate.timeout, gate.on_timeout) {

@@ -9,7 +9,7 @@ impl Decider<'_> {
         if self.run.is_paused() {
             return Err(Refusal::AlreadyPaused);
         }
-        self.emit(Event::RunPaused { reason: reason.cloned() });
+        self.emit(Event::RunPaused { reason: reason.cloned(), by_parent: false });
         Ok(())
     }
 

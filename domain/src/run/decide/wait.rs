@@ -80,6 +80,7 @@ impl Decider<'_> {
                 self.fail_node(id, error);
             }
             Phase::Gated { .. } => self.time_out_gate(id),
+            Phase::AwaitingChild { .. } => self.time_out_child(id),
             Phase::Working { .. }
             | Phase::BackingOff { .. }
             | Phase::Succeeded { .. }

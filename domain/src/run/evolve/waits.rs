@@ -1,6 +1,8 @@
-//! How gates and pauses change a run.
+//! How gates, child runs and pauses change a run.
 
-use crate::run::event::{GateAnswered, GateClosed, GateOpened};
+use std::sync::Arc;
+
+use crate::run::event::{ChildEnded, ChildStarted, GateAnswered, GateClosed, GateOpened};
 use crate::run::state::{Gate, Live, Pause, Phase, Timer};
 
 impl Live {
@@ -26,9 +28,27 @@ impl Live {
         }
     }
 
-    pub(super) fn stand_still(&mut self, reason: Option<String>) {
+    pub(super) fn await_child(&mut self, started: &ChildStarted) {
+        let phase = Phase::AwaitingChild {
+            run_id: started.run_id,
+            definition: Arc::from(started.definition.as_str()),
+            until: started.deadline,
+        };
+        self.set_phase(started.token, phase);
+    }
+
+    pub(super) fn end_child(&mut self, ended: &ChildEnded) {
+        match &ended.error {
+            Some(error) => {
+                self.set_phase(ended.token, Phase::Failed { error: Box::new(error.clone()) });
+            }
+            None => self.succeed(ended.token, Some(&ended.result), &ended.writes),
+        }
+    }
+
+    pub(super) fn stand_still(&mut self, reason: Option<String>, by_parent: bool) {
         if self.pause.is_none() {
-            self.pause = Some(Pause { since: self.at, reason });
+            self.pause = Some(Pause { since: self.at, reason, by_parent });
         }
     }
 
@@ -49,7 +69,9 @@ impl Live {
                 Timer::Retry(id) | Timer::Wait(id) => {
                     match self.tokens.get_mut(&id).map(|token| &mut token.phase) {
                         Some(Phase::BackingOff { until, .. }) => *until = later,
-                        Some(Phase::Waiting { until, .. }) => *until = Some(later),
+                        Some(Phase::Waiting { until, .. } | Phase::AwaitingChild { until, .. }) => {
+                            *until = Some(later);
+                        }
                         Some(Phase::Gated { gate }) => gate.deadline = Some(later),
                         Some(
                             Phase::Working { .. } | Phase::Succeeded { .. } | Phase::Failed { .. },

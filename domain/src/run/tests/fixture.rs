@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::definition::{Definition, Plan, Resolved};
 use crate::ids::{DefinitionId, ProjectId, RunId};
 use crate::run::command::{AttemptError, Report};
-use crate::run::event::{DefinitionRef, FailureKind, RunStarted, Usage};
+use crate::run::event::{DefinitionRef, FailureKind, ParentRun, RunStarted, Usage};
 use crate::run::state::Closed;
 use crate::run::{Command, Decision, Event, Refusal, Run, RunStatus};
 
@@ -19,6 +19,10 @@ pub(super) struct Fixture {
     pub now: DateTime<Utc>,
     /// Attempts whose outcome is awaited, in the order of dispatch.
     pub owed: Vec<(u64, u32)>,
+    /// Children that nobody waits for any more.
+    pub given_up: Vec<RunId>,
+    /// The run that it is started by.
+    pub parent: Option<ParentRun>,
 }
 
 impl Fixture {
@@ -33,6 +37,8 @@ impl Fixture {
             events: Vec::new(),
             now: DateTime::from_timestamp(1_700_000_000, 0).expect("in range"),
             owed: Vec::new(),
+            given_up: Vec::new(),
+            parent: None,
         }
     }
 
@@ -60,6 +66,7 @@ impl Fixture {
             started_at: self.now,
             deadline: None,
             started_by: Some("ann".to_owned()),
+            parent: self.parent,
         };
         self.when(&Command::Start(Box::new(started)))
     }
@@ -78,12 +85,15 @@ impl Fixture {
             advance = next.advance;
             whole.events.extend(next.events);
             whole.dispatch.extend(next.dispatch);
+            whole.children.extend(next.children);
+            whole.given_up.extend(next.given_up);
         }
         Ok(whole)
     }
 
     fn keep(&mut self, decision: &Decision) {
         let now = self.now;
+        self.given_up.extend(&decision.given_up);
         self.events.extend(decision.events.iter().map(|event| (event.clone(), now)));
         for attempt in &decision.dispatch {
             // After a pause all that is owed is named, also what is on a worker.

@@ -1,9 +1,9 @@
 //! The engine's invariants over random graphs, inputs, faults and schedules.
 //!
-//! A graph is a random tree of blocks (steps, waits, gates, choices, bounded loops, fan-outs with
-//! every kind of join), laid out as a definition. A schedule is a list of random numbers that choose
-//! which attempt is reported, with what, which signals and answers come, when the run is paused and
-//! resumed, and when the clock moves.
+//! A graph is a random tree of blocks (steps, waits, gates, children, choices, bounded loops,
+//! fan-outs with every kind of join), laid out as a definition. A schedule is a list of random numbers
+//! that choose which attempt is reported, with what, which signals, answers and ends of children come,
+//! when the run is paused and resumed, and when the clock moves.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,11 +13,11 @@ use serde_json::{Value, json};
 
 use super::fixture::{Fixture, error};
 use crate::codec;
-use crate::ids::WorkspaceId;
-use crate::run::command::GateAnswer;
-use crate::run::event::{Decision, FailureKind, Fired};
+use crate::ids::{RunId, WorkspaceId};
+use crate::run::command::{ChildReport, GateAnswer};
+use crate::run::event::{Decision, FailureKind, Fired, RunError};
 use crate::run::state::{Live, Phase};
-use crate::run::{Command, Event, Run};
+use crate::run::{Command, Event, Run, RunStatus};
 
 mod graphs;
 
@@ -90,6 +90,10 @@ const CALM: u32 = 15;
 /// What comes from outside, if anything does now: the run needs it, or the schedule likes it.
 fn outside(live: &Live, choice: u32, more: u32, faults: bool) -> Option<Command> {
     let is_idle = live.waiting == live.tokens.len() as u64 && live.next_due().is_none();
+    let child = live.children.iter().nth(choice as usize % live.children.len().max(1));
+    if let Some((token, run_id)) = child.filter(|_| is_idle || (12..15).contains(&(choice % 16))) {
+        return Some(child_ends(*token, *run_id, more, faults));
+    }
     let gate = live.gates.iter().nth(choice as usize % live.gates.len().max(1));
     let wanted = live.tokens.values().find_map(|token| match &token.phase {
         Phase::Waiting { signal: Some(name), .. } => Some(name.parse().expect("a name")),
@@ -115,6 +119,26 @@ fn outside(live: &Live, choice: u32, more: u32, faults: bool) -> Option<Command>
 
 fn wake(name: crate::ids::Name) -> Command {
     Command::Signal { name, payload: json!({"ok": true}), transient: false }
+}
+
+/// A child ends in some way.
+fn child_ends(token: u64, run_id: RunId, more: u32, faults: bool) -> Command {
+    let failed = [RunStatus::Failed, RunStatus::Cancelled, RunStatus::TimedOut];
+    let (status, output, error) = match more {
+        more if faults && more.is_multiple_of(2) => {
+            let error = RunError {
+                code: "broken".to_owned(),
+                message: "it broke".to_owned(),
+                kind: FailureKind::Permanent,
+                node: None,
+                attempt: None,
+                detail: json!([1.0]),
+            };
+            (failed[more as usize % 3], None, Some(error))
+        }
+        _ => (RunStatus::Completed, Some(json!({"z": 1.0, "big": 1e17})), None),
+    };
+    Command::ReportChild(Box::new(ChildReport { token, run_id, status, output, error }))
 }
 
 /// The next of the people answers.
@@ -172,6 +196,8 @@ struct Shadow {
     /// Gates that were opened, and whether they take answers.
     gates: BTreeMap<u64, bool>,
     signals: u64,
+    /// Children that were started and haven't ended, by token.
+    children: BTreeMap<u64, RunId>,
 }
 
 impl Shadow {
@@ -187,6 +213,7 @@ impl Shadow {
         self.seen = run.events.len();
         assert_eq!(self.run, run.run, "the fold is the state in memory");
         self.check();
+        self.check_children(run);
     }
 
     fn count(&mut self, event: &Event) {
@@ -225,6 +252,14 @@ impl Shadow {
             Event::GateClosed(closed) => {
                 assert_eq!(self.gates.insert(closed.token, false), Some(true), "it closes once");
             }
+            Event::ChildStarted(started) => {
+                let before = self.children.insert(started.token, started.run_id);
+                assert_eq!(before, None, "a token starts one child");
+            }
+            Event::ChildEnded(ended) => {
+                let before = self.children.remove(&ended.token);
+                assert_eq!(before, Some(ended.run_id), "a child ends once");
+            }
             Event::SignalReceived(signal) => {
                 self.signals += 1;
                 assert_eq!(signal.number, self.signals, "signals are numbered");
@@ -255,10 +290,25 @@ impl Shadow {
         self.check_waits(live);
     }
 
+    /// A child has ended, is waited for, or was given up: one of these.
+    fn check_children(&self, run: &Fixture) {
+        let mut known: Vec<_> = run.given_up.clone();
+        known.extend(self.run.owed(&run.plan).children.iter().map(|(_, child)| *child));
+        known.sort_unstable();
+        let mut started: Vec<_> = self.children.values().copied().collect();
+        started.sort_unstable();
+        assert_eq!(known, started);
+    }
+
     /// What is kept beside the tokens agrees with them.
     fn check_waits(&self, live: &Live) {
         let waiting = live.tokens.values().filter(|token| token.phase.is_waiting()).count();
         assert_eq!(waiting as u64, live.waiting);
+        let children = live.tokens.iter().filter_map(|(id, token)| match &token.phase {
+            Phase::AwaitingChild { run_id, .. } => Some((*id, *run_id)),
+            _ => None,
+        });
+        assert_eq!(children.collect::<BTreeMap<_, _>>(), live.children);
         let is_gated = |phase: &Phase| matches!(phase, Phase::Gated { .. });
         let gated = live.tokens.iter().filter(|(_, token)| is_gated(&token.phase));
         let gates: BTreeSet<_> = gated.map(|(id, _)| *id).collect();

@@ -18,6 +18,32 @@ fn below(kind: &str, spec: &str, expected: &[(P, &str)]) {
     node(&format!("{{{kind}: {spec}}}"), &expected);
 }
 
+fn workflow(workflow: &str, expected: &[(P, &str)]) {
+    below("workflow", workflow, expected);
+}
+
+#[test]
+fn a_child_names_a_definition_and_maps_its_input() {
+    workflow("{definition: helper}", &[]);
+    workflow("{definition: helper@2, input: {n: '${item}'}, on_failure: catch}", &[]);
+    workflow("{definition: '${input.which}@2'}", &[]);
+    workflow("{}", &[(P::MissingKey, "")]);
+    workflow("{definition: 'a b'}", &[(P::InvalidValue, "/definition")]);
+    workflow("{definition: helper@0}", &[(P::InvalidValue, "/definition")]);
+    workflow("{definition: '${inptu.which}'}", &[(P::UndeclaredName, "/definition")]);
+    workflow("{definition: helper, input: {n: '${result}'}}", &[(P::UndeclaredName, "/input/n")]);
+    workflow("{definition: helper, on_failure: ignore}", &[(P::InvalidValue, "/on_failure")]);
+    workflow("{definition: helper, version: 2}", &[(P::UnknownKey, "/version")]);
+    node("{workflow: {definition: helper}, timeout: 1h, output: {state.x: '${result}'}}", &[]);
+    for (key, value) in [("input", "{n: 1}"), ("retry", "{}"), ("repeatable", "false")] {
+        let place = format!("/nodes/a/{key}");
+        node(
+            &format!("{{workflow: {{definition: helper}}, {key}: {value}}}"),
+            &[(P::InvalidValue, place.as_str())],
+        );
+    }
+}
+
 #[test]
 fn a_wait_has_exactly_one_thing_to_wait_for() {
     wait("{for: 10m}", &[]);

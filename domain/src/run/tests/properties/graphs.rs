@@ -17,6 +17,7 @@ pub(super) enum Block {
     Wait,
     Signal { fits: bool, timed: bool },
     Gate { approvals: u8, timed: bool, on_timeout: u8 },
+    Child { catches: bool, timed: bool },
     Sequence(Vec<Block>),
     Choice(Box<Block>, Box<Block>),
     Loop(Box<Block>, u32),
@@ -33,6 +34,9 @@ pub(super) fn blocks() -> impl Strategy<Value = Block> {
         1 => (any::<bool>(), any::<bool>()).prop_map(|(fits, timed)| Block::Signal { fits, timed }),
         1 => (1..3_u8, any::<bool>(), 0..3_u8).prop_map(|(approvals, timed, on_timeout)| {
             Block::Gate { approvals, timed, on_timeout }
+        }),
+        1 => (any::<bool>(), any::<bool>()).prop_map(|(catches, timed)| {
+            Block::Child { catches, timed }
         }),
     ];
     leaf.prop_recursive(4, 24, 4, |inner| {
@@ -125,6 +129,17 @@ impl Layout {
                         json!(["fail", "reject", "proceed"][usize::from(*on_timeout)]);
                 }
                 self.leaf(json!({"gate": gate}))
+            }
+            Block::Child { catches, timed } => {
+                let mut workflow = json!({"definition": "below", "input": {"n": "${input}"}});
+                if *catches {
+                    workflow["on_failure"] = json!("catch");
+                }
+                let mut node = json!({"workflow": workflow});
+                if *timed && !self.pure {
+                    node["timeout"] = json!("10s");
+                }
+                self.leaf(node)
             }
             Block::Sequence(parts) => {
                 let laid: Vec<_> = parts.iter().map(|part| self.block(part)).collect();

@@ -1,0 +1,131 @@
+//! What waits for a run's decision, and who is told where there is none.
+
+use domain::run::Command;
+use domain::run::command::{AttemptError, Report};
+use protocol::{Outcome, OutcomeResult, Receipt, Rejection};
+use tokio::sync::oneshot;
+
+use crate::coordinator::append::Cause;
+use crate::coordinator::{Reply, Start};
+
+/// A command that waits for its decision.
+pub(in crate::coordinator) enum Queued {
+    Start(Box<Start>),
+    Command {
+        command: Box<Command>,
+        cause: Box<Cause>,
+        reply: Reply<Receipt>,
+    },
+    Outcome(Box<Outcome>, Settled),
+    HandOut {
+        token: u64,
+        attempt: u32,
+    },
+    /// What the coordinator itself asks of a run, about its parent or its children.
+    Own(Box<Command>),
+    Wake,
+    Advance,
+}
+
+impl Queued {
+    pub(super) const fn is_from_client(&self) -> bool {
+        matches!(self, Self::Start(_) | Self::Command { .. })
+    }
+}
+
+/// Told once an outcome is durable, or refused for good. Dropped untold, the outcome may be given
+/// again.
+pub(crate) type Settled = Option<oneshot::Sender<()>>;
+
+/// Says that an outcome need not be given again.
+pub(in crate::coordinator) fn settle(settled: Settled) {
+    if let Some(settled) = settled {
+        // Nobody may be waiting any more.
+        settled.send(()).ok();
+    }
+}
+
+/// A queued command, taken apart.
+pub(super) struct Asked {
+    pub command: Command,
+    pub cause: Option<Cause>,
+    pub reply: Option<Reply<Receipt>>,
+    pub settled: Settled,
+}
+
+pub(super) fn asked(queued: Queued) -> Asked {
+    let own = |command| Asked { command, cause: None, reply: None, settled: None };
+    match queued {
+        Queued::Start(start) => {
+            let Start { started, cause, reply, .. } = *start;
+            let command = Command::Start(Box::new(started));
+            Asked { cause: Some(cause), reply: Some(reply), ..own(command) }
+        }
+        Queued::Command { command, cause, reply } => {
+            Asked { cause: Some(*cause), reply: Some(reply), ..own(*command) }
+        }
+        Queued::Outcome(outcome, settled) => {
+            Asked { settled, ..own(Command::Report(Box::new(report(*outcome)))) }
+        }
+        Queued::HandOut { token, attempt } => own(Command::HandOut { token, attempt }),
+        Queued::Own(command) => own(*command),
+        Queued::Wake => own(Command::Wake),
+        Queued::Advance => own(Command::Advance),
+    }
+}
+
+/// How long a refusal holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::coordinator) enum Holds {
+    /// An outcome that is refused so need not be given again.
+    ForGood,
+    ForNow,
+}
+
+/// Tells everybody in a queue that their command can't be done.
+pub(in crate::coordinator) fn refuse_all(
+    queue: impl Iterator<Item = Queued>,
+    rejection: &Rejection,
+    holds: Holds,
+) {
+    for queued in queue {
+        match queued {
+            Queued::Start(start) => drop(start.reply.send(Err(rejection.clone()))),
+            Queued::Command { reply, .. } => drop(reply.send(Err(rejection.clone()))),
+            Queued::Outcome(_, settled) => {
+                if holds == Holds::ForGood {
+                    count_refused();
+                    settle(settled);
+                }
+            }
+            Queued::HandOut { .. } | Queued::Own(_) | Queued::Wake | Queued::Advance => {}
+        }
+    }
+}
+
+fn report(outcome: Outcome) -> Report {
+    let (result, usage) = match outcome.result {
+        OutcomeResult::Success(success) => (Ok(success.result), success.usage),
+        OutcomeResult::Failure(failure) => (
+            Err(AttemptError {
+                code: failure.code,
+                message: failure.message,
+                kind: failure.kind,
+                detail: failure.detail,
+                retry_after: failure.retry_after,
+            }),
+            failure.usage,
+        ),
+    };
+    Report {
+        token: outcome.token,
+        attempt: outcome.attempt,
+        result,
+        usage,
+        duration_ms: outcome.duration_ms,
+    }
+}
+
+pub(in crate::coordinator) fn count_refused() {
+    metrics::counter!("wonder_outcomes_refused_total").increment(1);
+}
