@@ -14,9 +14,9 @@ pub mod validate;
 
 pub use hash::content_hash;
 pub use model::{
-    ActionKind, ActionUse, Backoff, Definition, EmitSpec, FailedPolicy, GateSpec, GateTimeout,
-    JoinSpec, JoinTimeout, JoinWait, Mapping, Merge, MergeStrategy, Node, On, Rest, Retry, Step,
-    StepFailure, StepThen, Transition, WaitSpec,
+    ActionKind, ActionUse, Backoff, CancelNodes, CancelSpec, Definition, EmitSpec, FailedPolicy,
+    GateSpec, GateTimeout, JoinSpec, JoinTimeout, JoinWait, Mapping, Merge, MergeStrategy, Node,
+    On, Rest, Retry, Step, StepFailure, StepThen, Transition, WaitSpec,
 };
 pub use plan::{Action, Plan};
 pub use problem::{Problem, ProblemCode};

@@ -10,7 +10,7 @@ use domain::ids::WorkspaceId;
 use domain::run::Event;
 use uuid::Uuid;
 
-const VARIANTS: usize = 25;
+const VARIANTS: usize = 28;
 
 /// A new variant doesn't compile here until it has a number, and then fails until it has a file.
 fn number(event: &Event) -> usize {
@@ -40,6 +40,9 @@ fn number(event: &Event) -> usize {
         Event::EventEmitted { .. } => 22,
         Event::RunPaused { .. } => 23,
         Event::RunResumed {} => 24,
+        Event::TokensCancelled(_) => 25,
+        Event::MutexAwaited { .. } => 26,
+        Event::MutexTaken { .. } => 27,
     }
 }
 

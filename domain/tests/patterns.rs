@@ -8,8 +8,6 @@ mod schedule;
 #[path = "../../tests/patterns/trace.rs"]
 mod trace;
 
-use std::collections::BTreeSet;
-
 use chrono::{DateTime, Utc};
 use domain::definition::plan::{NodeWork, TaskBody};
 use domain::definition::{Plan, Resolved, parse};
@@ -19,7 +17,7 @@ use domain::run::command::{AttemptError, GateAnswer, Report};
 use domain::run::event::{DefinitionRef, RunStarted, TokenId};
 use domain::run::state::Phase;
 use domain::run::{Command, Run, Usage, decide};
-use serde_json::{Value, json};
+use serde_json::Value;
 use uuid::Uuid;
 
 use schedule::{Expected, Pattern, Step, patterns};

@@ -8,8 +8,10 @@ use serde_json::{Map, Value};
 use crate::ids::Name;
 use crate::span::Span;
 
+mod effects;
 mod waits;
 
+pub use effects::{CancelNodes, CancelSpec};
 pub use waits::{EmitSpec, GateSpec, GateTimeout, WaitSpec};
 
 /// From a path (`state.draft`) or a name (`question`) to a value with `${…}` expressions in it.
@@ -85,6 +87,9 @@ pub struct Node {
     /// not, the attempt ends as failed with the code `in_doubt`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repeatable: Option<bool>,
+    /// Within a run, at most one token is in the nodes of a mutex at a time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mutex: Option<Name>,
     /// What the node is for, in a few words; lists and timelines show it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub summary: Option<String>,
@@ -243,6 +248,12 @@ pub struct Transition {
     /// How often one token's lineage may take this transition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_iterations: Option<u32>,
+    /// What ends where this transition is taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancel: Option<CancelSpec>,
+    /// The group whose join fires, with what has arrived, where this transition is taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub complete: Option<String>,
 }
 
 fn is_zero(number: &i32) -> bool {

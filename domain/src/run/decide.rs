@@ -15,8 +15,10 @@ use crate::definition::plan::{NodeWork, PlanNode};
 use crate::expression::{Binding, EvalError, Scope};
 use crate::limits;
 
+mod cancel;
 mod gate;
 mod join;
+mod mutex;
 mod pause;
 mod retry;
 mod route;
@@ -131,6 +133,7 @@ impl Decider<'_> {
             event,
             Event::JoinFired { rest_continues: false, .. }
                 | Event::JoinFailed { .. }
+                | Event::TokensCancelled(_)
                 | Event::TokenRouted { failed: true, .. }
         );
         let live = self.live().filter(|live| gives_up && !live.gates.is_empty());
@@ -300,8 +303,11 @@ impl Decider<'_> {
     fn settle(&mut self) {
         loop {
             self.settle_joins();
-            let Some(id) = self.fresh.pop() else { break };
-            self.enter(id);
+            match self.fresh.pop() {
+                Some(id) => self.enter(id),
+                None if self.pass_on_mutex() => {}
+                None => break,
+            }
         }
         let Some(live) = self.live() else {
             self.decision.dispatch.clear();
@@ -327,7 +333,11 @@ impl Decider<'_> {
     fn enter(&mut self, id: TokenId) {
         let Some((token, attempt)) = self.run.working_attempt(id) else { return };
         let plan = self.plan;
-        match plan.node(&token.node).map(|node| &node.work) {
+        let node = plan.node(&token.node);
+        if node.and_then(|node| node.mutex.as_ref()).is_some_and(|mutex| !self.gets(id, mutex)) {
+            return;
+        }
+        match node.map(|node| &node.work) {
             // Of a paused run it is handed out when the run is resumed.
             Some(NodeWork::Task(_)) if self.run.is_paused() => {}
             Some(NodeWork::Task(_)) => self.decision.dispatch.push((id, attempt)),
@@ -343,7 +353,8 @@ impl Decider<'_> {
             Some(NodeWork::Gate(gate)) => self.open_gate(id, gate),
             Some(NodeWork::Emit(emit)) => self.emit_event(id, emit),
             None => {
-                let message = format!("the definition has no node {:?}", token.node);
+                let name = self.token(id).map(|token| token.node.to_string()).unwrap_or_default();
+                let message = format!("the definition has no node {name:?}");
                 self.fail_node(id, permanent("unknown_node", message));
             }
         }

@@ -9,10 +9,12 @@ use serde_json::{Map, Value};
 use crate::ids::{DefinitionId, ProjectId, RunId, WorkflowId};
 use crate::resource::Kind;
 
+mod cancelled;
 mod failure;
 mod gate;
 mod signal;
 
+pub use cancelled::{Region, TokensCancelled};
 pub use failure::{FailureKind, RunError, Usage};
 pub use gate::{Decision, GateAnswered, GateClosed, GateOpened, GateOutcome};
 pub use signal::SignalReceived;
@@ -123,6 +125,9 @@ pub enum Event {
         /// It fired because its time was up.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         timed_out: bool,
+        /// It fired because this token took a transition that completes the group.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        completed_by: Option<TokenId>,
     },
     /// A join can't be satisfied any more (or its time was up), or a branch of a group without a
     /// join failed: the group is gone, and the failure goes up a level.
@@ -131,9 +136,21 @@ pub enum Event {
         error: RunError,
         arithmetic: Arithmetic,
     },
+    /// A transition that is about to be taken ends a part of the run; `token_routed` follows.
+    TokensCancelled(Box<TokensCancelled>),
     /// An instance that nobody joins has no branch left; its parent's branch ends there.
     GroupEnded {
         instance: InstanceId,
+    },
+    /// A token came to a node of a mutex that another one holds; it is let in when its turn comes.
+    MutexAwaited {
+        token: TokenId,
+        mutex: String,
+    },
+    /// A token has a mutex from now on, until it leaves its node.
+    MutexTaken {
+        token: TokenId,
+        mutex: String,
     },
     /// A `wait` node waits: until a time, or for a signal (and then until it times out).
     WaitStarted {
@@ -357,7 +374,10 @@ impl Event {
             Self::BranchesSpawned { .. } => "branches_spawned",
             Self::JoinFired { .. } => "join_fired",
             Self::JoinFailed { .. } => "join_failed",
+            Self::TokensCancelled(_) => "tokens_cancelled",
             Self::GroupEnded { .. } => "group_ended",
+            Self::MutexAwaited { .. } => "mutex_awaited",
+            Self::MutexTaken { .. } => "mutex_taken",
             Self::WaitStarted { .. } => "wait_started",
             Self::WaitEnded { .. } => "wait_ended",
             Self::SignalReceived(_) => "signal_received",

@@ -14,7 +14,9 @@ use super::state::{
 };
 use super::vars::{Vars, size_of};
 
+mod cancelled;
 mod groups;
+mod mutexes;
 mod waits;
 
 impl Run {
@@ -70,6 +72,7 @@ impl Run {
                     live.fail_branch(branch, error);
                 }
             }
+            Event::TokensCancelled(cancelled) => live.cancel(cancelled),
             Event::GroupEnded { instance } => {
                 if let Some(gone) = live.remove_instance(*instance)
                     && let Some(branch) = gone.parent.branch
@@ -77,6 +80,8 @@ impl Run {
                     live.end_part(branch);
                 }
             }
+            Event::MutexAwaited { token, mutex } => live.queue_for(*token, mutex),
+            Event::MutexTaken { token, mutex } => live.let_in(*token, mutex),
             Event::WaitStarted { token, until, signal } => {
                 let signal = signal.as_deref().map(Arc::from);
                 live.set_phase(*token, Phase::Waiting { until: *until, signal });
@@ -134,6 +139,7 @@ impl Live {
             waiting: 0,
             gates: Default::default(),
             signals: Signals::default(),
+            mutexes: Default::default(),
             pause: None,
             usage: Usage::default(),
             at,
@@ -300,6 +306,7 @@ impl Live {
     fn remove_token(&mut self, id: TokenId) -> Option<Box<Token>> {
         let token = self.tokens.remove(&id)?;
         self.forget(id, &token.phase);
+        self.release(id);
         Some(token)
     }
 }

@@ -14,8 +14,10 @@ use super::vars::Vars;
 use crate::definition::{FailedPolicy, JoinSpec, JoinWait};
 use crate::ids::{ProjectId, RunId, WorkflowId};
 
+mod mutex;
 mod waiting;
 
+pub use mutex::Mutex;
 pub use waiting::{Answer, Gate, KeptSignal, Pause, Signals};
 
 /// A run. `Default` is the run before its first event.
@@ -29,7 +31,7 @@ pub enum Run {
 }
 
 /// Version of the shape of [`Run`]: a snapshot of another one is not used.
-pub const STATE_VERSION: u32 = 2;
+pub const STATE_VERSION: u32 = 3;
 
 /// What stays the same from a run's start to its end.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -64,13 +66,16 @@ pub struct Live {
     pub next_instance: InstanceId,
     /// What is armed: retries, waits, gates, joins and the run's own time-out.
     pub timers: BTreeSet<(DateTime<Utc>, Timer)>,
-    /// Tokens that wait for a time, a person or a signal.
+    /// Tokens that wait for a time, a person, a signal or a mutex.
     pub waiting: u64,
     /// Those of them that stand at an open gate.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub gates: BTreeSet<TokenId>,
     #[serde(default, skip_serializing_if = "Signals::is_empty")]
     pub signals: Signals,
+    /// The mutexes that are held or waited for, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub mutexes: BTreeMap<String, Mutex>,
     /// Since when and why the run stands still, while it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pause: Option<Pause>,
@@ -145,6 +150,8 @@ pub enum Phase {
     BackingOff { attempt: u32, until: DateTime<Utc> },
     /// It waits until a time, or for a signal (and then until it times out).
     Waiting { until: Option<DateTime<Utc>>, signal: Option<Arc<str>> },
+    /// It waits for its turn at a mutex.
+    Blocked { mutex: Arc<str> },
     /// It waits for people.
     Gated { gate: Box<Gate> },
     /// The node is done and its token not yet routed.
@@ -307,6 +314,7 @@ impl Phase {
             Self::Working { .. }
             | Self::BackingOff { .. }
             | Self::Waiting { .. }
+            | Self::Blocked { .. }
             | Self::Gated { .. }
             | Self::Succeeded { .. } => None,
         }
@@ -319,14 +327,21 @@ impl Phase {
             Self::Working { .. }
             | Self::BackingOff { .. }
             | Self::Waiting { .. }
+            | Self::Blocked { .. }
             | Self::Gated { .. }
             | Self::Failed { .. } => None,
         }
     }
 
-    /// Whether it waits for a time, a person or a signal.
+    /// Whether it waits for a time, a person, a signal or a mutex.
     pub const fn is_waiting(&self) -> bool {
-        matches!(self, Self::BackingOff { .. } | Self::Waiting { .. } | Self::Gated { .. })
+        matches!(
+            self,
+            Self::BackingOff { .. }
+                | Self::Waiting { .. }
+                | Self::Blocked { .. }
+                | Self::Gated { .. }
+        )
     }
 
     /// The timer that goes with it, for a token.
@@ -335,7 +350,10 @@ impl Phase {
             Self::BackingOff { until, .. } => Some((*until, Timer::Retry(id))),
             Self::Waiting { until, .. } => until.map(|until| (until, Timer::Wait(id))),
             Self::Gated { gate } => gate.deadline.map(|until| (until, Timer::Wait(id))),
-            Self::Working { .. } | Self::Succeeded { .. } | Self::Failed { .. } => None,
+            Self::Working { .. }
+            | Self::Blocked { .. }
+            | Self::Succeeded { .. }
+            | Self::Failed { .. } => None,
         }
     }
 }
@@ -379,6 +397,19 @@ impl Instance {
             // Where there are no branches at all, there is nothing to wait for.
             (JoinWait::Count(_), _) if self.declared == 0 => 0,
             (JoinWait::Count(count), _) => count,
+        }
+    }
+
+    /// Branches that are to be made next, up to one that was cancelled before it was made.
+    pub fn to_make(&self) -> u64 {
+        let ended = self.ended.range(self.spawned..).next().copied();
+        ended.unwrap_or(self.declared) - self.spawned
+    }
+
+    /// Counts branches as made that ended before they were.
+    pub(in crate::run) fn skip_ended(&mut self) {
+        while self.spawned < self.declared && self.ended.contains(&self.spawned) {
+            self.spawned += 1;
         }
     }
 

@@ -21,6 +21,8 @@ struct Routing {
     considered: Vec<Considered>,
     fired: Vec<Fired>,
     opened: Vec<Opened>,
+    /// The transitions that fire and end or complete something else.
+    effects: Vec<TransitionIndex>,
 }
 
 /// Why a node's end leads nowhere.
@@ -57,7 +59,9 @@ impl Decider<'_> {
     fn routed(&mut self, id: TokenId, routing: Routing) {
         let Some(token) = self.token(id) else { return };
         let (branch, error) = (token.branch, token.phase.error().cloned());
-        let Routing { considered, fired, opened } = routing;
+        let completed = self.completed(id, &routing.effects);
+        self.cancel(id, &routing.effects);
+        let Routing { considered, fired, opened, .. } = routing;
         let failed = error.is_some() && fired.is_empty() && opened.is_empty();
         let instances: Vec<_> = opened.iter().map(|one| one.instance).collect();
         for one in &fired {
@@ -72,6 +76,7 @@ impl Decider<'_> {
         self.emit(Event::TokenRouted { token: id, considered, fired, opened, failed });
         self.touched.extend(branch.map(|branch| branch.instance));
         self.touched.extend(instances);
+        self.complete_groups(id, &completed);
         if let (true, None, Some(error)) = (failed, branch, error) {
             self.emit(Event::RunFailed { error });
         }
@@ -134,6 +139,9 @@ impl Decider<'_> {
         let moves = held.iter().filter(|(_, transition)| transition.join.is_none()).count();
         for (index, transition) in held {
             let iteration = iteration(*index, transition, token)?;
+            if transition.cancel.is_some() || transition.complete.is_some() {
+                routing.effects.push(*index);
+            }
             if let Some(group) = &transition.join {
                 routing.fired.push(self.arrival(*index, group, transition, token, scope)?);
                 continue;
@@ -245,8 +253,7 @@ impl Decider<'_> {
                 self.decision.advance = true;
                 return;
             }
-            let left = instance.declared - instance.spawned;
-            let count = left.min(self.tokens_left as u64);
+            let count = instance.to_make().min(self.tokens_left as u64);
             let (index, token) = (instance.spawned, live.next_token);
             let items = self.items(plan, id, index, count);
             self.tokens_left -= usize::try_from(count).unwrap_or(self.tokens_left);

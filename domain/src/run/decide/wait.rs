@@ -82,6 +82,7 @@ impl Decider<'_> {
             Phase::Gated { .. } => self.time_out_gate(id),
             Phase::Working { .. }
             | Phase::BackingOff { .. }
+            | Phase::Blocked { .. }
             | Phase::Succeeded { .. }
             | Phase::Failed { .. } => {}
         }

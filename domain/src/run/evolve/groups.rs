@@ -53,6 +53,7 @@ impl Live {
     ) {
         let Some(instance) = self.instances.get_mut(&id) else { return };
         instance.spawned = instance.spawned.max(first + count);
+        instance.skip_ended();
         let error = instance.cause.as_ref().and_then(Phase::error).cloned().map(Box::new);
         if instance.spawned == instance.declared {
             instance.cause = None;

@@ -52,7 +52,10 @@ impl Live {
                         Some(Phase::Waiting { until, .. }) => *until = Some(later),
                         Some(Phase::Gated { gate }) => gate.deadline = Some(later),
                         Some(
-                            Phase::Working { .. } | Phase::Succeeded { .. } | Phase::Failed { .. },
+                            Phase::Working { .. }
+                            | Phase::Blocked { .. }
+                            | Phase::Succeeded { .. }
+                            | Phase::Failed { .. },
                         )
                         | None => {}
                     }

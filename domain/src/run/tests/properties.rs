@@ -74,11 +74,24 @@ fn run_by(definition: &Value, items: usize, schedule: &[u32], faults: bool) -> F
         assert_eq!(again, decided, "deciding again gives the same");
         run.when(&command).expect("what is owed is not refused");
         shadow.follow(&run);
+        is_alone_in_its_mutex(&run);
         if let Command::Report(report) = &command {
             refuses_stale(&mut run, report.token, report.attempt);
         }
     }
     panic!("the run did not end in 5,000 steps");
+}
+
+/// Who is in a node of a mutex and isn't waiting for it holds it; a free one is passed on.
+fn is_alone_in_its_mutex(run: &Fixture) {
+    let Run::Live(live) = &run.run else { return };
+    assert_eq!(live.next_turn(), None, "a free mutex is passed on at once");
+    for (id, token) in &live.tokens {
+        let mutex = run.plan.node(&token.node).and_then(|node| node.mutex.as_ref());
+        if let Some(mutex) = mutex.filter(|_| !matches!(token.phase, Phase::Blocked { .. })) {
+            assert_eq!(live.mutexes[mutex].holder, Some(*id));
+        }
+    }
 }
 
 /// Steps in which a schedule may do what the run doesn't need. It repeats itself, and would else
@@ -236,8 +249,8 @@ impl Shadow {
     fn check(&self) {
         assert!(self.fired.values().all(|count| *count == 1), "a join fires at most once");
         for (instance, indices) in &self.arrived {
-            let expected: Vec<_> = (0..indices.len() as u64).collect();
-            assert_eq!(*indices, expected, "branches are made once and in order");
+            let in_order = indices.windows(2).all(|pair| pair[0] < pair[1]);
+            assert!(in_order, "branches are made once and in order: {indices:?}");
             assert!(indices.len() as u64 <= self.declared[instance]);
         }
         let Run::Live(live) = &self.run else { return };
@@ -269,9 +282,30 @@ impl Shadow {
         for timer in live.tokens.iter().filter_map(|(id, token)| token.phase.timer(*id)) {
             assert!(live.timers.contains(&timer), "{timer:?} is armed");
         }
+        self.check_mutexes(live);
         let payloads =
             live.signals.kept.values().map(|one| crate::run::vars::size_of(&one.payload));
         assert_eq!(payloads.sum::<usize>(), live.signals.bytes);
+    }
+
+    /// At most one token is in a mutex; who waits for one is in its queue, once.
+    fn check_mutexes(&self, live: &Live) {
+        let mut queued = BTreeSet::new();
+        for (name, mutex) in &live.mutexes {
+            let phase = |id: &u64| live.tokens.get(id).map(|token| &token.phase);
+            if let Some(holder) = &mutex.holder {
+                let phase = phase(holder).expect("who holds a mutex is there");
+                assert!(!matches!(phase, Phase::Blocked { .. }));
+            }
+            for id in &mutex.queue {
+                let waits =
+                    matches!(phase(id), Some(Phase::Blocked { mutex }) if **mutex == **name);
+                assert!(waits && queued.insert(*id), "who is queued waits, once");
+            }
+        }
+        let is_blocked = |phase: &Phase| matches!(phase, Phase::Blocked { .. });
+        let blocked = live.tokens.iter().filter(|(_, token)| is_blocked(&token.phase));
+        assert_eq!(blocked.map(|(id, _)| *id).collect::<BTreeSet<_>>(), queued);
     }
 }
 
