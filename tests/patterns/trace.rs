@@ -1,8 +1,10 @@
-//! What a run did, in lines: which nodes began, ended, failed or were withdrawn, in order.
+//! What a run did, in lines: which nodes began, ended, failed or were withdrawn, and at which
+//! a token waited for a mutex (`block`) and was let in (`enter`), in order.
 
 use std::collections::BTreeMap;
 
 use domain::run::event::TokenId;
+use domain::run::state::Phase;
 use domain::run::{Event, Run};
 
 /// The lines so far, and the run that its events were folded into.
@@ -16,8 +18,11 @@ impl Trace {
     /// Takes the next event. What began and what is gone is seen in the run before and after it.
     pub(crate) fn take(&mut self, event: &Event, at: chrono::DateTime<chrono::Utc>) {
         let before = self.standing();
+        let phase = |id: &TokenId| Some(&self.run.live()?.tokens.get(id)?.phase);
         let failed = matches!(event, Event::TokenRouted { token, .. }
-            if self.has_failed(*token));
+            if phase(token).is_some_and(|phase| phase.error().is_some()));
+        let was_blocked = matches!(event, Event::MutexTaken { token, .. }
+            if matches!(phase(token), Some(Phase::Blocked { .. })));
         let routed = match event {
             Event::TokenRouted { token, .. } => Some(*token),
             _ => None,
@@ -32,14 +37,16 @@ impl Trace {
             };
             self.lines.push(format!("{how} {node}"));
         }
+        match event {
+            Event::MutexAwaited { token, .. } => self.lines.push(format!("block {}", after[token])),
+            Event::MutexTaken { token, .. } if was_blocked => {
+                self.lines.push(format!("enter {}", after[token]));
+            }
+            _ => {}
+        }
         for (_, node) in after.iter().filter(|(token, _)| !before.contains_key(token)) {
             self.lines.push(format!("begin {node}"));
         }
-    }
-
-    fn has_failed(&self, token: TokenId) -> bool {
-        let token = self.run.live().and_then(|live| live.tokens.get(&token));
-        token.is_some_and(|token| token.phase.error().is_some())
     }
 
     fn standing(&self) -> BTreeMap<TokenId, String> {

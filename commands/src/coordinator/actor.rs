@@ -386,6 +386,7 @@ const fn may_drop_tokens(event: &Event) -> bool {
         event,
         Event::JoinFired { .. }
             | Event::JoinFailed { .. }
+            | Event::TokensCancelled(_)
             | Event::TokenRouted { failed: true, .. }
     )
 }
