@@ -130,7 +130,7 @@ fn of_token(live: &Live, run_id: RunId, id: TokenId, token: &Token, is_own: bool
             signal: Some(name.to_string()),
             ..item("signal", format!("POST /api/v1/runs/{run_id}/signals/{name}"))
         },
-        Phase::Blocked { mutex } => of_mutex(live, id, mutex),
+        Phase::Blocked { mutex, turn } => of_mutex(live, mutex, *turn),
         Phase::Gated { gate } => {
             let id = GateId { run_id, token: id }.to_string();
             let by = format!("{}: POST /api/v1/gates/{id}/answers", people(gate));
@@ -160,11 +160,10 @@ fn of_token(live: &Live, run_id: RunId, id: TokenId, token: &Token, is_own: bool
     }
 }
 
-fn of_mutex(live: &Live, id: TokenId, name: &str) -> WaitingItem {
+fn of_mutex(live: &Live, name: &str, turn: u64) -> WaitingItem {
     let mutex = live.mutexes.get(name);
     let held_by = mutex.and_then(|mutex| mutex.holder);
-    let ahead = mutex.and_then(|mutex| mutex.queue.iter().position(|queued| *queued == id));
-    let ahead = ahead.unwrap_or(0) as u64;
+    let ahead = mutex.map_or(0, |mutex| mutex.queue.range(..turn).count()) as u64;
     let holder = held_by.and_then(|holder| Some((holder, live.tokens.get(&holder)?)));
     let holder = match holder {
         Some((holder, token)) => format!("token {holder} at {}, which has it", token.node),

@@ -19,7 +19,7 @@ pub(crate) struct Pattern {
 }
 
 /// Something that happens to the run; exactly one of its first six.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Step {
     /// A worker has done this node (the branch of the lowest token).

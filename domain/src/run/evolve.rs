@@ -306,7 +306,7 @@ impl Live {
     fn remove_token(&mut self, id: TokenId) -> Option<Box<Token>> {
         let token = self.tokens.remove(&id)?;
         self.forget(id, &token.phase);
-        self.release(id);
+        self.release(id, &token.phase);
         Some(token)
     }
 }

@@ -151,7 +151,7 @@ pub enum Phase {
     /// It waits until a time, or for a signal (and then until it times out).
     Waiting { until: Option<DateTime<Utc>>, signal: Option<Arc<str>> },
     /// It waits for its turn at a mutex.
-    Blocked { mutex: Arc<str> },
+    Blocked { mutex: Arc<str>, turn: u64 },
     /// It waits for people.
     Gated { gate: Box<Gate> },
     /// The node is done and its token not yet routed.

@@ -1,9 +1,11 @@
 //! The run's behaviour: given events, when a command, then events; and properties over random
 //! graphs.
 
+mod cancels;
 mod fixture;
 mod gates;
 mod joins;
+mod mutexes;
 mod pauses;
 mod properties;
 mod routing;

@@ -139,7 +139,7 @@ fn check_working(live: &Live, token: TokenId, event: &Event) -> Result<(), Strin
 fn check_mutex(live: &Live, id: TokenId, mutex: &str) -> Result<(), String> {
     let phase = &token_of(live, id)?.phase;
     let (holder, first) = match live.mutexes.get(mutex) {
-        Some(mutex) => (mutex.holder, mutex.queue.front().copied()),
+        Some(mutex) => (mutex.holder, mutex.queue.values().next().copied()),
         None => (None, None),
     };
     match (phase, holder) {
@@ -197,7 +197,7 @@ fn name(phase: &Phase) -> String {
         Phase::Working { attempt } => format!("at work on attempt {attempt}"),
         Phase::BackingOff { attempt, .. } => format!("waiting for attempt {attempt}"),
         Phase::Waiting { .. } => "waiting for a time or a signal".to_owned(),
-        Phase::Blocked { mutex } => format!("waiting for the mutex {mutex}"),
+        Phase::Blocked { mutex, .. } => format!("waiting for the mutex {mutex}"),
         Phase::Gated { .. } => "at an open gate".to_owned(),
         Phase::Succeeded { .. } => "through as succeeded".to_owned(),
         Phase::Failed { .. } => "through as failed".to_owned(),

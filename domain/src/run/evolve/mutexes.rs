@@ -6,32 +6,44 @@ use crate::run::event::TokenId;
 use crate::run::state::{Live, Phase};
 
 impl Live {
-    pub(super) fn queue_for(&mut self, id: TokenId, mutex: &str) {
+    pub(super) fn queue_for(&mut self, id: TokenId, name: &str) {
         if self.tokens.contains_key(&id) {
-            self.mutexes.entry(mutex.to_owned()).or_default().queue.push_back(id);
-            self.set_phase(id, Phase::Blocked { mutex: Arc::from(mutex) });
+            let turn = self.mutexes.entry(name.to_owned()).or_default().queue(id);
+            self.set_phase(id, Phase::Blocked { mutex: Arc::from(name), turn });
         }
     }
 
-    pub(super) fn let_in(&mut self, id: TokenId, mutex: &str) {
+    pub(super) fn let_in(&mut self, id: TokenId, name: &str) {
         let Some(token) = self.tokens.get(&id) else { return };
-        let was_blocked = matches!(token.phase, Phase::Blocked { .. });
-        let of_name = self.mutexes.entry(mutex.to_owned()).or_default();
-        of_name.queue.retain(|queued| *queued != id);
-        of_name.holder = Some(id);
-        if was_blocked {
+        let mutex = self.mutexes.entry(name.to_owned()).or_default();
+        mutex.holder = Some(id);
+        if let Phase::Blocked { turn, .. } = token.phase {
+            mutex.queue.remove(&turn);
             self.set_phase(id, Phase::Working { attempt: 1 });
         }
     }
 
     /// A token is gone from its node: it holds no mutex and waits for none.
-    pub(super) fn release(&mut self, id: TokenId) {
-        for mutex in self.mutexes.values_mut() {
-            if mutex.holder == Some(id) {
-                mutex.holder = None;
+    pub(super) fn release(&mut self, id: TokenId, phase: &Phase) {
+        let name = match phase {
+            Phase::Blocked { mutex, .. } => Some(mutex.to_string()),
+            _ => {
+                let mut held = self.mutexes.iter().filter(|(_, one)| one.holder == Some(id));
+                held.next().map(|(name, _)| name.clone())
             }
-            mutex.queue.retain(|queued| *queued != id);
+        };
+        let Some((name, mutex)) = name.and_then(|name| {
+            let mutex = self.mutexes.get_mut(&name)?;
+            Some((name, mutex))
+        }) else {
+            return;
+        };
+        match phase {
+            Phase::Blocked { turn, .. } => drop(mutex.queue.remove(turn)),
+            _ => mutex.holder = None,
         }
-        self.mutexes.retain(|_, mutex| mutex.holder.is_some() || !mutex.queue.is_empty());
+        if mutex.holder.is_none() && mutex.queue.is_empty() {
+            self.mutexes.remove(&name);
+        }
     }
 }

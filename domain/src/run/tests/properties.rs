@@ -297,9 +297,9 @@ impl Shadow {
                 let phase = phase(holder).expect("who holds a mutex is there");
                 assert!(!matches!(phase, Phase::Blocked { .. }));
             }
-            for id in &mutex.queue {
-                let waits =
-                    matches!(phase(id), Some(Phase::Blocked { mutex }) if **mutex == **name);
+            for (turn, id) in &mutex.queue {
+                let waits = matches!(phase(id), Some(Phase::Blocked { mutex, turn: own })
+                    if **mutex == **name && own == turn);
                 assert!(waits && queued.insert(*id), "who is queued waits, once");
             }
         }
