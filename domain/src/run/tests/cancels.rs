@@ -7,11 +7,12 @@ use crate::run::event::{GateOutcome, Region, TokensCancelled};
 use crate::run::{Command, Event, RunStatus};
 
 fn cancelled(run: &Fixture) -> Vec<&TokensCancelled> {
-    let of = |event| match event {
+    let events = run.events.iter().map(|(event, _)| event);
+    let found = events.filter_map(|event| match event {
         Event::TokensCancelled(cancelled) => Some(&**cancelled),
         _ => None,
-    };
-    run.events.iter().filter_map(|(event, _)| of(event)).collect()
+    });
+    found.collect()
 }
 
 /// `start` splits into `work` (over `input.items`, with a join into `after`) and `stop`, which
