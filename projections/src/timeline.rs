@@ -89,7 +89,12 @@ impl Timeline {
             }
             Event::NodeComputed { token, .. } => self.end(*token, "succeeded", moment),
             Event::NodeFailed { token, error } => self.fail(*token, error, false, moment),
-            Event::TokenRouted { token, fired, opened, .. } => {
+            Event::TokenRouted { token, fired, opened, extended, .. } => {
+                for added in extended {
+                    if let Some(instance) = self.instances.get_mut(&added.instance) {
+                        instance.branches.push(added.branches.clone());
+                    }
+                }
                 self.route(*token, fired, opened, moment);
             }
             Event::BranchesSpawned { instance, index, token, count, .. } => {

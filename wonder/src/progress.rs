@@ -176,11 +176,18 @@ impl Progress {
             | Event::RunPaused { .. }
             | Event::RunResumed {} => {}
             Event::NodeFailed { token, .. } => self.end(token, Standing::Failed),
-            Event::TokenRouted { token, fired, opened, failed, .. } => {
+            Event::TokenRouted { token, fired, opened, extended, failed, .. } => {
                 let branch = self.leave(token, failed);
                 for fired in fired {
                     if let Fired::Moved { token, node, .. } = fired {
                         self.arrive(token, &node, branch, true);
+                    }
+                }
+                for added in extended {
+                    let at = self.node(&added.branches.node);
+                    self.changed(at).total += added.branches.count;
+                    if let Some(group) = self.groups.get_mut(&added.instance) {
+                        group.branches.push(added.branches);
                     }
                 }
                 for opened in opened {

@@ -243,6 +243,9 @@ pub struct Transition {
     pub item_name: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
+    /// The open group around the token, which gets the transition's tokens as further branches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub extend: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub join: Option<JoinSpec>,
     /// How often one token's lineage may take this transition.

@@ -104,6 +104,15 @@ pub struct PlanTransition {
     pub cancel: Option<Region>,
     /// The group that it completes.
     pub complete: Option<String>,
+    /// The open group that its tokens are further branches of.
+    pub extend: Option<String>,
+}
+
+impl PlanTransition {
+    /// Whether it adds branches to a group that is open.
+    pub const fn adds(&self) -> bool {
+        self.extend.is_some()
+    }
 }
 
 /// How many tokens a fired transition makes.
@@ -353,6 +362,7 @@ impl Compiler<'_> {
             max_iterations: transition.max_iterations,
             cancel: transition.cancel.as_ref().and_then(CancelSpec::region),
             complete: transition.complete.clone(),
+            extend: transition.extend.clone(),
         }
     }
 

@@ -90,6 +90,9 @@ pub enum Event {
         /// `branches_spawned`.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         opened: Vec<Opened>,
+        /// Further branches of open group instances; they follow as `branches_spawned`, too.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        extended: Vec<Extended>,
         /// The token ended as failed: no transition took the failure.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         failed: bool,
@@ -328,6 +331,16 @@ pub struct Opened {
     /// When its join times out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<DateTime<Utc>>,
+}
+
+/// Branches that are added to an open group instance.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Extended {
+    pub instance: InstanceId,
+    pub branches: OpenedBranches,
+    /// The items, one per branch, of a `foreach`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub items: Vec<Value>,
 }
 
 /// The branches that one transition makes.

@@ -53,7 +53,8 @@ impl Run {
             Event::NodeFailed { token, error } => {
                 live.set_phase(*token, Phase::Failed { error: Box::new(error.clone()) });
             }
-            Event::TokenRouted { token, fired, opened, failed, .. } => {
+            Event::TokenRouted { token, fired, opened, extended, failed, .. } => {
+                extended.iter().for_each(|extended| live.extend(*token, extended));
                 live.route(*token, fired, opened, *failed);
             }
             Event::BranchesSpawned { instance, index, token, count, items } => {
@@ -290,11 +291,7 @@ impl Live {
             Carried::Result => token.phase.result().cloned(),
         };
         instance.arrived_bytes += value.as_deref().map_or(0, size_of);
-        for (transition, count) in token.taken.iter() {
-            if instance.taken.get(transition).is_none_or(|most| most < count) {
-                Arc::make_mut(&mut instance.taken).insert(*transition, *count);
-            }
-        }
+        instance.take_most(&token.taken);
         instance.arrived.insert(branch.index, value);
     }
 

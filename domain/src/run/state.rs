@@ -187,11 +187,25 @@ pub struct Instance {
     /// result, and the branches its error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<Phase>,
+    /// What added branches that are not made yet begin with, by branch index.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub added: BTreeMap<u64, Added>,
     /// How often the lineages of its branches took the limited transitions, the most of each.
     #[serde(default, skip_serializing_if = "no_taken")]
     pub taken: Taken,
     /// Bytes of the values that arrived.
     pub arrived_bytes: usize,
+}
+
+/// What a branch begins with that was added to an open group.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Added {
+    /// Its item of a `foreach`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub item: Option<Arc<Value>>,
+    /// How often the lineage of the token that added it took the transitions that are limited.
+    #[serde(default, skip_serializing_if = "no_taken")]
+    pub taken: Taken,
 }
 
 /// What the parent token of a fan-out was, for its branches and for the join's token.
@@ -381,6 +395,11 @@ impl Live {
 }
 
 impl Instance {
+    /// Whether it is one of a group of this name.
+    pub fn is_of(&self, group: &str) -> bool {
+        self.group.as_deref() == Some(group)
+    }
+
     /// Branches that may still arrive.
     pub fn outstanding(&self) -> u64 {
         let through = self.arrived.len() + self.failed.len() + self.ended.len();
@@ -397,6 +416,15 @@ impl Instance {
             // Where there are no branches at all, there is nothing to wait for.
             (JoinWait::Count(_), _) if self.declared == 0 => 0,
             (JoinWait::Count(count), _) => count,
+        }
+    }
+
+    /// Keeps the most of each of the counts.
+    pub(in crate::run) fn take_most(&mut self, taken: &Taken) {
+        for (transition, count) in taken.iter() {
+            if self.taken.get(transition).is_none_or(|most| most < count) {
+                Arc::make_mut(&mut self.taken).insert(*transition, *count);
+            }
         }
     }
 

@@ -89,7 +89,12 @@ pub(super) fn check(run: &Run, event: &Event, id: &str) -> Result<(), String> {
             Err("the run is resumed while it isn't paused".to_owned())
         }
         Event::RunPaused { .. } | Event::RunResumed {} => Ok(()),
-        Event::TokenRouted { token, fired, .. } => check_routed(live, *token, fired),
+        Event::TokenRouted { token, fired, extended, .. } => {
+            for one in extended {
+                instance_of(live, one.instance)?;
+            }
+            check_routed(live, *token, fired)
+        }
         Event::BranchesSpawned { instance, index, token, count, .. } => {
             let found = instance_of(live, *instance)?;
             if *index != found.spawned || index + count > found.declared {

@@ -28,6 +28,13 @@ pub(super) fn check(checker: &mut Checker<'_>) {
     for (index, transition) in checker.definition.transitions.iter().enumerate() {
         let Some(at) = seen.get(transition.from.as_str()) else { continue };
         acts_from_outside(checker, index, transition, at);
+        if let Some(group) = &transition.extend
+            && !at.iter().any(|groups| groups.contains(&Some(group.as_str())))
+        {
+            let message = format!("the group {group:?} isn't open where this is taken");
+            let pointer = format!("/transitions/{index}/extend");
+            checker.problem(ProblemCode::UnknownGroup, &pointer, message);
+        }
         let Some(join) = &transition.join else { continue };
         let group = join.group.as_str();
         if at.iter().any(|groups| groups.last() == Some(&Some(group))) {
@@ -114,6 +121,10 @@ fn after<'d>(
         let is_branch = groups.last() == Some(&Some(join.group.as_str()));
         return is_branch.then(|| groups[..groups.len() - 1].to_vec()).into_iter().collect();
     }
+    if let Some(group) = &transition.extend {
+        let open = groups.iter().rposition(|around| *around == Some(group.as_str()));
+        return open.map(|at| groups[..=at].to_vec()).into_iter().collect();
+    }
     if let Some(group) = &transition.group {
         return vec![inside(Some(group))];
     }
@@ -124,6 +135,7 @@ fn after<'d>(
     let fires_beside = |other: &&&Transition| {
         !std::ptr::eq(**other, transition)
             && other.join.is_none()
+            && other.extend.is_none()
             && other.priority == transition.priority
     };
     match leaving.iter().find(fires_beside) {

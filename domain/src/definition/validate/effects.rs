@@ -27,6 +27,9 @@ pub(super) fn check(checker: &mut Checker<'_>) {
                 names_group(checker, &format!("{place}/group"), group, &opened);
             }
         }
+        if let Some(group) = &transition.extend {
+            names_group(checker, &format!("{place}/extend"), group, &opened);
+        }
         if let Some(group) = &transition.complete {
             names_group(checker, &format!("{place}/complete"), group, &opened);
         }

@@ -6,8 +6,8 @@ use crate::run::event::{Event, InstanceId, Region, TokenId, TokensCancelled, Tra
 use crate::run::state::Branch;
 
 impl Decider<'_> {
-    /// The part of the run that a token's effects reach: the branch of a `foreach` or `spawn` that
-    /// it is in, or else the whole run. Plain splits are ways of one and the same matter.
+    /// The part of the run that a token's effects reach: the branch of a `foreach`, `spawn`
+    /// or `extend` that it is in, or else the whole run. Plain splits are ways of one and the same matter.
     fn reach(&self, by: TokenId) -> Option<Branch> {
         let live = self.live()?;
         let mut around = live.around(live.tokens.get(&by)?.branch);
@@ -15,7 +15,9 @@ impl Decider<'_> {
             let instance = live.instances.get(&branch.instance);
             let opened = instance.and_then(|instance| instance.branches_of(branch.index));
             let transition = opened.and_then(|opened| self.plan.transition(opened.transition));
-            transition.is_some_and(|transition| !matches!(transition.fan_out, FanOut::One))
+            transition.is_some_and(|transition| {
+                transition.adds() || !matches!(transition.fan_out, FanOut::One)
+            })
         })
     }
 

@@ -207,7 +207,10 @@ impl Shadow {
             Event::RunStarted(_) => {
                 self.made.insert(1, true);
             }
-            Event::TokenRouted { token, fired, opened, .. } => {
+            Event::TokenRouted { token, fired, opened, extended, .. } => {
+                for one in extended {
+                    *self.declared.get_mut(&one.instance).expect("open") += one.branches.count;
+                }
                 assert_eq!(self.made.insert(*token, false), Some(true), "a token ends once");
                 for one in fired {
                     if let Fired::Moved { token, .. } = one {

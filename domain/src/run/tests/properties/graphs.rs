@@ -43,6 +43,12 @@ pub(super) enum Block {
         kind: u8,
         mutex: bool,
     },
+    /// A fan-out whose branches each add a further one.
+    Grown {
+        body: Box<Block>,
+        wait: u8,
+        foreach: bool,
+    },
     /// A body, and beside it a task that ends or completes (a part of) it.
     Stopped {
         body: Box<Block>,
@@ -71,6 +77,8 @@ pub(super) fn blocks() -> impl Strategy<Value = Block> {
             1 => (boxed.clone(), boxed.clone()).prop_map(|(a, b)| Block::Choice(a, b)),
             1 => (boxed.clone(), 1..3_u32).prop_map(|(body, times)| Block::Loop(body, times)),
             1 => boxed.clone().prop_map(Block::Rescue),
+            1 => (boxed.clone(), 0..3_u8, any::<bool>())
+                .prop_map(|(body, wait, foreach)| Block::Grown { body, wait, foreach }),
             2 => (boxed.clone(), 0..4_u8, 0..3_u8)
                 .prop_map(|(body, how, failed)| Block::Stopped { body, how, failed }),
             3 => (1..4_u8, boxed, 0..4_u8, 0..3_u8, any::<bool>(), any::<bool>()).prop_map(
@@ -204,6 +212,34 @@ impl Layout {
                 let node = self.node(node);
                 self.link(&name, &node, json!({}));
                 (name, node)
+            }
+            Block::Grown { body, wait, foreach } => {
+                let group = format!("x{}", self.nodes.len());
+                let (start, branch, end) = (self.compute(), self.compute(), self.compute());
+                let (first, last) = self.block(body);
+                self.link(&start, &branch, json!({"group": group, "spawn": 2}));
+                self.link(&branch, &first, json!({}));
+                let mut more = json!({"extend": group, "max_iterations": 1, "priority": 1});
+                if *foreach {
+                    more["foreach"] = json!("${[1]}");
+                }
+                self.link(&last, &branch, more);
+                let mut join = json!({"group": group, "merge": {
+                    "strategy": "collect", "from": "${index}", "into": format!("state.{group}")}});
+                if !self.pure {
+                    join["wait"] =
+                        [json!("all"), json!("any"), json!(3)][usize::from(*wait)].clone();
+                }
+                let join = json!({"join": join});
+                let mut after = join.clone();
+                after["priority"] = json!(1);
+                self.link(&last, &end, after);
+                // The limit of adding fails the node; its failure leads to the join as well.
+                let mut failed = join;
+                failed["on"] = json!("failure");
+                failed["join"]["merge"]["from"] = json!("${index}");
+                self.link(&last, &end, failed);
+                (start, end)
             }
             // What it gives depends on the schedule.
             Block::Stopped { body, .. } if self.pure => self.block(body),
