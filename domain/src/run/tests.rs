@@ -2,6 +2,7 @@
 //! graphs.
 
 mod cancels;
+mod extended;
 mod fixture;
 mod gates;
 mod joins;

@@ -5,6 +5,7 @@
 //! which attempt is reported, with what, which signals and answers come, when the run is paused and
 //! resumed, and when the clock moves.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
@@ -332,13 +333,24 @@ fn runner() -> TestRunner {
 #[test]
 fn every_schedule_with_faults_keeps_the_invariants_and_ends() {
     let schedules = prop::collection::vec(any::<u32>(), 8..64);
+    let seen = RefCell::new(BTreeSet::new());
     runner()
         .run(&(blocks(), 0..4_usize, schedules), |(block, items, schedule)| {
             let run = run_by(&Layout::definition(&block, false), items, &schedule, true);
             prop_assert!(run.run.status().is_some_and(|status| status.is_terminal()));
+            seen.borrow_mut().extend(run.types());
+            let adds = |(event, _): &(Event, _)| {
+                matches!(event, Event::TokenRouted { extended, .. } if !extended.is_empty())
+            };
+            if run.events.iter().any(adds) {
+                seen.borrow_mut().insert("extended");
+            }
             Ok(())
         })
         .unwrap_or_else(|failure| panic!("{failure}"));
+    for what in ["tokens_cancelled", "mutex_awaited", "join_fired", "gate_closed", "extended"] {
+        assert!(seen.borrow().contains(what), "no graph came to {what}");
+    }
 }
 
 #[test]

@@ -37,6 +37,21 @@ fn a_group_is_not_ended_from_inside() {
 }
 
 #[test]
+fn only_an_open_group_is_extended() {
+    let with = |more: &str, expected: &[(P, &str)]| {
+        let source =
+            format!("{{from: a, to: b, group: g}}, {{from: b, to: c, join: {{group: g}}}}, {more}");
+        transitions(&source, expected);
+    };
+    with("{from: b, to: b, extend: g, max_iterations: 1}", &[]);
+    let unknown = [(P::UnknownGroup, "/transitions/2/extend")];
+    with("{from: b, to: b, extend: gg, max_iterations: 1}", &unknown);
+    with("{from: c, to: b, extend: g, max_iterations: 1}", &unknown);
+    let twice = [(P::InvalidValue, "/transitions/2/extend")];
+    with("{from: b, to: b, extend: g, group: g, max_iterations: 1}", &twice);
+}
+
+#[test]
 fn a_mutex_is_a_name_and_any_node_may_have_one() {
     node("{mutex: printer, compute: {state.x: 1}}", &[]);
     node("{mutex: printer, wait: {for: 1s}}", &[]);
