@@ -206,3 +206,32 @@ fn each_pattern_does_what_it_says_under_its_schedule() {
         expected.check_order(&pattern.name, &driver.trace.lines);
     }
 }
+
+/// The table has each of the 43 patterns once, and those with an example link to it.
+#[test]
+fn the_table_in_the_documentation_is_complete() {
+    let table =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/patterns.md"))
+            .expect("the table is there");
+    let rows: Vec<Vec<&str>> = table
+        .lines()
+        .map(|line| line.split('|').map(str::trim).collect::<Vec<_>>())
+        .filter(|cells| cells.get(1).is_some_and(|number| number.parse::<u32>().is_ok()))
+        .collect();
+    assert_eq!(rows.len(), 43);
+    let mut examples = Vec::new();
+    for (number, row) in (1..).zip(&rows) {
+        assert_eq!(row[1], format!("{number}"));
+        let link = row[2].split_once("(../examples/patterns/").map(|(_, rest)| rest);
+        let folder = link.and_then(|rest| rest.strip_suffix("/workflow.yaml)"));
+        assert_eq!(folder.is_some(), matches!(row[3], "direct" | "combination"), "{row:?}");
+        if let Some(folder) = folder {
+            assert!(folder.starts_with(&format!("{number:02}-")), "{row:?}");
+            examples.push(folder.to_owned());
+        }
+    }
+    let folders: Vec<_> = patterns().into_iter().map(|pattern| pattern.name).collect();
+    assert_eq!(examples, folders);
+    let direct = rows.iter().filter(|row| row[3] == "direct").count();
+    assert!(table.contains(&format!("{direct} directly")), "{direct} are supported directly");
+}

@@ -32,6 +32,8 @@ async fn check(client: &Client, pattern: &Pattern) {
     let run_id = client.start(&json!(name), pattern.input.clone()).await;
     let mut reached = expected.trace[0].clone();
     came_to(client, name, &run_id, &reached).await;
+    let blocked = nodes_after("block ", &reached);
+    assert_eq!(waiting_for_mutexes(client, &run_id).await, blocked, "{name}");
     for (step, brought) in pattern.schedule.iter().zip(&expected.trace[1..]) {
         take(client, &run_id, step).await;
         reached.extend(brought.iter().cloned());
@@ -82,6 +84,34 @@ async fn compare(client: &Client, name: &str, run_id: &str, expected: &Expected,
     let lines = lines_of(client, run_id).await;
     assert_eq!(counted(&lines), counted(&expected.trace.concat()), "{name}: {lines:?}");
     expected.check_order(name, &lines);
+    let timeline = client.get(&format!("/runs/{run_id}/timeline")).await;
+    let entries = timeline["items"].as_array().expect("a list").iter();
+    let cancelled = entries.filter(|entry| entry["status"] == "cancelled");
+    assert_eq!(sorted_nodes(cancelled), nodes_after("withdraw ", &lines), "{name}: its timeline");
+}
+
+/// The nodes of the lines that begin so, sorted.
+fn nodes_after(start: &str, lines: &[String]) -> Vec<String> {
+    let nodes = lines.iter().filter_map(|line| line.strip_prefix(start));
+    let mut nodes: Vec<String> = nodes.map(str::to_owned).collect();
+    nodes.sort();
+    nodes
+}
+
+fn sorted_nodes<'v>(items: impl Iterator<Item = &'v Value>) -> Vec<String> {
+    let mut nodes: Vec<String> =
+        items.map(|item| item["node"].as_str().expect("a node").to_owned()).collect();
+    nodes.sort();
+    nodes
+}
+
+/// Where tokens wait for a mutex that another one has.
+async fn waiting_for_mutexes(client: &Client, run_id: &str) -> Vec<String> {
+    let waiting = client.get(&format!("/runs/{run_id}/waiting")).await;
+    let items = waiting["items"].as_array().expect("a list");
+    let blocked: Vec<&Value> = items.iter().filter(|item| item["for"] == "mutex").collect();
+    assert!(blocked.iter().all(|item| item["mutex"]["held_by"].is_u64()), "{waiting}");
+    sorted_nodes(blocked.into_iter())
 }
 
 fn counted(lines: &[String]) -> BTreeMap<String, usize> {
