@@ -78,7 +78,7 @@ pub trait Stored: Serialize + DeserializeOwned {
 }
 
 /// Every event type of a run; the golden files hold one of each.
-const RUN_EVENTS: [&str; 27] = [
+const RUN_EVENTS: [&str; 30] = [
     "run_started",
     "task_succeeded",
     "task_failed",
@@ -90,7 +90,10 @@ const RUN_EVENTS: [&str; 27] = [
     "branches_spawned",
     "join_fired",
     "join_failed",
+    "tokens_cancelled",
     "group_ended",
+    "mutex_awaited",
+    "mutex_taken",
     "wait_started",
     "wait_ended",
     "signal_received",

@@ -14,9 +14,10 @@ pub mod validate;
 
 pub use hash::content_hash;
 pub use model::{
-    ActionKind, ActionUse, Backoff, ChildSpec, Definition, EmitSpec, FailedPolicy, GateSpec,
-    GateTimeout, JoinSpec, JoinTimeout, JoinWait, Mapping, Merge, MergeStrategy, Node, On,
-    OnChildFailure, Rest, Retry, Step, StepFailure, StepThen, Transition, WaitSpec, is_reference,
+    ActionKind, ActionUse, Backoff, CancelNodes, CancelSpec, ChildSpec, Definition, EmitSpec,
+    FailedPolicy, GateSpec, GateTimeout, JoinSpec, JoinTimeout, JoinWait, Mapping, Merge,
+    MergeStrategy, Node, On, OnChildFailure, Rest, Retry, Step, StepFailure, StepThen, Transition,
+    WaitSpec, is_reference,
 };
 pub use plan::{Action, Plan};
 pub use problem::{Problem, ProblemCode};

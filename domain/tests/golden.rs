@@ -10,7 +10,7 @@ use domain::ids::WorkspaceId;
 use domain::run::Event;
 use uuid::Uuid;
 
-const VARIANTS: usize = 27;
+const VARIANTS: usize = 30;
 
 /// A new variant doesn't compile here until it has a number, and then fails until it has a file.
 fn number(event: &Event) -> usize {
@@ -42,6 +42,9 @@ fn number(event: &Event) -> usize {
         Event::RunResumed {} => 24,
         Event::ChildStarted(_) => 25,
         Event::ChildEnded(_) => 26,
+        Event::TokensCancelled(_) => 27,
+        Event::MutexAwaited { .. } => 28,
+        Event::MutexTaken { .. } => 29,
     }
 }
 

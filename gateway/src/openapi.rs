@@ -20,6 +20,7 @@ use crate::table::routes;
     protocol::view::WaitingPause,
     protocol::view::WaitingItem,
     protocol::view::WaitingGate,
+    protocol::view::WaitingMutex,
     protocol::view::WaitingBranches,
     protocol::GateView,
     protocol::GateAnswerView,

@@ -4,7 +4,9 @@ use std::collections::{BTreeSet, HashMap};
 
 use chrono::{DateTime, Utc};
 use domain::ids::{RunId, WorkspaceId};
-use domain::run::event::{Fired, GateOutcome, InstanceId, Opened, OpenedBranches, TokenId};
+use domain::run::event::{
+    Fired, GateOutcome, InstanceId, Opened, OpenedBranches, Region, TokenId, TokensCancelled,
+};
 use domain::run::{self, Event, Usage};
 use protocol::{Rejection, RunError, TimelineEntry};
 
@@ -87,7 +89,12 @@ impl Timeline {
             }
             Event::NodeComputed { token, .. } => self.end(*token, "succeeded", moment),
             Event::NodeFailed { token, error } => self.fail(*token, error, false, moment),
-            Event::TokenRouted { token, fired, opened, .. } => {
+            Event::TokenRouted { token, fired, opened, extended, .. } => {
+                for added in extended {
+                    if let Some(instance) = self.instances.get_mut(&added.instance) {
+                        instance.branches.push(added.branches.clone());
+                    }
+                }
                 self.route(*token, fired, opened, moment);
             }
             Event::BranchesSpawned { instance, index, token, count, .. } => {
@@ -101,6 +108,9 @@ impl Timeline {
                 self.enter(*token, node, parent, moment);
             }
             Event::JoinFailed { instance, .. } => self.cancel_inside(*instance, moment),
+            Event::TokensCancelled(cancelled) => self.cancel_region(cancelled, moment),
+            Event::MutexAwaited { token, .. } => self.stand(*token, "blocked", moment),
+            Event::MutexTaken { token, .. } => self.stand(*token, "working", moment),
             Event::WaitStarted { token, .. } => self.stand(*token, "waiting", moment),
             Event::GateOpened(opened) => self.stand(opened.token, "gated", moment),
             Event::ChildStarted(started) => {
@@ -256,18 +266,55 @@ impl Timeline {
     }
 
     fn cancel_inside(&mut self, instance: InstanceId, moment: Moment) {
-        let is_inside = |token: &TokenId| {
-            let mut branch = self.branches.get(token).copied();
-            while let Some(inner) = branch {
-                if inner.instance == instance {
-                    return true;
-                }
-                branch = self.instances.get(&inner.instance).and_then(|outer| outer.parent);
-            }
-            false
+        let inside = |token: &TokenId| {
+            let branch = self.branches.get(token).copied();
+            self.around(branch).any(|around| around.instance == instance)
         };
-        let inside: Vec<TokenId> = self.open.iter().copied().filter(is_inside).collect();
+        let inside: Vec<TokenId> = self.open.iter().copied().filter(inside).collect();
         for token in inside {
+            self.end(token, "cancelled", moment);
+        }
+    }
+
+    /// The branches around one, innermost first.
+    fn around(&self, branch: Option<Branch>) -> impl Iterator<Item = Branch> {
+        std::iter::successors(branch, |branch| self.instances.get(&branch.instance)?.parent)
+    }
+
+    /// What the engine's fold takes away, by the same rule.
+    fn cancel_region(&mut self, cancelled: &TokensCancelled, moment: Moment) {
+        let own: Vec<InstanceId> = self
+            .around(self.branches.get(&cancelled.by).copied())
+            .map(|one| one.instance)
+            .collect();
+        let is_group = |around: Branch| match &cancelled.region {
+            Region::Nodes(_) => false,
+            Region::Group(name) => {
+                let instance = self.instances.get(&around.instance);
+                let group = instance.and_then(|instance| instance.group.as_ref());
+                group == Some(name) && !own.contains(&around.instance)
+            }
+            Region::All => !own.contains(&around.instance),
+        };
+        let ends = |token: &TokenId| {
+            let branch = self.branches.get(token).copied();
+            let around: Vec<Branch> = self.around(branch).collect();
+            let within = cancelled.within.map(|one| (one.instance, one.index));
+            let is_within = within.is_none_or(|within| {
+                around.iter().any(|around| (around.instance, around.index) == within)
+            });
+            let is_meant = match &cancelled.region {
+                Region::Nodes(nodes) => {
+                    let entry = self.by_token.get(token).and_then(|at| self.entries.get(*at));
+                    entry.is_some_and(|entry| nodes.contains(&entry.node))
+                }
+                Region::Group(_) => around.into_iter().any(is_group),
+                Region::All => true,
+            };
+            *token != cancelled.by && is_within && is_meant
+        };
+        let ended: Vec<TokenId> = self.open.iter().copied().filter(ends).collect();
+        for token in ended {
             self.end(token, "cancelled", moment);
         }
     }

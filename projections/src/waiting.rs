@@ -6,7 +6,7 @@ use domain::ids::{RunId, WorkspaceId};
 use domain::resource::{self, Kind, Spec};
 use domain::run::event::{Decision, TokenId};
 use domain::run::state::{Gate, Header, Instance, Live, Phase, Timer, Token};
-use protocol::view::{WaitingBranches, WaitingGate, WaitingItem, WaitingPause};
+use protocol::view::{WaitingBranches, WaitingGate, WaitingItem, WaitingMutex, WaitingPause};
 use protocol::{GateId, Rejection, StateAt, Waiting};
 
 use crate::payload::Blobs;
@@ -104,6 +104,7 @@ fn item(what: &str, by: String) -> WaitingItem {
         signal: None,
         child_run_id: None,
         gate: None,
+        mutex: None,
         branches: None,
     }
 }
@@ -130,6 +131,7 @@ fn of_token(live: &Live, run_id: RunId, id: TokenId, token: &Token, is_own: bool
             signal: Some(name.to_string()),
             ..item("signal", format!("POST /api/v1/runs/{run_id}/signals/{name}"))
         },
+        Phase::Blocked { mutex, turn } => of_mutex(live, mutex, *turn),
         Phase::Gated { gate } => {
             let id = GateId { run_id, token: id }.to_string();
             let by = format!("{}: POST /api/v1/gates/{id}/answers", people(gate));
@@ -162,6 +164,21 @@ fn of_token(live: &Live, run_id: RunId, id: TokenId, token: &Token, is_own: bool
         since: Some(token.since),
         ..waits
     }
+}
+
+fn of_mutex(live: &Live, name: &str, turn: u64) -> WaitingItem {
+    let mutex = live.mutexes.get(name);
+    let held_by = mutex.and_then(|mutex| mutex.holder);
+    let ahead = mutex.map_or(0, |mutex| mutex.queue.range(..turn).count()) as u64;
+    let holder = held_by.and_then(|holder| Some((holder, live.tokens.get(&holder)?)));
+    let holder = match holder {
+        Some((holder, token)) => format!("token {holder} at {}, which has it", token.node),
+        None => "the coordinator, which passes it on".to_owned(),
+    };
+    let queue = if ahead > 0 { format!(", and {ahead} that came earlier") } else { String::new() };
+    let mutex = WaitingMutex { name: name.to_owned(), held_by, ahead };
+    let by = format!("the mutex {name}: {holder}{queue}");
+    WaitingItem { mutex: Some(mutex), ..item("mutex", by) }
 }
 
 /// Who may still answer a gate, in words.

@@ -141,8 +141,8 @@ pub struct TimelineEntry {
     pub group: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub index: Option<u64>,
-    /// `working`, `backing_off`, `waiting`, `gated`, `awaiting_child`, `succeeded`, `failed`,
-    /// `cancelled`.
+    /// `working`, `backing_off`, `waiting`, `blocked`, `gated`, `awaiting_child`, `succeeded`,
+    /// `failed`, `cancelled`.
     pub status: String,
     pub attempts: u32,
     pub started_at: DateTime<Utc>,
@@ -223,6 +223,9 @@ pub struct WaitingItem {
     pub child_run_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gate: Option<WaitingGate>,
+    /// The mutex that the token waits for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mutex: Option<WaitingMutex>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub branches: Option<WaitingBranches>,
 }
@@ -240,6 +243,16 @@ pub struct WaitingGate {
     /// How many have rejected so far, and from how many on it is rejected.
     pub rejected: u32,
     pub rejections: u32,
+}
+
+/// A mutex that a token waits for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct WaitingMutex {
+    pub name: String,
+    /// The token that has it.
+    pub held_by: Option<u64>,
+    /// How many came earlier and wait too.
+    pub ahead: u64,
 }
 
 /// The numbers of an open group.

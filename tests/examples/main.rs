@@ -2,6 +2,7 @@
 //!
 //! `UPDATE_SNAPSHOTS=1` rewrites these files instead of comparing with them.
 
+mod patterns;
 mod server;
 
 use std::collections::BTreeMap;

@@ -2,11 +2,15 @@
 
 use std::collections::HashMap;
 
-use domain::run::event::{Arithmetic, Fired, GateOutcome, InstanceId, OpenedBranches, TokenId};
+use domain::run::event::{
+    Arithmetic, Fired, GateOutcome, InstanceId, Opened, OpenedBranches, TokenId,
+};
+use domain::run::state::Branch;
 use domain::run::{Event, Usage};
 use protocol::EventEnvelope;
 use serde_json::Value;
 
+mod cancelled;
 mod display;
 
 pub(crate) use display::Display;
@@ -93,17 +97,18 @@ impl Standing {
 struct Token {
     node: usize,
     standing: Standing,
-    /// The innermost group instance that it is a branch of.
-    instance: Option<InstanceId>,
+    /// The branch that it is of, innermost.
+    branch: Option<Branch>,
 }
 
 /// A group instance that is open.
 #[derive(Debug)]
 struct Group {
+    name: Option<String>,
     branches: Vec<OpenedBranches>,
     /// Branches that have become tokens.
     spawned: u64,
-    parent: Option<InstanceId>,
+    parent: Option<Branch>,
 }
 
 /// What has happened so far.
@@ -151,7 +156,11 @@ impl Progress {
             Event::RetryStarted { token, .. } | Event::TaskHandedOut { token, .. } => {
                 self.stand(token, Standing::Working)
             }
-            Event::WaitStarted { token, .. } => self.stand(token, Standing::Waiting),
+            Event::TokensCancelled(cancelled) => self.cancel(&cancelled),
+            Event::MutexTaken { token, .. } => self.stand(token, Standing::Working),
+            Event::WaitStarted { token, .. } | Event::MutexAwaited { token, .. } => {
+                self.stand(token, Standing::Waiting);
+            }
             Event::GateOpened(opened) => self.stand(opened.token, Standing::Waiting),
             Event::ChildStarted(started) => self.stand(started.token, Standing::Waiting),
             Event::ChildEnded(ended) => match ended.error {
@@ -172,25 +181,33 @@ impl Progress {
             | Event::RunPaused { .. }
             | Event::RunResumed {} => {}
             Event::NodeFailed { token, .. } => self.end(token, Standing::Failed),
-            Event::TokenRouted { token, fired, opened, failed, .. } => {
-                let instance = self.leave(token, failed);
+            Event::TokenRouted { token, fired, opened, extended, failed, .. } => {
+                let branch = self.leave(token, failed);
                 for fired in fired {
                     if let Fired::Moved { token, node, .. } = fired {
-                        self.arrive(token, &node, instance, true);
+                        self.arrive(token, &node, branch, true);
+                    }
+                }
+                for added in extended {
+                    let at = self.node(&added.branches.node);
+                    self.changed(at).total += added.branches.count;
+                    if let Some(group) = self.groups.get_mut(&added.instance) {
+                        group.branches.push(added.branches);
                     }
                 }
                 for opened in opened {
-                    self.open(opened.instance, opened.branches, instance);
+                    self.open(opened, branch);
                 }
             }
             Event::BranchesSpawned { instance, index, token, count, .. } => {
                 for offset in 0..count {
                     if let Some(node) = self.branch_node(instance, index + offset) {
-                        self.arrive(token + offset, &node, Some(instance), false);
+                        let branch = Branch { instance, index: index + offset };
+                        self.arrive(token + offset, &node, Some(branch), false);
                     }
                 }
                 if let Some(group) = self.groups.get_mut(&instance) {
-                    group.spawned += count;
+                    group.spawned = index + count;
                 }
             }
             Event::JoinFired { instance, token, node, arithmetic, rest_continues, .. } => {
@@ -241,35 +258,31 @@ impl Progress {
         node
     }
 
-    fn arrive(&mut self, token: TokenId, name: &str, instance: Option<InstanceId>, is_new: bool) {
+    fn arrive(&mut self, token: TokenId, name: &str, branch: Option<Branch>, is_new: bool) {
         let at = self.node(name);
         let node = self.changed(at);
         node.total += u64::from(is_new);
         node.running += 1;
-        self.tokens.insert(token, Token { node: at, standing: Standing::Working, instance });
+        self.tokens.insert(token, Token { node: at, standing: Standing::Working, branch });
     }
 
-    fn open(
-        &mut self,
-        instance: InstanceId,
-        branches: Vec<OpenedBranches>,
-        parent: Option<InstanceId>,
-    ) {
-        for branches in &branches {
+    fn open(&mut self, opened: Opened, parent: Option<Branch>) {
+        for branches in &opened.branches {
             let at = self.node(&branches.node);
             self.changed(at).total += branches.count;
         }
-        self.groups.insert(instance, Group { branches, spawned: 0, parent });
+        let (name, branches) = (opened.group, opened.branches);
+        self.groups.insert(opened.instance, Group { name, branches, spawned: 0, parent });
     }
 
-    /// A token leaves its node; answers the instance that it is a branch of.
-    fn leave(&mut self, token: TokenId, failed: bool) -> Option<InstanceId> {
+    /// A token leaves its node; answers the branch that it is of.
+    fn leave(&mut self, token: TokenId, failed: bool) -> Option<Branch> {
         self.end(token, Standing::Succeeded);
         let left = self.tokens.remove(&token)?;
         if left.standing == Standing::Failed && !failed {
             self.changed(left.node).handled += 1;
         }
-        left.instance
+        left.branch
     }
 
     fn stand(&mut self, id: TokenId, now: Standing) {
@@ -313,21 +326,25 @@ impl Progress {
             self.groups.remove(&instance);
             return;
         }
-        let inside: Vec<_> =
-            self.groups.keys().copied().filter(|group| self.is_inside(*group, instance)).collect();
-        let is_out = |token: &Token| token.instance.is_some_and(|group| inside.contains(&group));
+        self.take_back_group(instance);
+    }
+
+    /// Takes back what is out of a group and of the groups inside it.
+    fn take_back_group(&mut self, instance: InstanceId) {
+        let inside: Vec<_> = self
+            .groups
+            .iter()
+            .filter(|(id, group)| {
+                **id == instance || self.around(group.parent).any(|one| one.instance == instance)
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        let is_out =
+            |token: &Token| token.branch.is_some_and(|branch| inside.contains(&branch.instance));
         let out: Vec<_> =
             self.tokens.iter().filter(|(_, token)| is_out(token)).map(|(id, _)| *id).collect();
         for id in out {
-            // So that a back-off or a wait is counted no more.
-            self.stand(id, Standing::Working);
-            if let Some(token) = self.tokens.remove(&id)
-                && !token.standing.has_ended()
-            {
-                let node = self.changed(token.node);
-                node.running = node.running.saturating_sub(1);
-                node.cancelled += 1;
-            }
+            self.take_back(id);
         }
         for id in inside {
             let Some(group) = self.groups.remove(&id) else { continue };
@@ -343,15 +360,22 @@ impl Progress {
         }
     }
 
-    fn is_inside(&self, group: InstanceId, outer: InstanceId) -> bool {
-        let mut at = Some(group);
-        while let Some(one) = at {
-            if one == outer {
-                return true;
-            }
-            at = self.groups.get(&one).and_then(|group| group.parent);
+    /// A token is gone without an end of its own.
+    fn take_back(&mut self, id: TokenId) {
+        // So that a back-off or a wait is counted no more.
+        self.stand(id, Standing::Working);
+        if let Some(token) = self.tokens.remove(&id)
+            && !token.standing.has_ended()
+        {
+            let node = self.changed(token.node);
+            node.running = node.running.saturating_sub(1);
+            node.cancelled += 1;
         }
-        false
+    }
+
+    /// The branches around one, innermost first.
+    fn around(&self, branch: Option<Branch>) -> impl Iterator<Item = Branch> {
+        std::iter::successors(branch, |branch| self.groups.get(&branch.instance)?.parent)
     }
 
     fn branch_node(&self, instance: u64, index: u64) -> Option<String> {

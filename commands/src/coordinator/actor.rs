@@ -271,7 +271,7 @@ impl Actor {
     }
 
     fn take(&mut self, decision: Decision, events: &mut Vec<Event>, durable: &mut Durable) {
-        durable.dropped |= decision.events.iter().any(may_drop_tokens);
+        durable.dropped |= decision.events.iter().any(Event::may_give_up);
         durable.ended = self.run.live().is_none();
         durable.paused = decision.events.iter().rev().find_map(pauses).or(durable.paused);
         events.extend(decision.events);
@@ -372,16 +372,6 @@ impl Actor {
             timeout: node.timeout,
         }))
     }
-}
-
-/// Whether tokens go with an event that aren't through.
-const fn may_drop_tokens(event: &Event) -> bool {
-    matches!(
-        event,
-        Event::JoinFired { .. }
-            | Event::JoinFailed { .. }
-            | Event::TokenRouted { failed: true, .. }
-    )
 }
 
 /// Whether a run is paused after an event that says so.

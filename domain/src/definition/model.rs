@@ -9,9 +9,11 @@ use crate::ids::Name;
 use crate::span::Span;
 
 mod child;
+mod effects;
 mod waits;
 
 pub use child::{ChildSpec, OnChildFailure, is_reference};
+pub use effects::{CancelNodes, CancelSpec};
 pub use waits::{EmitSpec, GateSpec, GateTimeout, WaitSpec};
 
 /// From a path (`state.draft`) or a name (`question`) to a value with `${…}` expressions in it.
@@ -88,6 +90,9 @@ pub struct Node {
     /// not, the attempt ends as failed with the code `in_doubt`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repeatable: Option<bool>,
+    /// Within a run, at most one token is in the nodes of a mutex at a time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mutex: Option<Name>,
     /// What the node is for, in a few words; lists and timelines show it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub summary: Option<String>,
@@ -241,11 +246,20 @@ pub struct Transition {
     pub item_name: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
+    /// The open group around the token, which gets the transition's tokens as further branches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub extend: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub join: Option<JoinSpec>,
     /// How often one token's lineage may take this transition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_iterations: Option<u32>,
+    /// What ends where this transition is taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancel: Option<CancelSpec>,
+    /// The group whose join fires, with what has arrived, where this transition is taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub complete: Option<String>,
 }
 
 fn is_zero(number: &i32) -> bool {

@@ -7,12 +7,12 @@ use serde_json::{Map, Value};
 
 use super::Resolved;
 use super::model::{
-    ActionKind, ActionUse, Definition, JoinSpec, Mapping, Node, On, Retry, Step, Transition,
-    decode_nodes,
+    ActionKind, ActionUse, CancelSpec, Definition, JoinSpec, Mapping, Node, On, Retry, Step,
+    Transition, decode_nodes,
 };
 use super::problem::{Problem, ProblemCode};
 use crate::expression::{Binding, Expression};
-use crate::run::event::TransitionIndex;
+use crate::run::event::{Region, TransitionIndex};
 use crate::span::Span;
 
 mod child;
@@ -47,6 +47,8 @@ pub struct PlanNode {
     pub timeout: Option<Span>,
     /// Whether an attempt may be made again where its worker vanished with it.
     pub repeatable: bool,
+    /// At most one token is in the nodes of a mutex at a time.
+    pub mutex: Option<String>,
     /// The transitions out of it by tier, lowest first, each in the order of the definition.
     pub tiers: Vec<(i32, Vec<TransitionIndex>)>,
 }
@@ -101,6 +103,19 @@ pub struct PlanTransition {
     /// The value that a branch brings to the join; absent where it is the node's result.
     pub carries: Option<Binding>,
     pub max_iterations: Option<u32>,
+    /// What ends where it is taken.
+    pub cancel: Option<Region>,
+    /// The group that it completes.
+    pub complete: Option<String>,
+    /// The open group that its tokens are further branches of.
+    pub extend: Option<String>,
+}
+
+impl PlanTransition {
+    /// Whether it adds branches to a group that is open.
+    pub const fn adds(&self) -> bool {
+        self.extend.is_some()
+    }
 }
 
 /// How many tokens a fired transition makes.
@@ -284,6 +299,7 @@ impl Compiler<'_> {
             retry,
             timeout,
             repeatable: repeatable.unwrap_or(true),
+            mutex: node.mutex.as_ref().map(ToString::to_string),
             tiers,
         }
     }
@@ -350,6 +366,9 @@ impl Compiler<'_> {
                 }
             }),
             max_iterations: transition.max_iterations,
+            cancel: transition.cancel.as_ref().and_then(CancelSpec::region),
+            complete: transition.complete.clone(),
+            extend: transition.extend.clone(),
         }
     }
 

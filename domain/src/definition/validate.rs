@@ -2,6 +2,7 @@
 
 mod actions;
 mod branches;
+mod effects;
 mod graph;
 mod groups;
 mod mappings;
@@ -49,6 +50,7 @@ pub fn check(definition: &Definition) -> Vec<Problem> {
     }
     graph::check(&mut checker);
     groups::check(&mut checker);
+    effects::check(&mut checker);
     if let Some(output) = &definition.output {
         checker.mapping("/output", output, &Names::of_run());
     }

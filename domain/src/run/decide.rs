@@ -16,9 +16,11 @@ use crate::expression::{Binding, EvalError, Scope};
 use crate::ids::RunId;
 use crate::limits;
 
+mod cancel;
 mod child;
 mod gate;
 mod join;
+mod mutex;
 mod pause;
 mod retry;
 mod route;
@@ -141,13 +143,7 @@ impl Decider<'_> {
     /// The open gates, before an event that may give branches up: those that go with them are
     /// closed by an event of their own, for whoever was asked.
     fn gates_at_stake(&self, event: &Event) -> Vec<TokenId> {
-        let gives_up = matches!(
-            event,
-            Event::JoinFired { rest_continues: false, .. }
-                | Event::JoinFailed { .. }
-                | Event::TokenRouted { failed: true, .. }
-        );
-        let live = self.live().filter(|live| gives_up && !live.gates.is_empty());
+        let live = self.live().filter(|live| event.may_give_up() && !live.gates.is_empty());
         live.map(|live| live.gates.iter().copied().collect()).unwrap_or_default()
     }
 
@@ -314,8 +310,11 @@ impl Decider<'_> {
     fn settle(&mut self) {
         loop {
             self.settle_joins();
-            let Some(id) = self.fresh.pop() else { break };
-            self.enter(id);
+            match self.fresh.pop() {
+                Some(id) => self.enter(id),
+                None if self.pass_on_mutex() => {}
+                None => break,
+            }
         }
         let Some(live) = self.live() else {
             self.decision.dispatch.clear();
@@ -346,7 +345,11 @@ impl Decider<'_> {
     fn enter(&mut self, id: TokenId) {
         let Some((token, attempt)) = self.run.working_attempt(id) else { return };
         let plan = self.plan;
-        match plan.node(&token.node).map(|node| &node.work) {
+        let node = plan.node(&token.node);
+        if node.and_then(|node| node.mutex.as_ref()).is_some_and(|mutex| !self.gets(id, mutex)) {
+            return;
+        }
+        match node.map(|node| &node.work) {
             // Of a paused run it is handed out when the run is resumed.
             Some(NodeWork::Task(_) | NodeWork::Child(_)) if self.run.is_paused() => {}
             Some(NodeWork::Task(_)) => self.decision.dispatch.push((id, attempt)),
@@ -363,7 +366,8 @@ impl Decider<'_> {
             Some(NodeWork::Emit(emit)) => self.emit_event(id, emit),
             Some(NodeWork::Child(child)) => self.start_child(id, child),
             None => {
-                let message = format!("the definition has no node {:?}", token.node);
+                let name = self.token(id).map(|token| token.node.to_string()).unwrap_or_default();
+                let message = format!("the definition has no node {name:?}");
                 self.fail_node(id, permanent("unknown_node", message));
             }
         }

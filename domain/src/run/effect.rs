@@ -32,7 +32,8 @@ impl Run {
     pub fn owed(&self, plan: &Plan) -> Owed {
         let Some(live) = self.live() else { return Owed::default() };
         let mut owed = Owed {
-            advance: live.instances.values().any(|one| one.spawned < one.declared),
+            advance: live.instances.values().any(|one| one.spawned < one.declared)
+                || live.next_turn().is_some(),
             next_due: live.next_due(),
             children: live.children.iter().map(|(token, run_id)| (*token, *run_id)).collect(),
             ..Owed::default()
@@ -61,6 +62,7 @@ impl Run {
             Phase::Working { attempt } => Some((token, attempt)),
             Phase::BackingOff { .. }
             | Phase::Waiting { .. }
+            | Phase::Blocked { .. }
             | Phase::Gated { .. }
             | Phase::AwaitingChild { .. }
             | Phase::Succeeded { .. }

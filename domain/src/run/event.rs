@@ -9,11 +9,13 @@ use serde_json::{Map, Value};
 use crate::ids::{DefinitionId, ProjectId, RunId, WorkflowId};
 use crate::resource::Kind;
 
+mod cancelled;
 mod child;
 mod failure;
 mod gate;
 mod signal;
 
+pub use cancelled::{Region, TokensCancelled};
 pub use child::{ChildEnded, ChildStarted, ParentRun};
 pub use failure::{FailureKind, RunError, Usage};
 pub use gate::{Decision, GateAnswered, GateClosed, GateOpened, GateOutcome};
@@ -90,6 +92,9 @@ pub enum Event {
         /// `branches_spawned`.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         opened: Vec<Opened>,
+        /// Further branches of open group instances; they follow as `branches_spawned`, too.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        extended: Vec<Extended>,
         /// The token ended as failed: no transition took the failure.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         failed: bool,
@@ -125,6 +130,9 @@ pub enum Event {
         /// It fired because its time was up.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         timed_out: bool,
+        /// It fired because this token took a transition that completes the group.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        completed_by: Option<TokenId>,
     },
     /// A join can't be satisfied any more (or its time was up), or a branch of a group without a
     /// join failed: the group is gone, and the failure goes up a level.
@@ -133,9 +141,21 @@ pub enum Event {
         error: RunError,
         arithmetic: Arithmetic,
     },
+    /// A transition that is about to be taken ends a part of the run; `token_routed` follows.
+    TokensCancelled(Box<TokensCancelled>),
     /// An instance that nobody joins has no branch left; its parent's branch ends there.
     GroupEnded {
         instance: InstanceId,
+    },
+    /// A token came to a node of a mutex that another one holds; it is let in when its turn comes.
+    MutexAwaited {
+        token: TokenId,
+        mutex: String,
+    },
+    /// A token has a mutex from now on, until it leaves its node.
+    MutexTaken {
+        token: TokenId,
+        mutex: String,
     },
     /// A `wait` node waits: until a time, or for a signal (and then until it times out).
     WaitStarted {
@@ -326,6 +346,16 @@ pub struct Opened {
     pub deadline: Option<DateTime<Utc>>,
 }
 
+/// Branches that are added to an open group instance.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Extended {
+    pub instance: InstanceId,
+    pub branches: OpenedBranches,
+    /// The items, one per branch, of a `foreach`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub items: Vec<Value>,
+}
+
 /// The branches that one transition makes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct OpenedBranches {
@@ -370,7 +400,10 @@ impl Event {
             Self::BranchesSpawned { .. } => "branches_spawned",
             Self::JoinFired { .. } => "join_fired",
             Self::JoinFailed { .. } => "join_failed",
+            Self::TokensCancelled(_) => "tokens_cancelled",
             Self::GroupEnded { .. } => "group_ended",
+            Self::MutexAwaited { .. } => "mutex_awaited",
+            Self::MutexTaken { .. } => "mutex_taken",
             Self::WaitStarted { .. } => "wait_started",
             Self::WaitEnded { .. } => "wait_ended",
             Self::SignalReceived(_) => "signal_received",
@@ -387,6 +420,29 @@ impl Event {
             Self::RunCancelled { .. } => "run_cancelled",
             Self::RunTimedOut { .. } => "run_timed_out",
         }
+    }
+
+    /// Whether tokens may be gone after it that weren't through: what they waited for, or had on
+    /// workers, is given up.
+    pub const fn may_give_up(&self) -> bool {
+        matches!(
+            self,
+            Self::JoinFired { rest_continues: false, .. }
+                | Self::JoinFailed { .. }
+                | Self::TokensCancelled(_)
+                | Self::TokenRouted { failed: true, .. }
+        )
+    }
+
+    /// Whether it is a run's last one.
+    pub const fn ends_run(&self) -> bool {
+        matches!(
+            self,
+            Self::RunCompleted { .. }
+                | Self::RunFailed { .. }
+                | Self::RunCancelled { .. }
+                | Self::RunTimedOut { .. }
+        )
     }
 
     /// The version of the event's payload.

@@ -14,7 +14,9 @@ use super::state::{
 };
 use super::vars::{Vars, size_of};
 
+mod cancelled;
 mod groups;
+mod mutexes;
 mod waits;
 
 impl Run {
@@ -51,7 +53,8 @@ impl Run {
             Event::NodeFailed { token, error } => {
                 live.set_phase(*token, Phase::Failed { error: Box::new(error.clone()) });
             }
-            Event::TokenRouted { token, fired, opened, failed, .. } => {
+            Event::TokenRouted { token, fired, opened, extended, failed, .. } => {
+                extended.iter().for_each(|extended| live.extend(*token, extended));
                 live.route(*token, fired, opened, *failed);
             }
             Event::BranchesSpawned { instance, index, token, count, items } => {
@@ -70,6 +73,7 @@ impl Run {
                     live.fail_branch(branch, error);
                 }
             }
+            Event::TokensCancelled(cancelled) => live.cancel(cancelled),
             Event::GroupEnded { instance } => {
                 if let Some(gone) = live.remove_instance(*instance)
                     && let Some(branch) = gone.parent.branch
@@ -77,6 +81,8 @@ impl Run {
                     live.end_part(branch);
                 }
             }
+            Event::MutexAwaited { token, mutex } => live.queue_for(*token, mutex),
+            Event::MutexTaken { token, mutex } => live.let_in(*token, mutex),
             Event::WaitStarted { token, until, signal } => {
                 let signal = signal.as_deref().map(Arc::from);
                 live.set_phase(*token, Phase::Waiting { until: *until, signal });
@@ -140,6 +146,7 @@ impl Live {
             gates: Default::default(),
             children: Default::default(),
             signals: Signals::default(),
+            mutexes: Default::default(),
             pause: None,
             usage: Usage::default(),
             at,
@@ -195,6 +202,7 @@ impl Live {
             Phase::Working { .. }
             | Phase::BackingOff { .. }
             | Phase::Waiting { .. }
+            | Phase::Blocked { .. }
             | Phase::Succeeded { .. }
             | Phase::Failed { .. } => {}
         }
@@ -301,11 +309,7 @@ impl Live {
             Carried::Result => token.phase.result().cloned(),
         };
         instance.arrived_bytes += value.as_deref().map_or(0, size_of);
-        for (transition, count) in token.taken.iter() {
-            if instance.taken.get(transition).is_none_or(|most| most < count) {
-                Arc::make_mut(&mut instance.taken).insert(*transition, *count);
-            }
-        }
+        instance.take_most(&token.taken);
         instance.arrived.insert(branch.index, value);
     }
 
@@ -317,6 +321,7 @@ impl Live {
     fn remove_token(&mut self, id: TokenId) -> Option<Box<Token>> {
         let token = self.tokens.remove(&id)?;
         self.forget(id, &token.phase);
+        self.release(id, &token.phase);
         Some(token)
     }
 }

@@ -15,8 +15,10 @@ use super::vars::Vars;
 use crate::definition::{FailedPolicy, JoinSpec, JoinWait};
 use crate::ids::{ProjectId, RunId, WorkflowId};
 
+mod mutex;
 mod waiting;
 
+pub use mutex::Mutex;
 pub use waiting::{Answer, Gate, KeptSignal, Pause, Signals};
 
 /// A run. `Default` is the run before its first event.
@@ -81,7 +83,7 @@ pub struct Live {
     pub next_instance: InstanceId,
     /// What is armed: retries, waits, gates, joins and the run's own time-out.
     pub timers: BTreeSet<(DateTime<Utc>, Timer)>,
-    /// Tokens that wait for a time, a person, a signal or a child.
+    /// Tokens that wait for a time, a person, a signal, a mutex or a child.
     pub waiting: u64,
     /// Those of them that stand at an open gate.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
@@ -91,6 +93,9 @@ pub struct Live {
     pub children: BTreeMap<TokenId, RunId>,
     #[serde(default, skip_serializing_if = "Signals::is_empty")]
     pub signals: Signals,
+    /// The mutexes that are held or waited for, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub mutexes: BTreeMap<String, Mutex>,
     /// Since when and why the run stands still, while it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pause: Option<Pause>,
@@ -165,6 +170,8 @@ pub enum Phase {
     BackingOff { attempt: u32, until: DateTime<Utc> },
     /// It waits until a time, or for a signal (and then until it times out).
     Waiting { until: Option<DateTime<Utc>>, signal: Option<Arc<str>> },
+    /// It waits for its turn at a mutex.
+    Blocked { mutex: Arc<str>, turn: u64 },
     /// It waits for people.
     Gated { gate: Box<Gate> },
     /// It waits for the end of a child run, which runs this definition.
@@ -202,11 +209,25 @@ pub struct Instance {
     /// result, and the branches its error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<Phase>,
+    /// What added branches that are not made yet begin with, by branch index.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub added: BTreeMap<u64, Added>,
     /// How often the lineages of its branches took the limited transitions, the most of each.
     #[serde(default, skip_serializing_if = "no_taken")]
     pub taken: Taken,
     /// Bytes of the values that arrived.
     pub arrived_bytes: usize,
+}
+
+/// What a branch begins with that was added to an open group.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Added {
+    /// Its item of a `foreach`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub item: Option<Arc<Value>>,
+    /// How often the lineage of the token that added it took the transitions that are limited.
+    #[serde(default, skip_serializing_if = "no_taken")]
+    pub taken: Taken,
 }
 
 /// What the parent token of a fan-out was, for its branches and for the join's token.
@@ -329,6 +350,7 @@ impl Phase {
             Self::Working { .. }
             | Self::BackingOff { .. }
             | Self::Waiting { .. }
+            | Self::Blocked { .. }
             | Self::Gated { .. }
             | Self::AwaitingChild { .. }
             | Self::Succeeded { .. } => None,
@@ -342,18 +364,20 @@ impl Phase {
             Self::Working { .. }
             | Self::BackingOff { .. }
             | Self::Waiting { .. }
+            | Self::Blocked { .. }
             | Self::Gated { .. }
             | Self::AwaitingChild { .. }
             | Self::Failed { .. } => None,
         }
     }
 
-    /// Whether it waits for a time, a person, a signal or a child.
+    /// Whether it waits for a time, a person, a signal, a mutex or a child.
     pub const fn is_waiting(&self) -> bool {
         matches!(
             self,
             Self::BackingOff { .. }
                 | Self::Waiting { .. }
+                | Self::Blocked { .. }
                 | Self::Gated { .. }
                 | Self::AwaitingChild { .. }
         )
@@ -366,7 +390,10 @@ impl Phase {
             Self::Waiting { until, .. } => until.map(|until| (until, Timer::Wait(id))),
             Self::Gated { gate } => gate.deadline.map(|until| (until, Timer::Wait(id))),
             Self::AwaitingChild { until, .. } => until.map(|until| (until, Timer::Wait(id))),
-            Self::Working { .. } | Self::Succeeded { .. } | Self::Failed { .. } => None,
+            Self::Working { .. }
+            | Self::Blocked { .. }
+            | Self::Succeeded { .. }
+            | Self::Failed { .. } => None,
         }
     }
 }
@@ -394,6 +421,11 @@ impl Live {
 }
 
 impl Instance {
+    /// Whether it is one of a group of this name.
+    pub fn is_of(&self, group: &str) -> bool {
+        self.group.as_deref() == Some(group)
+    }
+
     /// Branches that may still arrive.
     pub fn outstanding(&self) -> u64 {
         let through = self.arrived.len() + self.failed.len() + self.ended.len();
@@ -410,6 +442,28 @@ impl Instance {
             // Where there are no branches at all, there is nothing to wait for.
             (JoinWait::Count(_), _) if self.declared == 0 => 0,
             (JoinWait::Count(count), _) => count,
+        }
+    }
+
+    /// Keeps the most of each of the counts.
+    pub(in crate::run) fn take_most(&mut self, taken: &Taken) {
+        for (transition, count) in taken.iter() {
+            if self.taken.get(transition).is_none_or(|most| most < count) {
+                Arc::make_mut(&mut self.taken).insert(*transition, *count);
+            }
+        }
+    }
+
+    /// Branches that are to be made next, up to one that was cancelled before it was made.
+    pub fn to_make(&self) -> u64 {
+        let ended = self.ended.range(self.spawned..).next().copied();
+        ended.unwrap_or(self.declared) - self.spawned
+    }
+
+    /// Counts branches as made that ended before they were.
+    pub(in crate::run) fn skip_ended(&mut self) {
+        while self.spawned < self.declared && self.ended.contains(&self.spawned) {
+            self.spawned += 1;
         }
     }
 

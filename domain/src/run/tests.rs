@@ -1,10 +1,13 @@
 //! The run's behaviour: given events, when a command, then events; and properties over random
 //! graphs.
 
+mod cancels;
 mod children;
+mod extended;
 mod fixture;
 mod gates;
 mod joins;
+mod mutexes;
 mod pauses;
 mod properties;
 mod routing;

@@ -38,6 +38,12 @@ pub(super) fn check(run: &Run, event: &Event, id: &str) -> Result<(), String> {
                 name(phase)
             )),
         },
+        Event::MutexAwaited { token, .. } => check_working(live, *token, event),
+        Event::MutexTaken { token, mutex } => check_mutex(live, *token, mutex),
+        Event::TokensCancelled(cancelled) => match &token_of(live, cancelled.by)?.phase {
+            Phase::Succeeded { .. } | Phase::Failed { .. } => Ok(()),
+            phase => Err(format!("token {} cancels while it is {}", cancelled.by, name(phase))),
+        },
         Event::NodeComputed { token, .. }
         | Event::WaitStarted { token, .. }
         | Event::EventEmitted { token, .. } => check_working(live, *token, event),
@@ -55,6 +61,9 @@ pub(super) fn check(run: &Run, event: &Event, id: &str) -> Result<(), String> {
         Event::NodeFailed { token, .. } => match &token_of(live, *token)?.phase {
             Phase::BackingOff { .. } => Err(format!("token {token} fails while it backs off")),
             Phase::Gated { .. } => Err(format!("token {token} fails while its gate is open")),
+            Phase::Blocked { .. } => {
+                Err(format!("token {token} fails while it waits for its mutex"))
+            }
             Phase::Working { .. }
             | Phase::Waiting { .. }
             | Phase::AwaitingChild { .. }
@@ -91,7 +100,12 @@ pub(super) fn check(run: &Run, event: &Event, id: &str) -> Result<(), String> {
             Err("the run is resumed while it isn't paused".to_owned())
         }
         Event::RunPaused { .. } | Event::RunResumed {} => Ok(()),
-        Event::TokenRouted { token, fired, .. } => check_routed(live, *token, fired),
+        Event::TokenRouted { token, fired, extended, .. } => {
+            for one in extended {
+                instance_of(live, one.instance)?;
+            }
+            check_routed(live, *token, fired)
+        }
         Event::BranchesSpawned { instance, index, token, count, .. } => {
             let found = instance_of(live, *instance)?;
             if *index != found.spawned || index + count > found.declared {
@@ -149,6 +163,23 @@ fn check_child(live: &Live, started: &ChildStarted) -> Result<(), String> {
     }
 }
 
+/// Nobody holds it, and whoever waits takes it in turn.
+fn check_mutex(live: &Live, id: TokenId, mutex: &str) -> Result<(), String> {
+    let phase = &token_of(live, id)?.phase;
+    let (holder, first) = match live.mutexes.get(mutex) {
+        Some(mutex) => (mutex.holder, mutex.queue.values().next().copied()),
+        None => (None, None),
+    };
+    match (phase, holder) {
+        (_, Some(holder)) => {
+            Err(format!("token {id} takes the mutex {mutex}, which token {holder} has"))
+        }
+        (Phase::Blocked { .. }, None) if first == Some(id) => Ok(()),
+        (Phase::Working { .. }, None) if first.is_none() => Ok(()),
+        (_, None) => Err(format!("token {id} takes the mutex {mutex} out of turn")),
+    }
+}
+
 fn check_gate(live: &Live, token: TokenId) -> Result<(), String> {
     match &token_of(live, token)?.phase {
         Phase::Gated { .. } => Ok(()),
@@ -194,6 +225,7 @@ fn name(phase: &Phase) -> String {
         Phase::Working { attempt } => format!("at work on attempt {attempt}"),
         Phase::BackingOff { attempt, .. } => format!("waiting for attempt {attempt}"),
         Phase::Waiting { .. } => "waiting for a time or a signal".to_owned(),
+        Phase::Blocked { mutex, .. } => format!("waiting for the mutex {mutex}"),
         Phase::Gated { .. } => "at an open gate".to_owned(),
         Phase::AwaitingChild { run_id, .. } => format!("waiting for the child {run_id}"),
         Phase::Succeeded { .. } => "through as succeeded".to_owned(),

@@ -129,6 +129,35 @@ fn a_join_that_fires_early_takes_the_others_back() {
 }
 
 #[test]
+fn what_a_transition_cancels_is_taken_back() {
+    // Branch 0 waits at `judge`, 1 has gone on to `write` and backs off there, 2 cancels.
+    let mut events = fan_out(3);
+    events.push(json!({"type": "wait_started", "token": 2, "signal": "go"}));
+    events.push(json!({"type": "task_succeeded", "token": 3, "attempt": 1, "result": 1}));
+    events.push(json!({"type": "token_routed", "token": 3, "fired": [
+        {"moved": {"transition": 0, "token": 9, "node": "write"}}]}));
+    events.push(json!({"type": "task_succeeded", "token": 4, "attempt": 1, "result": 1}));
+    let cancelled = |region: Value, within: Value| {
+        let mut event = json!({"type": "tokens_cancelled", "by": 4, "transition": 2, "tokens": 2,
+            "region": region});
+        if !within.is_null() {
+            event["within"] = within;
+        }
+        let mut events = events.clone();
+        events.push(event);
+        let progress = progress(events);
+        ["judge", "write", "audit"].map(|node| text(&progress, node))
+    };
+    let nothing = ["1/3 · 1 waiting", "running", "running"];
+    let counts = cancelled(json!({"nodes": ["judge", "write"]}), Value::Null);
+    assert_eq!(counts, ["2/3 · 1 cancelled", "cancelled", "running"]);
+    let counts = cancelled(json!("all"), Value::Null);
+    assert_eq!(counts, ["2/3 · 1 cancelled", "cancelled", "cancelled"]);
+    let own = json!({"instance": 1, "index": 2});
+    assert_eq!(cancelled(json!("all"), own)[1..], nothing[1..]);
+}
+
+#[test]
 fn the_end_is_known_with_its_output_or_error() {
     let completed = progress(vec![started(), json!({"type": "run_completed", "output": {"a": 1}})]);
     assert_eq!(completed.status, Some("completed"));

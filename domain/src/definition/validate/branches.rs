@@ -26,9 +26,16 @@ pub(super) fn check(checker: &mut Checker<'_>) {
         return;
     };
     for (index, transition) in checker.definition.transitions.iter().enumerate() {
-        let (Some(join), Some(at)) = (&transition.join, seen.get(transition.from.as_str())) else {
-            continue;
-        };
+        let Some(at) = seen.get(transition.from.as_str()) else { continue };
+        acts_from_outside(checker, index, transition, at);
+        if let Some(group) = &transition.extend
+            && !at.iter().any(|groups| groups.contains(&Some(group.as_str())))
+        {
+            let message = format!("the group {group:?} isn't open where this is taken");
+            let pointer = format!("/transitions/{index}/extend");
+            checker.problem(ProblemCode::UnknownGroup, &pointer, message);
+        }
+        let Some(join) = &transition.join else { continue };
         let group = join.group.as_str();
         if at.iter().any(|groups| groups.last() == Some(&Some(group))) {
             continue;
@@ -42,6 +49,29 @@ pub(super) fn check(checker: &mut Checker<'_>) {
             format!("no branch of the group {group:?} comes here: what does is a branch {around}",);
         let pointer = format!("/transitions/{index}/join/group");
         checker.problem(ProblemCode::UnknownGroup, &pointer, message);
+    }
+}
+
+/// A group isn't cancelled or completed from inside: the token that does it would go with it.
+fn acts_from_outside(
+    checker: &mut Checker<'_>,
+    index: usize,
+    transition: &Transition,
+    at: &BTreeSet<Groups<'_>>,
+) {
+    let cancelled = transition.cancel.as_ref().and_then(|cancel| cancel.group.as_deref());
+    let named = [("cancel/group", cancelled), ("complete", transition.complete.as_deref())];
+    for (key, group) in named {
+        let is_around = |groups: &Groups<'_>| group.is_some() && groups.contains(&group);
+        if !at.is_empty() && at.iter().all(is_around) {
+            let group = group.unwrap_or_default();
+            let message = format!(
+                "only branches of the group {group:?} come here, and a branch doesn't end its own \
+                 group: join it with `wait: any`, or act from beside the group"
+            );
+            let pointer = format!("/transitions/{index}/{key}");
+            checker.problem(ProblemCode::InvalidValue, &pointer, message);
+        }
     }
 }
 
@@ -91,6 +121,10 @@ fn after<'d>(
         let is_branch = groups.last() == Some(&Some(join.group.as_str()));
         return is_branch.then(|| groups[..groups.len() - 1].to_vec()).into_iter().collect();
     }
+    if let Some(group) = &transition.extend {
+        let open = groups.iter().rposition(|around| *around == Some(group.as_str()));
+        return open.map(|at| groups[..=at].to_vec()).into_iter().collect();
+    }
     if let Some(group) = &transition.group {
         return vec![inside(Some(group))];
     }
@@ -101,6 +135,7 @@ fn after<'d>(
     let fires_beside = |other: &&&Transition| {
         !std::ptr::eq(**other, transition)
             && other.join.is_none()
+            && other.extend.is_none()
             && other.priority == transition.priority
     };
     match leaving.iter().find(fires_beside) {

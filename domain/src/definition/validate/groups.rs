@@ -14,8 +14,12 @@ pub(super) fn check(checker: &mut Checker<'_>) {
         if let Some(group) = &transition.group {
             opened.entry(group).or_insert(index);
         }
-        let Some(join) = &transition.join else { continue };
         let place = format!("/transitions/{index}");
+        if transition.group.is_some() && transition.extend.is_some() {
+            let message = "`group` opens a group and `extend` adds to an open one: leave one out";
+            checker.problem(ProblemCode::InvalidValue, &format!("{place}/extend"), message);
+        }
+        let Some(join) = &transition.join else { continue };
         one_thing(checker, &place, transition);
         bounds(checker, &place, join);
         let Some((first, spec, to)) = joined.get(join.group.as_str()).copied() else {
@@ -73,6 +77,7 @@ fn one_thing(checker: &mut Checker<'_>, place: &str, transition: &Transition) {
         ("spawn", transition.spawn.is_some()),
         ("foreach", transition.foreach.is_some()),
         ("group", transition.group.is_some()),
+        ("extend", transition.extend.is_some()),
     ];
     for (key, _) in fans_out.iter().filter(|(_, is_there)| *is_there) {
         let message = format!(

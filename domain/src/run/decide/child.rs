@@ -115,13 +115,7 @@ impl Decider<'_> {
             Event::NodeFailed { token, .. } => {
                 live.children.get(token).map(|child| (*token, *child)).into_iter().collect()
             }
-            Event::JoinFired { rest_continues: false, .. }
-            | Event::JoinFailed { .. }
-            | Event::TokenRouted { failed: true, .. }
-            | Event::RunCompleted { .. }
-            | Event::RunFailed { .. }
-            | Event::RunCancelled { .. }
-            | Event::RunTimedOut { .. } => {
+            event if event.may_give_up() || event.ends_run() => {
                 live.children.iter().map(|(token, child)| (*token, *child)).collect()
             }
             _ => Vec::new(),

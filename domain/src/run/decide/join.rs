@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use super::cancel::JoinCause;
 use super::{Decider, permanent};
 use crate::definition::plan::PlanJoin;
 use crate::definition::{FailedPolicy, JoinTimeout, JoinWait, MergeStrategy, Rest};
@@ -35,7 +36,7 @@ impl Decider<'_> {
             Some(join) if !instance.fired => {
                 let arithmetic = arithmetic(instance, join);
                 match verdict(instance, join, &arithmetic) {
-                    Verdict::Satisfied => self.fire_join(id, join, false),
+                    Verdict::Satisfied => self.fire_join(id, join, JoinCause::Satisfied),
                     Verdict::Impossible => {
                         let error = unsatisfied(instance, join, &arithmetic);
                         self.fail_join(id, error);
@@ -56,7 +57,7 @@ impl Decider<'_> {
         }
     }
 
-    fn fire_join(&mut self, id: u64, join: &PlanJoin, timed_out: bool) {
+    pub(super) fn fire_join(&mut self, id: u64, join: &PlanJoin, cause: JoinCause) {
         let Some(live) = self.live() else { return };
         let Some(instance) = live.instances.get(&id) else { return };
         let arithmetic = arithmetic(instance, join);
@@ -91,7 +92,11 @@ impl Decider<'_> {
                         .max_iterations
                         .map(|_| Iteration { transition: join.transition, count }),
                     rest_continues: join.spec.rest == Rest::Continue,
-                    timed_out,
+                    timed_out: cause == JoinCause::TimedOut,
+                    completed_by: match cause {
+                        JoinCause::Completed(by) => Some(by),
+                        JoinCause::Satisfied | JoinCause::TimedOut => None,
+                    },
                 });
                 self.tokens_left = self.tokens_left.saturating_sub(1);
                 self.fresh.push(token);
@@ -122,7 +127,7 @@ impl Decider<'_> {
         let Some(instance) = self.live().and_then(|live| live.instances.get(&id)) else { return };
         let Some(join) = plan.join(instance.group.as_deref()) else { return };
         match join.spec.on_timeout {
-            JoinTimeout::Proceed => self.fire_join(id, join, true),
+            JoinTimeout::Proceed => self.fire_join(id, join, JoinCause::TimedOut),
             JoinTimeout::Fail => {
                 let mut error = permanent(
                     "join_timeout",

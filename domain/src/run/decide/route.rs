@@ -8,8 +8,8 @@ use crate::definition::On;
 use crate::definition::plan::{FanOut, Plan, PlanTransition};
 use crate::limits;
 use crate::run::event::{
-    Carried, Considered, Event, FailureKind, Fired, Opened, OpenedBranches, RunError, TokenId,
-    TransitionIndex,
+    Carried, Considered, Event, Extended, FailureKind, Fired, Opened, OpenedBranches, RunError,
+    TokenId, TransitionIndex,
 };
 use crate::run::scope::TokenScope;
 use crate::run::state::{Phase, Token};
@@ -21,6 +21,9 @@ struct Routing {
     considered: Vec<Considered>,
     fired: Vec<Fired>,
     opened: Vec<Opened>,
+    extended: Vec<Extended>,
+    /// The transitions that fire and end or complete something else.
+    effects: Vec<TransitionIndex>,
 }
 
 /// Why a node's end leads nowhere.
@@ -57,9 +60,13 @@ impl Decider<'_> {
     fn routed(&mut self, id: TokenId, routing: Routing) {
         let Some(token) = self.token(id) else { return };
         let (branch, error) = (token.branch, token.phase.error().cloned());
-        let Routing { considered, fired, opened } = routing;
-        let failed = error.is_some() && fired.is_empty() && opened.is_empty();
-        let instances: Vec<_> = opened.iter().map(|one| one.instance).collect();
+        let completed = self.completed(id, &routing.effects);
+        self.cancel(id, &routing.effects);
+        let Routing { considered, fired, opened, extended, .. } = routing;
+        let makes_none = fired.is_empty() && opened.is_empty() && extended.is_empty();
+        let failed = error.is_some() && makes_none;
+        let mut instances: Vec<_> = opened.iter().map(|one| one.instance).collect();
+        instances.extend(extended.iter().map(|one| one.instance));
         for one in &fired {
             match one {
                 Fired::Moved { token, .. } => {
@@ -69,9 +76,10 @@ impl Decider<'_> {
                 Fired::Arrived { instance, .. } => self.touched.push(*instance),
             }
         }
-        self.emit(Event::TokenRouted { token: id, considered, fired, opened, failed });
+        self.emit(Event::TokenRouted { token: id, considered, fired, opened, extended, failed });
         self.touched.extend(branch.map(|branch| branch.instance));
         self.touched.extend(instances);
+        self.complete_groups(id, &completed);
         if let (true, None, Some(error)) = (failed, branch, error) {
             self.emit(Event::RunFailed { error });
         }
@@ -131,11 +139,22 @@ impl Decider<'_> {
     ) -> Result<(), Stop> {
         let Some(live) = self.live() else { return Ok(()) };
         let mut next_token = live.next_token;
-        let moves = held.iter().filter(|(_, transition)| transition.join.is_none()).count();
+        let stays = |one: &PlanTransition| one.join.is_none() && one.extend.is_none();
+        let moves = held.iter().filter(|(_, transition)| stays(transition)).count();
         for (index, transition) in held {
             let iteration = iteration(*index, transition, token)?;
+            if transition.cancel.is_some() || transition.complete.is_some() {
+                routing.effects.push(*index);
+            }
             if let Some(group) = &transition.join {
                 routing.fired.push(self.arrival(*index, group, transition, token, scope)?);
+                continue;
+            }
+            if let Some(group) = &transition.extend {
+                let extended =
+                    self.extension(*index, group, transition, token, scope, iteration)?;
+                next_token = next_token.saturating_add(extended.branches.count);
+                routing.extended.push(extended);
                 continue;
             }
             let alone = moves == 1 && transition.group.is_none();
@@ -169,6 +188,41 @@ impl Decider<'_> {
             return Err(Stop::Run(Box::new(error)));
         }
         Ok(())
+    }
+
+    /// Further branches of the group that is open around the token.
+    fn extension(
+        &self,
+        index: TransitionIndex,
+        group: &str,
+        transition: &PlanTransition,
+        token: &Token,
+        scope: &TokenScope<'_>,
+        iteration: Option<u32>,
+    ) -> Result<Extended, Stop> {
+        let open = self.live().and_then(|live| {
+            let mut around = live.around(token.branch).map(|branch| branch.instance);
+            around.find(|id| live.instances.get(id).is_some_and(|one| one.is_of(group)))
+        });
+        let Some(instance) = open else {
+            let message = format!("no group {group:?} is open around this token, to be extended");
+            return Err(Stop::token(permanent("not_in_group", message)));
+        };
+        let items = match &transition.fan_out {
+            FanOut::Foreach(binding) => match evaluated(binding, scope).map_err(Stop::Token)? {
+                Value::Array(items) => items,
+                _ => Vec::new(),
+            },
+            FanOut::One | FanOut::Spawn(_) => Vec::new(),
+        };
+        let branches = OpenedBranches {
+            transition: index,
+            node: transition.to.to_string(),
+            count: fan_out(&transition.fan_out, scope)?,
+            foreach: matches!(transition.fan_out, FanOut::Foreach(_)),
+            iteration,
+        };
+        Ok(Extended { instance, branches, items })
     }
 
     /// Adds branches to the instance of their group, or opens it.
@@ -245,8 +299,7 @@ impl Decider<'_> {
                 self.decision.advance = true;
                 return;
             }
-            let left = instance.declared - instance.spawned;
-            let count = left.min(self.tokens_left as u64);
+            let count = instance.to_make().min(self.tokens_left as u64);
             let (index, token) = (instance.spawned, live.next_token);
             let items = self.items(plan, id, index, count);
             self.tokens_left -= usize::try_from(count).unwrap_or(self.tokens_left);
@@ -281,7 +334,14 @@ impl Decider<'_> {
         for branches in &instance.branches {
             let end = begin + branches.count;
             let (from, to) = (first.max(begin), (first + count).min(end));
-            if from < to {
+            let is_added =
+                self.plan.transition(branches.transition).is_some_and(PlanTransition::adds);
+            if from < to && is_added {
+                let item = |index| {
+                    instance.added.get(&index).and_then(|added| added.item.as_deref().cloned())
+                };
+                items.extend((from..to).map(|index| item(index).unwrap_or_default()));
+            } else if from < to {
                 let list = plan
                     .transition(branches.transition)
                     .and_then(|transition| match &transition.fan_out {

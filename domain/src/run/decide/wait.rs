@@ -83,6 +83,7 @@ impl Decider<'_> {
             Phase::AwaitingChild { .. } => self.time_out_child(id),
             Phase::Working { .. }
             | Phase::BackingOff { .. }
+            | Phase::Blocked { .. }
             | Phase::Succeeded { .. }
             | Phase::Failed { .. } => {}
         }

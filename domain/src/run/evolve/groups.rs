@@ -5,8 +5,8 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::took;
-use crate::run::event::{InstanceId, Opened, RunError, TokenId, TransitionIndex};
-use crate::run::state::{Branch, Instance, Live, Parent, Phase, Timer, Token};
+use crate::run::event::{Extended, InstanceId, Opened, RunError, TokenId, TransitionIndex};
+use crate::run::state::{Added, Branch, Instance, Live, Parent, Phase, Timer, Token};
 use crate::run::vars::Vars;
 
 impl Live {
@@ -34,6 +34,7 @@ impl Live {
             fired: false,
             deadline: opened.deadline,
             cause: Some(token.phase.clone()),
+            added: Default::default(),
             taken: opened.branches.iter().fold(Arc::clone(&token.taken), |taken, branches| {
                 took(&taken, branches.transition, branches.iteration)
             }),
@@ -41,6 +42,22 @@ impl Live {
         };
         self.next_instance = self.next_instance.max(opened.instance + 1);
         self.instances.insert(opened.instance, instance);
+    }
+
+    /// An open instance gets further branches.
+    pub(super) fn extend(&mut self, by: TokenId, extended: &Extended) {
+        let Some(token) = self.tokens.get(&by) else { return };
+        let Some(instance) = self.instances.get_mut(&extended.instance) else { return };
+        let branches = &extended.branches;
+        let taken = took(&token.taken, branches.transition, branches.iteration);
+        let mut items = extended.items.iter();
+        for index in instance.declared..instance.declared + branches.count {
+            let item = items.next().cloned().map(Arc::new);
+            instance.added.insert(index, Added { item, taken: Arc::clone(&taken) });
+        }
+        instance.declared += branches.count;
+        instance.branches.push(branches.clone());
+        instance.take_most(&taken);
     }
 
     pub(super) fn spawn(
@@ -53,6 +70,7 @@ impl Live {
     ) {
         let Some(instance) = self.instances.get_mut(&id) else { return };
         instance.spawned = instance.spawned.max(first + count);
+        instance.skip_ended();
         let error = instance.cause.as_ref().and_then(Phase::error).cloned().map(Box::new);
         if instance.spawned == instance.declared {
             instance.cause = None;
@@ -60,7 +78,7 @@ impl Live {
         let mut made = Vec::with_capacity(usize::try_from(count).unwrap_or(0));
         for offset in 0..count {
             let index = first + offset;
-            let Some(branches) = instance.branches_of(index) else { continue };
+            let Some(branches) = instance.branches_of(index).cloned() else { continue };
             let item = usize::try_from(offset).ok().and_then(|offset| items.get(offset));
             let item = item.filter(|_| branches.foreach).cloned().map(Arc::new);
             made.push((
@@ -69,7 +87,12 @@ impl Live {
                     branch: Some(Branch { instance: id, index }),
                     // Within a branch of a `foreach`, a plain split keeps the item.
                     item: item.or_else(|| instance.parent.item.clone()),
-                    taken: took(&instance.parent.taken, branches.transition, branches.iteration),
+                    taken: match instance.added.remove(&index) {
+                        Some(added) => added.taken,
+                        None => {
+                            took(&instance.parent.taken, branches.transition, branches.iteration)
+                        }
+                    },
                     error: error.clone(),
                     ..Token::at(&branches.node)
                 },

@@ -74,7 +74,10 @@ impl Live {
                         }
                         Some(Phase::Gated { gate }) => gate.deadline = Some(later),
                         Some(
-                            Phase::Working { .. } | Phase::Succeeded { .. } | Phase::Failed { .. },
+                            Phase::Working { .. }
+                            | Phase::Blocked { .. }
+                            | Phase::Succeeded { .. }
+                            | Phase::Failed { .. },
                         )
                         | None => {}
                     }

@@ -145,6 +145,29 @@ fn a_join_gives_up_the_children_of_branches_that_it_needs_no_more() {
 }
 
 #[test]
+fn a_transition_that_cancels_a_node_gives_up_its_child() {
+    let mut fixture = Fixture::started(
+        json!({
+            "name": "beside", "start": "begin",
+            "nodes": {"begin": {"compute": {}},
+                "ask": {"workflow": {"definition": "helper", "input": {}}},
+                "stop": task(), "done": task()},
+            "transitions": [
+                {"from": "begin", "to": "ask"},
+                {"from": "begin", "to": "stop"},
+                {"from": "stop", "to": "done", "cancel": {"nodes": ["ask"]}},
+            ],
+        }),
+        json!({}),
+    );
+    let owed = fixture.run.owed(&fixture.plan);
+    let [(_, child)] = owed.children[..] else { panic!("one child: {owed:?}") };
+    let decision = fixture.succeed("stop", json!(1));
+    assert_eq!(decision.given_up, [child]);
+    assert!(fixture.run.owed(&fixture.plan).children.is_empty());
+}
+
+#[test]
 fn a_definition_that_is_none_fails_the_node_at_once() {
     for (given, code) in [
         (json!(7), "type_mismatch"),

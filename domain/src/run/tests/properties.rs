@@ -5,6 +5,7 @@
 //! that choose which attempt is reported, with what, which signals, answers and ends of children come,
 //! when the run is paused and resumed, and when the clock moves.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
@@ -74,11 +75,24 @@ fn run_by(definition: &Value, items: usize, schedule: &[u32], faults: bool) -> F
         assert_eq!(again, decided, "deciding again gives the same");
         run.when(&command).expect("what is owed is not refused");
         shadow.follow(&run);
+        is_alone_in_its_mutex(&run);
         if let Command::Report(report) = &command {
             refuses_stale(&mut run, report.token, report.attempt);
         }
     }
     panic!("the run did not end in 5,000 steps");
+}
+
+/// Who is in a node of a mutex and isn't waiting for it holds it; a free one is passed on.
+fn is_alone_in_its_mutex(run: &Fixture) {
+    let Run::Live(live) = &run.run else { return };
+    assert_eq!(live.next_turn(), None, "a free mutex is passed on at once");
+    for (id, token) in &live.tokens {
+        let mutex = run.plan.node(&token.node).and_then(|node| node.mutex.as_ref());
+        if let Some(mutex) = mutex.filter(|_| !matches!(token.phase, Phase::Blocked { .. })) {
+            assert_eq!(live.mutexes[mutex].holder, Some(*id));
+        }
+    }
 }
 
 /// Steps in which a schedule may do what the run doesn't need. It repeats itself, and would else
@@ -221,7 +235,10 @@ impl Shadow {
             Event::RunStarted(_) => {
                 self.made.insert(1, true);
             }
-            Event::TokenRouted { token, fired, opened, .. } => {
+            Event::TokenRouted { token, fired, opened, extended, .. } => {
+                for one in extended {
+                    *self.declared.get_mut(&one.instance).expect("open") += one.branches.count;
+                }
                 assert_eq!(self.made.insert(*token, false), Some(true), "a token ends once");
                 for one in fired {
                     if let Fired::Moved { token, .. } = one {
@@ -271,8 +288,8 @@ impl Shadow {
     fn check(&self) {
         assert!(self.fired.values().all(|count| *count == 1), "a join fires at most once");
         for (instance, indices) in &self.arrived {
-            let expected: Vec<_> = (0..indices.len() as u64).collect();
-            assert_eq!(*indices, expected, "branches are made once and in order");
+            let in_order = indices.windows(2).all(|pair| pair[0] < pair[1]);
+            assert!(in_order, "branches are made once and in order: {indices:?}");
             assert!(indices.len() as u64 <= self.declared[instance]);
         }
         let Run::Live(live) = &self.run else { return };
@@ -319,9 +336,30 @@ impl Shadow {
         for timer in live.tokens.iter().filter_map(|(id, token)| token.phase.timer(*id)) {
             assert!(live.timers.contains(&timer), "{timer:?} is armed");
         }
+        self.check_mutexes(live);
         let payloads =
             live.signals.kept.values().map(|one| crate::run::vars::size_of(&one.payload));
         assert_eq!(payloads.sum::<usize>(), live.signals.bytes);
+    }
+
+    /// At most one token is in a mutex; who waits for one is in its queue, once.
+    fn check_mutexes(&self, live: &Live) {
+        let mut queued = BTreeSet::new();
+        for (name, mutex) in &live.mutexes {
+            let phase = |id: &u64| live.tokens.get(id).map(|token| &token.phase);
+            if let Some(holder) = &mutex.holder {
+                let phase = phase(holder).expect("who holds a mutex is there");
+                assert!(!matches!(phase, Phase::Blocked { .. }));
+            }
+            for (turn, id) in &mutex.queue {
+                let waits = matches!(phase(id), Some(Phase::Blocked { mutex, turn: own })
+                    if **mutex == **name && own == turn);
+                assert!(waits && queued.insert(*id), "who is queued waits, once");
+            }
+        }
+        let is_blocked = |phase: &Phase| matches!(phase, Phase::Blocked { .. });
+        let blocked = live.tokens.iter().filter(|(_, token)| is_blocked(&token.phase));
+        assert_eq!(blocked.map(|(id, _)| *id).collect::<BTreeSet<_>>(), queued);
     }
 }
 
@@ -345,13 +383,24 @@ fn runner() -> TestRunner {
 #[test]
 fn every_schedule_with_faults_keeps_the_invariants_and_ends() {
     let schedules = prop::collection::vec(any::<u32>(), 8..64);
+    let seen = RefCell::new(BTreeSet::new());
     runner()
         .run(&(blocks(), 0..4_usize, schedules), |(block, items, schedule)| {
             let run = run_by(&Layout::definition(&block, false), items, &schedule, true);
             prop_assert!(run.run.status().is_some_and(|status| status.is_terminal()));
+            seen.borrow_mut().extend(run.types());
+            let adds = |(event, _): &(Event, _)| {
+                matches!(event, Event::TokenRouted { extended, .. } if !extended.is_empty())
+            };
+            if run.events.iter().any(adds) {
+                seen.borrow_mut().insert("extended");
+            }
             Ok(())
         })
         .unwrap_or_else(|failure| panic!("{failure}"));
+    for what in ["tokens_cancelled", "mutex_awaited", "join_fired", "gate_closed", "extended"] {
+        assert!(seen.borrow().contains(what), "no graph came to {what}");
+    }
 }
 
 #[test]

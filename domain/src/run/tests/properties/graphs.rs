@@ -11,18 +11,54 @@ pub(super) const PEOPLE: [&str; 3] = ["ann", "bob", "carol"];
 /// A part of a graph with one way in and one way out.
 #[derive(Debug, Clone)]
 pub(super) enum Block {
-    Task { retries: bool },
+    Task {
+        retries: bool,
+    },
     Compute,
     Emit,
     Wait,
-    Signal { fits: bool, timed: bool },
-    Gate { approvals: u8, timed: bool, on_timeout: u8 },
-    Child { catches: bool, timed: bool },
+    Signal {
+        fits: bool,
+        timed: bool,
+    },
+    Gate {
+        approvals: u8,
+        timed: bool,
+        on_timeout: u8,
+    },
+    Child {
+        catches: bool,
+        timed: bool,
+    },
     Sequence(Vec<Block>),
     Choice(Box<Block>, Box<Block>),
     Loop(Box<Block>, u32),
-    FanOut { count: u8, body: Box<Block>, wait: u8, failed: u8, rest: bool, foreach: bool },
+    FanOut {
+        count: u8,
+        body: Box<Block>,
+        wait: u8,
+        failed: u8,
+        rest: bool,
+        foreach: bool,
+    },
     Rescue(Box<Block>),
+    /// A node of one of two mutexes.
+    Exclusive {
+        kind: u8,
+        mutex: bool,
+    },
+    /// A fan-out whose branches each add a further one.
+    Grown {
+        body: Box<Block>,
+        wait: u8,
+        foreach: bool,
+    },
+    /// A body, and beside it a task that ends or completes (a part of) it.
+    Stopped {
+        body: Box<Block>,
+        how: u8,
+        failed: u8,
+    },
 }
 
 pub(super) fn blocks() -> impl Strategy<Value = Block> {
@@ -38,6 +74,8 @@ pub(super) fn blocks() -> impl Strategy<Value = Block> {
         1 => (any::<bool>(), any::<bool>()).prop_map(|(catches, timed)| {
             Block::Child { catches, timed }
         }),
+        2 => (0..5_u8, any::<bool>())
+            .prop_map(|(kind, mutex)| Block::Exclusive { kind, mutex }),
     ];
     leaf.prop_recursive(4, 24, 4, |inner| {
         let boxed = inner.clone().prop_map(Box::new);
@@ -46,6 +84,10 @@ pub(super) fn blocks() -> impl Strategy<Value = Block> {
             1 => (boxed.clone(), boxed.clone()).prop_map(|(a, b)| Block::Choice(a, b)),
             1 => (boxed.clone(), 1..3_u32).prop_map(|(body, times)| Block::Loop(body, times)),
             1 => boxed.clone().prop_map(Block::Rescue),
+            1 => (boxed.clone(), 0..3_u8, any::<bool>())
+                .prop_map(|(body, wait, foreach)| Block::Grown { body, wait, foreach }),
+            2 => (boxed.clone(), 0..4_u8, 0..3_u8)
+                .prop_map(|(body, how, failed)| Block::Stopped { body, how, failed }),
             3 => (1..4_u8, boxed, 0..4_u8, 0..3_u8, any::<bool>(), any::<bool>()).prop_map(
                 |(count, body, wait, failed, rest, foreach)| Block::FanOut {
                     count, body, wait, failed, rest, foreach
@@ -173,6 +215,77 @@ impl Layout {
                 self.link(&last, &end, json!({}));
                 self.link(&last, &end, json!({"on": "failure"}));
                 (first, end)
+            }
+            Block::Exclusive { kind, mutex } => {
+                let name = self.compute();
+                let mut node = match kind {
+                    0 => json!({"action": {"kind": "mock"},
+                                "retry": {"max_attempts": 2, "initial": "1s"}}),
+                    1 => json!({"wait": {"for": "3s"}}),
+                    2 => json!({"wait": {"signal": SIGNALS[0]}}),
+                    3 => json!({"gate": {"title": "Go on?"}}),
+                    _ => json!({"compute": {format!("state.{name}"): true}}),
+                };
+                node["mutex"] = json!(if *mutex { "m1" } else { "m2" });
+                let node = self.node(node);
+                self.link(&name, &node, json!({}));
+                (name, node)
+            }
+            Block::Grown { body, wait, foreach } => {
+                let group = format!("x{}", self.nodes.len());
+                let (start, branch, end) = (self.compute(), self.compute(), self.compute());
+                let (first, last) = self.block(body);
+                self.link(&start, &branch, json!({"group": group, "spawn": 2}));
+                self.link(&branch, &first, json!({}));
+                let mut more = json!({"extend": group, "max_iterations": 1, "priority": 1});
+                if *foreach {
+                    more["foreach"] = json!("${[1]}");
+                }
+                self.link(&last, &branch, more);
+                let mut join = json!({"group": group, "merge": {
+                    "strategy": "collect", "from": "${index}", "into": format!("state.{group}")}});
+                if !self.pure {
+                    join["wait"] =
+                        [json!("all"), json!("any"), json!(3)][usize::from(*wait)].clone();
+                }
+                let join = json!({"join": join});
+                let mut after = join.clone();
+                after["priority"] = json!(1);
+                self.link(&last, &end, after);
+                // The limit of adding fails the node; its failure leads to the join as well.
+                let mut failed = join;
+                failed["on"] = json!("failure");
+                failed["join"]["merge"]["from"] = json!("${index}");
+                self.link(&last, &end, failed);
+                (start, end)
+            }
+            // What it gives depends on the schedule.
+            Block::Stopped { body, .. } if self.pure => self.block(body),
+            Block::Stopped { body, how, failed } => {
+                let group = format!("s{}", self.nodes.len());
+                let (start, end) = (self.compute(), self.compute());
+                let (nodes, transitions) = (self.nodes.len(), self.transitions.len());
+                let (first, last) = self.block(body);
+                let region: Vec<_> = self.nodes.keys().skip(nodes).cloned().collect();
+                let inner = self.transitions[transitions..]
+                    .iter()
+                    .find_map(|transition| transition["group"].as_str().map(str::to_owned));
+                let stop = self.node(json!({"action": {"kind": "mock"}}));
+                let stopped = self.compute();
+                self.link(&start, &first, json!({"group": group}));
+                self.link(&start, &stop, json!({"group": group}));
+                let effect = match (how, inner) {
+                    (0, _) => json!({"cancel": {"nodes": "all"}}),
+                    (1, Some(inner)) => json!({"cancel": {"group": inner}}),
+                    (2, Some(inner)) => json!({"complete": inner}),
+                    _ => json!({"cancel": {"nodes": region}}),
+                };
+                self.link(&stop, &stopped, effect);
+                let failed = ["fail", "ignore", "count"][usize::from(*failed)];
+                let join = json!({"join": {"group": group, "failed": failed}});
+                self.link(&last, &end, join.clone());
+                self.link(&stopped, &end, join);
+                (start, end)
             }
             Block::FanOut { count, body, wait, failed, rest, foreach } => {
                 let group = format!("g{}", self.nodes.len());
