@@ -100,7 +100,9 @@ const COLUMNS: &str = "id, workspace_id, project_id, workflow_id, status, defini
     parent_run_id, root_run_id";
 
 /// Both databases compare without regard to the case of ASCII letters, and of no others.
-fn filter(dialect: Dialect) -> String {
+fn filter(dialect: Dialect, of_parent: bool) -> String {
+    // Children are few among all runs: an equality alone finds them by their index.
+    let parent = if of_parent { "parent_run_id = $13" } else { "cast($13 as text) is null" };
     let (statuses, labels) = (dialect.each("$5"), dialect.each("$6"));
     format!(
         "workspace_id = $1 \
@@ -117,7 +119,7 @@ fn filter(dialect: Dialect) -> String {
             or lower(definition_name) like $9 escape '\\' \
             or lower(error_message) like $9 escape '\\') \
          and ($10 is null or (started_micros, id) < ($10, $11)) \
-         and ($13 is null or parent_run_id = $13)"
+         and {parent}"
     )
 }
 
@@ -141,7 +143,7 @@ impl RunQueries for Projections {
         }
         let statuses: Vec<_> = filter.status.iter().map(|status| [status.as_str()]).collect();
         let json = |present: bool, value: Value| present.then(|| value.to_string());
-        let narrowed = self::filter(self.store.readers().dialect());
+        let narrowed = self::filter(self.store.readers().dialect(), filter.parent.is_some());
         let query = sql(format!(
             "select {COLUMNS} from runs where {narrowed} \
              order by started_micros desc, id desc limit $12"

@@ -214,5 +214,5 @@ fn a_token_waits_for_its_child() {
     let failed = json!({"type": "child_ended", "token": 3, "run_id": child, "status": "failed",
         "error": error});
     events.extend([ended, failed]);
-    assert_eq!(text(&progress(events), "judge"), "1/3 · 1 waiting · 1 failed");
+    assert_eq!(text(&progress(events), "judge"), "1/3 · 1 failed · 1 waiting");
 }
