@@ -205,7 +205,7 @@ pub struct WaitingItem {
     pub group: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub index: Option<u64>,
-    /// `worker`, `retry`, `time`, `signal`, `gate`, `child`, `coordinator` or `branches`.
+    /// `worker`, `retry`, `time`, `signal`, `gate`, `mutex`, `child`, `coordinator` or `branches`.
     #[serde(rename = "for")]
     pub what: String,
     /// Who or what can bring it, in words.

@@ -32,7 +32,7 @@ pub enum Run {
 }
 
 /// Version of the shape of [`Run`]: a snapshot of another one is not used.
-pub const STATE_VERSION: u32 = 3;
+pub const STATE_VERSION: u32 = 4;
 
 /// What stays the same from a run's start to its end.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -175,6 +175,27 @@ async fn an_event_that_does_not_fit_is_found_where_it_stands() {
 }
 
 #[tokio::test]
+async fn mutexes_regions_and_additions_that_do_not_fit_are_found() {
+    let first = started(1);
+    let of_mutex = |event: &str, token: u64| json!({"type": event, "token": token, "mutex": "m"});
+    let (taken, awaited) = (of_mutex("mutex_taken", 1), of_mutex("mutex_awaited", 1));
+    let done = json!({"type": "task_succeeded", "token": 1, "attempt": 1, "result": 2});
+    let region = json!({"type": "tokens_cancelled", "by": 1, "transition": 0, "tokens": 0,
+        "region": "all"});
+    let added = json!({"type": "token_routed", "token": 1, "extended": [{"instance": 1,
+        "branches": {"transition": 0, "node": "b", "count": 1}}]});
+    let cases: Vec<(Vec<Value>, &[u64])> = vec![
+        (vec![first.clone(), taken.clone(), taken.clone()], &[3]),
+        (vec![first.clone(), awaited.clone(), awaited.clone()], &[3]),
+        (vec![first.clone(), awaited, done.clone()], &[3]),
+        (vec![first.clone(), of_mutex("mutex_taken", 7)], &[2]),
+        (vec![first.clone(), region], &[2]),
+        (vec![first, done, added], &[3]),
+    ];
+    found_where_they_stand(cases).await;
+}
+
+#[tokio::test]
 async fn waits_gates_signals_and_pauses_that_do_not_fit_are_found() {
     let first = started(1);
     let waits = json!({"type": "wait_started", "token": 1, "signal": "go"});

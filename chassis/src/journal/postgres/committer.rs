@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use metrics::{counter, gauge};
 use tokio::sync::{Notify, mpsc, watch};
@@ -13,13 +13,6 @@ use crate::journal::fault::Fault;
 use crate::journal::feed::Feed;
 use crate::journal::queue::{Committed, Message, Request};
 use crate::journal::{Append, AppendError};
-
-/// Appends in a commit from which on many more are on their way. A commit costs the database, and
-/// each process that waits for it, much the same whatever it holds: so the next one waits a moment
-/// for more of them. Where few are on their way none is kept waiting.
-const CROWD: usize = 6;
-/// How long that moment is.
-const LINGER: Duration = Duration::from_millis(1);
 
 pub(super) struct Committer {
     pub(super) writer: Writer,
@@ -41,12 +34,8 @@ impl Committer {
         while let Some(message) = next {
             let (batch, left_over) = self.fill(message, &mut members).await;
             gauge!("wonder_journal_queue_depth").set(self.requests.len() as f64);
-            let crowd = batch.len();
             if !batch.is_empty() {
                 self.commit(batch).await;
-            }
-            if crowd >= CROWD && self.requests.len() < crowd {
-                tokio::time::sleep(LINGER).await;
             }
             next = match left_over {
                 Some(message) => Some(message),
