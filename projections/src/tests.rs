@@ -172,6 +172,23 @@ impl World {
         done.expect("it runs");
     }
 
+    /// Where a projection goes on after a restart; 0 where it never was.
+    async fn checkpoint(&self, projection: &str) -> u64 {
+        const POSITION: &str = "select position from checkpoints where projection = $1";
+        let query = sqlx::query_scalar(POSITION).bind(projection);
+        let position: Option<i64> = match self.other_views().await {
+            Views::Database(database) => query.fetch_optional(database.pool()).await,
+            Views::File(_) => {
+                let url = format!("sqlite://{}", self.folder.path().join("views.db").display());
+                let mut file = SqliteConnection::connect(&url).await.expect("it opens");
+                let query = sqlx::query_scalar(POSITION).bind(projection);
+                query.fetch_optional(&mut file).await
+            }
+        }
+        .expect("it answers");
+        position.unwrap_or_default().unsigned_abs()
+    }
+
     async fn caught_up(&self) {
         let head = self.journal.head().await.expect("the journal answers");
         reach(&self.views, head).await;

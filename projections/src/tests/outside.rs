@@ -113,7 +113,9 @@ async fn while_nats_is_away_folds_go_on_and_nothing_is_lost(storage: Storage) {
     nats.restart().await;
     let messages = published(&options, 20).await;
     assert_eq!(positions(&messages), (1..=20).collect::<Vec<_>>());
-    // What a wiped stream has lost isn't published again; what comes is.
+    // What a wiped stream has lost, after it was known to be there, isn't published again; what
+    // comes is.
+    until("it is known", async || world.checkpoint("outside").await == 20).await;
     nats.wipe().await;
     world.whole_run(3, 4, true).await;
     let messages = published(&options, 30).await;
