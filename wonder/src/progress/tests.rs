@@ -137,7 +137,7 @@ fn what_a_transition_cancels_is_taken_back() {
     events.push(json!({"type": "token_routed", "token": 3, "fired": [
         {"moved": {"transition": 0, "token": 9, "node": "write"}}]}));
     events.push(json!({"type": "task_succeeded", "token": 4, "attempt": 1, "result": 1}));
-    let mut cancelled = |region: Value, within: Value| {
+    let cancelled = |region: Value, within: Value| {
         let mut event = json!({"type": "tokens_cancelled", "by": 4, "transition": 2, "tokens": 2,
             "region": region});
         if !within.is_null() {
