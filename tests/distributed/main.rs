@@ -9,6 +9,7 @@ mod echoes;
 mod kills;
 mod restarts;
 mod set;
+mod subscriber;
 
 /// The real binary in some shape.
 async fn platform(shape: impl Into<Shape>) -> Platform {
