@@ -15,6 +15,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::nats::{Nats, NatsError, outbound};
 use super::publish::{self, Outgoing, Refused};
@@ -29,6 +30,8 @@ const DIRECT_WITHIN: Duration = Duration::from_millis(500);
 /// How often a missing stream is made anew for a call: while it is being deleted it looks as if it
 /// were there.
 const RESTORES: usize = 3;
+/// How long deliveries may take to be given back.
+const GIVE_BACK: Duration = Duration::from_secs(2);
 /// Pull requests that may wait at one consumer, over all who pull.
 const PULL_REQUESTS: u64 = 2_048;
 
@@ -129,6 +132,29 @@ impl WorkQueue {
             }
         }
         results.into_iter().map(|result| Ok(result?)).collect()
+    }
+
+    /// Gives deliveries back that nobody has begun with, as new messages at the end of the queue: so
+    /// the count of deliveries says how many have vanished with a message. What can't be published
+    /// is delivered again.
+    pub async fn give_back(&self, deliveries: Vec<Delivery>) {
+        if deliveries.is_empty() {
+            return;
+        }
+        let renewed = |delivery: &Delivery| Message {
+            subject: delivery.subject.clone(),
+            id: Uuid::new_v4().simple().to_string(),
+            body: delivery.body.clone(),
+        };
+        let messages = deliveries.iter().map(renewed).collect();
+        let published = tokio::time::timeout(GIVE_BACK, self.publish(messages)).await;
+        let mut published = published.unwrap_or_default().into_iter();
+        for delivery in deliveries {
+            match published.next() {
+                Some(Ok(())) => delivery.ack().await,
+                Some(Err(_)) | None => delivery.nak().await,
+            }
+        }
     }
 
     /// Whether the queue holds a message with exactly this subject: not acknowledged yet.

@@ -86,7 +86,7 @@ impl Consumer {
     /// Gives back what was delivered and not pulled.
     pub async fn close(mut self) {
         self.gather();
-        self.ready.drain(..).for_each(|delivery| delivery.nak_now());
+        self.queue.give_back(self.ready.drain(..).collect()).await;
         for leaving in [self.leaving.take(), self.end_session()].into_iter().flatten() {
             if leaving.await.is_err() {
                 tracing::error!("leaving a queue ended in a panic");
@@ -111,7 +111,11 @@ impl Consumer {
         if outstanding + self.ready.len() > limit {
             self.leaving = self.end_session();
         }
-        self.ready.drain(limit.min(self.ready.len())..).for_each(|delivery| delivery.nak_now());
+        if self.ready.len() > limit {
+            let (queue, rest) = (self.queue.clone(), self.ready.drain(limit..).collect());
+            // Not awaited: where it comes to nothing, they are delivered again by themselves.
+            tokio::spawn(async move { queue.give_back(rest).await });
+        }
     }
 
     /// Asks where that is to be done, and waits for what happens next. Cancel-safe.
@@ -233,7 +237,8 @@ impl Consumer {
     /// Not to be waited for, but where nothing more may come of it.
     fn end_session(&mut self) -> Option<JoinHandle<()>> {
         self.suspected = None;
-        self.session.take().map(Session::leave)
+        let session = self.session.take()?;
+        Some(session.leave(self.queue.clone()))
     }
 
     fn wait_longer(&mut self) {
@@ -299,10 +304,6 @@ impl Delivery {
         if let Err(error) = self.nats.send(self.message(what)).await {
             tracing::debug!(%error, what, "what was said of a delivery was not sent");
         }
-    }
-
-    pub(super) fn nak_now(&self) {
-        self.nats.send_now(self.message("-NAK"));
     }
 
     fn message(&self, what: &'static str) -> OutboundMessage {

@@ -6,6 +6,7 @@ use serde_json::json;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::WorkQueue;
 use super::consumer::Delivery;
 use super::demand::{BEAT, Demand, EXPIRES};
 use super::nanos;
@@ -125,20 +126,19 @@ impl Session {
     }
 
     /// Ends it, and gives back what still comes. Runs on where it isn't waited for.
-    pub(super) fn leave(self) -> JoinHandle<()> {
+    pub(super) fn leave(self, queue: WorkQueue) -> JoinHandle<()> {
         let most = self.demand.outstanding() + self.demand.requests();
         let most = BEATS + u64::try_from(most).unwrap_or(u64::MAX / 2);
         let subject = format!("{}.filler", self.inbox);
         tokio::spawn(async move {
             let nats = &self.nats;
-            let give_back = |message: Message| {
-                if let Some(delivery) = Delivery::new(nats, message) {
-                    delivery.nak_now();
-                }
-            };
+            // Given back when nothing more comes: at once, it would come to this session again.
+            let mut came = Vec::new();
+            let take = |message: Message| came.extend(Delivery::new(nats, message));
             if self.nats.connects() == self.connects {
-                leave(nats, self.subscriber, &subject, self.received, Some(most), give_back).await;
+                leave(nats, self.subscriber, &subject, self.received, Some(most), take).await;
             }
+            queue.give_back(came).await;
         })
     }
 }
