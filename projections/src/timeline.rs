@@ -5,8 +5,9 @@ use std::collections::{BTreeSet, HashMap};
 use chrono::{DateTime, Utc};
 use domain::ids::{RunId, WorkspaceId};
 use domain::run::event::{
-    Fired, GateOutcome, InstanceId, Opened, OpenedBranches, Region, TokenId, TokensCancelled,
+    Extent, Fired, GateOutcome, InstanceId, Opened, OpenedBranches, TokenId, TokensCancelled,
 };
+use domain::run::state::Branch;
 use domain::run::{self, Event, Usage};
 use protocol::{Rejection, RunError, TimelineEntry};
 
@@ -46,12 +47,6 @@ struct Timeline {
     /// The branch that each token belongs to.
     branches: HashMap<TokenId, Branch>,
     instances: HashMap<InstanceId, Instance>,
-}
-
-#[derive(Clone, Copy)]
-struct Branch {
-    instance: InstanceId,
-    index: u64,
 }
 
 struct Instance {
@@ -281,41 +276,27 @@ impl Timeline {
         std::iter::successors(branch, |branch| self.instances.get(&branch.instance)?.parent)
     }
 
-    /// What the engine's fold takes away, by the same rule.
+    /// What the engine's fold takes away.
     fn cancel_region(&mut self, cancelled: &TokensCancelled, moment: Moment) {
-        let own: Vec<InstanceId> = self
-            .around(self.branches.get(&cancelled.by).copied())
-            .map(|one| one.instance)
-            .collect();
-        let is_group = |around: Branch| match &cancelled.region {
-            Region::Nodes(_) => false,
-            Region::Group(name) => {
-                let instance = self.instances.get(&around.instance);
-                let group = instance.and_then(|instance| instance.group.as_ref());
-                group == Some(name) && !own.contains(&around.instance)
-            }
-            Region::All => !own.contains(&around.instance),
+        let TokensCancelled { by, within, region, .. } = cancelled;
+        let branch_of = |token: &TokenId| self.branches.get(token).copied();
+        let extent = Extent::new(*by, *within, region, self.around(branch_of(by)));
+        let instances = self.instances.iter().filter(|(id, instance)| {
+            extent.takes_instance(**id, instance.group.as_deref(), self.around(instance.parent))
+        });
+        let instances: Vec<InstanceId> = instances.map(|(id, _)| *id).collect();
+        let is_taken = |token: &TokenId| {
+            let entry = self.by_token.get(token).and_then(|at| self.entries.get(*at));
+            entry.is_some_and(|entry| {
+                extent.takes_token(*token, &entry.node, self.around(branch_of(token)))
+            })
         };
-        let ends = |token: &TokenId| {
-            let branch = self.branches.get(token).copied();
-            let around: Vec<Branch> = self.around(branch).collect();
-            let within = cancelled.within.map(|one| (one.instance, one.index));
-            let is_within = within.is_none_or(|within| {
-                around.iter().any(|around| (around.instance, around.index) == within)
-            });
-            let is_meant = match &cancelled.region {
-                Region::Nodes(nodes) => {
-                    let entry = self.by_token.get(token).and_then(|at| self.entries.get(*at));
-                    entry.is_some_and(|entry| nodes.contains(&entry.node))
-                }
-                Region::Group(_) => around.into_iter().any(is_group),
-                Region::All => true,
-            };
-            *token != cancelled.by && is_within && is_meant
-        };
-        let ended: Vec<TokenId> = self.open.iter().copied().filter(ends).collect();
-        for token in ended {
+        let tokens: Vec<TokenId> = self.open.iter().copied().filter(is_taken).collect();
+        for token in tokens {
             self.end(token, "cancelled", moment);
+        }
+        for instance in instances {
+            self.cancel_inside(instance, moment);
         }
     }
 

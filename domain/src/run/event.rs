@@ -15,7 +15,7 @@ mod failure;
 mod gate;
 mod signal;
 
-pub use cancelled::{Region, TokensCancelled};
+pub use cancelled::{Extent, Region, TokensCancelled};
 pub use child::{ChildEnded, ChildStarted, ParentRun};
 pub use failure::{FailureKind, RunError, Usage};
 pub use gate::{Decision, GateAnswered, GateClosed, GateOpened, GateOutcome};

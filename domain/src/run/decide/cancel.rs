@@ -6,8 +6,9 @@ use crate::run::event::{Event, InstanceId, Region, TokenId, TokensCancelled, Tra
 use crate::run::state::Branch;
 
 impl Decider<'_> {
-    /// The part of the run that a token's effects reach: the branch of a `foreach`, `spawn`
-    /// or `extend` that it is in, or else the whole run. Plain splits are ways of one and the same matter.
+    /// The part of the run that a token's effects reach: the branch of a `foreach`, `spawn` or
+    /// `extend` that it is in, or else the whole run. Plain splits are ways of one and the same
+    /// matter.
     fn reach(&self, by: TokenId) -> Option<Branch> {
         let live = self.live()?;
         let mut around = live.around(live.tokens.get(&by)?.branch);
@@ -28,7 +29,7 @@ impl Decider<'_> {
             let cancel = plan.transition(*index).and_then(|one| one.cancel.as_ref());
             let (Some(region), Some(live)) = (cancel, self.live()) else { continue };
             let within = self.reach(by);
-            let (tokens, has_any) = live.size_of_region(by, within, region);
+            let (tokens, has_any) = live.size_of(&live.extent(by, within, region));
             if !has_any {
                 continue;
             }
@@ -52,7 +53,9 @@ impl Decider<'_> {
             let group = self.plan.transition(*index)?.complete.clone()?;
             Some(Region::Group(group))
         });
-        groups.flat_map(|group| live.groups_of(by, self.reach(by), &group)).collect()
+        groups
+            .flat_map(|group| live.instances_in(&live.extent(by, self.reach(by), &group)))
+            .collect()
     }
 
     /// Their joins fire with what has arrived.

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::run::event::{InstanceId, Region, TokenId, TokensCancelled};
-use crate::run::state::{Branch, Live};
+use crate::run::event::{Extent, InstanceId, Region, TokenId, TokensCancelled};
+use crate::run::state::{Branch, Instance, Live};
 
 impl Live {
     /// The branches around one, innermost first.
@@ -11,70 +11,57 @@ impl Live {
         std::iter::successors(branch, |branch| self.instances.get(&branch.instance)?.parent.branch)
     }
 
-    fn is_within(&self, branch: Option<Branch>, within: Option<Branch>) -> bool {
-        within.is_none_or(|within| self.around(branch).any(|around| around == within))
-    }
-
-    /// The groups that a region takes away: those of its name, or all, but none that is around the
-    /// token which acts.
-    pub(crate) fn groups_of(
+    /// What a region consists of where a token acts.
+    pub(crate) fn extent<'a>(
         &self,
         by: TokenId,
         within: Option<Branch>,
-        region: &Region,
-    ) -> Vec<InstanceId> {
-        let own = self.tokens.get(&by).and_then(|token| token.branch);
-        let around: BTreeSet<_> = self.around(own).map(|branch| branch.instance).collect();
-        let is_meant = |group: Option<&String>| match region {
-            Region::Nodes(_) => false,
-            Region::Group(name) => group == Some(name),
-            Region::All => true,
+        region: &'a Region,
+    ) -> Extent<'a> {
+        let branch = self.tokens.get(&by).and_then(|token| token.branch);
+        Extent::new(by, within, region, self.around(branch))
+    }
+
+    /// The group instances that a region takes away.
+    pub(crate) fn instances_in(&self, extent: &Extent<'_>) -> Vec<InstanceId> {
+        let is_taken = |id: InstanceId, instance: &Instance| {
+            let around = self.around(instance.parent.branch);
+            extent.takes_instance(id, instance.group.as_deref(), around)
         };
-        let found = self.instances.iter().filter(|(id, instance)| {
-            is_meant(instance.group.as_ref())
-                && !around.contains(id)
-                && self.is_within(instance.parent.branch, within)
-        });
+        let found = self.instances.iter().filter(|(id, instance)| is_taken(**id, instance));
         found.map(|(id, _)| *id).collect()
     }
 
-    /// The tokens that a region ends, apart from those inside its groups.
-    fn tokens_of(&self, by: TokenId, within: Option<Branch>, region: &Region) -> Vec<TokenId> {
-        let is_meant = is_meant(region);
-        let found = self.tokens.iter().filter(|(id, token)| {
-            **id != by && is_meant(&token.node) && self.is_within(token.branch, within)
-        });
+    /// The tokens that a region ends, apart from those inside its group instances.
+    fn tokens_in(&self, extent: &Extent<'_>) -> Vec<TokenId> {
+        let found = self
+            .tokens
+            .iter()
+            .filter(|(id, token)| extent.takes_token(**id, &token.node, self.around(token.branch)));
         found.map(|(id, _)| *id).collect()
     }
 
     /// How many tokens a region ends, and whether there is anything to end.
-    pub(crate) fn size_of_region(
-        &self,
-        by: TokenId,
-        within: Option<Branch>,
-        region: &Region,
-    ) -> (u64, bool) {
-        let groups: BTreeSet<_> = self.groups_of(by, within, region).into_iter().collect();
-        let own: BTreeSet<_> = self.tokens_of(by, within, region).into_iter().collect();
+    pub(crate) fn size_of(&self, extent: &Extent<'_>) -> (u64, bool) {
+        let instances: BTreeSet<_> = self.instances_in(extent).into_iter().collect();
+        let own: BTreeSet<_> = self.tokens_in(extent).into_iter().collect();
         let is_inside =
-            |branch| self.around(branch).any(|around| groups.contains(&around.instance));
+            |branch| self.around(branch).any(|around| instances.contains(&around.instance));
         let ends = |(id, branch): (&TokenId, _)| own.contains(id) || is_inside(branch);
         let tokens = self.tokens.iter().map(|(id, token)| (id, token.branch));
         let count = tokens.filter(|token| ends(*token)).count() as u64;
-        (count, count > 0 || !groups.is_empty() || !self.unmade(within, region).is_empty())
+        (count, count > 0 || !instances.is_empty() || !self.unmade(extent).is_empty())
     }
 
     /// Branches that were to be made at a node of a region, and aren't any more.
-    fn unmade(&self, within: Option<Branch>, region: &Region) -> Vec<Branch> {
-        let is_meant = is_meant(region);
+    fn unmade(&self, extent: &Extent<'_>) -> Vec<Branch> {
         let mut unmade = Vec::new();
         for (id, instance) in self.instances.iter().filter(|(_, one)| one.spawned < one.declared) {
             for index in instance.spawned..instance.declared {
                 let branch = Branch { instance: *id, index };
                 let node = instance.branches_of(index).map(|branches| branches.node.as_str());
-                if node.is_some_and(&is_meant)
-                    && !instance.ended.contains(&index)
-                    && self.is_within(Some(branch), within)
+                if !instance.ended.contains(&index)
+                    && node.is_some_and(|node| extent.takes_at(node, self.around(Some(branch))))
                 {
                     unmade.push(branch);
                 }
@@ -84,8 +71,8 @@ impl Live {
     }
 
     pub(super) fn cancel(&mut self, cancelled: &TokensCancelled) {
-        let TokensCancelled { by, within, region, .. } = cancelled;
-        for id in self.groups_of(*by, *within, region) {
+        let extent = self.extent(cancelled.by, cancelled.within, &cancelled.region);
+        for id in self.instances_in(&extent) {
             // One inside another is gone with it.
             if let Some(gone) = self.remove_instance(id)
                 && let Some(branch) = gone.parent.branch
@@ -93,26 +80,16 @@ impl Live {
                 self.end_part(branch);
             }
         }
-        for branch in self.unmade(*within, region) {
+        for branch in self.unmade(&extent) {
             if let Some(instance) = self.instances.get_mut(&branch.instance) {
                 instance.ended.insert(branch.index);
                 instance.skip_ended();
             }
         }
-        for id in self.tokens_of(*by, *within, region) {
+        for id in self.tokens_in(&extent) {
             if let Some(branch) = self.remove_token(id).and_then(|token| token.branch) {
                 self.end_part(branch);
             }
         }
     }
-}
-
-/// Whether tokens at a node are of a region.
-fn is_meant(region: &Region) -> impl Fn(&str) -> bool {
-    let nodes: Option<BTreeSet<&str>> = match region {
-        Region::Nodes(nodes) => Some(nodes.iter().map(String::as_str).collect()),
-        Region::Group(_) => Some(BTreeSet::new()),
-        Region::All => None,
-    };
-    move |node| nodes.as_ref().is_none_or(|nodes| nodes.contains(node))
 }
