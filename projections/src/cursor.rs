@@ -1,9 +1,14 @@
 //! Page cursors: where a list goes on, bound to the filter that it was made with.
 
 use data_encoding::BASE64URL_NOPAD;
-use protocol::{Rejection, RejectionKind};
+use protocol::{Page, PageRequest, Rejection, RejectionKind};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
+
+use crate::refusal;
+
+/// Rows of a page.
+const PAGE_ROWS: u32 = 200;
 
 /// The last row of a page: lists are ordered by time and id, newest first.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,7 +18,7 @@ pub(crate) struct After {
 }
 
 /// A number that another filter doesn't have.
-pub(crate) fn fingerprint(scope: &str, filter: &impl Serialize) -> String {
+fn fingerprint(scope: &str, filter: &impl Serialize) -> String {
     let filter = serde_json::to_vec(filter).unwrap_or_default();
     let digest =
         Sha256::new().chain_update(scope).chain_update([0]).chain_update(filter).finalize();
@@ -33,9 +38,58 @@ pub(crate) trait Listed {
     fn bytes(&self) -> usize;
 }
 
+/// A page of a list, as it is asked for.
+pub(crate) struct Asked {
+    fingerprint: String,
+    after: Option<After>,
+    limit: u32,
+}
+
+impl Asked {
+    /// Checks a request for a page of what `scope` sees through a filter.
+    pub(crate) fn read(
+        page: &PageRequest,
+        scope: &str,
+        filter: &impl Serialize,
+    ) -> Result<Self, Rejection> {
+        if !(1..=PAGE_ROWS).contains(&page.limit) {
+            return Err(refusal::limit(PAGE_ROWS));
+        }
+        let fingerprint = fingerprint(scope, filter);
+        let after = page.cursor.as_deref().map(|text| After::read(text, &fingerprint));
+        Ok(Self { after: after.transpose()?, fingerprint, limit: page.limit })
+    }
+
+    /// The time after which the page begins; a parameter of the query, as the next two.
+    pub(crate) fn micros(&self) -> Option<i64> {
+        self.after.as_ref().map(|after| after.micros)
+    }
+
+    /// The id after which it begins, at that time.
+    pub(crate) fn id(&self) -> Option<String> {
+        self.after.as_ref().map(|after| after.id.clone())
+    }
+
+    /// How many rows are to be read: one more than the page has, to see whether there is a next.
+    pub(crate) fn rows(&self) -> i64 {
+        i64::from(self.limit) + 1
+    }
+
+    /// The page of these rows.
+    pub(crate) fn page<R: Listed, V>(
+        &self,
+        mut rows: Vec<R>,
+        view: impl Fn(R) -> Result<V, Rejection>,
+    ) -> Result<Page<V>, Rejection> {
+        let next_cursor = cut(&mut rows, self.limit, &self.fingerprint);
+        let items = rows.into_iter().map(view).collect::<Result<_, _>>()?;
+        Ok(Page { items, next_cursor })
+    }
+}
+
 /// Cuts the rows of a page, of which one more than the limit was read, and gives the cursor to
 /// the next page where there is one.
-pub(crate) fn cut<R: Listed>(rows: &mut Vec<R>, limit: u32, fingerprint: &str) -> Option<String> {
+fn cut<R: Listed>(rows: &mut Vec<R>, limit: u32, fingerprint: &str) -> Option<String> {
     let mut bytes = 0;
     let fits = rows.iter().take(limit as usize).take_while(|row| {
         bytes += row.bytes();
@@ -53,7 +107,7 @@ impl After {
         BASE64URL_NOPAD.encode(text.as_bytes())
     }
 
-    pub(crate) fn read(cursor: &str, fingerprint: &str) -> Result<Self, Rejection> {
+    fn read(cursor: &str, fingerprint: &str) -> Result<Self, Rejection> {
         let message = "the cursor doesn't belong to this list and filter: pass on the last \
                        page's next_cursor with the same filter, or start without one";
         let invalid = || Rejection::new(RejectionKind::Malformed, "invalid_cursor", message);

@@ -4,18 +4,15 @@
 //! and its pause moves their deadlines.
 
 use async_trait::async_trait;
-use domain::codec;
 use domain::ids::WorkspaceId;
 use protocol::{
     GateAnswerView, GateFilter, GateId, GateQueries, GateStatus, GateView, Page, PageRequest,
     Rejection,
 };
-use serde::Deserialize;
 use serde_json::Value;
-use serde_json::value::RawValue;
 use sqlx::FromRow;
 
-use crate::cursor::{After, Listed, cut, fingerprint};
+use crate::cursor::{After, Asked, Listed};
 use crate::payload::Blobs;
 use crate::runs::time;
 use crate::store::sql::sql;
@@ -23,8 +20,6 @@ use crate::{Projections, refusal};
 
 pub(crate) mod fold;
 
-/// Rows of a page.
-const PAGE_ROWS: u32 = 200;
 /// Bytes of a row beside its values.
 const ROW_BYTES: usize = 2_048;
 
@@ -57,17 +52,6 @@ const COLUMNS: &str = "id, workspace_id, run_id, token, node, project_id, workfl
     definition_name, title, status, outcome, form, assignees, roles, approvals, rejections, \
     not_by, deadline_micros, answers, opened_micros, closed_micros";
 
-/// An answer as the row has it.
-#[derive(Deserialize)]
-struct Answer<'a> {
-    actor: String,
-    decision: String,
-    #[serde(borrow)]
-    value: Option<&'a RawValue>,
-    comment: Option<String>,
-    at: chrono::DateTime<chrono::Utc>,
-}
-
 #[async_trait]
 impl GateQueries for Projections {
     async fn list(
@@ -76,11 +60,7 @@ impl GateQueries for Projections {
         filter: GateFilter,
         page: PageRequest,
     ) -> Result<Page<GateView>, Rejection> {
-        if !(1..=PAGE_ROWS).contains(&page.limit) {
-            return Err(refusal::limit(PAGE_ROWS));
-        }
-        let bound_to = fingerprint(&workspace_id.to_string(), &filter);
-        let after = page.cursor.as_deref().map(|text| After::read(text, &bound_to)).transpose()?;
+        let asked = Asked::read(&page, &workspace_id.to_string(), &filter)?;
         self.wait_for(&self.runs, page.min_position).await?;
         let query = sql(format!(
             "select {COLUMNS} from gates where workspace_id = $1 \
@@ -100,14 +80,11 @@ impl GateQueries for Projections {
         .bind(filter.role)
         .bind(filter.workflow_id)
         .bind(filter.run_id)
-        .bind(after.as_ref().map(|after| after.micros))
-        .bind(after.map(|after| after.id))
-        .bind(i64::from(page.limit) + 1);
-        let mut rows: Vec<Row> =
-            self.store.readers().rows(query).await.map_err(refusal::storage)?;
-        let next_cursor = cut(&mut rows, page.limit, &bound_to);
-        let items = rows.into_iter().map(|row| row.view(None)).collect::<Result<_, _>>()?;
-        Ok(Page { items, next_cursor })
+        .bind(asked.micros())
+        .bind(asked.id())
+        .bind(asked.rows());
+        let rows = self.store.readers().rows(query).await.map_err(refusal::storage)?;
+        asked.page(rows, |row: Row| row.view(None))
     }
 
     async fn get(
@@ -149,21 +126,15 @@ impl Row {
         let id = self.id.clone();
         let unreadable =
             |reason: &dyn std::fmt::Display| refusal::damaged(&format!("the row of {id}"), reason);
-        let value = |stored: &str| match blobs {
-            None if !codec::refs(stored.as_bytes()).is_empty() => Ok(Value::Null),
-            None => codec::value(stored.as_bytes(), &|_| None).map_err(|e| unreadable(&e)),
-            Some(blobs) => {
-                codec::value(stored.as_bytes(), &|hash| blobs.get(hash)).map_err(|e| unreadable(&e))
-            }
-        };
+        let value = |stored: &str| Blobs::value(blobs, stored).map_err(|e| unreadable(&e));
         let names = |stored: &str| {
             serde_json::from_str::<Vec<String>>(stored).map_err(|error| unreadable(&error))
         };
-        let answers: Vec<Answer<'_>> =
+        let answers: Vec<fold::Answer<'_>> =
             serde_json::from_str(&self.answers).map_err(|error| unreadable(&error))?;
         let answers = answers.into_iter().map(|answer| {
             let value = answer.value.map(|stored| value(stored.get())).transpose()?;
-            let Answer { actor, decision, comment, at, .. } = answer;
+            let fold::Answer { actor, decision, comment, at, .. } = answer;
             Ok(GateAnswerView { actor, decision, value: value.unwrap_or_default(), comment, at })
         });
         let answers = answers.collect::<Result<_, Rejection>>()?;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use chassis::journal::{Journal, ReadError};
-use domain::codec;
+use domain::codec::{self, DecodeError};
+use serde_json::Value;
 
 /// Stored values by hash.
 #[derive(Default)]
@@ -30,6 +31,17 @@ impl Blobs {
 
     pub(crate) fn get(&self, hash: &str) -> Option<Vec<u8>> {
         self.0.get(hash).map(|bytes| bytes.to_vec())
+    }
+
+    /// The value of a stored text; without stored values at hand, one that refers to some is
+    /// `null`.
+    pub(crate) fn value(blobs: Option<&Self>, stored: &str) -> Result<Value, DecodeError> {
+        let stored = stored.as_bytes();
+        match blobs {
+            None if !codec::refs(stored).is_empty() => Ok(Value::Null),
+            None => codec::value(stored, &|_| None),
+            Some(blobs) => codec::value(stored, &|hash| blobs.get(hash)),
+        }
     }
 
     /// Bytes of all of them.

@@ -8,7 +8,7 @@ use protocol::{Page, PageRequest, Rejection, ResourceFilter, ResourceQueries, Re
 use serde_json::Value;
 use sqlx::FromRow;
 
-use crate::cursor::{After, Listed, cut, fingerprint};
+use crate::cursor::{After, Asked, Listed};
 use crate::payload::Blobs;
 use crate::projection::{FoldError, Projection};
 use crate::runs::time;
@@ -18,7 +18,6 @@ use crate::{Projections, refusal};
 mod fold;
 
 pub(crate) const NAME: &str = "resources";
-const PAGE_ROWS: u32 = 200;
 /// Bytes of a row beside its spec.
 const ROW_BYTES: usize = 512;
 
@@ -127,12 +126,8 @@ impl ResourceQueries for Projections {
         filter: ResourceFilter,
         page: PageRequest,
     ) -> Result<Page<ResourceView>, Rejection> {
-        if !(1..=PAGE_ROWS).contains(&page.limit) {
-            return Err(refusal::limit(PAGE_ROWS));
-        }
         let workspace = workspace_id.map(|id| id.to_string());
-        let bound_to = fingerprint(workspace.as_deref().unwrap_or("all"), &filter);
-        let after = page.cursor.as_deref().map(|text| After::read(text, &bound_to)).transpose()?;
+        let asked = Asked::read(&page, workspace.as_deref().unwrap_or("all"), &filter)?;
         self.wait_for(&self.resources, page.min_position).await?;
         let query = sql(format!(
             "select {COLUMNS} from resources where kind = $1 \
@@ -146,14 +141,11 @@ impl ResourceQueries for Projections {
         .bind(filter.project_id)
         .bind(filter.name)
         .bind(i64::from(filter.archived))
-        .bind(after.as_ref().map(|after| after.micros))
-        .bind(after.map(|after| after.id))
-        .bind(i64::from(page.limit) + 1);
-        let mut rows: Vec<Row> =
-            self.store.readers().rows(query).await.map_err(refusal::storage)?;
-        let next_cursor = cut(&mut rows, page.limit, &bound_to);
-        let items = rows.into_iter().map(|row| row.view(false)).collect::<Result<_, _>>()?;
-        Ok(Page { items, next_cursor })
+        .bind(asked.micros())
+        .bind(asked.id())
+        .bind(asked.rows());
+        let rows = self.store.readers().rows(query).await.map_err(refusal::storage)?;
+        asked.page(rows, |row: Row| row.view(false))
     }
 
     async fn get(

@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use chassis::journal::{Journal, RecordedEvent};
 use chrono::{DateTime, Utc};
-use domain::codec;
 use domain::ids::{RunId, WorkspaceId};
 use domain::run::{RunStatus, Usage};
 use protocol::view::DefinitionRef;
@@ -19,7 +18,7 @@ use protocol::{
 use serde_json::Value;
 use sqlx::FromRow;
 
-use crate::cursor::{After, Listed, cut, fingerprint};
+use crate::cursor::{After, Asked, Listed};
 use crate::payload::Blobs;
 use crate::projection::{FoldError, Projection};
 use crate::store::dialect::Dialect;
@@ -31,8 +30,6 @@ mod fold;
 pub(crate) const NAME: &str = "runs";
 /// The aggregate type of runs in the journal.
 pub(crate) const AGGREGATE: &str = "run";
-/// Rows of a page.
-const PAGE_ROWS: u32 = 200;
 /// Bytes of a row beside its values.
 const ROW_BYTES: usize = 1_024;
 
@@ -131,11 +128,7 @@ impl RunQueries for Projections {
         filter: RunFilter,
         page: PageRequest,
     ) -> Result<Page<RunView>, Rejection> {
-        if !(1..=PAGE_ROWS).contains(&page.limit) {
-            return Err(refusal::limit(PAGE_ROWS));
-        }
-        let bound_to = fingerprint(&workspace_id.to_string(), &filter);
-        let after = page.cursor.as_deref().map(|text| After::read(text, &bound_to)).transpose()?;
+        let asked = Asked::read(&page, &workspace_id.to_string(), &filter)?;
         self.wait_for(&self.runs, page.min_position).await?;
         if filter.labels.iter().any(|(key, value)| key.contains('\0') || value.contains('\0')) {
             // No label holds it, and PostgreSQL doesn't take it in JSON.
@@ -157,15 +150,12 @@ impl RunQueries for Projections {
         .bind(filter.started_after.map(|at| at.timestamp_micros()))
         .bind(filter.started_before.map(|at| at.timestamp_micros()))
         .bind(filter.q.as_deref().filter(|q| !q.is_empty()).map(containing))
-        .bind(after.as_ref().map(|after| after.micros))
-        .bind(after.map(|after| after.id))
-        .bind(i64::from(page.limit) + 1)
+        .bind(asked.micros())
+        .bind(asked.id())
+        .bind(asked.rows())
         .bind(filter.parent);
-        let mut rows: Vec<Row> =
-            self.store.readers().rows(query).await.map_err(refusal::storage)?;
-        let next_cursor = cut(&mut rows, page.limit, &bound_to);
-        let items = rows.into_iter().map(|row| row.view(None)).collect::<Result<_, _>>()?;
-        Ok(Page { items, next_cursor })
+        let rows = self.store.readers().rows(query).await.map_err(refusal::storage)?;
+        asked.page(rows, |row: Row| row.view(None))
     }
 
     async fn get(
@@ -232,13 +222,7 @@ impl Row {
         let id = self.id.clone();
         let unreadable =
             |reason: &dyn std::fmt::Display| refusal::damaged(&format!("the row of {id}"), reason);
-        let value = |stored: &str| match blobs {
-            None if !codec::refs(stored.as_bytes()).is_empty() => Ok(Value::Null),
-            None => codec::value(stored.as_bytes(), &|_| None).map_err(|e| unreadable(&e)),
-            Some(blobs) => {
-                codec::value(stored.as_bytes(), &|hash| blobs.get(hash)).map_err(|e| unreadable(&e))
-            }
-        };
+        let value = |stored: &str| Blobs::value(blobs, stored).map_err(|e| unreadable(&e));
         let error = match self.error.as_deref().map(value).transpose()? {
             None | Some(Value::Null) => None,
             Some(error) => Some(serde_json::from_value(error).map_err(|e| unreadable(&e))?),

@@ -106,14 +106,14 @@ struct ClosedPayload {
 
 /// An answer as it stands in the event and in the row.
 #[derive(Serialize, Deserialize)]
-struct Answer<'a> {
-    actor: String,
-    decision: String,
+pub(super) struct Answer<'a> {
+    pub(super) actor: String,
+    pub(super) decision: String,
     #[serde(borrow, default)]
-    value: Option<&'a RawValue>,
+    pub(super) value: Option<&'a RawValue>,
     #[serde(default)]
-    comment: Option<String>,
-    at: DateTime<Utc>,
+    pub(super) comment: Option<String>,
+    pub(super) at: DateTime<Utc>,
 }
 
 const ENDS: [&str; 4] = ["run_completed", "run_failed", "run_cancelled", "run_timed_out"];
