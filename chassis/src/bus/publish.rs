@@ -67,8 +67,6 @@ impl Outgoing {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Acknowledged {
     pub(super) sequence: u64,
-    /// It was there already.
-    pub(super) duplicate: bool,
 }
 
 /// Why the server didn't take a message, or isn't known to have.
@@ -216,9 +214,7 @@ fn read(arrived: &Message, bytes: usize) -> Result<Acknowledged, Refused> {
         return Err(Refused::Missing);
     }
     match serde_json::from_slice::<Response<PublishAck>>(&arrived.payload) {
-        Ok(Response::Ok(ack)) => {
-            Ok(Acknowledged { sequence: ack.sequence, duplicate: ack.duplicate })
-        }
+        Ok(Response::Ok(ack)) => Ok(Acknowledged { sequence: ack.sequence }),
         Ok(Response::Err { error }) => {
             Err(refused(error.error_code().0, &error.to_string(), bytes))
         }

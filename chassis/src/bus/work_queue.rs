@@ -7,7 +7,7 @@ mod consumer;
 mod demand;
 mod session;
 
-use std::borrow::Cow;
+use std::borrow::{Borrow, Cow};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -134,25 +134,28 @@ impl WorkQueue {
         results.into_iter().map(|result| Ok(result?)).collect()
     }
 
-    /// Gives deliveries back that nobody has begun with, as new messages at the end of the queue: so
-    /// the count of deliveries says how many have vanished with a message. What can't be published
-    /// is delivered again.
-    pub async fn give_back(&self, deliveries: Vec<Delivery>) {
-        if deliveries.is_empty() {
+    /// Gives messages back that nobody has begun with, as new ones at the end of the queue: so the
+    /// count of deliveries says how many have vanished with a message. What can't be published is
+    /// delivered again. Each item is all deliveries of one message, or of one and its copies.
+    pub async fn give_back<D: Borrow<Delivery>>(&self, messages: Vec<impl AsRef<[D]>>) {
+        let renewed = |deliveries: &[D]| {
+            let first = deliveries.first()?.borrow();
+            let id = Uuid::new_v4().simple().to_string();
+            Some(Message { subject: first.subject.clone(), id, body: first.body.clone() })
+        };
+        let renewed: Vec<_> = messages.iter().filter_map(|one| renewed(one.as_ref())).collect();
+        if renewed.is_empty() {
             return;
         }
-        let renewed = |delivery: &Delivery| Message {
-            subject: delivery.subject.clone(),
-            id: Uuid::new_v4().simple().to_string(),
-            body: delivery.body.clone(),
-        };
-        let messages = deliveries.iter().map(renewed).collect();
-        let published = tokio::time::timeout(GIVE_BACK, self.publish(messages)).await;
+        let published = tokio::time::timeout(GIVE_BACK, self.publish(renewed)).await;
         let mut published = published.unwrap_or_default().into_iter();
-        for delivery in deliveries {
-            match published.next() {
-                Some(Ok(())) => delivery.ack().await,
-                Some(Err(_)) | None => delivery.nak().await,
+        for deliveries in messages.iter().map(AsRef::as_ref).filter(|one| !one.is_empty()) {
+            let is_published = published.next().is_some_and(|result| result.is_ok());
+            for delivery in deliveries.iter().map(Borrow::borrow) {
+                match is_published {
+                    true => delivery.ack().await,
+                    false => delivery.nak().await,
+                }
             }
         }
     }

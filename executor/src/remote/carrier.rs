@@ -4,12 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use chassis::bus::{Delivery, Message, Nats, PublishError, Sender, WorkQueue};
+use chassis::bus::{Nats, PublishError, Sender, WorkQueue};
 use protocol::task::{Outcome, Task};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use uuid::Uuid;
 
 use super::held::{Attempt, Held};
 use super::owner::{Pauses, Unanswered, ask};
@@ -20,8 +19,8 @@ use crate::fault::{Fault, permanent};
 const LARGE_KIB: u32 = 64 * 1024;
 /// How long the owner may take to make one durable before it is asked again.
 const REPORT: Duration = Duration::from_secs(30);
-/// How long tasks may take to be given back.
-const GIVE_BACK: Duration = Duration::from_secs(2);
+/// How long the last answers about abandoned attempts may take.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
 /// What all parts of a worker's end of the queues share.
 pub(super) struct Carrier {
@@ -180,26 +179,10 @@ impl Carrier {
         }
     }
 
-    /// Gives tasks to other workers. They are put into the queue as new ones, so that only the
-    /// workers that vanish with a task are counted; where that fails they are delivered again.
+    /// Gives tasks to other workers.
     pub(super) async fn give_back(&self, attempts: Vec<Attempt>) {
-        let released = attempts.into_iter().map(|attempt| self.held.release(attempt));
-        let held: Vec<_> = released.filter(|deliveries| !deliveries.is_empty()).collect();
-        if held.is_empty() {
-            return;
-        }
-        let messages = held.iter().map(|deliveries| renewed(&deliveries[0])).collect();
-        let published = tokio::time::timeout(GIVE_BACK, self.tasks.publish(messages)).await;
-        let published = published.unwrap_or_default();
-        for (place, deliveries) in held.iter().enumerate() {
-            let is_published = published.get(place).is_some_and(Result::is_ok);
-            for delivery in deliveries {
-                match is_published {
-                    true => delivery.ack().await,
-                    false => delivery.nak().await,
-                }
-            }
-        }
+        let held = attempts.into_iter().map(|attempt| self.held.release(attempt)).collect();
+        self.tasks.give_back(held).await;
     }
 
     /// Waits for what is on its way, and gives back the rest.
@@ -217,7 +200,7 @@ impl Carrier {
     async fn leave_in_doubt(&self, attempts: Vec<Attempt>) {
         let outcomes = attempts.iter().map(|attempt| attempt.failed(*in_doubt()));
         let published = self.publish(outcomes.map(Parcel::of).collect());
-        drop(tokio::time::timeout(GIVE_BACK, published).await);
+        drop(tokio::time::timeout(LAST_ANSWERS, published).await);
         for attempt in attempts {
             self.held.release(attempt);
         }
@@ -227,12 +210,4 @@ impl Carrier {
 /// What becomes of an attempt that may have been made and must not be made again.
 pub(super) fn in_doubt() -> Fault {
     permanent("in_doubt", "the worker vanished, and the action may have been done")
-}
-
-fn renewed(delivery: &Delivery) -> Message {
-    Message {
-        subject: delivery.subject.clone(),
-        id: Uuid::new_v4().simple().to_string(),
-        body: delivery.body.clone(),
-    }
 }

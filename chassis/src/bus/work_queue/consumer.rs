@@ -86,7 +86,7 @@ impl Consumer {
     /// Gives back what was delivered and not pulled.
     pub async fn close(mut self) {
         self.gather();
-        self.queue.give_back(self.ready.drain(..).collect()).await;
+        self.queue.give_back(self.ready.drain(..).map(|one| [one]).collect()).await;
         for leaving in [self.leaving.take(), self.end_session()].into_iter().flatten() {
             if leaving.await.is_err() {
                 tracing::error!("leaving a queue ended in a panic");
@@ -112,7 +112,8 @@ impl Consumer {
             self.leaving = self.end_session();
         }
         if self.ready.len() > limit {
-            let (queue, rest) = (self.queue.clone(), self.ready.drain(limit..).collect());
+            let rest: Vec<_> = self.ready.drain(limit..).map(|one| [one]).collect();
+            let queue = self.queue.clone();
             // Not awaited: where it comes to nothing, they are delivered again by themselves.
             tokio::spawn(async move { queue.give_back(rest).await });
         }

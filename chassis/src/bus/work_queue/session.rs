@@ -134,7 +134,8 @@ impl Session {
             let nats = &self.nats;
             // Given back when nothing more comes: at once, it would come to this session again.
             let mut came = Vec::new();
-            let take = |message: Message| came.extend(Delivery::new(nats, message));
+            let take =
+                |message: Message| came.extend(Delivery::new(nats, message).map(|one| [one]));
             if self.nats.connects() == self.connects {
                 leave(nats, self.subscriber, &subject, self.received, Some(most), take).await;
             }
