@@ -46,7 +46,7 @@ impl Caller {
         if self.may(scope) {
             return Ok(());
         }
-        let wanted = format!("{scope:?}").to_lowercase();
+        let wanted = scope.as_str();
         let detail = format!("{because}: it needs an api key with the scope {wanted}");
         Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", detail))
     }

@@ -204,6 +204,11 @@ impl Call {
     }
 }
 
+/// What a command to something that is there is answered with.
+pub(crate) fn done(receipt: &Receipt) -> Result<Response, Problem> {
+    Ok(tagged(answer(StatusCode::OK, receipt)?, receipt.version))
+}
+
 /// An answer as JSON.
 pub(crate) fn answer<T: Serialize>(status: StatusCode, body: &T) -> Result<Response, Problem> {
     let bytes = serde_json::to_vec(body).map_err(|error| {

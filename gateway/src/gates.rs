@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::auth::Caller;
-use crate::call::{Call, answer, tagged};
+use crate::call::{Call, answer, done};
 use crate::problem::Problem;
 
 #[derive(Deserialize)]
@@ -58,7 +58,7 @@ pub(crate) async fn post_answer(call: Call) -> Result<Response, Problem> {
     let roles = roles(call.caller()?);
     let answered = Box::new(AnswerGate { decision, value, comment, roles });
     let receipt = call.execute(Command::AnswerGate { gate, answer: answered }).await?;
-    Ok(tagged(answer(StatusCode::OK, &receipt)?, receipt.version))
+    done(&receipt)
 }
 
 /// An id that can't be one names nothing that exists.
@@ -72,6 +72,6 @@ fn roles(caller: &Caller) -> Vec<String> {
     [Scope::Read, Scope::Run, Scope::Write, Scope::Admin]
         .into_iter()
         .filter(|scope| caller.may(*scope))
-        .map(|scope| format!("{scope:?}").to_lowercase())
+        .map(|scope| scope.as_str().to_owned())
         .collect()
 }

@@ -104,7 +104,7 @@ fn operation(route: &Route) -> Value {
 fn described(route: &Route) -> String {
     match route.permission.scope() {
         Some(scope) => {
-            format!("{} Needs the scope `{}`.", route.about, format!("{scope:?}").to_lowercase())
+            format!("{} Needs the scope `{}`.", route.about, scope.as_str())
         }
         None => route.about.to_owned(),
     }

@@ -7,7 +7,7 @@ use domain::resource::{Kind, Spec};
 use protocol::{Command, CommandEnvelope, EventFilter, Receipt, ResourceFilter, ResourceView};
 use serde_json::Value;
 
-use crate::call::{Call, answer, located, tagged};
+use crate::call::{Call, answer, done, located, tagged};
 use crate::headers;
 use crate::json;
 use crate::problem::Problem;
@@ -137,7 +137,7 @@ pub(crate) async fn revise(call: Call) -> Result<Response, Problem> {
     }
     let command = Command::Revise { kind, id, patch: Value::Object(patch) };
     let receipt = execute(&call, kind, command).await?;
-    Ok(tagged(answer(StatusCode::OK, &receipt)?, receipt.version))
+    done(&receipt)
 }
 
 /// `DELETE`: archives.
@@ -146,7 +146,7 @@ pub(crate) async fn archive(call: Call) -> Result<Response, Problem> {
     own_workspace(&call, kind)?;
     let id = call.resource_id(kind)?.to_owned();
     let receipt = execute(&call, kind, Command::Archive { kind, id }).await?;
-    Ok(tagged(answer(StatusCode::OK, &receipt)?, receipt.version))
+    done(&receipt)
 }
 
 /// `GET` of the history: the aggregate's events, from the first one.

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use crate::call::{Call, answer, located, tagged};
+use crate::call::{Call, answer, done, located, tagged};
 use crate::definitions::project;
 use crate::problem::Problem;
 
@@ -268,7 +268,7 @@ pub(crate) async fn cancel(call: Call) -> Result<Response, Problem> {
     let run_id: RunId = call.id()?;
     let Reason { reason } = call.optional()?;
     let receipt = call.execute(Command::CancelRun { run_id, reason }).await?;
-    Ok(tagged(answer(StatusCode::OK, &receipt)?, receipt.version))
+    done(&receipt)
 }
 
 /// `POST /runs/{id}/pause`.
@@ -276,7 +276,7 @@ pub(crate) async fn pause(call: Call) -> Result<Response, Problem> {
     let run_id: RunId = call.id()?;
     let Reason { reason } = call.optional()?;
     let receipt = call.execute(Command::PauseRun { run_id, reason }).await?;
-    Ok(tagged(answer(StatusCode::OK, &receipt)?, receipt.version))
+    done(&receipt)
 }
 
 /// `POST /runs/{id}/resume`.
@@ -284,7 +284,7 @@ pub(crate) async fn resume(call: Call) -> Result<Response, Problem> {
     let run_id: RunId = call.id()?;
     let Nothing {} = call.optional()?;
     let receipt = call.execute(Command::ResumeRun { run_id }).await?;
-    Ok(tagged(answer(StatusCode::OK, &receipt)?, receipt.version))
+    done(&receipt)
 }
 
 /// `GET /runs/{id}/waiting`.

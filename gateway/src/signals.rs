@@ -12,7 +12,7 @@ use protocol::{Command, CommandEnvelope, PageRequest, Rejection, RunFilter, RunS
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::call::{Call, answer, tagged};
+use crate::call::{Call, answer, done};
 use crate::problem::Problem;
 
 /// Runs that are told at the same time.
@@ -48,7 +48,7 @@ pub(crate) async fn to_run(call: Call) -> Result<Response, Problem> {
     })?;
     let Signal { payload, transient } = call.optional()?;
     let receipt = call.execute(Command::SignalRun { run_id, name, payload, transient }).await?;
-    Ok(tagged(answer(StatusCode::OK, &receipt)?, receipt.version))
+    done(&receipt)
 }
 
 /// `POST /signals`: to each run with these labels that hasn't ended. Each run takes or refuses it

@@ -39,6 +39,16 @@ impl Format {
         }
     }
 
+    /// Prints a page of a list, and says how to get the next one.
+    pub(crate) fn page(self, answer: &Answer, columns: &[Column]) -> Result<(), Failure> {
+        self.list(answer, columns)?;
+        let body: Value = answer.read()?;
+        if let Some(cursor) = body["next_cursor"].as_str() {
+            say!("more with --cursor {cursor}");
+        }
+        Ok(())
+    }
+
     /// Prints an answer that is one thing.
     pub(crate) fn one(self, answer: &Answer, columns: &[Column]) -> Result<(), Failure> {
         let body: Value = answer.read()?;

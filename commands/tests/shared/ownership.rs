@@ -34,6 +34,14 @@ async fn owns(ownership: &mut Ownership, count: usize) {
     drop(seen.expect("the leases are kept"));
 }
 
+/// Whoever owns all shards after somebody has left.
+async fn successor(scratch: &ScratchDatabase) -> (Shards, Side) {
+    let right = join(scratch, "right").await;
+    owns(&mut right.owned(), usize::from(SHARDS)).await;
+    let side = Side::start(scratch, right.owned()).await;
+    (right, side)
+}
+
 /// What is owned now, for good: as a process believes that is frozen.
 fn frozen(ownership: &Ownership) -> Ownership {
     let owned: Arc<Owned> = Arc::clone(&ownership.borrow());
@@ -115,9 +123,7 @@ async fn a_run_goes_on_where_its_shard_went() {
     one.stop().await;
     left.leave().await;
 
-    let right = join(&scratch, "right").await;
-    owns(&mut right.owned(), usize::from(SHARDS)).await;
-    let other = Side::start(&scratch, right.owned()).await;
+    let (_right, other) = successor(&scratch).await;
     // Nothing lies between this coordinator and its workers, so what is owed is handed out again.
     let again = pull(&other).await;
     assert_eq!((again.token, again.attempt), (second.token, second.attempt));
@@ -151,9 +157,7 @@ async fn a_child_goes_with_its_parent_where_their_shard_went() {
     one.stop().await;
     left.leave().await;
 
-    let right = join(&scratch, "right").await;
-    owns(&mut right.owned(), usize::from(SHARDS)).await;
-    let other = Side::start(&scratch, right.owned()).await;
+    let (_right, other) = successor(&scratch).await;
     let again = pull(&other).await;
     assert_eq!((again.run_id, again.token), (second.run_id, second.token));
     succeed(&other, &again).await;
@@ -171,9 +175,7 @@ async fn a_coordinator_that_does_not_know_that_it_lost_a_shard_writes_nothing() 
     old.send(&envelope).await.expect("it starts");
     let task = pull(&old).await;
     left.leave().await;
-    let right = join(&scratch, "right").await;
-    owns(&mut right.owned(), usize::from(SHARDS)).await;
-    let new = Side::start(&scratch, right.owned()).await;
+    let (_right, new) = successor(&scratch).await;
     let again = pull(&new).await;
 
     // The old one still believes that the run is its own.

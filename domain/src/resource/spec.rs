@@ -255,6 +255,18 @@ pub enum Scope {
     Admin,
 }
 
+impl Scope {
+    /// The text in JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Run => "run",
+            Self::Write => "write",
+            Self::Admin => "admin",
+        }
+    }
+}
+
 /// An API key. The secret is shown once and never stored.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

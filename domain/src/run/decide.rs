@@ -253,6 +253,28 @@ impl Decider<'_> {
         Ok(writes)
     }
 
+    /// What a node's output writes over its result; where it can't be evaluated nothing is written,
+    /// and the node fails over it.
+    fn output(
+        &self,
+        id: TokenId,
+        node: &PlanNode,
+        result: &Value,
+    ) -> (Map<String, Value>, Option<Box<RunError>>) {
+        match self.writes(id, &node.output, Some(result)) {
+            Ok(writes) => (writes, None),
+            Err(error) => (Map::new(), Some(error)),
+        }
+    }
+
+    /// Goes on from a node that has ended, or fails it.
+    fn route_or_fail(&mut self, id: TokenId, failed: Option<Box<RunError>>) {
+        match failed {
+            None => self.route(id),
+            Some(error) => self.fail_node(id, *error),
+        }
+    }
+
     fn wake(&mut self) {
         loop {
             let due = self.live().filter(|live| live.next_due().is_some_and(|due| due <= self.now));
@@ -273,7 +295,8 @@ impl Decider<'_> {
     }
 
     fn time_out_run(&mut self) {
-        let mut error = permanent("run_timeout", "the run took longer than its timeout".to_owned());
+        let mut error =
+            RunError::permanent("run_timeout", "the run took longer than its timeout".to_owned());
         error.kind = FailureKind::Timeout;
         self.emit(Event::RunTimedOut { error });
     }
@@ -368,7 +391,7 @@ impl Decider<'_> {
             None => {
                 let name = self.token(id).map(|token| token.node.to_string()).unwrap_or_default();
                 let message = format!("the definition has no node {name:?}");
-                self.fail_node(id, permanent("unknown_node", message));
+                self.fail_node(id, RunError::permanent("unknown_node", message));
             }
         }
     }
@@ -402,7 +425,7 @@ impl Decider<'_> {
                 }
                 let message = "the output does not satisfy the definition's output_schema";
                 let detail = serde_json::to_value(&problems).unwrap_or_default();
-                RunError { detail, ..permanent("invalid_output", message.to_owned()) }
+                RunError { detail, ..RunError::permanent("invalid_output", message.to_owned()) }
             }
         };
         self.emit(Event::RunFailed { error: failed });
@@ -450,21 +473,10 @@ fn at(mapping: &str, name: &str, mut error: Box<RunError>) -> Box<RunError> {
     error
 }
 
-fn permanent(code: &str, message: String) -> RunError {
-    RunError {
-        code: code.to_owned(),
-        message,
-        kind: FailureKind::Permanent,
-        node: None,
-        attempt: None,
-        detail: Value::Null,
-    }
-}
-
 fn boxed(code: &str, message: String) -> Box<RunError> {
-    Box::new(permanent(code, message))
+    Box::new(RunError::permanent(code, message))
 }
 
 fn eval_failure(error: &EvalError) -> RunError {
-    permanent(error.code, error.message.clone())
+    RunError::permanent(error.code, error.message.clone())
 }

@@ -1,11 +1,11 @@
 //! `wonder gates`: lists, shows and answers gates.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::Global;
 use crate::client::Client;
 use crate::exit::{Exit, Failure};
-use crate::output::{Column, say};
+use crate::output::Column;
 
 const COLUMNS: &[Column] = &[
     ("id", "/id"),
@@ -125,11 +125,7 @@ pub(crate) async fn execute(global: &Global, args: GatesArgs) -> Result<Exit, Fa
     match args.command {
         None => {
             let answer = client.get("/gates", &args.list.query()).await?;
-            global.output.list(&answer, COLUMNS)?;
-            let body: Value = answer.read()?;
-            if let Some(cursor) = body["next_cursor"].as_str() {
-                say!("more with --cursor {cursor}");
-            }
+            global.output.page(&answer, COLUMNS)?;
         }
         Some(GatesCommand::Show { id }) => {
             let answer = client.get(&format!("/gates/{}", segment(&id)?), &[]).await?;

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::{Global, watch};
 use crate::client::Client;
 use crate::exit::{EXIT_CODES, Exit, Failure};
-use crate::output::{Column, say};
+use crate::output::Column;
 
 const COLUMNS: &[Column] = &[
     ("id", "/id"),
@@ -120,11 +120,7 @@ pub(crate) async fn execute(global: &Global, command: RunsCommand) -> Result<Exi
     match command {
         RunsCommand::List(args) => {
             let answer = client.get("/runs", &args.query()).await?;
-            global.output.list(&answer, COLUMNS)?;
-            let body: serde_json::Value = answer.read()?;
-            if let Some(cursor) = body["next_cursor"].as_str() {
-                say!("more with --cursor {cursor}");
-            }
+            global.output.page(&answer, COLUMNS)?;
         }
         RunsCommand::Show { id } => {
             let answer = client.get(&format!("/runs/{}", segment(&id)?), &[]).await?;

@@ -175,7 +175,10 @@ impl Worker {
         };
         let cancelled = || {
             let reason = closed.reason.clone();
-            error("cancelled", reason.unwrap_or_else(|| "it was cancelled".to_owned()))
+            RunError::permanent(
+                "cancelled",
+                reason.unwrap_or_else(|| "it was cancelled".to_owned()),
+            )
         };
         let failure = match closed.status {
             RunStatus::Cancelled => Some(RunError { kind: FailureKind::Cancelled, ..cancelled() }),
@@ -316,16 +319,5 @@ const fn may_pass(rejection: &Rejection) -> bool {
 fn not_started(rejection: &Rejection) -> RunError {
     let detail = serde_json::to_value(&rejection.problems).ok();
     let detail = detail.filter(|_| !rejection.problems.is_empty()).unwrap_or_default();
-    RunError { detail, ..error(&rejection.code, rejection.message.clone()) }
-}
-
-fn error(code: &str, message: String) -> RunError {
-    RunError {
-        code: code.to_owned(),
-        message,
-        kind: FailureKind::Permanent,
-        node: None,
-        attempt: None,
-        detail: serde_json::Value::Null,
-    }
+    RunError { detail, ..RunError::permanent(&rejection.code, rejection.message.clone()) }
 }

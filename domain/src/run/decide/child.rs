@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Decider, at, boxed, canonical, permanent};
+use super::{Decider, at, boxed, canonical};
 use crate::definition::plan::{NodeWork, PlanChild};
 use crate::definition::{OnChildFailure, is_reference};
 use crate::ids::RunId;
@@ -100,7 +100,7 @@ impl Decider<'_> {
     pub(super) fn time_out_child(&mut self, id: TokenId) {
         let Some(run_id) = self.run.awaited_child(id) else { return };
         let message = format!("the child run {run_id} took longer than the node's timeout");
-        let mut error = permanent("child_timeout", message);
+        let mut error = RunError::permanent("child_timeout", message);
         error.kind = FailureKind::Timeout;
         error.detail = json!({"run_id": run_id});
         self.fail_node(id, error);
@@ -150,5 +150,5 @@ fn child_failed(report: &ChildReport) -> RunError {
     // The error of a child of a child may be nested too deep; what it says stands in the message.
     let detail =
         canonical(detail).unwrap_or_else(|_| json!({"run_id": run_id, "status": report.status}));
-    RunError { kind, detail, ..permanent("child_failed", message) }
+    RunError { kind, detail, ..RunError::permanent("child_failed", message) }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::{Decider, at, boxed, permanent};
+use super::{Decider, at, boxed};
 use crate::codec;
 use crate::definition::GateTimeout;
 use crate::definition::plan::{NodeWork, PlanGate};
@@ -145,7 +145,7 @@ impl Decider<'_> {
                 self.fail_gate(id, outcome, error);
             }
             GateTimeout::Fail => {
-                let mut error = permanent(
+                let mut error = RunError::permanent(
                     "gate_timeout",
                     "the gate wasn't answered within its timeout".to_owned(),
                 );
@@ -160,17 +160,10 @@ impl Decider<'_> {
         let Some(gate) = self.open_gate_at(id) else { return };
         let result = result_of(gate, outcome);
         let Some(node) = self.token(id).and_then(|token| plan.node(&token.node)) else { return };
-        let written = self.writes(id, &node.output, Some(&result));
-        let (writes, failed) = match written {
-            Ok(writes) => (writes, None),
-            Err(error) => (Map::new(), Some(error)),
-        };
+        let (writes, failed) = self.output(id, node, &result);
         let closed = GateClosed { token: id, outcome, result, writes, error: None };
         self.emit(Event::GateClosed(Box::new(closed)));
-        match failed {
-            None => self.route(id),
-            Some(error) => self.fail_node(id, *error),
-        }
+        self.route_or_fail(id, failed);
     }
 
     fn fail_gate(&mut self, id: TokenId, outcome: GateOutcome, mut error: RunError) {
@@ -223,7 +216,7 @@ fn result_of(gate: &Gate, outcome: GateOutcome) -> Value {
 }
 
 fn rejected(message: &str) -> RunError {
-    RunError { kind: FailureKind::Policy, ..permanent(GATE_REJECTED, message.to_owned()) }
+    RunError { kind: FailureKind::Policy, ..RunError::permanent(GATE_REJECTED, message.to_owned()) }
 }
 
 /// A title on one line, cut where it is too long.

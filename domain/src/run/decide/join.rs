@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value};
 
+use super::Decider;
 use super::cancel::JoinCause;
-use super::{Decider, permanent};
 use crate::definition::plan::PlanJoin;
 use crate::definition::{FailedPolicy, JoinTimeout, JoinWait, MergeStrategy, Rest};
 use crate::limits;
@@ -46,7 +46,10 @@ impl Decider<'_> {
             }
             None if instance.first_error.is_some() => {
                 let error = instance.first_error.as_deref().cloned();
-                self.fail_join(id, error.unwrap_or_else(|| permanent("failed", String::new())));
+                self.fail_join(
+                    id,
+                    error.unwrap_or_else(|| RunError::permanent("failed", String::new())),
+                );
             }
             Some(_) | None if instance.is_drained() => {
                 let parent = instance.parent.branch;
@@ -65,12 +68,12 @@ impl Decider<'_> {
         let error = match join.max_iterations {
             Some(limit) if count > limit => {
                 let message = format!("the join into {:?} may be taken {limit} times", join.to);
-                Some(permanent("loop_limit", message))
+                Some(RunError::permanent("loop_limit", message))
             }
             _ if live.next_token > limits::TOKENS_PER_RUN => {
                 let limit = limits::TOKENS_PER_RUN;
                 let message = format!("the run would make more than {limit} tokens");
-                Some(permanent("token_limit", message))
+                Some(RunError::permanent("token_limit", message))
             }
             _ => None,
         };
@@ -129,7 +132,7 @@ impl Decider<'_> {
         match join.spec.on_timeout {
             JoinTimeout::Proceed => self.fire_join(id, join, JoinCause::TimedOut),
             JoinTimeout::Fail => {
-                let mut error = permanent(
+                let mut error = RunError::permanent(
                     "join_timeout",
                     format!("the join into {:?} waited longer than its timeout", join.to),
                 );
@@ -186,7 +189,7 @@ fn unsatisfied(instance: &Instance, join: &PlanJoin, numbers: &Arithmetic) -> Ru
         join.to
     );
     let detail = serde_json::json!({"first_error": instance.first_error});
-    RunError { detail, ..permanent("join_unsatisfiable", message) }
+    RunError { detail, ..RunError::permanent("join_unsatisfiable", message) }
 }
 
 /// The merge of what arrived, in the order of branch index.
@@ -217,7 +220,7 @@ fn merged(instance: &Instance, join: &PlanJoin) -> Result<Map<String, Value>, Bo
                     let message = format!(
                         "merge `object` wants objects; branch {index} brought another type"
                     );
-                    return Err(Box::new(permanent("merge_type", message)));
+                    return Err(Box::new(RunError::permanent("merge_type", message)));
                 };
                 members.extend(more);
             }
@@ -227,7 +230,7 @@ fn merged(instance: &Instance, join: &PlanJoin) -> Result<Map<String, Value>, Bo
     if size_of(&value) > limits::CONTEXT_BYTES {
         let limit = limits::CONTEXT_BYTES;
         let message = format!("the merged value takes more than {limit} bytes");
-        return Err(Box::new(permanent("context_too_large", message)));
+        return Err(Box::new(RunError::permanent("context_too_large", message)));
     }
     Ok(Map::from_iter([(into.clone(), super::canonical(value)?)]))
 }

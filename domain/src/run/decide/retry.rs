@@ -71,7 +71,7 @@ impl Decider<'_> {
             self.decision.dispatch.push((token, attempt));
             return Ok(());
         };
-        let error = super::permanent(code, message);
+        let error = RunError::permanent(code, message);
         let result = Err(AttemptError {
             code: code.to_owned(),
             message: error.message.clone(),

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::gate::GATE_REJECTED;
-use super::{Decider, canonical, eval_failure, evaluated, permanent};
+use super::{Decider, canonical, eval_failure, evaluated};
 use crate::definition::On;
 use crate::definition::plan::{FanOut, Plan, PlanTransition};
 use crate::limits;
@@ -169,13 +169,7 @@ impl Decider<'_> {
                     next_token += 1;
                     continue;
                 }
-                _ => OpenedBranches {
-                    transition: *index,
-                    node: transition.to.to_string(),
-                    count: fan_out(&transition.fan_out, scope)?,
-                    foreach: matches!(transition.fan_out, FanOut::Foreach(_)),
-                    iteration,
-                },
+                _ => branches(*index, transition, scope, iteration)?,
             };
             next_token = next_token.saturating_add(branches.count);
             self.add_branches(routing, transition.group.as_ref(), branches);
@@ -183,7 +177,7 @@ impl Decider<'_> {
         if next_token - 1 > limits::TOKENS_PER_RUN {
             let limit = limits::TOKENS_PER_RUN;
             let message = format!("the run would make more than {limit} tokens");
-            let mut error = permanent("token_limit", message);
+            let mut error = RunError::permanent("token_limit", message);
             error.node = Some(token.node.to_string());
             return Err(Stop::Run(Box::new(error)));
         }
@@ -206,7 +200,7 @@ impl Decider<'_> {
         });
         let Some(instance) = open else {
             let message = format!("no group {group:?} is open around this token, to be extended");
-            return Err(Stop::token(permanent("not_in_group", message)));
+            return Err(Stop::token(RunError::permanent("not_in_group", message)));
         };
         let items = match &transition.fan_out {
             FanOut::Foreach(binding) => match evaluated(binding, scope).map_err(Stop::Token)? {
@@ -215,13 +209,7 @@ impl Decider<'_> {
             },
             FanOut::One | FanOut::Spawn(_) => Vec::new(),
         };
-        let branches = OpenedBranches {
-            transition: index,
-            node: transition.to.to_string(),
-            count: fan_out(&transition.fan_out, scope)?,
-            foreach: matches!(transition.fan_out, FanOut::Foreach(_)),
-            iteration,
-        };
+        let branches = branches(index, transition, scope, iteration)?;
         Ok(Extended { instance, branches, items })
     }
 
@@ -264,7 +252,7 @@ impl Decider<'_> {
             let message = format!(
                 "the join waits for branches of group {group:?}, and this token is not one of them"
             );
-            return Err(Stop::token(permanent("not_in_group", message)));
+            return Err(Stop::token(RunError::permanent("not_in_group", message)));
         };
         let late = instance.fired || instance.is_through(branch.index);
         let merges = self.plan.join(Some(group)).is_some_and(|join| join.into.is_some());
@@ -281,7 +269,7 @@ impl Decider<'_> {
         if instance.arrived_bytes + bytes > limits::CONTEXT_BYTES {
             let limit = limits::CONTEXT_BYTES;
             let message = format!("what waits at the join would take more than {limit} bytes");
-            return Err(Stop::token(permanent("context_too_large", message)));
+            return Err(Stop::token(RunError::permanent("context_too_large", message)));
         }
         Ok(Fired::Arrived { transition: index, instance: branch.instance, value, late })
     }
@@ -380,9 +368,25 @@ fn iteration(
     if count > limit {
         let to = &transition.to;
         let message = format!("the transition to {to:?} may be taken {limit} times");
-        return Err(Stop::token(permanent("loop_limit", message)));
+        return Err(Stop::token(RunError::permanent("loop_limit", message)));
     }
     Ok(Some(count))
+}
+
+/// The branches that a transition makes.
+fn branches(
+    index: TransitionIndex,
+    transition: &PlanTransition,
+    scope: &TokenScope<'_>,
+    iteration: Option<u32>,
+) -> Result<OpenedBranches, Stop> {
+    Ok(OpenedBranches {
+        transition: index,
+        node: transition.to.to_string(),
+        count: fan_out(&transition.fan_out, scope)?,
+        foreach: matches!(transition.fan_out, FanOut::Foreach(_)),
+        iteration,
+    })
 }
 
 fn fan_out(fan_out: &FanOut, scope: &TokenScope<'_>) -> Result<u64, Stop> {
@@ -395,7 +399,7 @@ fn fan_out(fan_out: &FanOut, scope: &TokenScope<'_>) -> Result<u64, Stop> {
             Value::Array(_) => "a list",
             Value::Object(_) => "an object",
         };
-        Stop::token(permanent("type_mismatch", format!("{wanted}, found {found}")))
+        Stop::token(RunError::permanent("type_mismatch", format!("{wanted}, found {found}")))
     };
     match fan_out {
         FanOut::One => Ok(1),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
-use super::{Decider, at, boxed, evaluated, permanent};
+use super::{Decider, at, boxed, evaluated};
 use crate::codec;
 use crate::definition::plan::{NodeWork, PlanEmit, PlanWait};
 use crate::expression::{Binding, Expression};
@@ -75,7 +75,7 @@ impl Decider<'_> {
             }
             Phase::Waiting { signal: Some(name), .. } => {
                 let message = format!("no signal {name:?} came within the wait's timeout");
-                let mut error = permanent("wait_timeout", message);
+                let mut error = RunError::permanent("wait_timeout", message);
                 error.kind = FailureKind::Timeout;
                 self.fail_node(id, error);
             }
@@ -94,16 +94,9 @@ impl Decider<'_> {
     fn end_wait(&mut self, id: TokenId, result: Value, signal: Option<u64>) {
         let plan = self.plan;
         let Some(node) = self.token(id).and_then(|token| plan.node(&token.node)) else { return };
-        let written = self.writes(id, &node.output, Some(&result));
-        let (writes, failed) = match written {
-            Ok(writes) => (writes, None),
-            Err(error) => (Default::default(), Some(error)),
-        };
+        let (writes, failed) = self.output(id, node, &result);
         self.emit(Event::WaitEnded { token: id, result, writes, signal });
-        match failed {
-            None => self.route(id),
-            Some(error) => self.fail_node(id, *error),
-        }
+        self.route_or_fail(id, failed);
     }
 
     pub(super) fn signal(

@@ -18,6 +18,20 @@ pub struct RunError {
     pub detail: Value,
 }
 
+impl RunError {
+    /// One that won't go away, of no node yet.
+    pub fn permanent(code: &str, message: String) -> Self {
+        Self {
+            code: code.to_owned(),
+            message,
+            kind: FailureKind::Permanent,
+            node: None,
+            attempt: None,
+            detail: Value::Null,
+        }
+    }
+}
+
 /// What a failure means for retries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
