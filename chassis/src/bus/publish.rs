@@ -116,13 +116,18 @@ pub(super) async fn in_groups<'a>(
     messages: &'a [Outgoing],
 ) -> Vec<(&'a [Outgoing], Result<Acknowledged, Refused>)> {
     let mut line = Line { nats, link: nats.link(), connects: nats.connects() };
-    let away = nats.connected(Instant::now() + ACK_WITHIN).await.err();
+    let connected = nats.connected(Instant::now() + ACK_WITHIN).await;
+    let mut away: Option<Refused> = connected.err().map(Into::into);
     let mut groups = Vec::new();
     for group in messages.chunks(GROUP) {
         let sent = match &away {
-            Some(error) => Err(error.clone().into()),
+            Some(refused) => Err(refused.clone()),
             None => send_group(nats, group).await,
         };
+        // Where the connection takes nothing, it isn't waited for once more with each group.
+        if let Err(refused @ Refused::Unavailable(_)) = &sent {
+            away = Some(refused.clone());
+        }
         groups.push((group, sent));
     }
     let mut results = Vec::with_capacity(groups.len());
