@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use metrics::{counter, gauge};
 use tokio::sync::{Notify, mpsc, watch};
@@ -13,6 +13,11 @@ use crate::journal::fault::Fault;
 use crate::journal::feed::Feed;
 use crate::journal::queue::{Committed, Message, Request};
 use crate::journal::{Append, AppendError};
+
+/// Appends that make a commit a shared one.
+const SHARED: usize = 8;
+/// How long a shared commit is put off at most.
+const LINGER: Duration = Duration::from_millis(4);
 
 pub(super) struct Committer {
     pub(super) writer: Writer,
@@ -35,7 +40,13 @@ impl Committer {
             let (batch, left_over) = self.fill(message, &mut members).await;
             gauge!("wonder_journal_queue_depth").set(self.requests.len() as f64);
             if !batch.is_empty() {
-                self.commit(batch).await;
+                let (begun, is_shared) = (Instant::now(), batch.len() >= SHARED);
+                let takes_turns = self.commit(batch).await;
+                // Each turn has its price, whatever it carries. Where several processes take turns,
+                // what many runs wait for waits for as long again, and is more by then.
+                if is_shared && takes_turns {
+                    tokio::time::sleep(begun.elapsed().min(LINGER)).await;
+                }
             }
             next = match left_over {
                 Some(message) => Some(message),
@@ -77,14 +88,16 @@ impl Committer {
     }
 
     /// Commits a batch, and its halves where it holds something that can't be written: the others
-    /// are not to suffer for it.
-    async fn commit(&mut self, batch: Vec<Request>) {
-        let mut parts = vec![batch];
+    /// are not to suffer for it. Answers whether others have committed since the last one.
+    async fn commit(&mut self, batch: Vec<Request>) -> bool {
+        let (mut parts, mut takes_turns) = (vec![batch], false);
         while let Some(mut part) = parts.pop() {
             let begun = Instant::now();
             match self.writer.commit(&part).await {
                 Ok(done) => {
                     done.measure(begun);
+                    let first = done.events.first().map(|event| event.position);
+                    takes_turns |= first.is_some_and(|first| first > *self.committed.borrow() + 1);
                     self.settle(part, done);
                 }
                 Err(Failure::Data(_)) if part.len() > 1 => {
@@ -94,6 +107,7 @@ impl Committer {
                 Err(failure) => self.refuse(part, &failure),
             }
         }
+        takes_turns
     }
 
     fn settle(&self, batch: Vec<Request>, done: Committed) {

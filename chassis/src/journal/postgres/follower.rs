@@ -13,6 +13,9 @@ use crate::journal::queue::CloseOnDrop;
 
 /// Events of one look. A process that is further behind than that goes on with the newest ones.
 const LOOK_EVENTS: usize = 2_000;
+/// Between two looks while there is news. Each look, and what projections make of it, has a price
+/// that hardly depends on how much it finds.
+const PACE: Duration = Duration::from_millis(10);
 /// Between two looks when the last one failed.
 const RETRY: Duration = Duration::from_millis(500);
 /// How long the last look may take, when the journal is closed.
@@ -52,6 +55,10 @@ impl Follower {
                 tracing::error!(%error, "following the journal failed, and is tried again");
             }
             wait = if looked.is_err() { RETRY.max(self.poll) } else { self.poll };
+            tokio::select! {
+                _ = &mut ended => break,
+                () = tokio::time::sleep(PACE) => {}
+            }
         }
         // Tails get what this process has committed before they end.
         let last = *self.committed.borrow();
