@@ -4,11 +4,11 @@ CARGO ?= cargo
 # Nextest where it is there, cargo's own runner where it isn't.
 TEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo "nextest run" || echo "test")
 
-# How long `make chaos` goes on, and which faults it draws.
+# How long `make chaos` and `make sim` go on, and which faults they draw.
 DURATION ?= 10m
 SEED ?= 1
 
-.PHONY: help run demo up test chaos check fmt bench snapshots
+.PHONY: help run demo up test chaos sim check fmt bench snapshots
 
 help: ## List the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ test: ## Run every test, beside a PostgreSQL and a NATS server of its own (insta
 chaos: ## Break a distributed set at random, and check its journal; DURATION=10m SEED=1
 	CHAOS_DURATION=$(DURATION) CHAOS_SEED=$(SEED) scripts/with-services \
 		$(CARGO) test --locked --release -p wonder --test distributed -- --nocapture chaos
+
+sim: ## Simulate coordinators under faults, with other seeds than the tests'; DURATION=10m SEED=1
+	SIM_DURATION=$(DURATION) SIM_SEED=$(SEED) $(CARGO) test --locked --release -p commands --lib simulator
 
 check: ## Format, lints, and the licences and sources of dependencies
 	$(CARGO) fmt --all --check

@@ -32,6 +32,8 @@ mod plans;
 mod recent;
 mod refusal;
 mod shards;
+#[cfg(test)]
+mod simulator;
 mod timers;
 mod worker;
 

@@ -117,7 +117,19 @@ impl CommandService {
         shutdown: CancellationToken,
         tracker: &TaskTracker,
     ) -> Result<Arc<Self>, StartError> {
-        let Foundation { journal, clock, writes, ownership, shards, queues } = foundation;
+        let queue = foundation.queues.clone().map(|queues| queues as Arc<dyn TaskQueue>);
+        Self::start_with(foundation, queue, config, shutdown, tracker).await
+    }
+
+    /// The same, over any queue.
+    pub(crate) async fn start_with(
+        foundation: Foundation,
+        queue: Option<Arc<dyn TaskQueue>>,
+        config: &CoordinatorConfig,
+        shutdown: CancellationToken,
+        tracker: &TaskTracker,
+    ) -> Result<Arc<Self>, StartError> {
+        let Foundation { journal, clock, writes, ownership, shards, .. } = foundation;
         let resources = Resources::over(Arc::clone(&journal), Arc::clone(&clock), writes);
         let defaults = resources.ensure_defaults().await.map_err(StartError::Defaults)?;
         let resolver = Arc::new(resources.resolver());
@@ -135,7 +147,7 @@ impl CommandService {
                     shards.lost(shard, epoch);
                 }
             }),
-            queue: queues.map(|queues| queues as Arc<dyn TaskQueue>),
+            queue,
         };
         let coordinator = Coordinator::start(around, config, shutdown, tracker).await;
         Ok(Arc::new(Self {

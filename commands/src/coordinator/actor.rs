@@ -2,7 +2,6 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, LazyLock};
-use std::time::Instant;
 
 use chassis::clock::Clock;
 use chassis::journal::{Append, Appended};
@@ -13,6 +12,7 @@ use domain::run::{Command, Decision, Event, Run};
 use protocol::{Outcome, OutcomeResult, Receipt, Rejection, RejectionKind, RunOutcome, Task};
 use serde_json::Value;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::Reply;
 use super::append::{self, Cause, Stream};

@@ -1,10 +1,11 @@
 //! Tasks on their way to workers: fair turns between runs, and caps on what is in flight.
 
 use std::collections::{HashMap, VecDeque};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use domain::ids::RunId;
 use protocol::shard_of;
+use tokio::time::Instant;
 
 /// Attempts that one run may hand out before the next run has its turn.
 const TURN: usize = 16;

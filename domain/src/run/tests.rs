@@ -10,5 +10,6 @@ mod joins;
 mod mutexes;
 mod pauses;
 mod properties;
+mod replays;
 mod routing;
 mod waits;

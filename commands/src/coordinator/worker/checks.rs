@@ -1,9 +1,11 @@
 //! The sweep over attempts that nothing was heard of: a queue outside of this process may have lost
 //! them. It repeats for as long as the worker lives.
 
-use std::time::{Duration, Instant};
+use std::collections::HashSet;
+use std::time::Duration;
 
 use protocol::shard_of;
+use tokio::time::Instant;
 
 use super::{Message, Worker};
 use crate::coordinator::dispatch::{Attempt, Look};
@@ -19,6 +21,9 @@ pub(super) struct Checks {
     last: Option<Instant>,
     /// Attempts were taken over: they are looked for now.
     pub(super) is_urgent: bool,
+    /// Attempts that are lost for certain, of runs that have left memory: handed out again once
+    /// their run is back.
+    pub(super) lost: HashSet<Attempt>,
 }
 
 impl Worker {
@@ -63,8 +68,14 @@ impl Worker {
                     let limit = self.context.limit_of(actor);
                     self.dispatch.ready(run_id, limit, token, number);
                 }
-                (None, Some(epoch)) => self.load(run_id, epoch),
-                (Some(_), _) | (None, None) => {}
+                (None, Some(epoch)) => {
+                    self.checks.lost.insert(attempt);
+                    self.load(run_id, epoch);
+                }
+                (Some(super::Slot::Loading { .. }), _) => {
+                    self.checks.lost.insert(attempt);
+                }
+                (Some(super::Slot::Quarantined), _) | (None, None) => {}
             }
         }
     }

@@ -114,7 +114,8 @@ impl Worker {
             if actor.run.live().is_some_and(|live| live.is_held_back(token)) {
                 continue;
             }
-            if self.context.queue.is_some() {
+            let is_lost = self.checks.lost.remove(&(run_id, token, attempt));
+            if self.context.queue.is_some() && !is_lost {
                 self.dispatch.out(run_id, limit, token, attempt);
                 self.checks.is_urgent = true;
             } else {

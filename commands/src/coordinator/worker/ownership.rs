@@ -30,6 +30,7 @@ impl Worker {
         self.dispatch.forget_shard(shard);
         self.timers.forget_shard(shard);
         self.children.forget_shard(shard);
+        self.checks.lost.retain(|(run_id, _, _)| shard_of(*run_id) != shard);
         let runs: Vec<RunId> =
             self.runs.keys().filter(|run_id| shard_of(**run_id) == shard).copied().collect();
         for run_id in runs {

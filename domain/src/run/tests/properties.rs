@@ -13,14 +13,13 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use serde_json::{Value, json};
 
 use super::fixture::{Fixture, error};
+use super::replays::difference;
 use crate::codec;
 use crate::ids::{RunId, WorkspaceId};
 use crate::run::command::{ChildReport, GateAnswer};
 use crate::run::event::{Decision, FailureKind, Fired, RunError};
 use crate::run::state::{Live, Phase};
 use crate::run::{Command, Event, Run, RunStatus};
-
-mod graphs;
 
 use graphs::{Layout, PEOPLE, SIGNALS, blocks};
 
@@ -388,6 +387,7 @@ fn every_schedule_with_faults_keeps_the_invariants_and_ends() {
         .run(&(blocks(), 0..4_usize, schedules), |(block, items, schedule)| {
             let run = run_by(&Layout::definition(&block, false), items, &schedule, true);
             prop_assert!(run.run.status().is_some_and(|status| status.is_terminal()));
+            prop_assert_eq!(difference(&run, &run.plan), None, "it is decided again as it was");
             seen.borrow_mut().extend(run.types());
             let adds = |(event, _): &(Event, _)| {
                 matches!(event, Event::TokenRouted { extended, .. } if !extended.is_empty())

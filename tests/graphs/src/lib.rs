@@ -1,16 +1,16 @@
-//! Random graphs: trees of blocks, laid out as definitions.
+//! Random graphs for tests: trees of blocks, laid out as definitions.
 
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
 /// The signals that graphs wait for.
-pub(super) const SIGNALS: [&str; 2] = ["red", "blue"];
+pub const SIGNALS: [&str; 2] = ["red", "blue"];
 /// Who answers their gates.
-pub(super) const PEOPLE: [&str; 3] = ["ann", "bob", "carol"];
+pub const PEOPLE: [&str; 3] = ["ann", "bob", "carol"];
 
 /// A part of a graph with one way in and one way out.
 #[derive(Debug, Clone)]
-pub(super) enum Block {
+pub enum Block {
     Task {
         retries: bool,
     },
@@ -61,7 +61,8 @@ pub(super) enum Block {
     },
 }
 
-pub(super) fn blocks() -> impl Strategy<Value = Block> {
+/// Trees of at most 24 blocks.
+pub fn blocks() -> impl Strategy<Value = Block> {
     let leaf = prop_oneof![
         3 => any::<bool>().prop_map(|retries| Block::Task { retries }),
         1 => Just(Block::Compute),
@@ -98,8 +99,8 @@ pub(super) fn blocks() -> impl Strategy<Value = Block> {
 }
 
 /// A definition being laid out.
-#[derive(Default)]
-pub(super) struct Layout {
+#[derive(Debug, Default)]
+pub struct Layout {
     nodes: Map<String, Value>,
     transitions: Vec<Value>,
     /// Joins wait for all, failures fail them: the output must not depend on the schedule.
@@ -317,7 +318,8 @@ impl Layout {
         }
     }
 
-    pub(super) fn definition(block: &Block, pure: bool) -> Value {
+    /// The definition `random` of a block. A pure one gives the same output whatever the schedule.
+    pub fn definition(block: &Block, pure: bool) -> Value {
         let mut layout = Self { pure, ..Self::default() };
         let (start, _) = layout.block(block);
         json!({"name": "random", "start": start, "nodes": layout.nodes,

@@ -1,0 +1,286 @@
+//! A journal in memory, and the ways that coordinators have to it, which fail.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use chassis::journal::feed::{Feed, FeedLimits};
+use chassis::journal::tail::Pages;
+use chassis::journal::{
+    Append, AppendError, Appended, Journal, Payload, ReadError, Recalled, RecordedEvent, Snapshot,
+    Tail, Written,
+};
+
+use super::chance::{Chance, Troubles};
+
+/// What is durable. It never fails, and never forgets.
+#[derive(Debug, Default)]
+pub(super) struct Store(Mutex<Kept>);
+
+type Name = (Arc<str>, Arc<str>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    /// The event of position `n` is at `n - 1`.
+    events: Vec<RecordedEvent>,
+    streams: BTreeMap<Name, Vec<usize>>,
+    inbox: HashMap<String, Recalled>,
+    payloads: HashMap<Arc<str>, Payload>,
+    snapshots: HashMap<Name, Snapshot>,
+    open: BTreeSet<(Arc<str>, u16, Arc<str>)>,
+    epochs: BTreeMap<u16, u64>,
+}
+
+impl Store {
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives a shard to its next owner: under the epoch that is returned, and no other from now on.
+    pub(super) fn next_epoch(&self, shard: u16) -> u64 {
+        let mut kept = self.kept();
+        let epoch = kept.epochs.entry(shard).or_default();
+        *epoch += 1;
+        *epoch
+    }
+
+    /// All events after a position.
+    pub(super) fn events_after(&self, position: u64) -> Vec<RecordedEvent> {
+        let from = usize::try_from(position).unwrap_or(usize::MAX);
+        self.kept().events.iter().skip(from).cloned().collect()
+    }
+
+    pub(super) fn payload(&self, hash: &str) -> Option<Vec<u8>> {
+        self.kept().payloads.get(hash).map(|payload| payload.bytes.to_vec())
+    }
+
+    /// Aggregates that still owe work.
+    pub(super) fn open(&self) -> Vec<Arc<str>> {
+        self.kept().open.iter().map(|(_, _, id)| Arc::clone(id)).collect()
+    }
+
+    fn append(&self, append: Append) -> Result<Appended, AppendError> {
+        append.check_limits()?;
+        let mut kept = self.kept();
+        if append.epoch.is_some_and(|epoch| kept.epochs.get(&append.shard) != Some(&epoch)) {
+            return Err(AppendError::Fenced { shard: append.shard });
+        }
+        if let Some(known) = append.inbox.iter().find_map(|entry| kept.inbox.get(&entry.key)) {
+            return Err(AppendError::Duplicate(known.clone()));
+        }
+        let name = (Arc::clone(&append.aggregate_type), Arc::clone(&append.aggregate_id));
+        let mut sequence = kept.streams.get(&name).map_or(0, Vec::len) as u64;
+        if sequence != append.expected_sequence {
+            let (aggregate_id, expected) = (append.aggregate_id, append.expected_sequence);
+            return Err(AppendError::Conflict { aggregate_id, expected });
+        }
+        let first_position = kept.events.len() as u64 + 1;
+        for event in append.events {
+            sequence += 1;
+            let at = kept.events.len();
+            kept.streams.entry(name.clone()).or_default().push(at);
+            kept.events.push(RecordedEvent {
+                position: at as u64 + 1,
+                id: event.id,
+                aggregate_type: Arc::clone(&name.0),
+                aggregate_id: Arc::clone(&name.1),
+                sequence,
+                event_type: event.event_type,
+                event_version: event.event_version,
+                workspace_id: Arc::clone(&append.workspace_id),
+                payload: event.payload,
+                metadata: append.metadata.clone(),
+                recorded_at: append.recorded_at,
+            });
+        }
+        let last_position = kept.events.len() as u64;
+        for entry in append.inbox {
+            let (fingerprint, answer) = (entry.fingerprint, entry.answer);
+            let recalled = Recalled { fingerprint, answer, position: last_position };
+            kept.inbox.insert(entry.key, recalled);
+        }
+        for payload in append.payloads {
+            kept.payloads.insert(Arc::clone(&payload.hash), payload);
+        }
+        let entry = (Arc::clone(&name.0), append.shard, Arc::clone(&name.1));
+        match append.open {
+            Some(true) => drop(kept.open.insert(entry)),
+            Some(false) => drop(kept.open.remove(&entry)),
+            None => {}
+        }
+        if let Some(snapshot) = append.snapshot {
+            kept.snapshots.insert(name, snapshot);
+        }
+        Ok(Appended { first_position, last_position, last_sequence: sequence })
+    }
+}
+
+/// One process's way to the store: slow, and at times broken.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) store: Arc<Store>,
+    chance: Chance,
+    troubles: Arc<Troubles>,
+    /// Whether anything fails at the moment.
+    is_rough: Arc<AtomicBool>,
+    /// The process is dead, as far as the store is concerned.
+    is_cut: AtomicBool,
+    feed: Arc<Feed>,
+}
+
+impl Connection {
+    pub(super) fn new(
+        store: Arc<Store>,
+        chance: Chance,
+        troubles: Arc<Troubles>,
+        is_rough: Arc<AtomicBool>,
+    ) -> Self {
+        let feed = Arc::new(Feed::new(0, FeedLimits::default()));
+        Self { store, chance, troubles, is_rough, is_cut: AtomicBool::new(false), feed }
+    }
+
+    pub(super) fn cut(&self) {
+        self.is_cut.store(true, Ordering::Relaxed);
+    }
+
+    fn is_rough(&self) -> bool {
+        self.is_rough.load(Ordering::Relaxed)
+    }
+
+    /// Takes its time, and fails once in so many times.
+    async fn way(&self, longest: Duration, failing: u64) -> Result<(), Arc<str>> {
+        let rough = self.is_rough();
+        let slow = rough && self.chance.one_in(50);
+        tokio::time::sleep(self.chance.up_to(if slow { 50 * longest } else { longest })).await;
+        if self.is_cut.load(Ordering::Relaxed) || (rough && self.chance.one_in(failing)) {
+            return Err("the simulator says so".into());
+        }
+        Ok(())
+    }
+
+    async fn reading(&self) -> Result<MutexGuard<'_, Kept>, ReadError> {
+        let there = self.way(Duration::from_millis(5), 60).await;
+        there
+            .inspect_err(|_| self.troubles.note("a read failed"))
+            .map_err(ReadError::Unavailable)?;
+        Ok(self.store.kept())
+    }
+}
+
+#[async_trait]
+impl Journal for Connection {
+    async fn append(&self, append: Append) -> Result<Appended, AppendError> {
+        let way = || async {
+            let there = self.way(Duration::from_millis(20), 80).await;
+            there.map_err(AppendError::Unavailable)
+        };
+        way().await.inspect_err(|_| self.troubles.note("an append failed"))?;
+        let appended = self.store.append(append);
+        if matches!(appended, Err(AppendError::Fenced { .. })) {
+            self.troubles.note("an append was fenced");
+        }
+        way().await.inspect_err(|_| self.troubles.note("an append's answer was lost"))?;
+        appended
+    }
+
+    async fn load(
+        &self,
+        aggregate_type: &str,
+        aggregate_id: &str,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<RecordedEvent>, ReadError> {
+        let kept = self.reading().await?;
+        let Some(stream) = kept.streams.get(&(aggregate_type.into(), aggregate_id.into())) else {
+            return Ok(Vec::new());
+        };
+        let after = usize::try_from(after).unwrap_or(usize::MAX);
+        let events = stream.iter().skip(after).take(limit);
+        Ok(events.map(|at| kept.events[*at].clone()).collect())
+    }
+
+    async fn read(&self, after: u64, limit: usize) -> Result<Vec<RecordedEvent>, ReadError> {
+        let kept = self.reading().await?;
+        let after = usize::try_from(after).unwrap_or(usize::MAX);
+        Ok(kept.events.iter().skip(after).take(limit).cloned().collect())
+    }
+
+    async fn snapshot(
+        &self,
+        aggregate_type: &str,
+        aggregate_id: &str,
+        version: u32,
+    ) -> Result<Option<Snapshot>, ReadError> {
+        let kept = self.reading().await?;
+        let snapshot = kept.snapshots.get(&(aggregate_type.into(), aggregate_id.into()));
+        Ok(snapshot.filter(|snapshot| snapshot.version == version).cloned())
+    }
+
+    async fn recall(&self, key: &str) -> Result<Option<Recalled>, ReadError> {
+        let recalled = self.reading().await?.inbox.get(key).cloned();
+        if recalled.is_some() {
+            self.troubles.note("a command came twice");
+        }
+        Ok(recalled)
+    }
+
+    async fn payloads(&self, hashes: &[Arc<str>]) -> Result<Vec<Payload>, ReadError> {
+        let kept = self.reading().await?;
+        let missing = || ReadError::Damaged("a payload is missing".into());
+        hashes.iter().map(|hash| kept.payloads.get(hash).cloned().ok_or_else(missing)).collect()
+    }
+
+    async fn open_aggregates(
+        &self,
+        aggregate_type: &str,
+        shard: u16,
+        after_id: &str,
+        limit: usize,
+    ) -> Result<Vec<Arc<str>>, ReadError> {
+        let kept = self.reading().await?;
+        let of_shard = |one: &&(Arc<str>, u16, Arc<str>)| {
+            &*one.0 == aggregate_type && one.1 == shard && &*one.2 > after_id
+        };
+        Ok(kept.open.iter().filter(of_shard).take(limit).map(|one| Arc::clone(&one.2)).collect())
+    }
+
+    async fn head(&self) -> Result<u64, ReadError> {
+        Ok(self.reading().await?.events.len() as u64)
+    }
+
+    fn epoch(&self) -> u32 {
+        1
+    }
+
+    async fn written_elsewhere(
+        &self,
+        after: u64,
+        without_type: &str,
+    ) -> Result<Vec<Written>, ReadError> {
+        let kept = self.reading().await?;
+        let after = usize::try_from(after).unwrap_or(usize::MAX);
+        let others = kept.events.iter().skip(after);
+        let others = others.filter(|event| &*event.aggregate_type != without_type).take(1_000);
+        let written = |event: &RecordedEvent| Written {
+            position: event.position,
+            aggregate_type: Arc::clone(&event.aggregate_type),
+            aggregate_id: Arc::clone(&event.aggregate_id),
+        };
+        Ok(others.map(written).collect())
+    }
+
+    fn tail(&self, after: u64) -> Tail {
+        Tail::new(Arc::clone(&self.feed), Arc::clone(&self.store) as Arc<dyn Pages>, after)
+    }
+}
+
+#[async_trait]
+impl Pages for Store {
+    async fn page(&self, after: u64, limit: usize) -> Result<Vec<RecordedEvent>, ReadError> {
+        let mut events = self.events_after(after);
+        events.truncate(limit);
+        Ok(events)
+    }
+}

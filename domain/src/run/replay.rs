@@ -1,0 +1,230 @@
+//! Deciding again: a run's history is made once more from what came from outside, and compared.
+//!
+//! What came from outside stands in the events: outcomes of attempts, answers, signals, ends of
+//! children, pauses. Everything else was decided, and is decided again. With the plan that the run
+//! followed the same events have to come out. With another plan (a newer version of its
+//! definition) it is a rehearsal: the first event that is another one is where the run would have
+//! gone another way.
+
+use std::collections::VecDeque;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::command::{AttemptError, ChildReport, Command, GateAnswer, Report};
+use super::event::{ChildEnded, Event, RunError, TokenId};
+use super::state::{Phase, Run};
+use crate::definition::Plan;
+use crate::span::Span;
+
+/// Where a history and the one that is decided again part.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Difference {
+    /// The sequence of the first event that differs.
+    pub sequence: u64,
+    /// The event that stands there; absent where the history ends before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recorded: Option<Event>,
+    /// The event that is decided now; absent where nothing is decided at this point.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decided: Option<Event>,
+}
+
+/// What two events are compared by.
+type IsSame<'a> = dyn Fn(&Event, &Event) -> bool + Sync + 'a;
+
+/// A run that is decided again, event by event.
+pub struct Replay<'a> {
+    plan: &'a Plan,
+    is_same: &'a IsSame<'a>,
+    run: Run,
+    /// Decided, and not met in the history yet.
+    decided: VecDeque<Event>,
+    /// Work was put off: an `Advance` is owed.
+    advance: bool,
+    sequence: u64,
+}
+
+impl<'a> Replay<'a> {
+    /// From the first event on, by the plan that the run followed.
+    pub fn new(plan: &'a Plan) -> Self {
+        Self::comparing(plan, &|recorded, decided| recorded == decided)
+    }
+
+    /// The same by any plan, where events are the same that `is_same` says so of: the recorded one
+    /// and the one that is decided now.
+    pub fn comparing(plan: &'a Plan, is_same: &'a IsSame<'a>) -> Self {
+        let (run, decided) = (Run::default(), VecDeque::new());
+        Self { plan, is_same, run, decided, advance: false, sequence: 0 }
+    }
+
+    /// The run as it is decided now.
+    pub const fn run(&self) -> &Run {
+        &self.run
+    }
+
+    /// Takes the history's next event, and when it was recorded.
+    ///
+    /// # Errors
+    /// The difference, where another event is decided now. Nothing can be taken after that.
+    pub fn take(&mut self, recorded: &Event, at: DateTime<Utc>) -> Result<(), Box<Difference>> {
+        self.sequence += 1;
+        if self.decided.is_empty() {
+            self.decide(recorded, at);
+        }
+        match self.decided.pop_front() {
+            Some(decided) if (self.is_same)(recorded, &decided) => Ok(()),
+            decided => Err(self.difference(Some(recorded.clone()), decided)),
+        }
+    }
+
+    /// The history ends here.
+    ///
+    /// # Errors
+    /// The difference, where more was decided than it has.
+    pub fn end(&mut self) -> Result<(), Box<Difference>> {
+        self.sequence += 1;
+        match self.decided.pop_front() {
+            None => Ok(()),
+            decided => Err(self.difference(None, decided)),
+        }
+    }
+
+    fn difference(&self, recorded: Option<Event>, decided: Option<Event>) -> Box<Difference> {
+        Box::new(Difference { sequence: self.sequence, recorded, decided })
+    }
+
+    /// Decides what the event is the first of.
+    fn decide(&mut self, recorded: &Event, at: DateTime<Utc>) {
+        if let Some(command) = from_outside(&self.run, recorded, at) {
+            return self.execute(&command, at);
+        }
+        // Timers and what was put off are decided between commands, in either order.
+        if std::mem::take(&mut self.advance) {
+            let before = self.run.clone();
+            self.execute(&Command::Advance, at);
+            if self.decided.front().is_some_and(|first| (self.is_same)(recorded, first)) {
+                return;
+            }
+            (self.run, self.advance) = (before, true);
+            self.decided.clear();
+        }
+        self.execute(&Command::Wake, at);
+    }
+
+    /// What is refused decides nothing.
+    fn execute(&mut self, command: &Command, at: DateTime<Utc>) {
+        if let Ok(decision) = self.run.execute(self.plan, command, at) {
+            self.advance |= decision.advance;
+            self.decided.extend(decision.events);
+        }
+    }
+}
+
+/// The command that an event is the first of, where it came from outside of the engine.
+fn from_outside(run: &Run, event: &Event, at: DateTime<Utc>) -> Option<Command> {
+    Some(match event {
+        Event::RunStarted(started) => Command::Start(started.clone()),
+        Event::TaskSucceeded { token, attempt, result, usage, duration_ms, .. } => {
+            Command::Report(Box::new(Report {
+                token: *token,
+                attempt: *attempt,
+                result: Ok(result.clone()),
+                usage: *usage,
+                duration_ms: *duration_ms,
+            }))
+        }
+        Event::TaskFailed { token, attempt, error, retry_at, usage, duration_ms } => {
+            let wait = retry_at
+                .and_then(|retry_at| u64::try_from((retry_at - at).num_milliseconds()).ok());
+            let failure = AttemptError {
+                code: error.code.clone(),
+                message: error.message.clone(),
+                kind: error.kind,
+                detail: error.detail.clone(),
+                retry_after: wait.map(Span::from_millis),
+            };
+            Command::Report(Box::new(Report {
+                token: *token,
+                attempt: *attempt,
+                result: Err(failure),
+                usage: *usage,
+                duration_ms: *duration_ms,
+            }))
+        }
+        Event::TaskHandedOut { token, attempt } => {
+            Command::HandOut { token: *token, attempt: *attempt }
+        }
+        Event::SignalReceived(signal) => Command::Signal {
+            name: signal.name.parse().ok()?,
+            payload: signal.payload.clone(),
+            transient: signal.dropped,
+        },
+        Event::GateAnswered(answered) => Command::Answer(Box::new(GateAnswer {
+            token: answered.token,
+            actor: answered.actor.clone(),
+            // It was allowed then.
+            roles: roles_at(run, answered.token),
+            decision: answered.decision,
+            value: answered.value.clone(),
+            comment: answered.comment.clone(),
+        })),
+        Event::ChildEnded(ended) => Command::ReportChild(Box::new(report_of(ended))),
+        Event::RunPaused { by_parent: true, .. } => Command::FollowParent { is_paused: true },
+        Event::RunPaused { reason, .. } => Command::Pause { reason: reason.clone() },
+        Event::RunResumed {} => Command::Resume,
+        Event::RunCancelled { reason } => Command::Cancel { reason: reason.clone() },
+        Event::RetryStarted { .. }
+        | Event::NodeComputed { .. }
+        | Event::NodeFailed { .. }
+        | Event::TokenRouted { .. }
+        | Event::BranchesSpawned { .. }
+        | Event::JoinFired { .. }
+        | Event::JoinFailed { .. }
+        | Event::TokensCancelled(_)
+        | Event::GroupEnded { .. }
+        | Event::MutexAwaited { .. }
+        | Event::MutexTaken { .. }
+        | Event::WaitStarted { .. }
+        | Event::WaitEnded { .. }
+        | Event::GateOpened(_)
+        | Event::GateClosed(_)
+        | Event::EventEmitted { .. }
+        | Event::ChildStarted(_)
+        | Event::RunCompleted { .. }
+        | Event::RunFailed { .. }
+        | Event::RunTimedOut { .. } => return None,
+    })
+}
+
+fn roles_at(run: &Run, token: TokenId) -> Vec<String> {
+    let token = run.live().and_then(|live| live.tokens.get(&token));
+    match token.map(|token| &token.phase) {
+        Some(Phase::Gated { gate }) => gate.roles.clone(),
+        _ => Vec::new(),
+    }
+}
+
+/// What was told of a child, from what became of it. A node that catches has it as its result; one
+/// that doesn't has the output, or the child's error in its own.
+fn report_of(ended: &ChildEnded) -> ChildReport {
+    let ChildEnded { token, run_id, status, result, error, .. } = ended;
+    let told = |key: &str| result.get(key).filter(|value| !value.is_null()).cloned();
+    let is_caught = result.get("status").is_some_and(|told| *told == status.as_str())
+        && result.get("error").is_some()
+        && result.get("output").is_some();
+    let (output, error) = match error {
+        Some(error) => (None, error_told(error)),
+        None if is_caught => {
+            let error = told("error").and_then(|error| serde_json::from_value(error).ok());
+            (told("output"), error)
+        }
+        None => (Some(result.clone()), None),
+    };
+    ChildReport { token: *token, run_id: *run_id, status: *status, output, error }
+}
+
+/// The error of the child itself, which the node's wraps.
+fn error_told(error: &RunError) -> Option<RunError> {
+    serde_json::from_value(error.detail.get("error")?.clone()).ok()
+}
