@@ -16,6 +16,8 @@ use crate::table::routes;
     protocol::RunError,
     protocol::view::DefinitionRef,
     protocol::TimelineEntry,
+    protocol::Verification,
+    protocol::view::HistoryDifference,
     protocol::Waiting,
     protocol::view::WaitingPause,
     protocol::view::WaitingItem,

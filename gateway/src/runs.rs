@@ -294,6 +294,13 @@ pub(crate) async fn waiting(call: Call) -> Result<Response, Problem> {
     answer(StatusCode::OK, &waiting)
 }
 
+/// `POST /runs/{id}/verify`.
+pub(crate) async fn verify(call: Call) -> Result<Response, Problem> {
+    let workspace = call.caller()?.workspace_id;
+    let verification = call.edge.gateway.runs.verify(workspace, call.id()?).await?;
+    answer(StatusCode::OK, &verification)
+}
+
 /// `GET /runs/{id}/state`.
 pub(crate) async fn state(call: Call) -> Result<Response, Problem> {
     let at = match call.asked("at") {

@@ -226,6 +226,13 @@ const RUN_ROUTES: &[Route] = &[
     Route::new(Get, "/api/v1/runs/{id}/timeline", Read, handler!(runs::timeline))
         .says("Timeline of a run", "One entry per token and node.")
         .answers(200, "Timeline"),
+    Route::new(Post, "/api/v1/runs/{id}/verify", Read, handler!(runs::verify))
+        .says(
+            "Decide a run again",
+            "From the outcomes, answers and signals that its history records, by the engine that \
+             answers; names the first event that comes out otherwise. Changes nothing.",
+        )
+        .answers(200, "Verification"),
     Route::new(Get, "/api/v1/events", Read, handler!(events::all))
         .says("Events of the workspace", STREAMS)
         .asks(&[CURSOR, AGGREGATE, EVENT_TYPE])

@@ -80,6 +80,9 @@ impl Queries {
             QueryCall::RunWaiting { workspace_id, run_id } => {
                 write(&runs.waiting(workspace_id, run_id).await)
             }
+            QueryCall::VerifyRun { workspace_id, run_id } => {
+                write(&runs.verify(workspace_id, run_id).await)
+            }
             QueryCall::ListGates { workspace_id, filter, page } => {
                 write(&GateQueries::list(&*self.0, workspace_id, filter, page).await)
             }

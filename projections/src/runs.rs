@@ -13,7 +13,7 @@ use domain::run::{RunStatus, Usage};
 use protocol::view::DefinitionRef;
 use protocol::{
     Page, PageRequest, Rejection, RejectionKind, RunFilter, RunQueries, RunState, RunView, StateAt,
-    TimelineEntry, Waiting,
+    TimelineEntry, Verification, Waiting,
 };
 use serde_json::Value;
 use sqlx::FromRow;
@@ -198,6 +198,14 @@ impl RunQueries for Projections {
         run_id: RunId,
     ) -> Result<Waiting, Rejection> {
         self.run_waiting(workspace_id, run_id).await
+    }
+
+    async fn verify(
+        &self,
+        workspace_id: WorkspaceId,
+        run_id: RunId,
+    ) -> Result<Verification, Rejection> {
+        self.run_verified(workspace_id, run_id).await
     }
 }
 

@@ -1,16 +1,13 @@
 //! What a run waits for, and who or what can bring it: read off its folded state.
 
-use domain::codec;
 use domain::definition::{Definition, JoinSpec};
 use domain::ids::{RunId, WorkspaceId};
-use domain::resource::{self, Kind, Spec};
 use domain::run::event::{Decision, TokenId};
 use domain::run::state::{Gate, Header, Instance, Live, Phase, Timer, Token};
 use protocol::view::{WaitingBranches, WaitingGate, WaitingItem, WaitingMutex, WaitingPause};
 use protocol::{GateId, Rejection, StateAt, Waiting};
 
-use crate::payload::Blobs;
-use crate::{Projections, refusal};
+use crate::Projections;
 
 /// Entries of one answer; what a run has beyond them is counted.
 const ITEMS: usize = 1_000;
@@ -38,7 +35,8 @@ impl Projections {
             .map(|pause| WaitingPause { since: pause.since, reason: pause.reason.clone() });
         let of_run = live.timers.iter().find(|(_, timer)| *timer == Timer::Run);
         waiting.deadline = of_run.map(|(due, _)| *due);
-        let definition = self.definition_of(&live.header).await?;
+        let Header { definition, .. } = &live.header;
+        let definition = self.definition_at(&definition.id.to_string(), definition.version).await?;
         let definition = definition.as_ref();
         let tokens = live.tokens.iter().map(|(id, token)| {
             let is_own = definition.is_some_and(|definition| is_own(definition, &token.node));
@@ -51,28 +49,6 @@ impl Projections {
         let all = live.tokens.len() + live.instances.len();
         waiting.left_out = (all - waiting.items.len()) as u64;
         Ok(waiting)
-    }
-
-    /// The version that a run follows; `None` where the journal doesn't have it.
-    async fn definition_of(&self, header: &Header) -> Result<Option<Definition>, Rejection> {
-        let (kind, id) = (Kind::WorkflowDefinition.as_str(), header.definition.id.to_string());
-        // A definition's events are its versions.
-        let before = header.definition.version.saturating_sub(1);
-        let found = self.journal.load(kind, &id, before, 1).await.map_err(refusal::journal)?.pop();
-        let Some(recorded) = found else { return Ok(None) };
-        let blobs = Blobs::fetch(self.journal.as_ref(), [recorded.payload.as_ref()]).await;
-        let blobs = blobs.map_err(refusal::journal)?;
-        let event: resource::Event = codec::decode(
-            &recorded.event_type,
-            recorded.event_version,
-            &recorded.payload,
-            &|hash| blobs.get(hash),
-        )
-        .map_err(|error| refusal::damaged(&id, &error))?;
-        Ok(match event.revision() {
-            Some((_, Spec::WorkflowDefinition(spec))) => Some(spec.definition.clone()),
-            Some(_) | None => None,
-        })
     }
 }
 

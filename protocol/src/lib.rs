@@ -25,5 +25,6 @@ pub use task::{
     Abandoned, Failure, FailureKind, Outcome, OutcomeResult, Success, Task, Work, WorkAction,
 };
 pub use view::{
-    ResourceView, RunError, RunOutcome, RunState, RunStatus, RunView, TimelineEntry, Usage, Waiting,
+    ResourceView, RunError, RunOutcome, RunState, RunStatus, RunView, TimelineEntry, Usage,
+    Verification, Waiting,
 };

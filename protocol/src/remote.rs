@@ -143,6 +143,10 @@ pub enum QueryCall {
         workspace_id: WorkspaceId,
         run_id: RunId,
     },
+    VerifyRun {
+        workspace_id: WorkspaceId,
+        run_id: RunId,
+    },
     ListGates {
         workspace_id: WorkspaceId,
         filter: GateFilter,

@@ -11,7 +11,9 @@ use crate::gate::{GateFilter, GateId, GateView};
 use crate::query::{EventPage, Page, PageRequest, ResourceFilter, RunFilter, StateAt};
 use crate::rejection::Rejection;
 use crate::task::{Abandoned, Outcome, Task};
-use crate::view::{ResourceView, RunOutcome, RunState, RunView, TimelineEntry, Waiting};
+use crate::view::{
+    ResourceView, RunOutcome, RunState, RunView, TimelineEntry, Verification, Waiting,
+};
 
 /// The write side.
 #[async_trait]
@@ -81,6 +83,13 @@ pub trait RunQueries: Send + Sync {
     /// What each live token and each join of a run waits for.
     async fn waiting(&self, workspace_id: WorkspaceId, run_id: RunId)
     -> Result<Waiting, Rejection>;
+
+    /// Decides a run's history again, and compares.
+    async fn verify(
+        &self,
+        workspace_id: WorkspaceId,
+        run_id: RunId,
+    ) -> Result<Verification, Rejection>;
 }
 
 /// Reads of gates.

@@ -130,6 +130,34 @@ pub struct RunState {
     pub state: Value,
 }
 
+/// A run's history, decided again from what came from outside.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Verification {
+    pub run_id: String,
+    /// Whether the same events were decided again, all of them.
+    pub verified: bool,
+    /// Events that are the same, up to the first difference.
+    pub events: u64,
+    /// The first event that differs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub difference: Option<HistoryDifference>,
+}
+
+/// See [`Verification::difference`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct HistoryDifference {
+    /// The sequence of the event.
+    pub sequence: u64,
+    /// The event that stands there, `type` and payload; absent where the history ends before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub recorded: Option<Value>,
+    /// The event that is decided now; absent where nothing is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub decided: Option<Value>,
+}
+
 /// One node's work for one token, folded from its events.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct TimelineEntry {

@@ -22,6 +22,7 @@ mod migrate;
 mod mock_model;
 mod program;
 mod projections;
+mod replay;
 mod run;
 mod runs;
 mod serve;
@@ -95,6 +96,8 @@ enum Command {
     Events(events::EventsCommand),
     /// Show a run's state after an event or at a time
     State(state::StateArgs),
+    /// Decide histories of runs again, and compare
+    Replay(replay::ReplayArgs),
     /// Look after read models
     #[command(subcommand)]
     Projections(projections::ProjectionsCommand),
@@ -129,6 +132,7 @@ pub(crate) fn execute(cli: Cli) -> Result<Exit, Failure> {
         Command::Pause(args) => on_one_core(waiting::pause(global, args)),
         Command::Resume(args) => on_one_core(waiting::resume(global, args)),
         Command::Events(command) => on_one_core(events::execute(global, command)),
+        Command::Replay(args) => on_one_core(replay::execute(global, args)),
         Command::State(args) => on_one_core(state::execute(global, args)),
         Command::Projections(command) => on_all_cores(projections::execute(global, command)),
         Command::Audit(command) => on_all_cores(audit::execute(global, command)),

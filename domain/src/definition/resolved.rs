@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::definition::{ActionKind, ActionUse, Definition, model};
-use crate::resource::{ActionSpec, ModelProfileSpec, PromptSpecSpec};
+use crate::resource::{ActionSpec, ModelProfileSpec, PromptSpecSpec, Spec};
 use crate::run::event::Pin;
 
 /// The references of one definition, resolved. Keys are the references as they stand in the
@@ -22,6 +22,29 @@ pub struct Resolved {
     /// One pin per reference, sorted by kind and reference: the same pins give the same content
     /// again. A pin of the project says whose `default_model` holds.
     pub pins: Vec<Pin>,
+}
+
+impl Resolved {
+    /// What a run's pins stand for: the version of each pin, in their order.
+    pub fn pinned(pins: &[Pin], specs: Vec<Spec>) -> Self {
+        let mut resolved = Self { pins: pins.to_vec(), ..Self::default() };
+        for (pin, spec) in pins.iter().zip(specs) {
+            let reference = pin.reference.clone();
+            match spec {
+                Spec::Action(spec) => drop(resolved.actions.insert(reference, spec)),
+                Spec::PromptSpec(spec) => drop(resolved.prompts.insert(reference, spec)),
+                Spec::ModelProfile(spec) => drop(resolved.models.insert(reference, spec)),
+                Spec::Project(spec) => {
+                    resolved.default_model = spec.default_model.map(|model| model.to_string());
+                }
+                Spec::Workspace(_)
+                | Spec::WorkflowDefinition(_)
+                | Spec::Workflow(_)
+                | Spec::ApiKey(_) => {}
+            }
+        }
+        resolved
+    }
 }
 
 /// One use of an action in a definition.

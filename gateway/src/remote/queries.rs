@@ -7,7 +7,7 @@ use protocol::remote::{QUERIES, QueryCall};
 use protocol::{
     GateFilter, GateId, GateQueries, GateView, Page, PageRequest, Rejection, ResourceFilter,
     ResourceQueries, ResourceView, RunFilter, RunQueries, RunState, RunView, StateAt,
-    TimelineEntry, Waiting,
+    TimelineEntry, Verification, Waiting,
 };
 use serde::de::DeserializeOwned;
 
@@ -109,6 +109,14 @@ impl RunQueries for Remote {
         run_id: RunId,
     ) -> Result<Waiting, Rejection> {
         self.query(QueryCall::RunWaiting { workspace_id, run_id }).await
+    }
+
+    async fn verify(
+        &self,
+        workspace_id: WorkspaceId,
+        run_id: RunId,
+    ) -> Result<Verification, Rejection> {
+        self.query(QueryCall::VerifyRun { workspace_id, run_id }).await
     }
 }
 

@@ -1,0 +1,119 @@
+//! Runs decided again: their history compared with what the engine makes of the same commands now.
+
+use domain::codec;
+use domain::definition::{Definition, Plan, Resolved};
+use domain::ids::{RunId, WorkspaceId};
+use domain::resource::{self, Kind, Spec};
+use domain::run::Event;
+use domain::run::event::{Pin, RunStarted};
+use domain::run::replay::{Difference, Replay};
+use protocol::view::HistoryDifference;
+use protocol::{Rejection, RejectionKind, Verification};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::payload::Blobs;
+use crate::{Projections, refusal};
+
+/// Events that are read at once.
+const PAGE_EVENTS: usize = 500;
+
+impl Projections {
+    /// Decides a run's history again, by the plan that it follows.
+    pub(crate) async fn run_verified(
+        &self,
+        workspace_id: WorkspaceId,
+        run_id: RunId,
+    ) -> Result<Verification, Rejection> {
+        let id = run_id.to_string();
+        let first = self.first_event(workspace_id, &id).await?;
+        let first = self.decoded(std::slice::from_ref(&first)).await?.pop();
+        let Some((_, Event::RunStarted(started))) = first else {
+            return Err(refusal::damaged(&id, &"its first event is another one"));
+        };
+        let plan = self.plan_of(&started).await?;
+        let mut replay = Replay::new(&plan);
+        let mut events = 0;
+        let difference = 'pages: loop {
+            let page = self.run_events(&id, events, PAGE_EVENTS).await?;
+            for (recorded, event) in self.decoded(&page).await? {
+                if let Err(found) = replay.take(&event, recorded.recorded_at) {
+                    break 'pages Some(found);
+                }
+                events = recorded.sequence;
+            }
+            if page.len() < PAGE_EVENTS {
+                break replay.end().err();
+            }
+        };
+        let difference = difference.map(|found| shown(&id, *found)).transpose()?;
+        Ok(Verification { run_id: id, verified: difference.is_none(), events, difference })
+    }
+
+    /// The plan that a run follows, with what its references were resolved to.
+    async fn plan_of(&self, started: &RunStarted) -> Result<Plan, Rejection> {
+        let reference = &started.definition;
+        let definition = self.definition_at(&reference.id.to_string(), reference.version).await?;
+        let missing = || {
+            let named = format!("{}@{}", reference.name, reference.version);
+            refusal::not_found("definition", &named)
+        };
+        let definition = definition.ok_or_else(missing)?;
+        let resolved = self.resolved(&started.pins).await?;
+        Plan::compile(&definition, &resolved).map_err(|problems| {
+            let message = "the run's definition can't be compiled by this version of the engine";
+            Rejection::new(RejectionKind::Conflict, "invalid_definition", message)
+                .with_problems(problems)
+        })
+    }
+
+    async fn resolved(&self, pins: &[Pin]) -> Result<Resolved, Rejection> {
+        let mut specs = Vec::with_capacity(pins.len());
+        for pin in pins {
+            let spec = self.spec_at(pin.kind, &pin.id, pin.version).await?;
+            let missing = || refusal::not_found(pin.kind.words(), &pin.reference);
+            specs.push(spec.ok_or_else(missing)?);
+        }
+        Ok(Resolved::pinned(pins, specs))
+    }
+
+    /// A version of a definition; `None` where the journal doesn't have it.
+    pub(crate) async fn definition_at(
+        &self,
+        id: &str,
+        version: u64,
+    ) -> Result<Option<Definition>, Rejection> {
+        Ok(match self.spec_at(Kind::WorkflowDefinition, id, version).await? {
+            Some(Spec::WorkflowDefinition(spec)) => Some(spec.definition),
+            Some(_) | None => None,
+        })
+    }
+
+    /// A version of a resource; `None` where the journal doesn't have it.
+    async fn spec_at(&self, kind: Kind, id: &str, version: u64) -> Result<Option<Spec>, Rejection> {
+        // Revisions are numbered as the events that bring them.
+        let before = version.saturating_sub(1);
+        let found = self.journal.load(kind.as_str(), id, before, 1).await;
+        let Some(recorded) = found.map_err(refusal::journal)?.pop() else { return Ok(None) };
+        let blobs = Blobs::fetch(self.journal.as_ref(), [recorded.payload.as_ref()]).await;
+        let blobs = blobs.map_err(refusal::journal)?;
+        let event: resource::Event = codec::decode(
+            &recorded.event_type,
+            recorded.event_version,
+            &recorded.payload,
+            &|hash| blobs.get(hash),
+        )
+        .map_err(|error| refusal::damaged(id, &error))?;
+        Ok(event.revision().map(|(_, spec)| spec.clone()))
+    }
+}
+
+fn shown(id: &str, difference: Difference) -> Result<HistoryDifference, Rejection> {
+    let Difference { sequence, recorded, decided } = difference;
+    let value = |event: Option<Event>| json(event).map_err(|error| refusal::damaged(id, &error));
+    Ok(HistoryDifference { sequence, recorded: value(recorded)?, decided: value(decided)? })
+}
+
+fn json(event: Option<impl Serialize>) -> Result<Option<Value>, serde_json::Error> {
+    event.map(serde_json::to_value).transpose()
+}
