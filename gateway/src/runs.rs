@@ -51,6 +51,15 @@ struct Reason {
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
+struct Cancel {
+    #[serde(default)]
+    reason: Option<String>,
+    #[serde(default)]
+    compensate: Option<bool>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Nothing {}
 
 fn empty() -> Box<RawValue> {
@@ -266,8 +275,9 @@ pub(crate) async fn get(call: Call) -> Result<Response, Problem> {
 /// `POST /runs/{id}/cancel`.
 pub(crate) async fn cancel(call: Call) -> Result<Response, Problem> {
     let run_id: RunId = call.id()?;
-    let Reason { reason } = call.optional()?;
-    let receipt = call.execute(Command::CancelRun { run_id, reason }).await?;
+    let Cancel { reason, compensate } = call.optional()?;
+    let compensate = compensate.unwrap_or(true);
+    let receipt = call.execute(Command::CancelRun { run_id, reason, compensate }).await?;
     done(&receipt)
 }
 

@@ -10,7 +10,7 @@ use protocol::view::{WaitingBranches, WaitingGate, WaitingItem, WaitingMutex, Wa
 use protocol::{GateId, Rejection, StateAt, Waiting};
 
 use crate::payload::Blobs;
-use crate::{Projections, refusal};
+use crate::{Projections, compensation, refusal};
 
 /// Entries of one answer; what a run has beyond them is counted.
 const ITEMS: usize = 1_000;
@@ -27,6 +27,7 @@ impl Projections {
             sequence: folded.sequence,
             status: folded.status,
             pause: None,
+            compensation: None,
             deadline: None,
             items: Vec::new(),
             left_out: 0,
@@ -36,12 +37,16 @@ impl Projections {
             .pause
             .as_ref()
             .map(|pause| WaitingPause { since: pause.since, reason: pause.reason.clone() });
+        waiting.compensation = live.compensation.as_deref().map(|compensating| {
+            compensation::view(compensating.cause.status(), &compensating.record)
+        });
         let of_run = live.timers.iter().find(|(_, timer)| *timer == Timer::Run);
         waiting.deadline = of_run.map(|(due, _)| *due);
         let definition = self.definition_of(&live.header).await?;
         let definition = definition.as_ref();
         let tokens = live.tokens.iter().map(|(id, token)| {
-            let is_own = definition.is_some_and(|definition| is_own(definition, &token.node));
+            let is_own = token.undo.is_none()
+                && definition.is_some_and(|definition| is_own(definition, &token.node));
             of_token(live, run_id, *id, token, is_own)
         });
         let groups = live.instances.values().map(|instance| {
@@ -102,6 +107,7 @@ fn item(what: &str, by: String) -> WaitingItem {
         until: None,
         attempt: None,
         signal: None,
+        undoes: None,
         child_run_id: None,
         gate: None,
         mutex: None,
@@ -111,17 +117,21 @@ fn item(what: &str, by: String) -> WaitingItem {
 
 fn of_token(live: &Live, run_id: RunId, id: TokenId, token: &Token, is_own: bool) -> WaitingItem {
     let paused = if live.pause.is_some() { ", once the run is resumed" } else { "" };
+    let undo = if token.undo.is_some() { " to undo the node" } else { "" };
     let goes_on = || item("coordinator", "the coordinator, which goes on by itself".to_owned());
     let waits = match &token.phase {
         Phase::Working { .. } if is_own => goes_on(),
         Phase::Working { attempt } => WaitingItem {
             attempt: Some(*attempt),
-            ..item("worker", format!("a worker, with the outcome of attempt {attempt}{paused}"))
+            ..item(
+                "worker",
+                format!("a worker, with the outcome of attempt {attempt}{undo}{paused}"),
+            )
         },
         Phase::BackingOff { attempt, until } => WaitingItem {
             attempt: Some(*attempt),
             until: Some(*until),
-            ..item("retry", format!("the clock: attempt {attempt} starts then{paused}"))
+            ..item("retry", format!("the clock: attempt {attempt}{undo} starts then{paused}"))
         },
         Phase::Waiting { until, signal: None } => {
             WaitingItem { until: *until, ..item("time", format!("the clock{paused}")) }
@@ -162,6 +172,7 @@ fn of_token(live: &Live, run_id: RunId, id: TokenId, token: &Token, is_own: bool
         group: instance.and_then(|instance| instance.group.clone()),
         index: branch.map(|branch| branch.index),
         since: Some(token.since),
+        undoes: token.undo.as_ref().map(|undo| undo.of),
         ..waits
     }
 }

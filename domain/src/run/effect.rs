@@ -40,7 +40,7 @@ impl Run {
         };
         for (id, token) in &live.tokens {
             let Phase::Working { attempt } = token.phase else { continue };
-            match plan.node(&token.node).map(|node| &node.work) {
+            match plan.work_of(token).map(|node| &node.work) {
                 Some(NodeWork::Task(_)) => owed.attempts.push((*id, attempt)),
                 Some(
                     NodeWork::Compute(_)
@@ -95,6 +95,9 @@ impl Run {
     pub fn task_input(&self, plan: &Plan, id: TokenId) -> Result<Value, EvalError> {
         let found = self.live().and_then(|live| Some((live, live.tokens.get(&id)?)));
         let Some((live, token)) = found else { return Ok(Value::Null) };
+        if let Some(undo) = &token.undo {
+            return Ok((*undo.input).clone());
+        }
         let Some(node) = plan.node(&token.node) else { return Ok(Value::Null) };
         let scope = TokenScope::new(live, plan, token);
         let mut input = Map::new();

@@ -11,4 +11,5 @@ mod mutexes;
 mod pauses;
 mod properties;
 mod routing;
+mod undo;
 mod waits;

@@ -20,7 +20,7 @@ use crate::coordinator::children::{Awaited, Stage};
 use crate::coordinator::{Message, Start, refusal};
 use crate::prepared::Prepared;
 
-/// Why a child is cancelled whose parent has ended.
+/// Why a child is cancelled whose parent has ended, or undoes its work before it does.
 const PARENT_ENDED: &str = "parent_ended";
 /// Why one is whose parent goes on without it.
 const NOT_AWAITED: &str = "no_longer_awaited";
@@ -38,7 +38,7 @@ impl Worker {
             // One that was never started needs no end.
             let awaited = self.children.remove(child);
             if awaited.is_none_or(|one| one.stage != Stage::Due) {
-                self.cancel_child(child, if durable.ended { PARENT_ENDED } else { NOT_AWAITED });
+                self.cancel_child(child, if durable.is_over { PARENT_ENDED } else { NOT_AWAITED });
             }
         }
         if let Some(is_paused) = durable.paused {
@@ -68,7 +68,8 @@ impl Worker {
     }
 
     fn cancel_child(&mut self, child: RunId, reason: &str) {
-        self.tell(child, Command::Cancel { reason: Some(reason.to_owned()) });
+        let reason = Some(reason.to_owned());
+        self.tell(child, Command::Cancel { reason, compensate: true });
     }
 
     /// A run was taken over: seeks the children that it waits for.

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::report::Accepted;
 use super::{Decider, at, boxed, canonical};
 use crate::definition::plan::{NodeWork, PlanChild};
 use crate::definition::{OnChildFailure, is_reference};
@@ -82,15 +83,20 @@ impl Decider<'_> {
             OnChildFailure::Propagate => Err(Box::new(child_failed(report))),
         };
         let accepted = result.and_then(|result| self.accept_result(id, node, &result));
-        let (result, writes, error) = match accepted {
-            Ok((result, writes)) => (result, writes, None),
+        let (accepted, error) = match accepted {
+            Ok(mut accepted) => {
+                // A child that didn't complete has nothing that its parent could undo.
+                accepted.undo = accepted.undo.filter(|_| report.status == RunStatus::Completed);
+                (accepted, None)
+            }
             Err(mut error) => {
                 error.node = Some(node.name.to_string());
-                (Value::Null, Default::default(), Some(*error))
+                (Accepted::default(), Some(*error))
             }
         };
         let (run_id, status) = (report.run_id, report.status);
-        let ended = ChildEnded { token: id, run_id, status, result, writes, error };
+        let Accepted { result, writes, undo } = accepted;
+        let ended = ChildEnded { token: id, run_id, status, result, writes, undo, error };
         self.emit(Event::ChildEnded(Box::new(ended)));
         self.route(id);
         Ok(())
@@ -115,7 +121,7 @@ impl Decider<'_> {
             Event::NodeFailed { token, .. } => {
                 live.children.get(token).map(|child| (*token, *child)).into_iter().collect()
             }
-            event if event.may_give_up() || event.ends_run() => {
+            event if event.may_give_up() || event.gives_all_up() => {
                 live.children.iter().map(|(token, child)| (*token, *child)).collect()
             }
             _ => Vec::new(),

@@ -45,6 +45,9 @@ pub struct ChildEnded {
     pub result: Value,
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub writes: Map<String, Value>,
+    /// What the node's `undo` gets, where the run may have to undo it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undo: Option<Value>,
     /// The node's failure, where it fails.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<RunError>,

@@ -113,7 +113,9 @@ fn whoever_ends_gives_its_children_up() {
     let mut fixture =
         Fixture::started(definition(json!({"definition": "helper"}), json!({})), json!({}));
     let child = fixture.run.awaited_child(1).expect("it waits");
-    let decision = fixture.when(&Command::Cancel { reason: None }).expect("it always succeeds");
+    let decision = fixture
+        .when(&Command::Cancel { reason: None, compensate: true })
+        .expect("it always succeeds");
     assert_eq!(decision.given_up, [child]);
 }
 
