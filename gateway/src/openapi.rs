@@ -17,6 +17,8 @@ use crate::table::routes;
     protocol::view::DefinitionRef,
     protocol::TimelineEntry,
     protocol::Waiting,
+    protocol::view::CompensationView,
+    protocol::view::UndoFailureView,
     protocol::view::WaitingPause,
     protocol::view::WaitingItem,
     protocol::view::WaitingGate,
