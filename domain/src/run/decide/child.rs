@@ -82,13 +82,11 @@ impl Decider<'_> {
             })),
             OnChildFailure::Propagate => Err(Box::new(child_failed(report))),
         };
-        let accepted = result.and_then(|result| self.accept_result(id, node, &result));
+        // A child that didn't complete has nothing that its parent could undo.
+        let is_done = report.status == RunStatus::Completed;
+        let accepted = result.and_then(|result| self.accept_result(id, node, &result, is_done));
         let (accepted, error) = match accepted {
-            Ok(mut accepted) => {
-                // A child that didn't complete has nothing that its parent could undo.
-                accepted.undo = accepted.undo.filter(|_| report.status == RunStatus::Completed);
-                (accepted, None)
-            }
+            Ok(accepted) => (accepted, None),
             Err(mut error) => {
                 error.node = Some(node.name.to_string());
                 (Accepted::default(), Some(*error))

@@ -29,7 +29,7 @@ impl Decider<'_> {
         let node = plan.work_of(token).filter(|node| node.work.is_task());
         let Some(node) = node.filter(|_| attempt == report.attempt) else { return Err(stale) };
         match &report.result {
-            Ok(result) => match self.accept_result(report.token, node, result) {
+            Ok(result) => match self.accept_result(report.token, node, result, true) {
                 Ok(accepted) if undoes => self.emit(Event::UndoSucceeded {
                     token: report.token,
                     attempt,
@@ -67,12 +67,13 @@ impl Decider<'_> {
     }
 
     /// Checks a result against the limits and evaluates over it what the node writes, and what
-    /// its undo would get.
+    /// its undo would get, where there is something to be undone.
     pub(super) fn accept_result(
         &self,
         id: TokenId,
         node: &PlanNode,
         result: &Value,
+        is_done: bool,
     ) -> Result<Accepted, Box<RunError>> {
         if size_of(result) > limits::CONTEXT_BYTES {
             let limit = limits::CONTEXT_BYTES;
@@ -80,7 +81,7 @@ impl Decider<'_> {
         }
         let result = canonical(result.clone())?;
         let writes = self.writes(id, &node.output, Some(&result))?;
-        let undo = self.undo_input(id, node, &result)?;
+        let undo = if is_done { self.undo_input(id, node, &result)? } else { None };
         Ok(Accepted { result, writes, undo })
     }
 }
