@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use domain::ids::{RunId, WorkspaceId};
 use domain::run::command::ChildReport;
+use domain::run::effect::ChildStart;
 use domain::run::event::{FailureKind, RunStarted, TokenId};
 use domain::run::{Command, Run, RunError, RunStatus, check_start};
 use protocol::{Rejection, RejectionKind};
@@ -248,7 +249,8 @@ struct Wish {
 }
 
 fn wish(parent: &Actor, child: RunId, token: TokenId) -> Option<Wish> {
-    let (reference, input) = parent.run.child_input(&parent.plan.plan, token)?;
+    let ChildStart { definition, input, labels } =
+        parent.run.child_start(&parent.plan.plan, token)?;
     let header = parent.run.header()?;
     let started = RunStarted {
         run_id: child,
@@ -259,14 +261,14 @@ fn wish(parent: &Actor, child: RunId, token: TokenId) -> Option<Wish> {
         pins: Vec::new(),
         start: String::new(),
         input,
-        labels: header.labels.clone(),
+        labels,
         started_at: header.started_at,
         deadline: None,
         started_by: header.started_by.clone(),
         parent: Some(header.parent_of_child(token)),
     };
     Some(Wish {
-        reference,
+        reference: definition,
         workspace_id: parent.workspace_id(),
         cause: parent.own_cause(),
         started,

@@ -281,6 +281,10 @@ impl Shadow {
                 let before = self.children.insert(started.token, started.run_id);
                 assert_eq!(before, None, "a token starts one child");
             }
+            // The node waits no longer, and has said so to the child.
+            Event::ChildEnded(ended) if ended.given_up => {
+                assert_eq!(self.children.get(&ended.token), Some(&ended.run_id));
+            }
             Event::ChildEnded(ended) => {
                 let before = self.children.remove(&ended.token);
                 assert_eq!(before, Some(ended.run_id), "a child ends once");

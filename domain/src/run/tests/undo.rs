@@ -276,14 +276,20 @@ fn an_undo_that_can_not_be_mapped_fails_its_node() {
 #[test]
 fn what_is_kept_for_undos_is_bounded() {
     let mut definition = trip(&Value::Null);
-    definition["nodes"]["flight"]["undo"]["input"] = json!({"all": "${result.text}"});
-    definition["nodes"]["hotel"]["undo"]["input"] = json!({"all": "${result.text}"});
+    for node in ["flight", "hotel", "car"] {
+        definition["nodes"][node]["undo"]["input"] = json!({"all": "${result.text}"});
+    }
     let mut run = Fixture::started(definition, json!({}));
+    // Three of them have more than 8 MiB.
     let text = "x".repeat(3 << 20);
-    run.succeed("flight", json!({"id": 1, "text": text}));
-    let text = "x".repeat(6 << 20);
-    run.succeed("hotel", json!({"id": 2, "text": text}));
-    run.succeed("flight", Value::Null);
+    for node in ["flight", "hotel", "car"] {
+        run.succeed(node, json!({"id": 1, "text": text}));
+    }
+    for node in ["hotel", "flight"] {
+        run.succeed(node, Value::Null);
+    }
+    let closed = run.closed();
+    assert_eq!(closed.error.as_deref().and_then(|error| error.node.as_deref()), Some("car"));
     assert_eq!(run.failure(), "context_too_large");
 }
 

@@ -23,7 +23,7 @@ fn an_undo_is_an_action_with_an_input_over_the_nodes_result() {
     undo("{action: {kind: mock}}", &[]);
     undo("{action: {use: refund@2, with: {delay: 1s}}, input: {id: '${result.id + item}'}}", &[]);
     undo("{action: {kind: mock}, retry: {max_attempts: 3}, timeout: 1m, repeatable: false}", &[]);
-    undo("{}", &[(P::MissingKey, "/action")]);
+    undo("{}", &[(P::MissingKey, "")]);
     undo("{action: {}}", &[(P::MissingKey, "/action")]);
     undo("{action: {kind: http, with: {}}}", &[(P::MissingKey, "/action/with")]);
     undo("{action: {kind: mock}, input: {id: '${reslt.id}'}}", &[(P::UndeclaredName, "/input/id")]);
