@@ -139,8 +139,9 @@ impl Worker {
                     self.children.live(child);
                     self.follow_pause(child);
                 } else {
-                    let has_ended = above.run.live().is_none();
-                    self.cancel_child(child, if has_ended { PARENT_ENDED } else { NOT_AWAITED });
+                    let live = above.run.live();
+                    let is_over = live.is_none_or(|live| live.compensation.is_some());
+                    self.cancel_child(child, if is_over { PARENT_ENDED } else { NOT_AWAITED });
                 }
             }
             Some(Slot::Loaded(_) | Slot::Loading { .. }) => {
