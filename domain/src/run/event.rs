@@ -211,8 +211,7 @@ pub enum Event {
     },
     /// The run goes on; its timers are due later by the length of the pause.
     RunResumed {},
-    /// The run won't complete: what it was doing is given up, and what it did is undone, newest
-    /// first, before it ends.
+    /// The run won't complete: all it was doing is given up, and what it did is undone first.
     CompensationStarted(Box<CompensationStarted>),
     /// A new token undoes what another one had completed at this node.
     UndoStarted {
@@ -230,8 +229,7 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "is_zero")]
         duration_ms: u64,
     },
-    /// An attempt to undo failed. With `retry_at`, its token backs off until then; without, it is
-    /// gone, and the compensation goes on with the next one.
+    /// An attempt to undo failed. With `retry_at`, its token backs off; without, it is gone.
     UndoFailed {
         token: TokenId,
         attempt: u32,
