@@ -362,7 +362,9 @@ fn internal(message: &str) -> Rejection {
 /// envelope.
 fn of_run(envelope: &mut CommandEnvelope) -> Result<Option<(RunId, run::Command)>, Rejection> {
     let command = match &mut envelope.command {
-        Command::CancelRun { reason, .. } => run::Command::Cancel { reason: checked(reason)? },
+        Command::CancelRun { reason, compensate, .. } => {
+            run::Command::Cancel { reason: checked(reason)?, compensate: *compensate }
+        }
         Command::PauseRun { reason, .. } => run::Command::Pause { reason: checked(reason)? },
         Command::ResumeRun { .. } => run::Command::Resume,
         Command::SignalRun { name, payload, transient, .. } => run::Command::Signal {

@@ -78,7 +78,7 @@ pub trait Stored: Serialize + DeserializeOwned {
 }
 
 /// Every event type of a run; the golden files hold one of each.
-const RUN_EVENTS: [&str; 30] = [
+const RUN_EVENTS: [&str; 35] = [
     "run_started",
     "task_succeeded",
     "task_failed",
@@ -105,6 +105,11 @@ const RUN_EVENTS: [&str; 30] = [
     "child_ended",
     "run_paused",
     "run_resumed",
+    "compensation_started",
+    "undo_started",
+    "undo_succeeded",
+    "undo_failed",
+    "compensation_ended",
     "run_completed",
     "run_failed",
     "run_cancelled",

@@ -17,7 +17,7 @@ pub use model::{
     ActionKind, ActionUse, Backoff, CancelNodes, CancelSpec, ChildSpec, Definition, EmitSpec,
     FailedPolicy, GateSpec, GateTimeout, JoinSpec, JoinTimeout, JoinWait, Mapping, Merge,
     MergeStrategy, Node, On, OnChildFailure, Rest, Retry, Step, StepFailure, StepThen, Transition,
-    WaitSpec, is_reference,
+    UndoSpec, WaitSpec, is_reference,
 };
 pub use plan::{Action, Plan};
 pub use problem::{Problem, ProblemCode};

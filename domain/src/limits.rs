@@ -38,6 +38,10 @@ pub const CHILD_DEPTH: u32 = 10;
 pub const ATTEMPTS: u32 = 100;
 /// How often an attempt is handed to workers that vanish with it.
 pub const HAND_OUTS: u32 = 5;
+/// Completions that a run's record names which could not be undone; the others are counted.
+pub const UNDO_FAILURES: usize = 20;
+/// Characters of the message of each of them.
+pub const UNDO_MESSAGE_CHARS: usize = 500;
 /// Signals that a run keeps for waits it comes to later; their payloads together have at most
 /// [`CONTEXT_BYTES`].
 pub const SIGNALS: usize = 1_000;

@@ -112,7 +112,7 @@ impl<'p> Driver<'p> {
         } else {
             let reason = step.cancel.clone();
             assert!(reason.is_some(), "{}: a step does nothing: {step:?}", self.name);
-            Command::Cancel { reason }
+            Command::Cancel { reason, compensate: true }
         };
         self.give(&command)
     }

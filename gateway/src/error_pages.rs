@@ -76,6 +76,7 @@ const PAGES: &[(&str, &str)] = pages! {
     "reason_too_long"
     "reserved_key"
     "run_already_started"
+    "run_compensating"
     "run_ended"
     "run_not_found"
     "self_approval"

@@ -19,6 +19,8 @@ use crate::table::routes;
     protocol::Verification,
     protocol::view::HistoryDifference,
     protocol::Waiting,
+    protocol::view::CompensationView,
+    protocol::view::UndoFailureView,
     protocol::view::WaitingPause,
     protocol::view::WaitingItem,
     protocol::view::WaitingGate,

@@ -9,6 +9,7 @@ use axum::response::Response;
 use domain::definition::parse::parse_value;
 use domain::definition::validate;
 use domain::ids::{ProjectId, RunId, WorkflowId};
+use domain::labels::{self, KEY_BYTES, VALUE_BYTES};
 use domain::limits::{INPUT_BYTES, LABELS};
 use domain::resource::Scope;
 use protocol::command::StartRun;
@@ -47,6 +48,15 @@ struct StartDefinition {
 struct Reason {
     #[serde(default)]
     reason: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Cancel {
+    #[serde(default)]
+    reason: Option<String>,
+    #[serde(default)]
+    compensate: Option<bool>,
 }
 
 #[derive(Default, Deserialize)]
@@ -153,21 +163,16 @@ fn value_at(text: &RawValue, pointer: &str) -> Result<Value, Problem> {
     })
 }
 
-fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), Problem> {
-    const KEY_BYTES: usize = 64;
-    const VALUE_BYTES: usize = 256;
+fn check_labels(given: &BTreeMap<String, String>) -> Result<(), Problem> {
     let refuse = |pointer: String, detail: String| {
         let status = StatusCode::UNPROCESSABLE_ENTITY;
         Err(Problem::new(status, "invalid_body", detail).at(pointer))
     };
-    if labels.len() > LABELS {
+    if given.len() > LABELS {
         return refuse("/labels".to_owned(), format!("a run may have at most {LABELS} labels"));
     }
-    for (key, value) in labels {
-        let of_key = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'/' | b'-');
-        let good_key = (1..=KEY_BYTES).contains(&key.len()) && key.bytes().all(of_key);
-        let good_value = value.len() <= VALUE_BYTES && !value.chars().any(char::is_control);
-        let detail = match (good_key, good_value) {
+    for (key, value) in given {
+        let detail = match (labels::is_key(key), labels::is_value(value)) {
             (true, true) => continue,
             (false, _) => format!(
                 "a label's key takes 1 to {KEY_BYTES} letters and digits of ascii, and . _ / -"
@@ -266,8 +271,9 @@ pub(crate) async fn get(call: Call) -> Result<Response, Problem> {
 /// `POST /runs/{id}/cancel`.
 pub(crate) async fn cancel(call: Call) -> Result<Response, Problem> {
     let run_id: RunId = call.id()?;
-    let Reason { reason } = call.optional()?;
-    let receipt = call.execute(Command::CancelRun { run_id, reason }).await?;
+    let Cancel { reason, compensate } = call.optional()?;
+    let compensate = compensate.unwrap_or(true);
+    let receipt = call.execute(Command::CancelRun { run_id, reason, compensate }).await?;
     done(&receipt)
 }
 

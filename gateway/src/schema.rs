@@ -113,7 +113,9 @@ fn requests() -> Value {
             ]},
             "project_id": text(), "input": input, "labels": labels,
         })),
-        "CancelRun": strict(&[], json!({"reason": {"type": "string", "maxLength": 1000}})),
+        "CancelRun": strict(&[], json!({
+            "reason": {"type": "string", "maxLength": 1000},
+            "compensate": {"type": "boolean", "default": true, "description": "Whether the run undoes its work before it ends, where its definition says so. With false it ends at once, also in the middle of that."}})),
         "PauseRun": strict(&[], json!({"reason": {"type": "string", "maxLength": 1000}})),
         "ResumeRun": strict(&[], json!({})),
         "SignalRun": strict(&[], json!({"payload": payload, "transient": transient})),

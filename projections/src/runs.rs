@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use chassis::journal::{Journal, RecordedEvent};
 use chrono::{DateTime, Utc};
 use domain::ids::{RunId, WorkspaceId};
+use domain::run::event::Compensation;
 use domain::run::{RunStatus, Usage};
 use protocol::view::DefinitionRef;
 use protocol::{
@@ -23,7 +24,7 @@ use crate::payload::Blobs;
 use crate::projection::{FoldError, Projection};
 use crate::store::dialect::Dialect;
 use crate::store::sql::{Session, sql};
-use crate::{Projections, gates, refusal};
+use crate::{Projections, compensation, gates, refusal};
 
 mod fold;
 
@@ -42,7 +43,7 @@ impl Projection for Runs {
     }
 
     fn version(&self) -> i64 {
-        3
+        4
     }
 
     fn tables(&self) -> &'static [(&'static str, &'static str)] {
@@ -89,12 +90,17 @@ struct Row {
     cost_micros: i64,
     parent_run_id: Option<String>,
     root_run_id: Option<String>,
+    undo_cause: Option<String>,
+    undo_total: Option<i64>,
+    undone: i64,
+    undo_failed: i64,
+    undo_failures: Option<String>,
 }
 
 const COLUMNS: &str = "id, workspace_id, project_id, workflow_id, status, definition_id, \
     definition_name, definition_version, definition_hash, input, output, error, labels, \
     sequence, position, started_micros, ended_micros, input_tokens, output_tokens, cost_micros, \
-    parent_run_id, root_run_id";
+    parent_run_id, root_run_id, undo_cause, undo_total, undone, undo_failed, undo_failures";
 
 /// Both databases compare without regard to the case of ASCII letters, and of no others.
 fn filter(dialect: Dialect, of_parent: bool) -> String {
@@ -221,7 +227,7 @@ impl Listed for Row {
 
 impl Row {
     fn values(&self) -> impl Iterator<Item = &[u8]> {
-        let rest = [self.output.as_ref(), self.error.as_ref()].into_iter().flatten();
+        let rest = [&self.output, &self.error, &self.undo_failures].into_iter().flatten();
         std::iter::once(&self.input).chain(rest).map(String::as_bytes)
     }
 
@@ -239,7 +245,22 @@ impl Row {
             serde_json::from_value(Value::String(self.status)).map_err(|e| unreadable(&e))?;
         let labels: BTreeMap<String, String> =
             serde_json::from_str(&self.labels).map_err(|e| unreadable(&e))?;
+        let failures = self.undo_failures.as_deref().map(value).transpose()?;
+        let failures = match failures {
+            None | Some(Value::Null) => Vec::new(),
+            Some(failures) => serde_json::from_value(failures).map_err(|e| unreadable(&e))?,
+        };
+        let compensation = self.undo_cause.as_deref().map(|cause| {
+            let record = Compensation {
+                total: self.undo_total.unwrap_or(0).unsigned_abs(),
+                undone: self.undone.unsigned_abs(),
+                failed: self.undo_failed.unsigned_abs(),
+                failures,
+            };
+            compensation::view(cause, &record)
+        });
         Ok(RunView {
+            compensation,
             input: value(&self.input)?,
             output: self.output.as_deref().map(value).transpose()?,
             error,

@@ -42,6 +42,7 @@ macro_rules! on_both_storages {
 }
 
 mod children;
+mod compensation;
 mod events;
 mod gates;
 mod history;

@@ -68,11 +68,13 @@ impl Timeline {
         let moment = Moment { sequence, at };
         match event {
             Event::RunStarted(started) => self.enter(1, &started.start, None, moment),
-            Event::TaskSucceeded { token, attempt, usage, duration_ms, .. } => {
+            Event::TaskSucceeded { token, attempt, usage, duration_ms, .. }
+            | Event::UndoSucceeded { token, attempt, usage, duration_ms, .. } => {
                 self.attempt(*token, *attempt, usage, *duration_ms, moment);
                 self.end(*token, "succeeded", moment);
             }
-            Event::TaskFailed { token, attempt, error, retry_at, usage, duration_ms } => {
+            Event::TaskFailed { token, attempt, error, retry_at, usage, duration_ms }
+            | Event::UndoFailed { token, attempt, error, retry_at, usage, duration_ms } => {
                 self.attempt(*token, *attempt, usage, *duration_ms, moment);
                 self.fail(*token, error, retry_at.is_some(), moment);
             }
@@ -133,8 +135,16 @@ impl Timeline {
             Event::GroupEnded { .. }
             | Event::SignalReceived(_)
             | Event::RunPaused { .. }
-            | Event::RunResumed {} => {}
-            Event::RunCompleted { .. }
+            | Event::RunResumed {}
+            | Event::CompensationEnded(_) => {}
+            Event::UndoStarted { token, undoes, node } => {
+                self.enter(*token, node, None, moment);
+                if let Some(entry) = self.entry(*token, moment) {
+                    entry.undoes = Some(*undoes);
+                }
+            }
+            Event::CompensationStarted(_)
+            | Event::RunCompleted { .. }
             | Event::RunFailed { .. }
             | Event::RunCancelled { .. }
             | Event::RunTimedOut { .. } => self.cancel_all(moment),
@@ -155,6 +165,7 @@ impl Timeline {
             ended_at: None,
             duration_ms: None,
             error: None,
+            undoes: None,
             child_run_id: None,
             usage: Usage::default(),
             first_sequence: moment.sequence,

@@ -7,7 +7,7 @@ use domain::run::state::{Gate, Header, Instance, Live, Phase, Timer, Token};
 use protocol::view::{WaitingBranches, WaitingGate, WaitingItem, WaitingMutex, WaitingPause};
 use protocol::{GateId, Rejection, StateAt, Waiting};
 
-use crate::Projections;
+use crate::{Projections, compensation};
 
 /// Entries of one answer; what a run has beyond them is counted.
 const ITEMS: usize = 1_000;
@@ -24,6 +24,7 @@ impl Projections {
             sequence: folded.sequence,
             status: folded.status,
             pause: None,
+            compensation: None,
             deadline: None,
             items: Vec::new(),
             left_out: 0,
@@ -33,13 +34,17 @@ impl Projections {
             .pause
             .as_ref()
             .map(|pause| WaitingPause { since: pause.since, reason: pause.reason.clone() });
+        waiting.compensation = live.compensation.as_deref().map(|compensating| {
+            compensation::view(compensating.cause.status(), &compensating.record)
+        });
         let of_run = live.timers.iter().find(|(_, timer)| *timer == Timer::Run);
         waiting.deadline = of_run.map(|(due, _)| *due);
         let Header { definition, .. } = &live.header;
         let definition = self.definition_at(&definition.id.to_string(), definition.version).await?;
         let definition = definition.as_ref();
         let tokens = live.tokens.iter().map(|(id, token)| {
-            let is_own = definition.is_some_and(|definition| is_own(definition, &token.node));
+            let is_own = token.undo.is_none()
+                && definition.is_some_and(|definition| is_own(definition, &token.node));
             of_token(live, run_id, *id, token, is_own)
         });
         let groups = live.instances.values().map(|instance| {
@@ -78,6 +83,7 @@ fn item(what: &str, by: String) -> WaitingItem {
         until: None,
         attempt: None,
         signal: None,
+        undoes: None,
         child_run_id: None,
         gate: None,
         mutex: None,
@@ -87,17 +93,21 @@ fn item(what: &str, by: String) -> WaitingItem {
 
 fn of_token(live: &Live, run_id: RunId, id: TokenId, token: &Token, is_own: bool) -> WaitingItem {
     let paused = if live.pause.is_some() { ", once the run is resumed" } else { "" };
+    let undo = if token.undo.is_some() { " to undo the node" } else { "" };
     let goes_on = || item("coordinator", "the coordinator, which goes on by itself".to_owned());
     let waits = match &token.phase {
         Phase::Working { .. } if is_own => goes_on(),
         Phase::Working { attempt } => WaitingItem {
             attempt: Some(*attempt),
-            ..item("worker", format!("a worker, with the outcome of attempt {attempt}{paused}"))
+            ..item(
+                "worker",
+                format!("a worker, with the outcome of attempt {attempt}{undo}{paused}"),
+            )
         },
         Phase::BackingOff { attempt, until } => WaitingItem {
             attempt: Some(*attempt),
             until: Some(*until),
-            ..item("retry", format!("the clock: attempt {attempt} starts then{paused}"))
+            ..item("retry", format!("the clock: attempt {attempt}{undo} starts then{paused}"))
         },
         Phase::Waiting { until, signal: None } => {
             WaitingItem { until: *until, ..item("time", format!("the clock{paused}")) }
@@ -138,6 +148,7 @@ fn of_token(live: &Live, run_id: RunId, id: TokenId, token: &Token, is_own: bool
         group: instance.and_then(|instance| instance.group.clone()),
         index: branch.map(|branch| branch.index),
         since: Some(token.since),
+        undoes: token.undo.as_ref().map(|undo| undo.of),
         ..waits
     }
 }

@@ -53,7 +53,13 @@ pub enum Command {
     /// Starts a run.
     StartRun(Box<StartRun>),
     /// Cancels a run.
-    CancelRun { run_id: RunId, reason: Option<String> },
+    CancelRun {
+        run_id: RunId,
+        reason: Option<String>,
+        /// Whether it undoes its work before it ends, where its definition says so.
+        #[serde(default = "yes")]
+        compensate: bool,
+    },
     /// Sends a signal to a run. One that is transient isn't kept for a wait that comes later.
     SignalRun {
         run_id: RunId,
@@ -68,6 +74,10 @@ pub enum Command {
     PauseRun { run_id: RunId, reason: Option<String> },
     /// Goes on with a paused run.
     ResumeRun { run_id: RunId },
+}
+
+const fn yes() -> bool {
+    true
 }
 
 impl Command {

@@ -59,6 +59,38 @@ pub struct RunView {
     /// The run at the top, of a child.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root_run_id: Option<String>,
+    /// How far the run has undone its work, where it has to. A run with the status `running`,
+    /// `waiting` or `paused` is still at it, and ends when nothing remains.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compensation: Option<CompensationView>,
+}
+
+/// How far a run has undone its work.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct CompensationView {
+    /// How the run ends: `failed`, `cancelled` or `timed_out`.
+    pub cause: String,
+    /// Completions that are to be undone.
+    pub total: u64,
+    pub undone: u64,
+    /// Those whose undo failed for good.
+    pub failed: u64,
+    pub remaining: u64,
+    /// The first 20 of those that failed, known when the run has ended.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failures: Vec<UndoFailureView>,
+}
+
+/// A completion that could not be undone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct UndoFailureView {
+    pub node: String,
+    /// The token that had completed the node.
+    pub undoes: u64,
+    /// The token of its undo.
+    pub token: u64,
+    pub code: String,
+    pub message: String,
 }
 
 /// Which version of which definition.
@@ -180,6 +212,9 @@ pub struct TimelineEntry {
     pub duration_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<RunError>,
+    /// The token whose completion of the node it undoes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undoes: Option<u64>,
     /// The child run of a `workflow` node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub child_run_id: Option<String>,
@@ -202,6 +237,9 @@ pub struct Waiting {
     /// Why and since when the run stands still.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pause: Option<WaitingPause>,
+    /// How far the run has undone its work, while it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compensation: Option<CompensationView>,
     /// When the run times out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deadline: Option<DateTime<Utc>>,
@@ -247,6 +285,9 @@ pub struct WaitingItem {
     pub attempt: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signal: Option<String>,
+    /// The token whose completion of the node is undone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undoes: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub child_run_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -198,6 +198,35 @@ async fn research_team() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn trip_booking() {
+    let platform = platform().await;
+    let client = platform.client();
+    check(&client, "trip-booking").await;
+    let mut input = json_of("trip-booking/input.json");
+    input["budget"] = json!(900);
+    let view = run(&client, "trip-booking", input).await;
+    assert_eq!((&view["status"], &view["error"]["node"]), (&json!("failed"), &json!("pay")));
+    let run_id = view["id"].as_str().expect("a run's id");
+    let mut undone = Vec::new();
+    for event in client.events(run_id).await {
+        if event["event_type"] == "undo_succeeded" {
+            undone.push(event["payload"]["result"].as_str().expect("a text").to_owned());
+        }
+    }
+    // The hotels in the order in which they happened to be booked, turned round.
+    undone[1..3].sort();
+    assert_eq!(
+        undone,
+        [
+            "cancelled car-1",
+            "cancelled hotel-Lisbon in Lisbon",
+            "cancelled hotel-Porto in Porto",
+            "cancelled flight-Ada",
+        ]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn http_fan_out() {
     let server = Server::start(&root().join("http-fan-out/site"), "/planets/mars.json", 2).await;
     let mut platform = platform().await;

@@ -215,7 +215,7 @@ async fn repeated_shuffled_late_and_contradicting_outcomes_change_nothing() {
     writer.tasks.report(again.collect()).await;
     for run_id in &runs {
         // Commands to a run are taken in order: its refusal comes after all the outcomes.
-        let cancel = Command::CancelRun { run_id: *run_id, reason: None };
+        let cancel = Command::CancelRun { run_id: *run_id, reason: None, compensate: true };
         writer.execute(cancel).await.expect_err("the run has ended");
     }
     let applied = check_applied(&writer, &runs, &bag).await;
@@ -238,7 +238,7 @@ async fn every_refused_outcome_is_counted() {
     let before = refused(&telemetry);
     let (_, runs, tally) = talk_too_much(&writer).await;
     for run_id in &runs {
-        let cancel = Command::CancelRun { run_id: *run_id, reason: None };
+        let cancel = Command::CancelRun { run_id: *run_id, reason: None, compensate: true };
         writer.execute(cancel).await.expect_err("the run has ended");
     }
     assert_eq!(refused(&telemetry) - before, tally.delivered - tally.applied);

@@ -193,6 +193,39 @@ async fn record_families(journal: &Path, runs: &Path) {
     keep(&platform, journal, runs).await;
 }
 
+/// Writes a journal with runs that undo their work: after a failure, and until a cancel ends that.
+async fn record_undone(journal: &Path, runs: &Path) {
+    let mut platform = crate::platform().await;
+    let client = platform.client();
+    let node = |undo: Value| {
+        json!({"action": {"kind": "mock", "with": {"result": {"id": "${input.id}"}}},
+               "input": {"id": "${run.id}"},
+               "undo": {"action": {"kind": "mock", "with": undo}, "input": {"id": "${result.id}"},
+                        "retry": {"max_attempts": 2, "initial": "5ms"}}})
+    };
+    let fails = |times: u32| json!({"fail": {"times": times, "kind": "transient", "code": "busy"}});
+    let mut definition = json!({"name": "undone", "start": "one", "compensate": true,
+        "nodes": {
+            "one": node(json!({"result": "undone"})), "two": node(fails(1)), "three": node(fails(9)),
+            "child": {"workflow": {"definition": "nobody", "on_failure": "catch"}},
+            "end": {"compute": {"state.end": "${input.none}"}}},
+        "transitions": [{"from": "one", "to": "two"}, {"from": "two", "to": "three"},
+            {"from": "three", "to": "child"}, {"from": "child", "to": "end"}]});
+    client.run_to_end(&definition, json!({})).await;
+    definition["name"] = json!("cut-short");
+    definition["nodes"]["three"]["undo"]["action"]["with"] = json!({"delay": "10m"});
+    let run_id = client.start(&definition, json!({})).await;
+    wait_for("the undo", || async {
+        let waiting = client.get(&format!("/runs/{run_id}/waiting")).await;
+        waiting["items"][0]["undoes"].is_u64().then_some(())
+    })
+    .await;
+    client.post(&format!("/runs/{run_id}/cancel"), &json!({"compensate": false})).await.ok();
+    client.all_ended().await;
+    platform.stop().await;
+    keep(&platform, journal, runs).await;
+}
+
 async fn keep(platform: &Platform, journal: &Path, runs: &Path) {
     let records = Records::read(&platform.data_dir()).await;
     std::fs::create_dir_all(journal.parent().expect("a folder")).expect("it can be made");
@@ -264,5 +297,24 @@ async fn a_journal_of_an_earlier_build_with_child_runs_folds_to_the_same_runs() 
     let lines = std::fs::read_to_string(&journal).expect("the recorded journal is there");
     for part in ["child_started", "child_ended", "by_parent", "root_run_id", "no_longer_awaited"] {
         assert!(lines.contains(part), "no {part} is recorded");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_journal_of_an_earlier_build_with_compensation_folds_to_the_same_runs() {
+    let (journal, runs) = recorded("undone.jsonl", "undone.json");
+    if is_to_be_recorded(&journal) {
+        record_undone(&journal, &runs).await;
+    }
+    check_recorded(&journal, &runs);
+    let lines = std::fs::read_to_string(&journal).expect("the recorded journal is there");
+    for event in [
+        "compensation_started",
+        "undo_started",
+        "undo_succeeded",
+        "undo_failed",
+        "compensation_ended",
+    ] {
+        assert!(lines.contains(event), "no {event} is recorded");
     }
 }

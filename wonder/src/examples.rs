@@ -27,6 +27,7 @@ pub(crate) const EXAMPLES: &[Example] = &[
     example!("http-fan-out"),
     example!("approval"),
     example!("research-team"),
+    example!("trip-booking"),
 ];
 
 #[cfg(test)]

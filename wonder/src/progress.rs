@@ -142,11 +142,13 @@ impl Progress {
         self.events += 1;
         match event {
             Event::RunStarted(started) => self.arrive(1, &started.start, None, true),
-            Event::TaskSucceeded { token, usage, .. } => {
+            Event::TaskSucceeded { token, usage, .. }
+            | Event::UndoSucceeded { token, usage, .. } => {
                 self.usage.add(&usage);
                 self.end(token, Standing::Succeeded);
             }
-            Event::TaskFailed { token, retry_at, usage, .. } => {
+            Event::TaskFailed { token, retry_at, usage, .. }
+            | Event::UndoFailed { token, retry_at, usage, .. } => {
                 self.usage.add(&usage);
                 match retry_at {
                     Some(_) => self.stand(token, Standing::BackingOff),
@@ -179,7 +181,12 @@ impl Progress {
             Event::SignalReceived(_)
             | Event::GateAnswered(_)
             | Event::RunPaused { .. }
-            | Event::RunResumed {} => {}
+            | Event::RunResumed {}
+            | Event::CompensationEnded(_) => {}
+            Event::CompensationStarted(_) => self.give_all_up(),
+            Event::UndoStarted { token, node, .. } => {
+                self.arrive(token, &format!("undo {node}"), None, true);
+            }
             Event::NodeFailed { token, .. } => self.end(token, Standing::Failed),
             Event::TokenRouted { token, fired, opened, extended, failed, .. } => {
                 let branch = self.leave(token, failed);
@@ -238,6 +245,13 @@ impl Progress {
 
     fn finish(&mut self, status: &'static str) {
         self.status = Some(status);
+        self.give_all_up();
+    }
+
+    /// What is still out is taken back.
+    fn give_all_up(&mut self) {
+        self.tokens.clear();
+        self.groups.clear();
         for node in &mut self.nodes {
             node.cancelled = node.total.saturating_sub(node.done + node.failed);
             (node.running, node.backing_off, node.waiting) = (0, 0, 0);

@@ -69,6 +69,8 @@ pub(super) struct Durable {
     /// The run was started; it has ended.
     pub created: bool,
     pub ended: bool,
+    /// All that the run was doing is over: it has ended, or undoes its work.
+    pub is_over: bool,
     /// Child runs to start, and to cancel.
     pub children: Vec<(u64, RunId)>,
     pub given_up: Vec<RunId>,
@@ -170,7 +172,7 @@ impl Actor {
             return true;
         }
         let at = self.run.working_attempt(token).filter(|(_, current)| *current == attempt);
-        let node = at.and_then(|(at, _)| self.plan.plan.node(&at.node));
+        let node = at.and_then(|(at, _)| self.plan.plan.work_of(at));
         node.is_some_and(|node| !node.repeatable)
     }
 
@@ -271,7 +273,9 @@ impl Actor {
     }
 
     fn take(&mut self, decision: Decision, events: &mut Vec<Event>, durable: &mut Durable) {
-        durable.dropped |= decision.events.iter().any(Event::may_give_up);
+        let is_over = decision.events.iter().any(Event::gives_all_up);
+        durable.is_over |= is_over;
+        durable.dropped |= is_over || decision.events.iter().any(Event::may_give_up);
         durable.ended = self.run.live().is_none();
         durable.paused = decision.events.iter().rev().find_map(pauses).or(durable.paused);
         events.extend(decision.events);
@@ -338,8 +342,8 @@ impl Actor {
     /// for it where its input can't be mapped.
     pub(super) fn task(&self, token: u64, attempt: u32) -> Option<Result<Task, Box<Outcome>>> {
         let (at, current) = self.run.working_attempt(token)?;
-        let work = self.plan.work(&at.node).filter(|_| current == attempt)?;
-        let node = self.plan.plan.node(&at.node)?;
+        let work = self.plan.work(at).filter(|_| current == attempt)?;
+        let node = self.plan.plan.work_of(at)?;
         let input = match self.run.task_input(&self.plan.plan, token) {
             Ok(input) => input,
             Err(error) => {

@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use domain::definition::plan::{Action, NodeWork, TaskBody};
+use domain::definition::plan::{Action, NodeWork, PlanNode, TaskBody};
 use domain::definition::{Definition, Plan, Problem, Resolved};
 use domain::run::event::{DefinitionRef, Pin};
+use domain::run::state::Token;
 use protocol::task::{WorkBody, WorkStep};
 use protocol::{Work, WorkAction};
 
@@ -16,12 +17,15 @@ pub(crate) struct LivePlan {
     pub plan: Plan,
     pub pins: Vec<Pin>,
     works: HashMap<Arc<str>, Arc<Work>>,
+    /// What undoes nodes, by node.
+    undos: HashMap<Arc<str>, Arc<Work>>,
 }
 
 impl LivePlan {
-    /// The work of a node; `None` for nodes without a worker.
-    pub(crate) fn work(&self, node: &str) -> Option<&Arc<Work>> {
-        self.works.get(node)
+    /// The work of a token at its node; `None` for nodes without a worker.
+    pub(crate) fn work(&self, token: &Token) -> Option<&Arc<Work>> {
+        let works = if token.undo.is_some() { &self.undos } else { &self.works };
+        works.get(&token.node)
     }
 }
 
@@ -74,34 +78,41 @@ fn compile(
     resolved: &Resolved,
 ) -> Result<LivePlan, Vec<Problem>> {
     let plan = Plan::compile(definition, resolved)?;
-    let works = plan
-        .nodes()
-        .filter_map(|node| {
-            let NodeWork::Task(body) = &node.work else { return None };
-            let body = match body {
-                TaskBody::Action(action) => WorkBody::Action(work_action(action)),
-                TaskBody::Steps(steps) => WorkBody::Steps(
-                    steps
-                        .iter()
-                        .map(|(step, action)| WorkStep {
-                            step: step.clone(),
-                            action: work_action(action),
-                        })
-                        .collect(),
-                ),
-            };
-            let work = Work {
-                key: format!("{key}#{}", node.name),
-                body,
-                repeatable: node.repeatable,
-                models: resolved.models.clone(),
-                prompts: resolved.prompts.clone(),
-                default_model: resolved.default_model.clone(),
-            };
-            Some((Arc::clone(&node.name), Arc::new(work)))
-        })
-        .collect();
-    Ok(LivePlan { plan, pins: resolved.pins.clone(), works })
+    let (mut works, mut undos) = (HashMap::new(), HashMap::new());
+    for node in plan.nodes() {
+        if let Some(work) = work(format!("{key}#{}", node.name), node, resolved) {
+            works.insert(Arc::clone(&node.name), Arc::new(work));
+        }
+        let undo = node.undo.as_deref();
+        if let Some(work) = undo.and_then(|undo| {
+            // No node's name has a slash.
+            work(format!("{key}#{}/undo", node.name), undo, resolved)
+        }) {
+            undos.insert(Arc::clone(&node.name), Arc::new(work));
+        }
+    }
+    Ok(LivePlan { plan, pins: resolved.pins.clone(), works, undos })
+}
+
+fn work(key: String, node: &PlanNode, resolved: &Resolved) -> Option<Work> {
+    let NodeWork::Task(body) = &node.work else { return None };
+    let body = match body {
+        TaskBody::Action(action) => WorkBody::Action(work_action(action)),
+        TaskBody::Steps(steps) => {
+            let steps = steps
+                .iter()
+                .map(|(step, action)| WorkStep { step: step.clone(), action: work_action(action) });
+            WorkBody::Steps(steps.collect())
+        }
+    };
+    Some(Work {
+        key,
+        body,
+        repeatable: node.repeatable,
+        models: resolved.models.clone(),
+        prompts: resolved.prompts.clone(),
+        default_model: resolved.default_model.clone(),
+    })
 }
 
 fn work_action(action: &Action) -> WorkAction {

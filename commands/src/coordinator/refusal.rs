@@ -81,6 +81,7 @@ pub(crate) fn of_command(refusal: &Refusal) -> Rejection {
         Refusal::AnswerTooLarge { .. } => (TooLarge, "value_too_large"),
         Refusal::AnswerNotStorable(_) => (Invalid, "unstorable"),
         Refusal::CommentTooLong { .. } => (Invalid, "comment_too_long"),
+        Refusal::Compensating => (Conflict, "run_compensating"),
         Refusal::AlreadyPaused => (Conflict, "already_paused"),
         Refusal::NotPaused => (Conflict, "not_paused"),
     };
@@ -105,6 +106,7 @@ pub(crate) fn of_command(refusal: &Refusal) -> Rejection {
         | Refusal::SelfApproval
         | Refusal::NotAssigned { .. }
         | Refusal::AlreadyAnswered { .. }
+        | Refusal::Compensating
         | Refusal::AlreadyPaused
         | Refusal::NotPaused => rejection,
     }

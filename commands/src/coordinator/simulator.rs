@@ -153,7 +153,7 @@ fn graphs_of(seed: u64) -> Vec<Value> {
     let count = 2 + seed % 4;
     let graph = |_| {
         let block = blocks().new_tree(&mut runner).expect("a tree of blocks").current();
-        Layout::definition(&block, false)
+        Layout::definition(&block, false, seed.is_multiple_of(2))
     };
     (0..count).map(graph).collect()
 }
@@ -177,7 +177,9 @@ fn check(views: &Views, log: &Log) {
         for event in &view.events {
             match event {
                 Event::TaskSucceeded { token, attempt, .. }
-                | Event::TaskFailed { token, attempt, .. } => {
+                | Event::TaskFailed { token, attempt, .. }
+                | Event::UndoSucceeded { token, attempt, .. }
+                | Event::UndoFailed { token, attempt, .. } => {
                     assert!(outcomes.insert((*token, *attempt)), "an outcome counts once");
                 }
                 Event::SignalReceived(signal) => {

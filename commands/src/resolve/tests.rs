@@ -92,7 +92,8 @@ async fn a_reference_that_leads_nowhere_is_pointed_at() {
         "a": {"action": {"use": "nobody@2"}},
         "b": {"steps": [{"name": "s", "action": {"kind": "llm", "with": {"model": "none"}}}]},
         "c": {"action": {"kind": "llm", "with": {"model": {"provider": "mock"}, "prompt_spec": "x@0"}}},
-        "e": {"action": {"kind": "llm"}}}});
+        "e": {"action": {"kind": "llm"}},
+        "f": {"action": {"kind": "mock"}, "undo": {"action": {"use": "nobody"}}}}});
     let definition = spec(project, definition);
     let refusal = resolver.resolved(&definition, None).await.expect_err("a refusal");
     assert_eq!(refusal.code, "unknown_reference");
@@ -104,6 +105,7 @@ async fn a_reference_that_leads_nowhere_is_pointed_at() {
             "/nodes/b/steps/0/action/with/model",
             "/nodes/c/action/with/prompt_spec",
             "/nodes/e/action",
+            "/nodes/f/undo/action/use",
         ]
     );
     let published = world.publish(ship("one")).await.expect("version 1");

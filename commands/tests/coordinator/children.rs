@@ -64,7 +64,7 @@ async fn with_helper(folder: &std::path::Path) -> Platform {
 }
 
 fn cancel(run_id: RunId) -> Command {
-    Command::CancelRun { run_id, reason: None }
+    Command::CancelRun { run_id, reason: None, compensate: true }
 }
 
 fn reason(end: &RunOutcome) -> RunStatus {

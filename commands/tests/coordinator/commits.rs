@@ -80,7 +80,8 @@ async fn the_end_of_a_run_is_known_after_it_left_memory() {
 
     let platform = Platform::start(folder.path()).await;
     assert_eq!(platform.end_of(run_id).await, end);
-    let again = platform.execute(Command::CancelRun { run_id, reason: None }).await;
+    let again =
+        platform.execute(Command::CancelRun { run_id, reason: None, compensate: true }).await;
     assert_eq!(again.expect_err("it has ended").code, "run_ended");
     platform.stop().await;
 }

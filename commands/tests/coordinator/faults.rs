@@ -84,7 +84,10 @@ async fn a_cancelled_run_takes_no_late_outcome() {
     let run_id = platform.run(&fan_out(20)).await;
     let tasks = platform.pull().await;
     let reason = Some("enough".to_owned());
-    platform.execute(Command::CancelRun { run_id, reason }).await.expect("cancel succeeds");
+    platform
+        .execute(Command::CancelRun { run_id, reason, compensate: true })
+        .await
+        .expect("cancel succeeds");
     assert_eq!(platform.end_of(run_id).await.status, RunStatus::Cancelled);
     let events = platform.events(run_id).await;
     for task in &tasks {

@@ -11,4 +11,5 @@ mod platform;
 mod repetition;
 mod retries;
 mod reunions;
+mod undone;
 mod watched;

@@ -157,7 +157,8 @@ impl Platform {
     /// What somebody of another workspace gets when cancelling a run. It loads the run where it
     /// isn't in memory, and changes nothing.
     pub(crate) async fn cancel_from_elsewhere(&self, run_id: RunId) -> Rejection {
-        let mut envelope = self.envelope(Command::CancelRun { run_id, reason: None });
+        let mut envelope =
+            self.envelope(Command::CancelRun { run_id, reason: None, compensate: true });
         envelope.workspace_id = WorkspaceId::derived("", "elsewhere");
         self.service.execute(envelope).await.expect_err("not theirs")
     }

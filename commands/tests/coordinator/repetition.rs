@@ -63,7 +63,8 @@ async fn an_outcome_counts_once() {
     platform.succeed(&task, json!(4)).await;
     platform.succeed(&second, json!(1)).await;
     assert_eq!(platform.end_of(run_id).await.sequence, 6);
-    let again = platform.execute(Command::CancelRun { run_id, reason: None }).await;
+    let again =
+        platform.execute(Command::CancelRun { run_id, reason: None, compensate: true }).await;
     assert_eq!(again.expect_err("it has ended").code, "run_ended");
     platform.stop().await;
 }

@@ -144,7 +144,10 @@ async fn a_child_that_outlived_its_parent_is_cancelled_by_the_next_process() {
         children.extend(platform.pull().await.iter().map(|task| task.run_id));
     }
     platform.journal.die_after(1);
-    platform.execute(Command::CancelRun { run_id, reason: None }).await.expect("it succeeds");
+    platform
+        .execute(Command::CancelRun { run_id, reason: None, compensate: true })
+        .await
+        .expect("it succeeds");
     platform.stop().await;
 
     let platform = Platform::start(folder.path()).await;
@@ -180,7 +183,11 @@ impl Worker for Moody {
         let run_id = if self.dice.below(2) == 0 { task.run_id } else { self.top };
         match self.dice.below(12) {
             0 => platform.fail(task, FailureKind::Permanent).await,
-            1 => drop(platform.execute(Command::CancelRun { run_id, reason: None }).await),
+            1 => drop(
+                platform
+                    .execute(Command::CancelRun { run_id, reason: None, compensate: true })
+                    .await,
+            ),
             2 => {
                 // Paused and resumed, the task goes on in any case.
                 drop(platform.execute(Command::PauseRun { run_id, reason: None }).await);

@@ -180,7 +180,7 @@ async fn a_coordinator_that_does_not_know_that_it_lost_a_shard_writes_nothing() 
 
     // The old one still believes that the run is its own.
     succeed(&old, &task).await;
-    let cancel = Command::CancelRun { run_id, reason: None };
+    let cancel = Command::CancelRun { run_id, reason: None, compensate: true };
     let refused = old.execute(cancel).await.expect_err("the shard has another owner");
     assert_eq!(refused.code, NOT_OWNER);
     let (late, _) = starting(&old);

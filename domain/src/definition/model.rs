@@ -10,10 +10,12 @@ use crate::span::Span;
 
 mod child;
 mod effects;
+mod undo;
 mod waits;
 
 pub use child::{ChildSpec, OnChildFailure, is_reference};
 pub use effects::{CancelNodes, CancelSpec};
+pub use undo::UndoSpec;
 pub use waits::{EmitSpec, GateSpec, GateTimeout, WaitSpec};
 
 /// From a path (`state.draft`) or a name (`question`) to a value with `${…}` expressions in it.
@@ -39,6 +41,10 @@ pub struct Definition {
     /// How long a run may take from its start; it then ends as `timed_out`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Span>,
+    /// Whether a run that fails, times out or is cancelled undoes the completions of nodes with an
+    /// `undo`, newest first, before it ends. To be said where a node has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compensate: Option<bool>,
     /// The nodes by name, in the order of the document.
     pub nodes: Map<String, Value>,
     /// All control flow, in the order of the document.
@@ -93,6 +99,9 @@ pub struct Node {
     /// Within a run, at most one token is in the nodes of a mutex at a time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mutex: Option<Name>,
+    /// What compensates the node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub undo: Option<UndoSpec>,
     /// What the node is for, in a few words; lists and timelines show it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub summary: Option<String>,
@@ -194,6 +203,18 @@ pub struct Retry {
     /// Whether the delay is drawn between half of it and all of it (from recorded values).
     #[serde(default = "Retry::default_jitter")]
     pub jitter: bool,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self {
+            max_attempts: Self::default_max_attempts(),
+            backoff: Backoff::default(),
+            initial: Self::default_initial(),
+            max: Self::default_max(),
+            jitter: Self::default_jitter(),
+        }
+    }
 }
 
 impl Retry {

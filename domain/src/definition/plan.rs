@@ -16,6 +16,7 @@ use crate::run::event::{Region, TransitionIndex};
 use crate::span::Span;
 
 mod child;
+mod undo;
 mod waits;
 
 pub use child::PlanChild;
@@ -27,6 +28,8 @@ pub struct Plan {
     pub name: String,
     pub start: Arc<str>,
     pub timeout: Option<Span>,
+    /// Whether a run that doesn't complete undoes its work.
+    pub compensate: bool,
     nodes: HashMap<Arc<str>, PlanNode>,
     transitions: Vec<PlanTransition>,
     joins: BTreeMap<String, PlanJoin>,
@@ -49,6 +52,8 @@ pub struct PlanNode {
     pub repeatable: bool,
     /// At most one token is in the nodes of a mutex at a time.
     pub mutex: Option<String>,
+    /// What undoes it.
+    pub undo: Option<Box<PlanNode>>,
     /// The transitions out of it by tier, lowest first, each in the order of the definition.
     pub tiers: Vec<(i32, Vec<TransitionIndex>)>,
 }
@@ -236,6 +241,7 @@ impl Compiler<'_> {
             name: definition.name.to_string(),
             start: Arc::from(definition.start.as_str()),
             timeout: definition.timeout,
+            compensate: definition.compensate.unwrap_or(false),
             nodes,
             transitions,
             joins: joins(&definition.transitions),
@@ -291,6 +297,8 @@ impl Compiler<'_> {
             .output
             .as_ref()
             .map(|output| self.state_mapping(&format!("{place}/output"), output));
+        let undo = node.undo.as_ref();
+        let undo = undo.map(|undo| self.undo(&format!("{place}/undo"), &name, undo));
         PlanNode {
             name,
             work,
@@ -300,6 +308,7 @@ impl Compiler<'_> {
             timeout,
             repeatable: repeatable.unwrap_or(true),
             mutex: node.mutex.as_ref().map(ToString::to_string),
+            undo: undo.map(Box::new),
             tiers,
         }
     }

@@ -72,6 +72,9 @@ pub fn uses(definition: &Definition) -> Result<Vec<Use>, serde_json::Error> {
         for (index, step) in node.steps.iter().flatten().enumerate() {
             uses.push(use_of(&step.action, format!("{pointer}/steps/{index}/action")));
         }
+        if let Some(undo) = &node.undo {
+            uses.push(use_of(&undo.action, format!("{pointer}/undo/action")));
+        }
     }
     Ok(uses)
 }

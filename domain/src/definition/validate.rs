@@ -8,6 +8,7 @@ mod groups;
 mod mappings;
 mod model;
 mod scopes;
+mod undo;
 mod waits;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -160,6 +161,7 @@ impl<'d> Checker<'d> {
             names = names.and("error");
         }
         self.without_worker(&place, node, &names);
+        self.undo(&place, node, &names);
         if let Some(input) = &node.input {
             self.mapping(&format!("{place}/input"), input, &names);
         }
@@ -189,6 +191,10 @@ impl<'d> Checker<'d> {
             let message = "a `compute` node is pure: another attempt would give the same";
             self.problem(ProblemCode::InvalidValue, &place, message);
         }
+        self.attempts(&place, retry);
+    }
+
+    fn attempts(&mut self, place: &str, retry: &super::Retry) {
         if !(1..=limits::ATTEMPTS).contains(&retry.max_attempts) {
             let message = format!("max_attempts must be 1 to {}", limits::ATTEMPTS);
             self.problem(ProblemCode::InvalidValue, &format!("{place}/max_attempts"), message);

@@ -23,8 +23,8 @@ pub enum Command {
     Wake,
     /// Goes on with work that an earlier decision put off for its size.
     Advance,
-    /// Ends the run.
-    Cancel { reason: Option<String> },
+    /// Ends the run: once its work is undone, where its definition says so and this does.
+    Cancel { reason: Option<String>, compensate: bool },
     /// Wakes the wait that has waited longest for it, or is kept for one that is reached later;
     /// a transient one isn't kept.
     Signal { name: Name, payload: Value, transient: bool },

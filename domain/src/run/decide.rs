@@ -3,9 +3,11 @@
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
 
-use super::command::{Command, Report};
+use super::command::Command;
 use super::error::Refusal;
-use super::event::{Event, FailureKind, GateClosed, GateOutcome, RunError, RunStarted, TokenId};
+use super::event::{
+    Cause, Event, FailureKind, GateClosed, GateOutcome, RunError, RunStarted, TokenId,
+};
 use super::scope::{RunScope, TokenScope, root_state};
 use super::state::{Live, Phase, Run, Timer, Token};
 use super::vars::size_of;
@@ -22,8 +24,10 @@ mod gate;
 mod join;
 mod mutex;
 mod pause;
+mod report;
 mod retry;
 mod route;
+mod undo;
 mod wait;
 
 /// What a command leads to.
@@ -114,9 +118,8 @@ impl Decider<'_> {
                 self.resume_put_off();
                 Ok(())
             }
-            (Run::Live(_), Command::Cancel { reason }) => {
-                self.emit(Event::RunCancelled { reason: reason.clone() });
-                Ok(())
+            (Run::Live(_), Command::Cancel { reason, compensate }) => {
+                self.cancel_run(reason.as_ref(), *compensate)
             }
         }
     }
@@ -167,60 +170,6 @@ impl Decider<'_> {
         })));
         self.fresh.push(1);
         Ok(())
-    }
-
-    fn report(&mut self, report: &Report) -> Result<(), Refusal> {
-        let stale = Refusal::StaleOutcome { token: report.token, attempt: report.attempt };
-        let Some((token, attempt)) = self.run.working_attempt(report.token) else {
-            return Err(stale);
-        };
-        let plan = self.plan;
-        let node = plan.node(&token.node).filter(|node| node.work.is_task());
-        let Some(node) = node.filter(|_| attempt == report.attempt) else { return Err(stale) };
-        match &report.result {
-            Ok(result) => match self.accept_result(report.token, node, result) {
-                Ok((result, writes)) => {
-                    self.emit(Event::TaskSucceeded {
-                        token: report.token,
-                        attempt,
-                        result,
-                        writes,
-                        usage: report.usage,
-                        duration_ms: report.duration_ms,
-                    });
-                    self.route(report.token);
-                }
-                Err(error) => self.fail_attempt(node, report, *error, None),
-            },
-            Err(failure) => {
-                let error = RunError {
-                    code: failure.code.clone(),
-                    message: failure.message.clone(),
-                    kind: failure.kind,
-                    node: None,
-                    attempt: None,
-                    detail: canonical(failure.detail.clone()).unwrap_or_default(),
-                };
-                self.fail_attempt(node, report, error, failure.retry_after);
-            }
-        }
-        Ok(())
-    }
-
-    /// Checks a result against the limits and evaluates the node's output over it.
-    fn accept_result(
-        &self,
-        id: TokenId,
-        node: &PlanNode,
-        result: &Value,
-    ) -> Result<(Value, Map<String, Value>), Box<RunError>> {
-        if size_of(result) > limits::CONTEXT_BYTES {
-            let limit = limits::CONTEXT_BYTES;
-            return Err(boxed("result_too_large", format!("the result has over {limit} bytes")));
-        }
-        let result = canonical(result.clone())?;
-        let writes = self.writes(id, &node.output, Some(&result))?;
-        Ok((result, writes))
     }
 
     /// Evaluates a mapping into `state` whole, before anything of it is written.
@@ -298,7 +247,7 @@ impl Decider<'_> {
         let mut error =
             RunError::permanent("run_timeout", "the run took longer than its timeout".to_owned());
         error.kind = FailureKind::Timeout;
-        self.emit(Event::RunTimedOut { error });
+        self.end(Cause::TimedOut { error });
     }
 
     fn resume_put_off(&mut self) {
@@ -308,7 +257,7 @@ impl Decider<'_> {
         }
         let Some(live) = self.live() else { return };
         let is_own = |token: &Token| {
-            let node = self.plan.node(&token.node);
+            let node = self.plan.work_of(token);
             !node.is_some_and(|node| node.work.is_task())
         };
         let waiting: Vec<_> = live
@@ -329,27 +278,29 @@ impl Decider<'_> {
     }
 
     /// Looks at tokens that came to their nodes and at joins until nothing moves, or until the
-    /// decision is full; then ends the run if no token is left.
+    /// decision is full; where no token is left, ends the run or undoes what is next.
     fn settle(&mut self) {
         loop {
             self.settle_joins();
-            match self.fresh.pop() {
-                Some(id) => self.enter(id),
-                None if self.pass_on_mutex() => {}
-                None => break,
+            if let Some(id) = self.fresh.pop() {
+                self.enter(id);
+                continue;
+            }
+            if self.pass_on_mutex() {
+                continue;
+            }
+            let Some(live) = self.live() else { break };
+            if !(live.tokens.is_empty() && live.instances.is_empty()) {
+                return self.keep_live_dispatches();
+            }
+            match &live.compensation {
+                None => self.complete(),
+                Some(_) => self.undo_next(),
             }
         }
-        let Some(live) = self.live() else {
-            self.decision.dispatch.clear();
-            self.decision.children.clear();
-            self.decision.advance = false;
-            return;
-        };
-        if live.tokens.is_empty() && live.instances.is_empty() {
-            self.complete();
-        } else {
-            self.keep_live_dispatches();
-        }
+        self.decision.dispatch.clear();
+        self.decision.children.clear();
+        self.decision.advance = false;
     }
 
     /// A token that was cancelled after it came to its node isn't dispatched, and its child not
@@ -368,7 +319,7 @@ impl Decider<'_> {
     fn enter(&mut self, id: TokenId) {
         let Some((token, attempt)) = self.run.working_attempt(id) else { return };
         let plan = self.plan;
-        let node = plan.node(&token.node);
+        let node = plan.work_of(token);
         if node.and_then(|node| node.mutex.as_ref()).is_some_and(|mutex| !self.gets(id, mutex)) {
             return;
         }
@@ -428,7 +379,7 @@ impl Decider<'_> {
                 RunError { detail, ..RunError::permanent("invalid_output", message.to_owned()) }
             }
         };
-        self.emit(Event::RunFailed { error: failed });
+        self.fail_run(failed);
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a run's state still waits for: derived from the state alone, so that it survives anything.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
@@ -10,8 +11,10 @@ use super::scope::TokenScope;
 use super::state::{Phase, Run, Token};
 use crate::definition::Plan;
 use crate::definition::plan::NodeWork;
-use crate::expression::EvalError;
+use crate::expression::{Binding, EvalError, Scope};
 use crate::ids::RunId;
+use crate::labels::is_value;
+use crate::limits;
 
 /// What is owed to a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -27,6 +30,44 @@ pub struct Owed {
     pub next_due: Option<DateTime<Utc>>,
 }
 
+/// What a child run is started with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChildStart {
+    /// `name` or `name@version`.
+    pub definition: Arc<str>,
+    pub input: Value,
+    pub labels: BTreeMap<String, String>,
+}
+
+/// The labels of a child: its own over those of its parent.
+pub(super) fn child_labels(
+    own: &[(String, Binding)],
+    of_parent: &BTreeMap<String, String>,
+    scope: &dyn Scope,
+) -> Result<BTreeMap<String, String>, EvalError> {
+    let mut labels = of_parent.clone();
+    for (key, binding) in own {
+        let wrong = |code, message: &str| EvalError {
+            code,
+            message: format!("workflow.labels.{key}: {message}"),
+        };
+        let value = binding.eval(scope).map_err(|error| wrong(error.code, &error.message))?;
+        match value {
+            Value::Null => drop(labels.remove(key)),
+            Value::String(text) if is_value(&text) => drop(labels.insert(key.clone(), text)),
+            _ => {
+                let message = "a label is a text of at most 256 bytes, or null";
+                return Err(wrong("invalid_value", message));
+            }
+        }
+    }
+    if labels.len() > limits::LABELS {
+        let message = format!("the child would have more than {} labels", limits::LABELS);
+        return Err(EvalError { code: "too_many_labels", message });
+    }
+    Ok(labels)
+}
+
 impl Run {
     /// Everything that is owed, for taking the run over.
     pub fn owed(&self, plan: &Plan) -> Owed {
@@ -40,7 +81,7 @@ impl Run {
         };
         for (id, token) in &live.tokens {
             let Phase::Working { attempt } = token.phase else { continue };
-            match plan.node(&token.node).map(|node| &node.work) {
+            match plan.work_of(token).map(|node| &node.work) {
                 Some(NodeWork::Task(_)) => owed.attempts.push((*id, attempt)),
                 Some(
                     NodeWork::Compute(_)
@@ -75,9 +116,8 @@ impl Run {
         self.live()?.children.get(&token).copied()
     }
 
-    /// What the child of a token is started with: the reference of its definition, and its mapped
-    /// input, which like [`Run::task_input`] stays the same.
-    pub fn child_input(&self, plan: &Plan, id: TokenId) -> Option<(Arc<str>, Value)> {
+    /// What the child of a token is started with, which like [`Run::task_input`] stays the same.
+    pub fn child_start(&self, plan: &Plan, id: TokenId) -> Option<ChildStart> {
         let live = self.live()?;
         let token = live.tokens.get(&id)?;
         let Phase::AwaitingChild { definition, .. } = &token.phase else { return None };
@@ -87,7 +127,9 @@ impl Run {
             // It was evaluated when the child was decided on.
             (name.clone(), binding.eval(&scope).unwrap_or_default())
         });
-        Some((Arc::clone(definition), Value::Object(members.collect())))
+        let input = Value::Object(members.collect());
+        let labels = child_labels(&child.labels, &live.header.labels, &scope).unwrap_or_default();
+        Some(ChildStart { definition: Arc::clone(definition), input, labels })
     }
 
     /// The mapped input of a token's node. A branch sees its parent's level as it was at the
@@ -95,6 +137,9 @@ impl Run {
     pub fn task_input(&self, plan: &Plan, id: TokenId) -> Result<Value, EvalError> {
         let found = self.live().and_then(|live| Some((live, live.tokens.get(&id)?)));
         let Some((live, token)) = found else { return Ok(Value::Null) };
+        if let Some(undo) = &token.undo {
+            return Ok((*undo.input).clone());
+        }
         let Some(node) = plan.node(&token.node) else { return Ok(Value::Null) };
         let scope = TokenScope::new(live, plan, token);
         let mut input = Map::new();

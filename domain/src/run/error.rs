@@ -55,6 +55,9 @@ pub enum Refusal {
     AnswerNotStorable(EncodeError),
     #[error("the comment may have {limit} bytes")]
     CommentTooLong { limit: usize },
+    /// It ends by itself when that is done; a cancel without compensation ends it at once.
+    #[error("the run is ending already, and undoes its work before that")]
+    Compensating,
     #[error("the run is paused already")]
     AlreadyPaused,
     #[error("the run is not paused")]

@@ -11,12 +11,14 @@ use crate::resource::Kind;
 
 mod cancelled;
 mod child;
+mod compensation;
 mod failure;
 mod gate;
 mod signal;
 
 pub use cancelled::{Extent, Region, TokensCancelled};
 pub use child::{ChildEnded, ChildStarted, ParentRun};
+pub use compensation::{Cause, Compensation, CompensationStarted, UndoFailure};
 pub use failure::{FailureKind, RunError, Usage};
 pub use gate::{Decision, GateAnswered, GateClosed, GateOpened, GateOutcome};
 pub use signal::SignalReceived;
@@ -45,6 +47,9 @@ pub enum Event {
         usage: Usage,
         #[serde(default, skip_serializing_if = "is_zero")]
         duration_ms: u64,
+        /// What the node's `undo` gets, where the run may have to undo it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        undo: Option<Value>,
     },
     /// An attempt failed. With `retry_at`, the token backs off until then; without, its node failed.
     TaskFailed {
@@ -206,6 +211,38 @@ pub enum Event {
     },
     /// The run goes on; its timers are due later by the length of the pause.
     RunResumed {},
+    /// The run won't complete: all it was doing is given up, and what it did is undone first.
+    CompensationStarted(Box<CompensationStarted>),
+    /// A new token undoes what another one had completed at this node.
+    UndoStarted {
+        token: TokenId,
+        undoes: TokenId,
+        node: String,
+    },
+    /// An attempt to undo succeeded; its token is gone.
+    UndoSucceeded {
+        token: TokenId,
+        attempt: u32,
+        result: Value,
+        #[serde(default, skip_serializing_if = "Usage::is_empty")]
+        usage: Usage,
+        #[serde(default, skip_serializing_if = "is_zero")]
+        duration_ms: u64,
+    },
+    /// An attempt to undo failed. With `retry_at`, its token backs off; without, it is gone.
+    UndoFailed {
+        token: TokenId,
+        attempt: u32,
+        error: RunError,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        retry_at: Option<DateTime<Utc>>,
+        #[serde(default, skip_serializing_if = "Usage::is_empty")]
+        usage: Usage,
+        #[serde(default, skip_serializing_if = "is_zero")]
+        duration_ms: u64,
+    },
+    /// Nothing is left to be undone, or the rest was left out; the run's end follows.
+    CompensationEnded(Box<Compensation>),
     /// All tokens have ended and the output is mapped.
     RunCompleted {
         output: Value,
@@ -415,6 +452,11 @@ impl Event {
             Self::ChildEnded(_) => "child_ended",
             Self::RunPaused { .. } => "run_paused",
             Self::RunResumed {} => "run_resumed",
+            Self::CompensationStarted(_) => "compensation_started",
+            Self::UndoStarted { .. } => "undo_started",
+            Self::UndoSucceeded { .. } => "undo_succeeded",
+            Self::UndoFailed { .. } => "undo_failed",
+            Self::CompensationEnded(_) => "compensation_ended",
             Self::RunCompleted { .. } => "run_completed",
             Self::RunFailed { .. } => "run_failed",
             Self::RunCancelled { .. } => "run_cancelled",
@@ -432,6 +474,11 @@ impl Event {
                 | Self::TokensCancelled(_)
                 | Self::TokenRouted { failed: true, .. }
         )
+    }
+
+    /// Whether all that the run was doing is over with it.
+    pub const fn gives_all_up(&self) -> bool {
+        matches!(self, Self::CompensationStarted(_)) || self.ends_run()
     }
 
     /// Whether it is a run's last one.

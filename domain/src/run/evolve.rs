@@ -17,6 +17,7 @@ use super::vars::{Vars, size_of};
 mod cancelled;
 mod groups;
 mod mutexes;
+mod undo;
 mod waits;
 
 impl Run {
@@ -33,8 +34,9 @@ impl Run {
         live.at = at;
         match event {
             Event::RunStarted(_) => {}
-            Event::TaskSucceeded { token, result, writes, usage, .. } => {
+            Event::TaskSucceeded { token, result, writes, usage, undo, .. } => {
                 live.usage.add(usage);
+                live.keep_undo(*token, undo.as_ref());
                 live.succeed(*token, Some(result), writes);
             }
             Event::TaskFailed { token, attempt, error, retry_at, usage, .. } => {
@@ -104,6 +106,21 @@ impl Run {
                 live.stand_still(reason.clone(), *by_parent);
             }
             Event::RunResumed {} => live.go_on(),
+            Event::CompensationStarted(started) => live.compensate(started),
+            Event::UndoStarted { token, undoes, .. } => live.start_undo(*token, *undoes),
+            Event::UndoSucceeded { token, usage, .. } => {
+                live.usage.add(usage);
+                live.end_undo(*token, None);
+            }
+            Event::UndoFailed { token, attempt, error, retry_at, usage, .. } => {
+                live.usage.add(usage);
+                match retry_at {
+                    Some(_) => live.fail_attempt(*token, *attempt, error, *retry_at),
+                    None => live.end_undo(*token, Some(error)),
+                }
+            }
+            // Its numbers are those that were counted.
+            Event::CompensationEnded(_) => {}
             Event::RunCompleted { output } => {
                 let output = Some(Arc::new(output.clone()));
                 *self = live.close(RunStatus::Completed, output, None, None, at);
@@ -148,6 +165,9 @@ impl Live {
             signals: Signals::default(),
             mutexes: Default::default(),
             pause: None,
+            completions: Default::default(),
+            completions_bytes: 0,
+            compensation: None,
             usage: Usage::default(),
             at,
         };
@@ -172,6 +192,7 @@ impl Live {
             output,
             error: error.cloned().map(Box::new),
             reason,
+            compensation: self.compensation.as_ref().map(|one| Box::new(one.record.clone())),
             usage: self.usage,
             ended_at: at,
         }))
@@ -335,6 +356,7 @@ impl Token {
             item: None,
             taken: Taken::default(),
             error: None,
+            undo: None,
             phase: Phase::Working { attempt: 1 },
             since: DateTime::UNIX_EPOCH,
             handed_out: 0,

@@ -12,7 +12,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::command::{AttemptError, ChildReport, Command, GateAnswer, Report};
-use super::event::{ChildEnded, Event, RunError, TokenId};
+use super::event::{Cause, ChildEnded, CompensationStarted, Event, RunError, TokenId};
 use super::state::{Phase, Run};
 use crate::definition::Plan;
 use crate::span::Span;
@@ -42,6 +42,8 @@ pub struct Replay<'a> {
     decided: VecDeque<Event>,
     /// Work was put off: an `Advance` is owed.
     advance: bool,
+    /// The run before the last event, where that was a resume: a cancel resumes, too.
+    paused: Option<Box<Run>>,
     sequence: u64,
 }
 
@@ -55,7 +57,7 @@ impl<'a> Replay<'a> {
     /// and the one that is decided now.
     pub fn comparing(plan: &'a Plan, is_same: &'a IsSame<'a>) -> Self {
         let (run, decided) = (Run::default(), VecDeque::new());
-        Self { plan, is_same, run, decided, advance: false, sequence: 0 }
+        Self { plan, is_same, run, decided, advance: false, paused: None, sequence: 0 }
     }
 
     /// The run as it is decided now.
@@ -69,7 +71,19 @@ impl<'a> Replay<'a> {
     /// The difference, where another event is decided now. Nothing can be taken after that.
     pub fn take(&mut self, recorded: &Event, at: DateTime<Utc>) -> Result<(), Box<Difference>> {
         self.sequence += 1;
+        let paused = self.paused.take();
+        if let (Some(paused), Event::CompensationStarted(started)) = (paused, recorded)
+            && let Some(command) = cancelled(started)
+        {
+            self.run = *paused;
+            self.decided.clear();
+            self.execute(&command, at);
+            self.decided.pop_front();
+        }
         if self.decided.is_empty() {
+            if matches!(recorded, Event::RunResumed {}) {
+                self.paused = Some(Box::new(self.run.clone()));
+            }
             self.decide(recorded, at);
         }
         match self.decided.pop_front() {
@@ -125,7 +139,8 @@ impl<'a> Replay<'a> {
 fn from_outside(run: &Run, event: &Event, at: DateTime<Utc>) -> Option<Command> {
     Some(match event {
         Event::RunStarted(started) => Command::Start(started.clone()),
-        Event::TaskSucceeded { token, attempt, result, usage, duration_ms, .. } => {
+        Event::TaskSucceeded { token, attempt, result, usage, duration_ms, .. }
+        | Event::UndoSucceeded { token, attempt, result, usage, duration_ms } => {
             Command::Report(Box::new(Report {
                 token: *token,
                 attempt: *attempt,
@@ -134,15 +149,15 @@ fn from_outside(run: &Run, event: &Event, at: DateTime<Utc>) -> Option<Command> 
                 duration_ms: *duration_ms,
             }))
         }
-        Event::TaskFailed { token, attempt, error, retry_at, usage, duration_ms } => {
-            let wait = retry_at
-                .and_then(|retry_at| u64::try_from((retry_at - at).num_milliseconds()).ok());
+        Event::TaskFailed { token, attempt, error, retry_at, usage, duration_ms }
+        | Event::UndoFailed { token, attempt, error, retry_at, usage, duration_ms } => {
+            let wait = retry_at.map(|retry_at| (retry_at - at).num_milliseconds());
             let failure = AttemptError {
                 code: error.code.clone(),
                 message: error.message.clone(),
                 kind: error.kind,
                 detail: error.detail.clone(),
-                retry_after: wait.map(Span::from_millis),
+                retry_after: wait.and_then(|ms| u64::try_from(ms).ok()).map(Span::from_millis),
             };
             Command::Report(Box::new(Report {
                 token: *token,
@@ -169,11 +184,18 @@ fn from_outside(run: &Run, event: &Event, at: DateTime<Utc>) -> Option<Command> 
             value: answered.value.clone(),
             comment: answered.comment.clone(),
         })),
+        // Its time was up.
+        Event::ChildEnded(ended) if ended.given_up => return None,
         Event::ChildEnded(ended) => Command::ReportChild(Box::new(report_of(ended))),
         Event::RunPaused { by_parent: true, .. } => Command::FollowParent { is_paused: true },
         Event::RunPaused { reason, .. } => Command::Pause { reason: reason.clone() },
         Event::RunResumed {} => Command::Resume,
-        Event::RunCancelled { reason } => Command::Cancel { reason: reason.clone() },
+        Event::RunCancelled { reason } => {
+            Command::Cancel { reason: reason.clone(), compensate: false }
+        }
+        Event::CompensationStarted(started) => return cancelled(started),
+        // Where it isn't what follows from an undo, somebody doesn't wait for the rest.
+        Event::CompensationEnded(_) => Command::Cancel { reason: None, compensate: false },
         Event::RetryStarted { .. }
         | Event::NodeComputed { .. }
         | Event::NodeFailed { .. }
@@ -191,10 +213,21 @@ fn from_outside(run: &Run, event: &Event, at: DateTime<Utc>) -> Option<Command> 
         | Event::GateClosed(_)
         | Event::EventEmitted { .. }
         | Event::ChildStarted(_)
+        | Event::UndoStarted { .. }
         | Event::RunCompleted { .. }
         | Event::RunFailed { .. }
         | Event::RunTimedOut { .. } => return None,
     })
+}
+
+/// The cancel that a compensation began with, if that was it.
+fn cancelled(started: &CompensationStarted) -> Option<Command> {
+    match &started.cause {
+        Cause::Cancelled { reason } => {
+            Some(Command::Cancel { reason: reason.clone(), compensate: true })
+        }
+        Cause::Failed { .. } | Cause::TimedOut { .. } => None,
+    }
 }
 
 fn roles_at(run: &Run, token: TokenId) -> Vec<String> {

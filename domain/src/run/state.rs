@@ -8,17 +8,21 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::event::{
-    DefinitionRef, InstanceId, OpenedBranches, ParentRun, Pin, RunError, TokenId, TransitionIndex,
-    Usage,
+    Compensation, DefinitionRef, InstanceId, OpenedBranches, ParentRun, Pin, RunError, TokenId,
+    TransitionIndex, Usage,
 };
 use super::vars::Vars;
 use crate::definition::{FailedPolicy, JoinSpec, JoinWait};
 use crate::ids::{ProjectId, RunId, WorkflowId};
 
+mod compensation;
 mod mutex;
+mod status;
 mod waiting;
 
+pub use compensation::{Compensating, Completion, Undo};
 pub use mutex::Mutex;
+pub use status::RunStatus;
 pub use waiting::{Answer, Gate, KeptSignal, Pause, Signals};
 
 /// A run. `Default` is the run before its first event.
@@ -32,7 +36,7 @@ pub enum Run {
 }
 
 /// Version of the shape of [`Run`]: a snapshot of another one is not used.
-pub const STATE_VERSION: u32 = 4;
+pub const STATE_VERSION: u32 = 5;
 
 /// What stays the same from a run's start to its end.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -99,6 +103,14 @@ pub struct Live {
     /// Since when and why the run stands still, while it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pause: Option<Pause>,
+    /// What can be undone, in the order in which it was completed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub completions: Vec<Completion>,
+    /// Bytes of their inputs.
+    pub completions_bytes: usize,
+    /// Why and how far the run undoes its work, while it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compensation: Option<Box<Compensating>>,
     pub usage: Usage,
     /// When the last event was recorded.
     pub at: DateTime<Utc>,
@@ -134,6 +146,9 @@ pub struct Token {
     /// The failure whose transition led here: `error` in the node's expressions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Box<RunError>>,
+    /// What it undoes; absent of a token that does its node's own work.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undo: Option<Box<Undo>>,
     pub phase: Phase,
     /// Since when it is in this phase.
     pub since: DateTime<Utc>,
@@ -255,44 +270,11 @@ pub struct Closed {
     pub error: Option<Box<RunError>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// What became of undoing its work, where it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compensation: Option<Box<Compensation>>,
     pub usage: Usage,
     pub ended_at: DateTime<Utc>,
-}
-
-/// Where a run stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RunStatus {
-    Queued,
-    Running,
-    /// Nothing is on a worker; it waits for a timer, a person, a signal or a child run.
-    Waiting,
-    Paused,
-    Completed,
-    Failed,
-    Cancelled,
-    TimedOut,
-}
-
-impl RunStatus {
-    /// The text in JSON.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Queued => "queued",
-            Self::Running => "running",
-            Self::Waiting => "waiting",
-            Self::Paused => "paused",
-            Self::Completed => "completed",
-            Self::Failed => "failed",
-            Self::Cancelled => "cancelled",
-            Self::TimedOut => "timed_out",
-        }
-    }
-
-    /// Whether nothing more happens.
-    pub const fn is_terminal(self) -> bool {
-        matches!(self, Self::Completed | Self::Failed | Self::Cancelled | Self::TimedOut)
-    }
 }
 
 impl Run {

@@ -12,4 +12,5 @@ mod pauses;
 mod properties;
 mod replays;
 mod routing;
+mod undo;
 mod waits;

@@ -143,6 +143,7 @@ pub(crate) fn run_view() -> RunView {
         usage: Usage::default(),
         parent_run_id: None,
         root_run_id: None,
+        compensation: None,
     }
 }
 
@@ -182,6 +183,7 @@ impl RunQueries for World {
             sequence: 3,
             status: view.status,
             pause: None,
+            compensation: None,
             deadline: None,
             items: Vec::new(),
             left_out: 0,

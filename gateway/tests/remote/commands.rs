@@ -16,7 +16,7 @@ fn archive() -> CommandEnvelope {
 }
 
 fn cancel() -> CommandEnvelope {
-    envelope(Command::CancelRun { run_id: run_id(), reason: None })
+    envelope(Command::CancelRun { run_id: run_id(), reason: None, compensate: true })
 }
 
 fn start() -> CommandEnvelope {

@@ -116,7 +116,9 @@ pub(super) struct Answer<'a> {
     pub(super) at: DateTime<Utc>,
 }
 
-const ENDS: [&str; 4] = ["run_completed", "run_failed", "run_cancelled", "run_timed_out"];
+/// What closes all gates of a run.
+const ENDS: [&str; 5] =
+    ["compensation_started", "run_completed", "run_failed", "run_cancelled", "run_timed_out"];
 
 /// Folds a batch. Reads the rows that it is about, so it comes before the rows of runs change.
 pub(crate) async fn fold(

@@ -40,6 +40,12 @@ struct Change<'a> {
     ended_micros: Option<i64>,
     /// Counts where there is a status.
     paused_micros: Option<i64>,
+    undo_cause: Option<&'static str>,
+    undo_total: Option<u64>,
+    /// How many more of them than before.
+    undone: u64,
+    undo_failed: u64,
+    undo_failures: Option<&'a str>,
     #[serde(flatten)]
     usage: Usage,
 }
@@ -97,6 +103,24 @@ struct CancelledPayload {
 }
 
 #[derive(Deserialize)]
+struct RetryPayload {
+    #[serde(default)]
+    retry_at: Option<DateTime<Utc>>,
+}
+
+#[derive(Deserialize)]
+struct FailuresPayload<'a> {
+    #[serde(borrow, default)]
+    failures: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct CompensationPayload {
+    status: RunStatus,
+    total: u64,
+}
+
+#[derive(Deserialize)]
 struct UsagePayload {
     #[serde(default)]
     usage: Usage,
@@ -136,9 +160,24 @@ impl<'a> Changes<'a> {
                 let labels = change.start(event)?;
                 self.labels.extend(labels.into_iter().map(|(key, value)| (id, key, value)));
             }
-            "task_succeeded" | "task_failed" if has_usage(&event.payload) => {
-                let payload: UsagePayload = serde_json::from_slice(&event.payload)?;
-                change.usage.add(&payload.usage);
+            "task_succeeded" | "task_failed" => change.spend(event)?,
+            "compensation_started" => {
+                let started: CompensationPayload = serde_json::from_slice(&event.payload)?;
+                change.undo_cause = Some(started.status.as_str());
+                change.undo_total = Some(started.total);
+            }
+            "undo_succeeded" => {
+                change.undone += 1;
+                change.spend(event)?;
+            }
+            "undo_failed" => {
+                let payload: RetryPayload = serde_json::from_slice(&event.payload)?;
+                change.undo_failed += u64::from(payload.retry_at.is_none());
+                change.spend(event)?;
+            }
+            "compensation_ended" => {
+                let payload: FailuresPayload<'a> = serde_json::from_slice(&event.payload)?;
+                change.undo_failures = payload.failures.map(RawValue::get);
             }
             "run_completed" => {
                 let payload: OutputPayload<'a> = serde_json::from_slice(&event.payload)?;
@@ -202,6 +241,11 @@ impl<'a> Change<'a> {
             position: 0,
             ended_micros: None,
             paused_micros: None,
+            undo_cause: None,
+            undo_total: None,
+            undone: 0,
+            undo_failed: 0,
+            undo_failures: None,
             usage: Usage::default(),
         }
     }
@@ -235,6 +279,14 @@ impl<'a> Change<'a> {
             root_run_id: payload.parent.map(|parent| parent.root_run_id.to_string()),
         });
         Ok(labels)
+    }
+
+    fn spend(&mut self, event: &RecordedEvent) -> Result<(), serde_json::Error> {
+        if has_usage(&event.payload) {
+            let payload: UsagePayload = serde_json::from_slice(&event.payload)?;
+            self.usage.add(&payload.usage);
+        }
+        Ok(())
     }
 
     fn end(&mut self, status: RunStatus, event: &RecordedEvent) {
@@ -273,7 +325,7 @@ fn insert(dialect: Dialect) -> String {
             definition_name, definition_version, definition_hash, input, output, error, \
             error_message, labels, sequence, position, started_micros, ended_micros, \
             input_tokens, output_tokens, cost_micros, paused_micros, parent_run_id, \
-            root_run_id) \
+            root_run_id, undo_cause, undo_total, undone, undo_failed, undo_failures) \
         select change.value ->> 'id', change.value ->> 'workspace_id', \
             change.value ->> 'project_id', change.value ->> 'workflow_id', \
             change.value ->> 'status', change.value ->> 'definition_id', \
@@ -290,7 +342,11 @@ fn insert(dialect: Dialect) -> String {
             cast(change.value ->> 'output_tokens' as bigint), \
             cast(change.value ->> 'cost_micros' as bigint), \
             cast(change.value ->> 'paused_micros' as bigint), \
-            change.value ->> 'parent_run_id', change.value ->> 'root_run_id' \
+            change.value ->> 'parent_run_id', change.value ->> 'root_run_id', \
+            change.value ->> 'undo_cause', cast(change.value ->> 'undo_total' as bigint), \
+            cast(change.value ->> 'undone' as bigint), \
+            cast(change.value ->> 'undo_failed' as bigint), \
+            change.value ->> 'undo_failures' \
         from {} as change",
         dialect.each("$1")
     )
@@ -319,7 +375,12 @@ fn update(dialect: Dialect) -> String {
             output_tokens = output_tokens + cast(change.value ->> 'output_tokens' as bigint), \
             cost_micros = cost_micros + cast(change.value ->> 'cost_micros' as bigint), \
             paused_micros = case when change.value ->> 'status' is null then paused_micros \
-                else cast(change.value ->> 'paused_micros' as bigint) end \
+                else cast(change.value ->> 'paused_micros' as bigint) end, \
+            undo_cause = coalesce(change.value ->> 'undo_cause', undo_cause), \
+            undo_total = coalesce(cast(change.value ->> 'undo_total' as bigint), undo_total), \
+            undone = undone + cast(change.value ->> 'undone' as bigint), \
+            undo_failed = undo_failed + cast(change.value ->> 'undo_failed' as bigint), \
+            undo_failures = coalesce(change.value ->> 'undo_failures', undo_failures) \
         from {} as change where runs.id = change.value ->> 'id'",
         dialect.each("$1")
     )

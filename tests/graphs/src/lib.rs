@@ -13,6 +13,7 @@ pub const PEOPLE: [&str; 3] = ["ann", "bob", "carol"];
 pub enum Block {
     Task {
         retries: bool,
+        undo: bool,
     },
     Compute,
     Emit,
@@ -29,6 +30,7 @@ pub enum Block {
     Child {
         catches: bool,
         timed: bool,
+        undo: bool,
     },
     Sequence(Vec<Block>),
     Choice(Box<Block>, Box<Block>),
@@ -64,7 +66,7 @@ pub enum Block {
 /// Trees of at most 24 blocks.
 pub fn blocks() -> impl Strategy<Value = Block> {
     let leaf = prop_oneof![
-        3 => any::<bool>().prop_map(|retries| Block::Task { retries }),
+        3 => (any::<bool>(), any::<bool>()).prop_map(|(retries, undo)| Block::Task { retries, undo }),
         1 => Just(Block::Compute),
         1 => Just(Block::Emit),
         1 => Just(Block::Wait),
@@ -72,8 +74,8 @@ pub fn blocks() -> impl Strategy<Value = Block> {
         1 => (1..3_u8, any::<bool>(), 0..3_u8).prop_map(|(approvals, timed, on_timeout)| {
             Block::Gate { approvals, timed, on_timeout }
         }),
-        1 => (any::<bool>(), any::<bool>()).prop_map(|(catches, timed)| {
-            Block::Child { catches, timed }
+        1 => (any::<bool>(), any::<bool>(), any::<bool>()).prop_map(|(catches, timed, undo)| {
+            Block::Child { catches, timed, undo }
         }),
         2 => (0..5_u8, any::<bool>())
             .prop_map(|(kind, mutex)| Block::Exclusive { kind, mutex }),
@@ -140,11 +142,14 @@ impl Layout {
                 let node = self.compute();
                 (node.clone(), node)
             }
-            Block::Task { retries } => {
+            Block::Task { retries, undo } => {
                 let path = format!("state.t{}", self.nodes.len());
                 let mut node = json!({"action": {"kind": "mock"}, "output": {path: "${result}"}});
                 if *retries {
                     node["retry"] = json!({"max_attempts": 2, "initial": "1s"});
+                }
+                if *undo {
+                    node["undo"] = undone("3s");
                 }
                 let node = self.node(node);
                 (node.clone(), node)
@@ -173,7 +178,7 @@ impl Layout {
                 }
                 self.leaf(json!({"gate": gate}))
             }
-            Block::Child { catches, timed } => {
+            Block::Child { catches, timed, undo } => {
                 let mut workflow = json!({"definition": "below", "input": {"n": "${input}"}});
                 if *catches {
                     workflow["on_failure"] = json!("catch");
@@ -181,6 +186,9 @@ impl Layout {
                 let mut node = json!({"workflow": workflow});
                 if *timed && !self.pure {
                     node["timeout"] = json!("10s");
+                }
+                if *undo {
+                    node["undo"] = undone("1s");
                 }
                 self.leaf(node)
             }
@@ -319,10 +327,16 @@ impl Layout {
     }
 
     /// The definition `random` of a block. A pure one gives the same output whatever the schedule.
-    pub fn definition(block: &Block, pure: bool) -> Value {
+    pub fn definition(block: &Block, pure: bool, compensate: bool) -> Value {
         let mut layout = Self { pure, ..Self::default() };
         let (start, _) = layout.block(block);
-        json!({"name": "random", "start": start, "nodes": layout.nodes,
-               "transitions": layout.transitions})
+        json!({"name": "random", "start": start, "compensate": compensate,
+               "nodes": layout.nodes, "transitions": layout.transitions})
     }
+}
+
+/// What undoes a node, with what the node had and gave.
+fn undone(initial: &str) -> Value {
+    json!({"action": {"kind": "mock"}, "retry": {"max_attempts": 2, "initial": initial},
+        "input": {"n": "${input.z}", "state": "${state}", "gave": "${result}"}})
 }

@@ -31,6 +31,8 @@ impl Families {
                 let (above, token) = (parent.run_id, parent.token);
                 Err(format!("the run says that token {token} of {above} started it, which didn't"))
             }
+            // The node waited no longer, and the child may end in any way.
+            Event::ChildEnded(ended) if ended.given_up => Ok(()),
             Event::ChildEnded(ended) => {
                 let (child, told) = (ended.run_id, ended.status);
                 match end_of(child) {

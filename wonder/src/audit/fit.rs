@@ -7,6 +7,8 @@ use domain::run::event::{ChildStarted, Fired, GateOutcome, InstanceId, RunStarte
 use domain::run::state::{Instance, Live, Phase, Token};
 use domain::run::{Event, Run};
 
+mod undo;
+
 /// Checks a run's event against the run before it.
 pub(super) fn check(run: &Run, event: &Event, id: &str) -> Result<(), String> {
     let live = match (run, event) {
@@ -19,10 +21,13 @@ pub(super) fn check(run: &Run, event: &Event, id: &str) -> Result<(), String> {
         }
         (Run::Live(live), _) => live,
     };
+    undo::check_kind(live, event)?;
     match event {
         Event::RunStarted(_) => Err("the run starts a second time".to_owned()),
         Event::TaskSucceeded { token, attempt, .. }
         | Event::TaskFailed { token, attempt, .. }
+        | Event::UndoSucceeded { token, attempt, .. }
+        | Event::UndoFailed { token, attempt, .. }
         | Event::TaskHandedOut { token, attempt } => match &token_of(live, *token)?.phase {
             Phase::Working { attempt: current } if current == attempt => Ok(()),
             phase => Err(format!(
@@ -133,7 +138,15 @@ pub(super) fn check(run: &Run, event: &Event, id: &str) -> Result<(), String> {
             live.tokens.len(),
             live.instances.len()
         )),
-        Event::RunFailed { .. } | Event::RunCancelled { .. } | Event::RunTimedOut { .. } => Ok(()),
+        Event::CompensationStarted(started) => undo::check_start(live, started),
+        Event::UndoStarted { token, undoes, .. } => {
+            undo::check_next(live, *undoes)?;
+            new_token(live, *token)
+        }
+        Event::CompensationEnded(record) => undo::check_end(live, record),
+        Event::RunFailed { .. } | Event::RunCancelled { .. } | Event::RunTimedOut { .. } => {
+            undo::check_cause(live, event)
+        }
     }
 }
 

@@ -175,6 +175,49 @@ async fn an_event_that_does_not_fit_is_found_where_it_stands() {
 }
 
 #[tokio::test]
+async fn what_is_undone_twice_out_of_order_or_for_another_cause_is_found() {
+    let done = |token: u64, next: u64| {
+        let moved = json!({"moved": {"transition": 0, "token": next, "node": "a"}});
+        [
+            json!({"type": "task_succeeded", "token": token, "attempt": 1, "result": 2, "undo": {}}),
+            json!({"type": "token_routed", "token": token, "fired": [moved]}),
+        ]
+    };
+    let [[one, first], [two, second]] = [done(1, 2), done(2, 3)];
+    let begun = [started(1), one, first, two, second];
+    let starts = |total: u64| json!({"type": "compensation_started", "status": "cancelled", "reason": "x", "total": total});
+    let undo = |token: u64, undoes: u64| json!({"type": "undo_started", "token": token, "undoes": undoes, "node": "a"});
+    let undone =
+        |token: u64, event: &str| json!({"type": event, "token": token, "attempt": 1, "result": 1});
+    let ended = |undone: u64| json!({"type": "compensation_ended", "total": 2, "undone": undone, "failed": 0});
+    let cancelled = |reason: &str| json!({"type": "run_cancelled", "reason": reason});
+    let all = [undo(4, 2), undone(4, "undo_succeeded"), undo(5, 1), undone(5, "undo_succeeded")];
+    let with = |rest: Vec<Value>| [begun.to_vec(), vec![starts(2)], rest].concat();
+    let whole = with([all.to_vec(), vec![ended(2), cancelled("x")]].concat());
+    let store = Store::new().await;
+    store.append(1, 0, &whole, None).await;
+    assert_eq!(store.check(&[]).await.findings, []);
+
+    let completed = json!({"type": "run_completed", "output": {}});
+    let mut started_twice = whole.clone();
+    started_twice.insert(6, starts(2));
+    let cases: Vec<(Vec<Value>, &[u64])> = vec![
+        ([begun.to_vec(), vec![starts(3)]].concat(), &[6]),
+        ([begun.to_vec(), vec![undo(4, 2)]].concat(), &[6]),
+        (with(vec![undo(4, 1)]), &[7]),
+        (with(vec![undo(3, 2)]), &[7]),
+        (with(vec![undo(4, 2), undo(5, 1)]), &[8]),
+        (with(vec![undo(4, 2), undone(4, "task_succeeded")]), &[8]),
+        (with(vec![undone(3, "task_succeeded")]), &[7]),
+        (with(vec![ended(1)]), &[7]),
+        (with(vec![ended(0), cancelled("y")]), &[8]),
+        (with(vec![completed]), &[7]),
+        (started_twice, &[7]),
+    ];
+    found_where_they_stand(cases).await;
+}
+
+#[tokio::test]
 async fn mutexes_regions_and_additions_that_do_not_fit_are_found() {
     let first = started(1);
     let of_mutex = |event: &str, token: u64| json!({"type": event, "token": token, "mutex": "m"});

@@ -35,6 +35,9 @@ const ONE: &[Column] = &[
     ("error", "/error/message"),
     ("error code", "/error/code"),
     ("error node", "/error/node"),
+    ("to undo", "/compensation/total"),
+    ("undone", "/compensation/undone"),
+    ("not undone", "/compensation/failed"),
     ("input tokens", "/usage/input_tokens"),
     ("output tokens", "/usage/output_tokens"),
     ("cost micros", "/usage/cost_micros"),
@@ -66,6 +69,9 @@ pub(crate) enum RunsCommand {
         /// Why, for the record
         #[arg(long)]
         reason: Option<String>,
+        /// End it at once: don't undo its work, or leave out the rest
+        #[arg(long)]
+        no_compensation: bool,
     },
 }
 
@@ -133,9 +139,10 @@ pub(crate) async fn execute(global: &Global, command: RunsCommand) -> Result<Exi
                 None => Exit::TimedOut,
             });
         }
-        RunsCommand::Cancel { id, reason } => {
+        RunsCommand::Cancel { id, reason, no_compensation } => {
             let path = format!("/runs/{}/cancel", segment(&id)?);
-            let answer = client.post(&path, &[], &json!({"reason": reason})).await?;
+            let body = json!({"reason": reason, "compensate": !no_compensation});
+            let answer = client.post(&path, &[], &body).await?;
             global.output.one(&answer, &[("id", "/id"), ("status", "/status")])?;
         }
     }

@@ -216,3 +216,35 @@ fn a_token_waits_for_its_child() {
     events.extend([ended, failed]);
     assert_eq!(text(&progress(events), "judge"), "1/3 · 1 failed · 1 waiting");
 }
+
+#[test]
+fn what_is_undone_shows_beside_what_was_done() {
+    let mut events = fan_out(3);
+    events.push(json!({"type": "task_succeeded", "token": 2, "attempt": 1, "result": 1,
+        "undo": {}}));
+    let error = json!({"code": "x", "message": "x", "kind": "permanent"});
+    let started = json!({"type": "compensation_started", "status": "failed", "error": error,
+        "total": 2});
+    let undo =
+        |token: u64| json!({"type": "undo_started", "token": token, "undoes": 2, "node": "judge"});
+    events.extend([started, undo(9)]);
+    assert_eq!(text(&progress(events.clone()), "judge"), "1/3 · 2 cancelled");
+    assert_eq!(text(&progress(events.clone()), "undo judge"), "running");
+    let retried = json!({"type": "undo_failed", "token": 9, "attempt": 1, "error": error,
+        "retry_at": "2026-01-01T00:00:00Z"});
+    events.push(retried);
+    assert_eq!(text(&progress(events.clone()), "undo judge"), "retrying");
+    let usage = json!({"input_tokens": 1, "output_tokens": 0, "cost_micros": 0});
+    events.extend([
+        json!({"type": "retry_started", "token": 9, "attempt": 2}),
+        json!({"type": "undo_failed", "token": 9, "attempt": 2, "error": error}),
+        undo(10),
+        json!({"type": "undo_succeeded", "token": 10, "attempt": 1, "result": 1, "usage": usage}),
+        json!({"type": "compensation_ended", "total": 2, "undone": 1, "failed": 1}),
+        json!({"type": "run_failed", "error": error}),
+    ]);
+    let progress = progress(events);
+    assert_eq!(text(&progress, "undo judge"), "1/2 · 1 failed");
+    assert_eq!(text(&progress, "judge"), "1/3 · 2 cancelled");
+    assert_eq!((progress.status, progress.usage.input_tokens), (Some("failed"), 6));
+}

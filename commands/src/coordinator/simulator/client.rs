@@ -157,7 +157,8 @@ pub(super) async fn play(world: &Arc<World>, views: &mut Views, log: &mut Log) {
             }
         }
         _ => {
-            let command = Command::CancelRun { run_id, reason: None };
+            let compensate = world.chance.one_in(2);
+            let command = Command::CancelRun { run_id, reason: None, compensate };
             if world.chance.one_in(3) && ask(world, "ann", command).await.is_ok() {
                 log.cancelled.push(run_id);
             }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use domain::ids::{RunId, WorkspaceId};
 use domain::run::command::ChildReport;
+use domain::run::effect::ChildStart;
 use domain::run::event::{FailureKind, RunStarted, TokenId};
 use domain::run::{Command, Run, RunError, RunStatus, check_start};
 use protocol::{Rejection, RejectionKind};
@@ -20,7 +21,7 @@ use crate::coordinator::children::{Awaited, Stage};
 use crate::coordinator::{Message, Start, refusal};
 use crate::prepared::Prepared;
 
-/// Why a child is cancelled whose parent has ended.
+/// Why a child is cancelled whose parent has ended, or undoes its work before it does.
 const PARENT_ENDED: &str = "parent_ended";
 /// Why one is whose parent goes on without it.
 const NOT_AWAITED: &str = "no_longer_awaited";
@@ -38,7 +39,7 @@ impl Worker {
             // One that was never started needs no end.
             let awaited = self.children.remove(child);
             if awaited.is_none_or(|one| one.stage != Stage::Due) {
-                self.cancel_child(child, if durable.ended { PARENT_ENDED } else { NOT_AWAITED });
+                self.cancel_child(child, if durable.is_over { PARENT_ENDED } else { NOT_AWAITED });
             }
         }
         if let Some(is_paused) = durable.paused {
@@ -68,7 +69,8 @@ impl Worker {
     }
 
     fn cancel_child(&mut self, child: RunId, reason: &str) {
-        self.tell(child, Command::Cancel { reason: Some(reason.to_owned()) });
+        let reason = Some(reason.to_owned());
+        self.tell(child, Command::Cancel { reason, compensate: true });
     }
 
     /// A run was taken over: seeks the children that it waits for.
@@ -137,8 +139,9 @@ impl Worker {
                     self.children.live(child);
                     self.follow_pause(child);
                 } else {
-                    let has_ended = above.run.live().is_none();
-                    self.cancel_child(child, if has_ended { PARENT_ENDED } else { NOT_AWAITED });
+                    let live = above.run.live();
+                    let is_over = live.is_none_or(|live| live.compensation.is_some());
+                    self.cancel_child(child, if is_over { PARENT_ENDED } else { NOT_AWAITED });
                 }
             }
             Some(Slot::Loaded(_) | Slot::Loading { .. }) => {
@@ -247,7 +250,8 @@ struct Wish {
 }
 
 fn wish(parent: &Actor, child: RunId, token: TokenId) -> Option<Wish> {
-    let (reference, input) = parent.run.child_input(&parent.plan.plan, token)?;
+    let ChildStart { definition, input, labels } =
+        parent.run.child_start(&parent.plan.plan, token)?;
     let header = parent.run.header()?;
     let started = RunStarted {
         run_id: child,
@@ -258,14 +262,14 @@ fn wish(parent: &Actor, child: RunId, token: TokenId) -> Option<Wish> {
         pins: Vec::new(),
         start: String::new(),
         input,
-        labels: header.labels.clone(),
+        labels,
         started_at: header.started_at,
         deadline: None,
         started_by: header.started_by.clone(),
         parent: Some(header.parent_of_child(token)),
     };
     Some(Wish {
-        reference,
+        reference: definition,
         workspace_id: parent.workspace_id(),
         cause: parent.own_cause(),
         started,

@@ -14,6 +14,9 @@ pub struct ChildSpec {
     /// The child's input.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input: Option<Mapping>,
+    /// Labels of the child, over those of its parent: `null` takes one away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<Mapping>,
     #[serde(default)]
     pub on_failure: OnChildFailure,
 }

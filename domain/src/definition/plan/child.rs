@@ -11,6 +11,8 @@ use crate::expression::Binding;
 pub struct PlanChild {
     pub definition: Binding,
     pub input: Vec<(String, Binding)>,
+    /// Over those of the parent.
+    pub labels: Vec<(String, Binding)>,
     pub on_failure: OnChildFailure,
 }
 
@@ -24,10 +26,13 @@ impl PlanChild {
 impl Compiler<'_> {
     pub(super) fn child(&mut self, place: &str, child: &ChildSpec) -> Option<PlanChild> {
         let definition = Value::String(child.definition.clone());
-        let input = child.input.as_ref();
+        let (input, labels) = (child.input.as_ref(), child.labels.as_ref());
         Some(PlanChild {
             input: input
                 .map(|input| self.mapping(&format!("{place}/input"), input))
+                .unwrap_or_default(),
+            labels: labels
+                .map(|labels| self.mapping(&format!("{place}/labels"), labels))
                 .unwrap_or_default(),
             definition: self.binding(&format!("{place}/definition"), &definition)?,
             on_failure: child.on_failure,

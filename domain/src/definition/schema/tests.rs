@@ -69,7 +69,7 @@ fn the_schema_has_only_words_that_the_parser_reads() {
 fn the_model_knows_every_key_of_the_schema() {
     use crate::definition::{
         ActionUse, ChildSpec, Definition, EmitSpec, GateSpec, JoinSpec, Merge, Node, Retry, Step,
-        Transition, WaitSpec,
+        Transition, UndoSpec, WaitSpec,
     };
     fn known<T: serde::de::DeserializeOwned>(keys: &Value) {
         for key in keys.as_object().expect("keys").keys() {
@@ -83,6 +83,7 @@ fn the_model_knows_every_key_of_the_schema() {
     let keys = |place: &str| definition_schema().pointer(place).expect("a place").clone();
     known::<Definition>(&keys("/properties"));
     known::<Node>(&keys("/$defs/node/properties"));
+    known::<UndoSpec>(&keys("/$defs/undo/properties"));
     known::<ActionUse>(&keys("/$defs/action/properties"));
     known::<Step>(&keys("/$defs/step/properties"));
     known::<ChildSpec>(&keys("/$defs/workflow/properties"));

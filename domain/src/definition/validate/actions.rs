@@ -5,7 +5,7 @@
 use serde_json::{Map, Value};
 
 use super::super::problem::escaped;
-use super::super::{ActionKind, ActionUse, Mapping, Node, ProblemCode, Step};
+use super::super::{ActionKind, ActionUse, Mapping, Node, ProblemCode, Step, UndoSpec};
 use super::Checker;
 use super::scopes::{Names, is_identifier};
 use crate::expression::closest;
@@ -99,6 +99,12 @@ impl Checker<'_> {
             }
             self.step(&place, step, node.input.as_ref());
         }
+    }
+
+    /// Checks the action of an undo.
+    pub(super) fn undo_action(&mut self, place: &str, undo: &UndoSpec) {
+        let seen = Seen::new(Names::of_action(), undo.input.as_ref());
+        self.action(place, &undo.action, &seen);
     }
 
     /// Checks a step; without an input of its own it has the node's.

@@ -6,7 +6,7 @@
 //!   transition `on: failure` or `on: timeout` leads there |
 //! | a wait's `for`, `until`, a gate's texts and lists, an emit's `data` | as node `input` |
 //! | a wait's `when` | the same and `signal` |
-//! | node `output` | as node `input`, and `result` |
+//! | node `output`, `undo.input` | as node `input`, and `result` |
 //! | `when`, `spawn`, `foreach` | as `input`, and `result` after success, `error` otherwise |
 //! | `join.merge.from` | the same and `result` |
 //! | an action's `with` | `input run` |

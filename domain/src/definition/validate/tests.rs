@@ -3,6 +3,7 @@
 use crate::definition::{ProblemCode as P, parse};
 
 mod effects;
+mod undo;
 mod waits;
 
 /// The example of a fan-out with a join, in every part valid.

@@ -3,12 +3,14 @@
 use chrono::DateTime;
 use serde_json::Value;
 
+use super::super::problem::escaped;
 use super::super::{
-    ChildSpec, EmitSpec, GateSpec, GateTimeout, Node, OnChildFailure, ProblemCode, WaitSpec,
-    is_reference,
+    ChildSpec, EmitSpec, GateSpec, GateTimeout, Mapping, Node, OnChildFailure, ProblemCode,
+    WaitSpec, is_reference,
 };
 use super::Checker;
 use super::scopes::Names;
+use crate::labels;
 use crate::limits;
 use crate::span::Span;
 
@@ -103,6 +105,31 @@ impl Checker<'_> {
         if let Some(input) = &child.input {
             self.mapping(&format!("{place}/input"), input, names);
         }
+        if let Some(labels) = &child.labels {
+            self.labels(&format!("{place}/labels"), labels, names);
+        }
+    }
+
+    fn labels(&mut self, place: &str, given: &Mapping, names: &Names<'_>) {
+        self.mapping(place, given, names);
+        if given.len() > limits::LABELS {
+            let message = format!("a run may have at most {} labels", limits::LABELS);
+            self.problem(ProblemCode::LimitExceeded, place, message);
+        }
+        for (key, value) in given {
+            let place = format!("{place}/{}", escaped(key));
+            if !labels::is_key(key) {
+                let message =
+                    "a label's key takes 1 to 64 letters and digits of ascii, and . _ / -";
+                self.problem(ProblemCode::InvalidName, &place, message);
+            }
+            let fits = |text: &str| text.contains("${") || labels::is_value(text);
+            if !(value.is_null() || value.as_str().is_some_and(fits)) {
+                let message = "a label is a text of at most 256 bytes without control characters, \
+                               or null to take it away";
+                self.problem(ProblemCode::InvalidValue, &place, message);
+            }
+        }
     }
 
     /// A text that is a time of some form, or an expression that gives one.
@@ -194,8 +221,10 @@ pub(super) fn no_timeout(node: &Node) -> Option<&'static str> {
         return Some("this `wait` can't time out: give it a `signal` with a `timeout`");
     }
     if let Some(child) = &node.workflow {
-        let can = node.timeout.is_some() || child.on_failure == OnChildFailure::Propagate;
-        return (!can).then_some("this node catches its child's end: give it a `timeout`");
+        let catches = child.on_failure == OnChildFailure::Catch;
+        let message = "this node catches how its child ends, also that it takes too long: look at \
+                       `result.status` instead";
+        return catches.then_some(message);
     }
     let gate = node.gate.as_ref()?;
     match (gate.timeout, gate.on_timeout) {

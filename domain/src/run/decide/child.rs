@@ -2,18 +2,21 @@
 
 use serde_json::{Value, json};
 
-use super::{Decider, at, boxed, canonical};
-use crate::definition::plan::{NodeWork, PlanChild};
+use super::report::Accepted;
+use super::{Decider, at, boxed, canonical, eval_failure};
+use crate::definition::plan::{NodeWork, PlanChild, PlanNode};
 use crate::definition::{OnChildFailure, is_reference};
 use crate::ids::RunId;
 use crate::limits;
 use crate::run::command::ChildReport;
+use crate::run::effect::child_labels;
 use crate::run::error::Refusal;
 use crate::run::event::{ChildEnded, ChildStarted, Event, FailureKind, RunError, TokenId};
+use crate::run::scope::TokenScope;
 use crate::run::state::RunStatus;
 use crate::run::vars::size_of;
 
-impl Decider<'_> {
+impl<'a> Decider<'a> {
     pub(super) fn start_child(&mut self, id: TokenId, child: &PlanChild) {
         match self.started_child(id, child) {
             Ok(started) => {
@@ -48,6 +51,7 @@ impl Decider<'_> {
             let message = format!("a child's input may have {} bytes", limits::INPUT_BYTES);
             return Err(boxed("input_too_large", message));
         }
+        self.check_labels(id, child)?;
         let header = self.run.header().ok_or_else(|| boxed("not_started", String::new()))?;
         let timeout = self.token(id).and_then(|token| self.plan.node(&token.node)?.timeout);
         Ok(ChildStarted {
@@ -58,6 +62,14 @@ impl Decider<'_> {
         })
     }
 
+    fn check_labels(&self, id: TokenId, child: &PlanChild) -> Result<(), Box<RunError>> {
+        let found = self.live().and_then(|live| Some((live, live.tokens.get(&id)?)));
+        let Some((live, token)) = found else { return Ok(()) };
+        let scope = TokenScope::new(live, self.plan, token);
+        let labels = child_labels(&child.labels, &live.header.labels, &scope);
+        labels.map(drop).map_err(|error| Box::new(eval_failure(&error)))
+    }
+
     /// A child has ended, or couldn't be started.
     pub(super) fn report_child(&mut self, report: &ChildReport) -> Result<(), Refusal> {
         let id = report.token;
@@ -65,11 +77,29 @@ impl Decider<'_> {
         if self.run.awaited_child(id) != Some(report.run_id) {
             return Err(stale);
         }
+        let Some((node, child)) = self.child_node(id) else { return Err(stale) };
+        self.end_child(node, child, report, false);
+        Ok(())
+    }
+
+    fn child_node(&self, id: TokenId) -> Option<(&'a PlanNode, &'a PlanChild)> {
         let plan = self.plan;
-        let Some(node) = self.token(id).and_then(|token| plan.node(&token.node)) else {
-            return Err(stale);
-        };
-        let NodeWork::Child(child) = &node.work else { return Err(stale) };
+        let node = plan.node(&self.token(id)?.node)?;
+        match &node.work {
+            NodeWork::Child(child) => Some((node, child)),
+            _ => None,
+        }
+    }
+
+    /// What the end of a child means to its node, or that the node gives it up.
+    fn end_child(
+        &mut self,
+        node: &PlanNode,
+        child: &PlanChild,
+        report: &ChildReport,
+        given_up: bool,
+    ) {
+        let id = report.token;
         let result = match child.on_failure {
             _ if report.status == RunStatus::Completed && !child.catches() => {
                 Ok(report.output.clone().unwrap_or_default())
@@ -81,19 +111,21 @@ impl Decider<'_> {
             })),
             OnChildFailure::Propagate => Err(Box::new(child_failed(report))),
         };
-        let accepted = result.and_then(|result| self.accept_result(id, node, &result));
-        let (result, writes, error) = match accepted {
-            Ok((result, writes)) => (result, writes, None),
+        // A child that didn't complete has nothing that its parent could undo.
+        let is_done = report.status == RunStatus::Completed;
+        let accepted = result.and_then(|result| self.accept_result(id, node, &result, is_done));
+        let (accepted, error) = match accepted {
+            Ok(accepted) => (accepted, None),
             Err(mut error) => {
                 error.node = Some(node.name.to_string());
-                (Value::Null, Default::default(), Some(*error))
+                (Accepted::default(), Some(*error))
             }
         };
         let (run_id, status) = (report.run_id, report.status);
-        let ended = ChildEnded { token: id, run_id, status, result, writes, error };
+        let Accepted { result, writes, undo } = accepted;
+        let ended = ChildEnded { token: id, run_id, status, given_up, result, writes, undo, error };
         self.emit(Event::ChildEnded(Box::new(ended)));
         self.route(id);
-        Ok(())
     }
 
     /// The node waits no longer for its child, which is given up with that.
@@ -103,7 +135,15 @@ impl Decider<'_> {
         let mut error = RunError::permanent("child_timeout", message);
         error.kind = FailureKind::Timeout;
         error.detail = json!({"run_id": run_id});
-        self.fail_node(id, error);
+        match self.child_node(id).filter(|(_, child)| child.catches()) {
+            Some((node, child)) => {
+                let status = RunStatus::TimedOut;
+                let report =
+                    ChildReport { token: id, run_id, status, output: None, error: Some(error) };
+                self.end_child(node, child, &report, true);
+            }
+            None => self.fail_node(id, error),
+        }
     }
 
     /// The children that are waited for, before an event that may give them up.
@@ -112,14 +152,17 @@ impl Decider<'_> {
             return Vec::new();
         };
         match event {
-            Event::NodeFailed { token, .. } => {
-                live.children.get(token).map(|child| (*token, *child)).into_iter().collect()
-            }
-            event if event.may_give_up() || event.ends_run() => {
+            Event::NodeFailed { token, .. } => self.child_at_stake(*token),
+            Event::ChildEnded(ended) if ended.given_up => self.child_at_stake(ended.token),
+            event if event.may_give_up() || event.gives_all_up() => {
                 live.children.iter().map(|(token, child)| (*token, *child)).collect()
             }
             _ => Vec::new(),
         }
+    }
+
+    fn child_at_stake(&self, token: TokenId) -> Vec<(TokenId, RunId)> {
+        self.run.awaited_child(token).map(|child| (token, child)).into_iter().collect()
     }
 
     /// Follows a parent that was paused or goes on. A child that was paused for itself stays so.

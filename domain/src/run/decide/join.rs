@@ -121,7 +121,7 @@ impl Decider<'_> {
         self.emit(Event::JoinFailed { instance: id, error: error.clone(), arithmetic });
         match parent {
             Some(branch) => self.touched.push(branch.instance),
-            None => self.emit(Event::RunFailed { error }),
+            None => self.fail_run(error),
         }
     }
 

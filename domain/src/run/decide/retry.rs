@@ -29,16 +29,20 @@ impl Decider<'_> {
             .as_ref()
             .filter(|retry| error.kind.is_retryable() && report.attempt < retry.max_attempts)
             .and_then(|retry| self.retry_at(retry, report, retry_after));
-        self.emit(Event::TaskFailed {
-            token: report.token,
-            attempt: report.attempt,
-            error,
-            retry_at,
-            usage: report.usage,
-            duration_ms: report.duration_ms,
-        });
+        let Report { token, attempt, usage, duration_ms, .. } = *report;
+        if self.token(token).is_some_and(|token| token.undo.is_some()) {
+            return self.emit(Event::UndoFailed {
+                token,
+                attempt,
+                error,
+                retry_at,
+                usage,
+                duration_ms,
+            });
+        }
+        self.emit(Event::TaskFailed { token, attempt, error, retry_at, usage, duration_ms });
         if retry_at.is_none() {
-            self.route(report.token);
+            self.route(token);
         }
     }
 
@@ -60,7 +64,7 @@ impl Decider<'_> {
         let plan = self.plan;
         let stale = Refusal::StaleOutcome { token, attempt };
         let Some((at, current)) = self.run.working_attempt(token) else { return Err(stale) };
-        let (times, node) = (at.handed_out, plan.node(&at.node));
+        let (times, node) = (at.handed_out, plan.work_of(at));
         let Some(node) = node.filter(|_| current == attempt) else { return Err(stale) };
         let (code, message) = if times > 0 && !node.repeatable {
             ("in_doubt", "the worker vanished, and the action may have been done".to_owned())

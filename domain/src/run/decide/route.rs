@@ -47,7 +47,7 @@ impl Decider<'_> {
         for _ in 0..2 {
             match self.routing(id) {
                 Ok(routing) => return self.routed(id, routing),
-                Err(Stop::Run(error)) => return self.emit(Event::RunFailed { error: *error }),
+                Err(Stop::Run(error)) => return self.fail_run(*error),
                 Err(Stop::Token(mut error)) => {
                     error.node = self.token(id).map(|token| token.node.to_string());
                     self.emit(Event::NodeFailed { token: id, error: *error });
@@ -81,7 +81,7 @@ impl Decider<'_> {
         self.touched.extend(instances);
         self.complete_groups(id, &completed);
         if let (true, None, Some(error)) = (failed, branch, error) {
-            self.emit(Event::RunFailed { error });
+            self.fail_run(error);
         }
     }
 
@@ -311,6 +311,7 @@ impl Decider<'_> {
             item: instance.parent.item.clone(),
             taken: instance.parent.taken.clone(),
             error: None,
+            undo: None,
             phase: instance.cause.clone().unwrap_or(Phase::Working { attempt: 1 }),
             since: live.at,
             handed_out: 0,

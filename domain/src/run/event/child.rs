@@ -40,11 +40,17 @@ pub struct ChildEnded {
     pub run_id: RunId,
     /// How it ended; `failed` also where it could not be started.
     pub status: RunStatus,
+    /// It hasn't ended: the node's time was up, and the child is given up.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub given_up: bool,
     /// The node's result, where it succeeds.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub result: Value,
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub writes: Map<String, Value>,
+    /// What the node's `undo` gets, where the run may have to undo it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undo: Option<Value>,
     /// The node's failure, where it fails.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<RunError>,

@@ -42,7 +42,10 @@ impl Live {
             Some(error) => {
                 self.set_phase(ended.token, Phase::Failed { error: Box::new(error.clone()) });
             }
-            None => self.succeed(ended.token, Some(&ended.result), &ended.writes),
+            None => {
+                self.keep_undo(ended.token, ended.undo.as_ref());
+                self.succeed(ended.token, Some(&ended.result), &ended.writes);
+            }
         }
     }
 

@@ -11,15 +11,15 @@ use crate::run::{Command, Decision, Refusal, Run, RunStatus};
 fn definition(workflow: Value, rest: Value) -> Value {
     let mut ask = json!({"workflow": workflow, "output": {"state.got": "${result}"}});
     ask.as_object_mut().expect("an object").extend(rest.as_object().cloned().unwrap_or_default());
-    json!({
-        "name": "parent", "start": "ask",
-        "nodes": {"ask": ask, "rescue": {"compute": {"state.rescued": "${error.code}"}},
-            "late": {"compute": {"state.late": "${error.code}"}}},
-        "transitions": [
-            {"from": "ask", "to": "late", "on": "timeout"},
-            {"from": "ask", "to": "rescue", "on": "failure", "priority": 1},
-        ],
-    })
+    let mut nodes = json!({"ask": ask, "rescue": {"compute": {"state.rescued": "${error.code}"}}});
+    let mut transitions = json!([{"from": "ask", "to": "rescue", "on": "failure", "priority": 1}]);
+    // A node that catches doesn't time out.
+    if ask["workflow"]["on_failure"] != "catch" {
+        nodes["late"] = json!({"compute": {"state.late": "${error.code}"}});
+        let late = json!({"from": "ask", "to": "late", "on": "timeout"});
+        transitions.as_array_mut().expect("a list").push(late);
+    }
+    json!({"name": "parent", "start": "ask", "nodes": nodes, "transitions": transitions})
 }
 
 fn report(run: &Run, token: u64, status: RunStatus) -> Command {
@@ -51,14 +51,39 @@ fn a_node_starts_its_child_and_goes_on_with_its_output() {
     assert_eq!(started.children, [(1, run_id.child(1))]);
     assert_eq!(fixture.run.owed(&fixture.plan).children, [(1, run_id.child(1))]);
     assert_eq!(fixture.run.status(), Some(RunStatus::Waiting));
-    let (reference, input) = fixture.run.child_input(&fixture.plan, 1).expect("it waits");
-    assert_eq!((&*reference, input), ("helper@2", json!({"q": "why?"})));
+    let with = fixture.run.child_start(&fixture.plan, 1).expect("it waits");
+    assert_eq!((&*with.definition, with.input), ("helper@2", json!({"q": "why?"})));
     ended(&mut fixture, RunStatus::Completed);
     assert_eq!(fixture.output(), json!({"got": {"answer": 42}}));
     assert_eq!(
         fixture.types(),
         ["run_started", "child_started", "child_ended", "token_routed", "run_completed"]
     );
+}
+
+#[test]
+fn a_child_has_labels_of_its_own_over_those_of_its_parent() {
+    let labels = json!({"team": null, "part": "${input.part}", "kind": "part"});
+    let workflow = json!({"definition": "helper", "labels": labels});
+    for (part, expected) in [
+        (json!("a"), Ok(json!({"kind": "part", "owner": "ann", "part": "a"}))),
+        (Value::Null, Ok(json!({"kind": "part", "owner": "ann"}))),
+        (json!(7), Err("invalid_value")),
+        (json!("x".repeat(257)), Err("invalid_value")),
+    ] {
+        let mut fixture = Fixture::new(definition(workflow.clone(), json!({})));
+        fixture.labels = [("team", "red"), ("owner", "ann")]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into();
+        fixture.start(json!({"part": part})).expect("it starts");
+        match expected {
+            Ok(labels) => {
+                let with = fixture.run.child_start(&fixture.plan, 1).expect("it waits");
+                assert_eq!(json!(with.labels), labels);
+            }
+            Err(code) => assert_eq!(fixture.output(), json!({"rescued": code})),
+        }
+    }
 }
 
 #[test]
@@ -109,11 +134,30 @@ fn a_child_that_takes_too_long_is_given_up() {
 }
 
 #[test]
+fn a_node_that_catches_succeeds_where_its_child_takes_too_long() {
+    let workflow = json!({"definition": "helper", "on_failure": "catch"});
+    let mut fixture = Fixture::started(definition(workflow, json!({"timeout": "10m"})), json!({}));
+    let child = fixture.run.awaited_child(1).expect("it waits");
+    let late = report(&fixture.run, 1, RunStatus::Completed);
+    let decision = fixture.advance_clock(600_000);
+    assert_eq!(decision.given_up, [child]);
+    let got = &fixture.output()["got"];
+    assert_eq!((&got["status"], &got["output"]), (&json!("timed_out"), &Value::Null));
+    assert_eq!(
+        (&got["error"]["code"], &got["error"]["kind"]),
+        (&json!("child_timeout"), &json!("timeout"))
+    );
+    assert!(matches!(fixture.when(&late), Err(Refusal::Ended { .. })));
+}
+
+#[test]
 fn whoever_ends_gives_its_children_up() {
     let mut fixture =
         Fixture::started(definition(json!({"definition": "helper"}), json!({})), json!({}));
     let child = fixture.run.awaited_child(1).expect("it waits");
-    let decision = fixture.when(&Command::Cancel { reason: None }).expect("it always succeeds");
+    let decision = fixture
+        .when(&Command::Cancel { reason: None, compensate: true })
+        .expect("it always succeeds");
     assert_eq!(decision.given_up, [child]);
 }
 

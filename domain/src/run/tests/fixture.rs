@@ -23,6 +23,7 @@ pub(super) struct Fixture {
     pub given_up: Vec<RunId>,
     /// The run that it is started by.
     pub parent: Option<ParentRun>,
+    pub labels: std::collections::BTreeMap<String, String>,
 }
 
 impl Fixture {
@@ -39,6 +40,7 @@ impl Fixture {
             owed: Vec::new(),
             given_up: Vec::new(),
             parent: None,
+            labels: Default::default(),
         }
     }
 
@@ -62,7 +64,7 @@ impl Fixture {
             pins: Vec::new(),
             start: String::new(),
             input,
-            labels: Default::default(),
+            labels: self.labels.clone(),
             started_at: self.now,
             deadline: None,
             started_by: Some("ann".to_owned()),

@@ -209,6 +209,6 @@ fn a_gate_that_is_given_up_is_closed_by_an_event_of_its_own() {
     assert!(run.run.live().is_some_and(|live| live.gates.is_empty()));
 
     let mut run = Fixture::started(definition, json!({}));
-    run.when(&Command::Cancel { reason: None }).expect("it is cancelled");
+    run.when(&Command::Cancel { reason: None, compensate: true }).expect("it is cancelled");
     assert_eq!(run.types().last(), Some(&"run_cancelled"));
 }

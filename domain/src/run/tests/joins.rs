@@ -325,7 +325,7 @@ fn too_many_tokens_fail_the_run_before_one_is_made() {
     );
     run.succeed("a", json!(null));
     assert_eq!(run.owed.len(), 99_999);
-    assert!(run.when(&Command::Cancel { reason: None }).is_ok());
+    assert!(run.when(&Command::Cancel { reason: None, compensate: true }).is_ok());
 }
 
 #[test]

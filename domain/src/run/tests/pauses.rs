@@ -118,7 +118,7 @@ fn signals_are_taken_and_a_paused_run_can_be_cancelled() {
     let decision = run.when(&signal).expect("it is taken");
     assert!(decision.events.iter().any(|event| event.event_type() == "wait_ended"));
     assert!(decision.dispatch.is_empty());
-    run.when(&Command::Cancel { reason: None }).expect("it is cancelled");
+    run.when(&Command::Cancel { reason: None, compensate: true }).expect("it is cancelled");
     assert_eq!(run.run.status(), Some(RunStatus::Cancelled));
 }
 

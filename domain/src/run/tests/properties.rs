@@ -21,7 +21,10 @@ use crate::run::event::{Decision, FailureKind, Fired, RunError};
 use crate::run::state::{Live, Phase};
 use crate::run::{Command, Event, Run, RunStatus};
 
+mod undone;
+
 use graphs::{Layout, PEOPLE, SIGNALS, blocks};
+use undone::Undone;
 
 /// What a schedule does with the attempt that it chose.
 fn outcome(choice: u32, faults: bool) -> Result<Value, FailureKind> {
@@ -74,6 +77,7 @@ fn run_by(definition: &Value, items: usize, schedule: &[u32], faults: bool) -> F
         assert_eq!(again, decided, "deciding again gives the same");
         run.when(&command).expect("what is owed is not refused");
         shadow.follow(&run);
+        shadow.undone.check(&run, &command);
         is_alone_in_its_mutex(&run);
         if let Command::Report(report) = &command {
             refuses_stale(&mut run, report.token, report.attempt);
@@ -102,6 +106,9 @@ const CALM: u32 = 15;
 
 /// What comes from outside, if anything does now: the run needs it, or the schedule likes it.
 fn outside(live: &Live, choice: u32, more: u32, faults: bool) -> Option<Command> {
+    if let Some(cancel) = undone::cancel(live, choice, more).filter(|_| faults) {
+        return Some(cancel);
+    }
     let is_idle = live.waiting == live.tokens.len() as u64 && live.next_due().is_none();
     let child = live.children.iter().nth(choice as usize % live.children.len().max(1));
     if let Some((token, run_id)) = child.filter(|_| is_idle || (12..15).contains(&(choice % 16))) {
@@ -211,6 +218,7 @@ struct Shadow {
     signals: u64,
     /// Children that were started and haven't ended, by token.
     children: BTreeMap<u64, RunId>,
+    undone: Undone,
 }
 
 impl Shadow {
@@ -230,6 +238,7 @@ impl Shadow {
     }
 
     fn count(&mut self, event: &Event) {
+        self.undone.count(event);
         match event {
             Event::RunStarted(_) => {
                 self.made.insert(1, true);
@@ -272,9 +281,25 @@ impl Shadow {
                 let before = self.children.insert(started.token, started.run_id);
                 assert_eq!(before, None, "a token starts one child");
             }
+            // The node waits no longer, and has said so to the child.
+            Event::ChildEnded(ended) if ended.given_up => {
+                assert_eq!(self.children.get(&ended.token), Some(&ended.run_id));
+            }
             Event::ChildEnded(ended) => {
                 let before = self.children.remove(&ended.token);
                 assert_eq!(before, Some(ended.run_id), "a child ends once");
+            }
+            // Whatever was under way is over, and who was asked is told by this.
+            Event::CompensationStarted(_) => {
+                self.made.values_mut().for_each(|lives| *lives = false);
+                self.gates.values_mut().for_each(|open| *open = false);
+            }
+            Event::UndoStarted { token, .. } => {
+                assert_eq!(self.made.insert(*token, true), None);
+            }
+            Event::UndoSucceeded { token, .. }
+            | Event::UndoFailed { token, retry_at: None, .. } => {
+                assert_eq!(self.made.insert(*token, false), Some(true), "an undo ends once");
             }
             Event::SignalReceived(signal) => {
                 self.signals += 1;
@@ -384,8 +409,9 @@ fn every_schedule_with_faults_keeps_the_invariants_and_ends() {
     let schedules = prop::collection::vec(any::<u32>(), 8..64);
     let seen = RefCell::new(BTreeSet::new());
     runner()
-        .run(&(blocks(), 0..4_usize, schedules), |(block, items, schedule)| {
-            let run = run_by(&Layout::definition(&block, false), items, &schedule, true);
+        .run(&(blocks(), 0..4_usize, schedules, any::<bool>()), |(block, items, schedule, undo)| {
+            let definition = Layout::definition(&block, false, undo);
+            let run = run_by(&definition, items, &schedule, true);
             prop_assert!(run.run.status().is_some_and(|status| status.is_terminal()));
             prop_assert_eq!(difference(&run, &run.plan), None, "it is decided again as it was");
             seen.borrow_mut().extend(run.types());
@@ -398,7 +424,15 @@ fn every_schedule_with_faults_keeps_the_invariants_and_ends() {
             Ok(())
         })
         .unwrap_or_else(|failure| panic!("{failure}"));
-    for what in ["tokens_cancelled", "mutex_awaited", "join_fired", "gate_closed", "extended"] {
+    for what in [
+        "tokens_cancelled",
+        "mutex_awaited",
+        "join_fired",
+        "gate_closed",
+        "extended",
+        "undo_succeeded",
+        "undo_failed",
+    ] {
         assert!(seen.borrow().contains(what), "no graph came to {what}");
     }
 }
@@ -408,7 +442,7 @@ fn with_wait_all_and_pure_nodes_every_schedule_gives_the_same_output() {
     let schedule = || prop::collection::vec(any::<u32>(), 8..64);
     runner()
         .run(&(blocks(), 0..4_usize, schedule(), schedule()), |(block, items, one, other)| {
-            let definition = Layout::definition(&block, true);
+            let definition = Layout::definition(&block, true, false);
             let one = run_by(&definition, items, &one, false);
             let other = run_by(&definition, items, &other, false);
             prop_assert_eq!(&one.closed().output, &other.closed().output);

@@ -231,7 +231,9 @@ fn cancel_is_one_event_and_nothing_is_taken_afterwards() {
     );
     run.succeed("a", json!(null));
     assert_eq!(run.owed.len(), 50);
-    let decision = run.when(&Command::Cancel { reason: Some("enough".to_owned()) }).expect("live");
+    let decision = run
+        .when(&Command::Cancel { reason: Some("enough".to_owned()), compensate: true })
+        .expect("live");
     assert_eq!(decision.events.len(), 1);
     assert_eq!(run.closed().status, RunStatus::Cancelled);
     assert!(run.owed.is_empty());

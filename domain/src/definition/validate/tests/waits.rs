@@ -27,12 +27,28 @@ fn a_child_names_a_definition_and_maps_its_input() {
     workflow("{definition: helper}", &[]);
     workflow("{definition: helper@2, input: {n: '${item}'}, on_failure: catch}", &[]);
     workflow("{definition: '${input.which}@2'}", &[]);
+    for (on_failure, problems) in
+        [("propagate", vec![]), ("catch", vec![(P::InvalidValue, "/transitions/0/on")])]
+    {
+        let child = format!("{{definition: helper, on_failure: {on_failure}}}");
+        let nodes =
+            format!("a: {{workflow: {child}, timeout: 1h}}, b: {{compute: {{state.x: 1}}}}");
+        let late = "{from: a, to: b, on: timeout}";
+        check(
+            &format!("name: x\nstart: a\nnodes: {{{nodes}}}\ntransitions: [{late}]\n"),
+            &problems,
+        );
+    }
     workflow("{}", &[(P::MissingKey, "")]);
     workflow("{definition: 'a b'}", &[(P::InvalidValue, "/definition")]);
     workflow("{definition: helper@0}", &[(P::InvalidValue, "/definition")]);
     workflow("{definition: '${inptu.which}'}", &[(P::UndeclaredName, "/definition")]);
     workflow("{definition: helper, input: {n: '${result}'}}", &[(P::UndeclaredName, "/input/n")]);
     workflow("{definition: helper, on_failure: ignore}", &[(P::InvalidValue, "/on_failure")]);
+    workflow("{definition: helper, labels: {a/b: x, c: '${item.id}', d: null}}", &[]);
+    workflow("{definition: helper, labels: {'a b': x}}", &[(P::InvalidName, "/labels/a b")]);
+    workflow("{definition: helper, labels: {a: 7}}", &[(P::InvalidValue, "/labels/a")]);
+    workflow("{definition: helper, labels: {a: '${reslt}'}}", &[(P::UndeclaredName, "/labels/a")]);
     workflow("{definition: helper, version: 2}", &[(P::UnknownKey, "/version")]);
     node("{workflow: {definition: helper}, timeout: 1h, output: {state.x: '${result}'}}", &[]);
     for (key, value) in [("input", "{n: 1}"), ("retry", "{}"), ("repeatable", "false")] {
