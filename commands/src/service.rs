@@ -193,6 +193,7 @@ impl CommandService {
             deadline: None,
             started_by: Some(envelope.actor.0.clone()),
             parent: None,
+            trigger: None,
         };
         let cause = cause(envelope, remembered.clone());
         let done = self.coordinator.start_run(run_id, started, &prepared, cause).await;

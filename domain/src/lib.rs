@@ -10,3 +10,4 @@ pub mod limits;
 pub mod resource;
 pub mod run;
 pub mod span;
+pub mod trigger;
