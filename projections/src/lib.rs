@@ -35,6 +35,7 @@ mod runs;
 mod store;
 mod time_travel;
 mod timeline;
+mod triggers;
 mod waiting;
 
 #[cfg(test)]

@@ -9,6 +9,8 @@ use serde_json::Value;
 
 pub use domain::run::{RunStatus, Usage};
 
+use crate::trigger::RunTrigger;
+
 /// A resource as lists and reads show it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ResourceView {
@@ -59,6 +61,9 @@ pub struct RunView {
     /// The run at the top, of a child.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root_run_id: Option<String>,
+    /// The trigger that started it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trigger: Option<RunTrigger>,
 }
 
 /// Which version of which definition.

@@ -9,7 +9,7 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
 use axum::{Router, body::to_bytes};
 use chrono::{DateTime, TimeDelta, Utc};
-use domain::ids::{ProjectId, RunId, WorkspaceId};
+use domain::ids::{ProjectId, RunId, WorkflowId, WorkspaceId};
 use domain::resource::Kind;
 use futures::stream::{self, BoxStream, StreamExt as _};
 use gateway::{AuthConfig, Dependency, Environment, Gateway, GatewayConfig, Health, Readiness};
@@ -117,6 +117,16 @@ impl ResourceQueries for World {
             .filter(|view| workspace_id.is_none_or(|own| own.to_string() == view.workspace_id))
             .ok_or_else(missing)
     }
+
+    async fn triggers(
+        &self,
+        _: WorkspaceId,
+        _: WorkflowId,
+        _: DateTime<Utc>,
+        _: Option<u64>,
+    ) -> Result<Vec<TriggerView>, Rejection> {
+        Ok(Vec::new())
+    }
 }
 
 pub(crate) fn run_view() -> RunView {
@@ -143,6 +153,7 @@ pub(crate) fn run_view() -> RunView {
         usage: Usage::default(),
         parent_run_id: None,
         root_run_id: None,
+        trigger: None,
     }
 }
 
