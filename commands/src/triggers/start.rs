@@ -1,5 +1,7 @@
 //! Starts the run of what has happened, once.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use domain::ids::{CommandId, RunId, WorkspaceId};
 use domain::run::event::{RunStarted, TriggeredBy};
@@ -8,8 +10,12 @@ use protocol::{Receipt, Rejection, RejectionKind};
 use serde_json::{Map, Value, json};
 
 use super::{ACTOR, Triggers};
-use crate::coordinator::{Cause, unavailable};
+use crate::coordinator::{Cause, RUN_ALREADY_STARTED, unavailable};
 use crate::store::metadata;
+
+/// How often, and after how long each time, it is looked for a run that is being committed.
+const LOOKS: u32 = 50;
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// What is to be started.
 pub(super) struct Starting<'a> {
@@ -49,6 +55,7 @@ impl Triggers {
                 Ok(receipt)
             }
             Err(refused) if may_pass(&refused) => Err(refused),
+            Err(refused) if refused.code == RUN_ALREADY_STARTED => self.being_started(run_id).await,
             // What is there stays there, whatever has become of its workflow meanwhile.
             Err(refused) => match self.started(run_id).await? {
                 Some(receipt) => Ok(receipt),
@@ -58,6 +65,17 @@ impl Triggers {
                 }
             },
         }
+    }
+
+    /// The receipt of a run that somebody else starts at the same time.
+    async fn being_started(&self, run_id: RunId) -> Result<Receipt, Rejection> {
+        for _ in 0..LOOKS {
+            if let Some(receipt) = self.started(run_id).await? {
+                return Ok(receipt);
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        Err(unavailable("the run is being started, try again"))
     }
 
     async fn try_start(&self, starting: Starting<'_>) -> Result<Receipt, Rejection> {

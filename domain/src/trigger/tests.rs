@@ -224,6 +224,19 @@ fn a_trigger_is_refused_at_its_place() {
     );
 }
 
+/// A stored first event of a run keeps which trigger started it.
+#[test]
+fn what_started_a_run_stands_in_its_first_event() {
+    let stored = json!({"workflow_id": "wf_0000000000000000000000000c", "name": "nightly",
+        "kind": "schedule", "at": "2026-01-02T03:00:00Z", "key": "2026-01-02T03:00:00Z"});
+    let by: crate::run::event::TriggeredBy =
+        serde_json::from_value(stored.clone()).expect("it can be read");
+    assert_eq!((by.kind, by.depth), (TriggerKind::Schedule, 0));
+    assert_eq!(serde_json::to_value(&by).expect("json"), stored);
+    let deep = crate::run::event::TriggeredBy { depth: 3, ..by };
+    assert_eq!(serde_json::to_value(&deep).expect("json")["depth"], 3);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
