@@ -6,6 +6,7 @@ pub mod codec;
 pub mod definition;
 pub mod expression;
 pub mod ids;
+pub mod labels;
 pub mod limits;
 pub mod resource;
 pub mod run;

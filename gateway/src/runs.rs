@@ -9,7 +9,8 @@ use axum::response::Response;
 use domain::definition::parse::parse_value;
 use domain::definition::validate;
 use domain::ids::{ProjectId, RunId, WorkflowId};
-use domain::limits::{INPUT_BYTES, LABELS};
+use domain::labels;
+use domain::limits::INPUT_BYTES;
 use domain::resource::Scope;
 use protocol::command::StartRun;
 use protocol::{Command, RunFilter, RunOutcome, RunStatus, RunTarget, StateAt};
@@ -154,32 +155,10 @@ fn value_at(text: &RawValue, pointer: &str) -> Result<Value, Problem> {
 }
 
 fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), Problem> {
-    const KEY_BYTES: usize = 64;
-    const VALUE_BYTES: usize = 256;
-    let refuse = |pointer: String, detail: String| {
+    labels::check(labels).map_err(|(below, detail)| {
         let status = StatusCode::UNPROCESSABLE_ENTITY;
-        Err(Problem::new(status, "invalid_body", detail).at(pointer))
-    };
-    if labels.len() > LABELS {
-        return refuse("/labels".to_owned(), format!("a run may have at most {LABELS} labels"));
-    }
-    for (key, value) in labels {
-        let of_key = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'/' | b'-');
-        let good_key = (1..=KEY_BYTES).contains(&key.len()) && key.bytes().all(of_key);
-        let good_value = value.len() <= VALUE_BYTES && !value.chars().any(char::is_control);
-        let detail = match (good_key, good_value) {
-            (true, true) => continue,
-            (false, _) => format!(
-                "a label's key takes 1 to {KEY_BYTES} letters and digits of ascii, and . _ / -"
-            ),
-            (true, false) => format!(
-                "a label's value takes at most {VALUE_BYTES} bytes without control characters"
-            ),
-        };
-        let key: String = key.chars().take(80).collect();
-        return refuse(format!("/labels/{}", key.replace('~', "~0").replace('/', "~1")), detail);
-    }
-    Ok(())
+        Problem::new(status, "invalid_body", detail).at(format!("/labels{below}"))
+    })
 }
 
 /// Waits for the run's end; a shutdown ends the wait early, as if the time were up.

@@ -213,6 +213,10 @@ fn a_trigger_is_refused_at_its_place() {
         refused(json!({"schedule": {"every": "1s"}, "input": {"a": "${state.x}"}})),
         "/triggers/t/input/a"
     );
+    assert_eq!(
+        refused(json!({"schedule": {"every": "1s"}, "labels": {"a b": "c"}})),
+        "/triggers/t/labels/a b"
+    );
     assert_eq!(refused(json!({"event": {"type": "nothing"}})), "/triggers/t/event/type");
     assert_eq!(
         refused(json!({"event": {"type": "run_failed", "name": "x"}})),

@@ -2,6 +2,7 @@
 
 use super::{CompiledTrigger, EventSpec, Source, Triggers, WebhookSpec};
 use crate::codec;
+use crate::labels;
 use crate::limits;
 use crate::resource::is_variable_name;
 
@@ -22,10 +23,8 @@ pub fn check(triggers: &Triggers) -> Result<(), (String, String)> {
             Some(Source::Event(event)) => check_event(event).map_err(at)?,
             Some(Source::Schedule(_)) | None => {}
         }
-        if spec.labels.len() > limits::LABELS {
-            let message = format!("a run has at most {} labels", limits::LABELS);
-            return Err(at(("/labels".to_owned(), message)));
-        }
+        labels::check(&spec.labels)
+            .map_err(|(below, message)| at((format!("/labels{below}"), message)))?;
     }
     Ok(())
 }
