@@ -271,7 +271,7 @@ async fn a_schedule_starts_one_run_for_each_time_over_kills(setting: Setting) {
         })
     };
     let mut runs = 2;
-    for round in 0..4 {
+    for round in 0..4_usize {
         let shown = ticked(runs).await;
         assert!(shown["next_at"].is_string(), "{shown}");
         // Frozen, the owner of the schedule thinks that it still is, until it is thawed.
