@@ -101,8 +101,14 @@ impl Schedule {
                 let next = after.timestamp().div_euclid(*seconds).checked_add(1)?;
                 DateTime::from_timestamp(next.checked_mul(*seconds)?, 0)
             }
-            Times::Cron { pattern, zone, is_fixed: true } => fixed(pattern, *zone, after),
-            Times::Cron { pattern, zone, is_fixed: false } => shown(pattern, *zone, after),
+            Times::Cron { pattern, zone, is_fixed } => {
+                // A fraction would stay in what is found.
+                let after = DateTime::from_timestamp(after.timestamp(), 0)?;
+                match is_fixed {
+                    true => fixed(pattern, *zone, after),
+                    false => shown(pattern, *zone, after),
+                }
+            }
         }
     }
 }

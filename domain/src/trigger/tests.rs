@@ -96,6 +96,15 @@ fn leap_days_seconds_and_names_are_known() {
 }
 
 #[test]
+fn times_are_whole_seconds_whatever_they_are_asked_from() {
+    let schedule = cron("* * * * * *", "UTC").expect("sound");
+    let next = schedule.next_after(at("2026-01-01T00:00:00.300Z"));
+    assert_eq!(next, Some(at("2026-01-01T00:00:01Z")));
+    let next = every("1s").next_after(at("2026-01-01T00:00:00.300Z"));
+    assert_eq!(next, Some(at("2026-01-01T00:00:01Z")));
+}
+
+#[test]
 fn distances_are_counted_from_the_epoch() {
     let quarter = every("15m");
     assert_eq!(quarter.next_after(at("2026-01-01T00:07:00Z")), Some(at("2026-01-01T00:15:00Z")));
@@ -261,14 +270,15 @@ proptest! {
             "UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Kathmandu",
             "Africa/Casablanca", "Pacific/Apia", "America/Sao_Paulo",
         ]),
-        from in 0_i64..4_000_000_000,
+        from in 0_i64..4_000_000_000, nanos in 0_u32..1_000_000_000,
     ) {
         let pattern = format!("{minute} {hour} {day} {month} {weekday}");
         let schedule = cron(&pattern, zone).expect("sound");
-        let mut time = DateTime::from_timestamp(from, 0).expect("a time");
+        let mut time = DateTime::from_timestamp(from, nanos).expect("a time");
         for _ in 0..5 {
             let next = schedule.next_after(time).expect("there is a next one");
             prop_assert!(next > time);
+            prop_assert_eq!(next.timestamp_subsec_nanos(), 0);
             // Nothing lies between: asked from a second before, it is the same.
             let before = next - chrono::TimeDelta::seconds(1);
             prop_assert_eq!(schedule.next_after(before), Some(next));
