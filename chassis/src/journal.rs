@@ -258,6 +258,15 @@ pub trait Journal: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<Arc<str>>, ReadError>;
 
+    /// Ids of all aggregates of a type, in order, after an id, at most `limit`. For types of which
+    /// there are few: it walks over all of their events.
+    async fn aggregates(
+        &self,
+        aggregate_type: &str,
+        after_id: &str,
+        limit: usize,
+    ) -> Result<Vec<Arc<str>>, ReadError>;
+
     /// The position of the newest event, 0 in an empty journal.
     async fn head(&self) -> Result<u64, ReadError>;
 

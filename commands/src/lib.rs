@@ -11,6 +11,7 @@ pub mod resolve;
 pub mod resources;
 mod service;
 mod store;
+mod triggers;
 
 pub use coordinator::CoordinatorConfig;
 pub use queues::Queues;

@@ -16,7 +16,7 @@ use domain::run::event::Pin;
 use protocol::{Rejection, RejectionKind};
 
 use crate::resources::heads::{Body, Heads};
-use crate::resources::refusal;
+use crate::resources::{refusal, scope};
 
 mod providers;
 mod references;
@@ -88,6 +88,18 @@ impl Resolver {
             ));
         }
         Ok(spec.clone())
+    }
+
+    /// Checks that a project is a workspace's and that both are in use.
+    ///
+    /// # Errors
+    /// `not_found` and `archived`.
+    pub(crate) async fn project_in_use(
+        &self,
+        workspace: WorkspaceId,
+        project: ProjectId,
+    ) -> Result<(), Rejection> {
+        scope::project(&self.heads, workspace, project).await
     }
 
     /// A definition of a project by `name` (the newest version) or `name@version`.

@@ -83,6 +83,11 @@ impl Resources {
         self.inner.heads.catch_up().await
     }
 
+    /// What is known of resources in memory.
+    pub(crate) fn heads(&self) -> Arc<Heads> {
+        Arc::clone(&self.inner.heads)
+    }
+
     /// Looks resources up for runs, and knows of every write at once.
     pub fn resolver(&self) -> Resolver {
         Resolver::new(Arc::clone(&self.inner.heads))

@@ -34,6 +34,7 @@ use crate::resources::scope::publishable;
 use crate::resources::{Defaults, Resources};
 use crate::store::inbox::Remembered;
 use crate::store::{Writes, metadata};
+use crate::triggers::Triggers;
 
 /// What a write side works over.
 pub struct Foundation {
@@ -65,6 +66,7 @@ pub struct CommandService {
     resolver: Arc<Resolver>,
     preparations: Arc<Preparations>,
     coordinator: Coordinator,
+    triggers: Triggers,
     defaults: Defaults,
 }
 
@@ -141,7 +143,7 @@ impl CommandService {
             plans,
             preparations: Arc::clone(&preparations),
             clock: Arc::clone(&clock),
-            ownership,
+            ownership: ownership.clone(),
             fenced: Arc::new(move |shard, epoch| {
                 if let Some(shards) = &shards {
                     shards.lost(shard, epoch);
@@ -149,7 +151,17 @@ impl CommandService {
             }),
             queue,
         };
-        let coordinator = Coordinator::start(around, config, shutdown, tracker).await;
+        let coordinator = Coordinator::start(around, config, shutdown.clone(), tracker).await;
+        let triggers = Triggers {
+            journal: Arc::clone(&journal),
+            clock: Arc::clone(&clock),
+            heads: resources.heads(),
+            resolver: Arc::clone(&resolver),
+            preparations: Arc::clone(&preparations),
+            coordinator: coordinator.clone(),
+            ownership,
+        };
+        triggers.run(&shutdown, tracker);
         Ok(Arc::new(Self {
             journal,
             clock,
@@ -157,6 +169,7 @@ impl CommandService {
             resolver,
             preparations,
             coordinator,
+            triggers,
             defaults,
         }))
     }
@@ -205,29 +218,18 @@ impl CommandService {
             deadline: None,
             started_by: Some(envelope.actor.0.clone()),
             parent: None,
+            trigger: None,
         };
         let cause = cause(envelope, remembered.clone());
         let done = self.coordinator.start_run(run_id, started, &prepared, cause).await;
         match self.settled(done, remembered.as_ref()).await {
-            Err(refused) if refused.code == RUN_ALREADY_STARTED => self.started(run_id).await,
+            // The same command has started it before.
+            Err(refused) if refused.code == RUN_ALREADY_STARTED => {
+                let started = self.triggers.started(run_id).await?;
+                started.ok_or_else(|| unavailable("the run is being started, try again"))
+            }
             done => done,
         }
-    }
-
-    /// The receipt of a run that the same command has started before.
-    async fn started(&self, run_id: RunId) -> Result<Receipt, Rejection> {
-        let id = run_id.to_string();
-        let away = |_| unavailable("the journal is unavailable, try again");
-        let first = self.journal.load("run", &id, 0, 1).await.map_err(away)?.pop();
-        let first = first.ok_or_else(|| unavailable("the run is being started, try again"))?;
-        Ok(Receipt {
-            id,
-            version: first.sequence,
-            position: first.position,
-            created: true,
-            at: first.recorded_at,
-            outcome: None,
-        })
     }
 
     /// Does a command to a run that is there.
@@ -383,7 +385,8 @@ fn of_run(envelope: &mut CommandEnvelope) -> Result<Option<(RunId, run::Command)
         Command::Create(_)
         | Command::Revise { .. }
         | Command::Archive { .. }
-        | Command::StartRun(_) => return Ok(None),
+        | Command::StartRun(_)
+        | Command::DeliverWebhook(_) => return Ok(None),
     };
     Ok(envelope.command.run_id().map(|run_id| (run_id, command)))
 }
@@ -419,6 +422,7 @@ impl Commands for CommandService {
         }
         match &envelope.command {
             Command::StartRun(start) => self.start_run(&envelope, &start.target, given).await,
+            Command::DeliverWebhook(webhook) => self.triggers.deliver(&envelope, webhook).await,
             _ => self.resources.execute(&envelope).await,
         }
     }

@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 
 use crate::ids::WorkspaceId;
 use crate::limits::{INLINE_VALUE_BYTES, JSON_DEPTH};
-use crate::{resource, run};
+use crate::{resource, run, trigger};
 
 mod canonical;
 
@@ -118,7 +118,18 @@ const RUN_EVENTS: [&str; 35] = [
 
 impl Stored for run::Event {
     fn newest_version(event_type: &str) -> Option<u32> {
-        RUN_EVENTS.contains(&event_type).then_some(1)
+        is_run_event(event_type).then_some(1)
+    }
+}
+
+/// Whether an event of a run is called so.
+pub fn is_run_event(event_type: &str) -> bool {
+    RUN_EVENTS.contains(&event_type)
+}
+
+impl Stored for trigger::Event {
+    fn newest_version(event_type: &str) -> Option<u32> {
+        trigger::Event::TYPES.contains(&event_type).then_some(1)
     }
 }
 

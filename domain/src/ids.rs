@@ -110,6 +110,8 @@ ids! {
     PromptSpecId = "ps";
     /// A model with its parameters and prices.
     ModelProfileId = "mp";
+    /// A trigger of a workflow.
+    TriggerId = "trg";
     /// One run of a definition.
     RunId = "run";
     /// One event of the journal.
@@ -127,6 +129,28 @@ impl RunId {
         let high = derive("run", &self.to_string(), &token.to_string()).as_u128() >> 64;
         let low = self.0.as_u128() & u128::from(u64::MAX);
         Self(Uuid::from_u128(high << 64 | low))
+    }
+}
+
+impl RunId {
+    /// The run that a trigger starts for what has happened: always the same.
+    pub fn triggered(workflow: WorkflowId, trigger: &Name, key: &str) -> Self {
+        Self(derive("run", &format!("{workflow}/{trigger}"), key))
+    }
+
+    /// The same with the lower half of its workflow's id, by which runs are spread: whoever looks
+    /// after the workflow's triggers has the run as well.
+    pub fn triggered_beside(workflow: WorkflowId, trigger: &Name, key: &str) -> Self {
+        let high = Self::triggered(workflow, trigger, key).0.as_u128() >> 64;
+        let low = workflow.bits().as_u128() & u128::from(u64::MAX);
+        Self(Uuid::from_u128(high << 64 | low))
+    }
+}
+
+impl TriggerId {
+    /// The trigger's own events, by its workflow and its name.
+    pub fn of(workflow: WorkflowId, name: &Name) -> Self {
+        Self::derived(&workflow.to_string(), name.as_str())
     }
 }
 

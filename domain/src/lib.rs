@@ -11,3 +11,4 @@ pub mod limits;
 pub mod resource;
 pub mod run;
 pub mod span;
+pub mod trigger;

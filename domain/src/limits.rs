@@ -16,6 +16,24 @@ pub const EVENTS_PER_DECISION: usize = 2_000;
 pub const INPUT_BYTES: usize = 4 * 1024 * 1024;
 /// Bytes of a run's context (state and pending branch values).
 pub const CONTEXT_BYTES: usize = 8 * 1024 * 1024;
+/// Triggers of a workflow.
+pub const TRIGGERS: usize = 32;
+/// How long a chain of runs may be in which each is started by an event of the one before.
+pub const TRIGGER_DEPTH: u32 = 10;
+/// Bytes of a cron pattern.
+pub const CRON_BYTES: usize = 256;
+/// Missed times of a schedule that start a run, the latest.
+pub const MISSED: usize = 1_000;
+/// Secrets of a webhook.
+pub const WEBHOOK_SECRETS: usize = 5;
+/// Headers of a webhook that its run's input may use.
+pub const WEBHOOK_HEADERS: usize = 20;
+/// Bytes of a webhook's id.
+pub const WEBHOOK_ID_BYTES: usize = 256;
+/// Signatures of a webhook that are looked at.
+pub const SIGNATURES: usize = 16;
+/// Bytes of a webhook's body.
+pub const WEBHOOK_BYTES: usize = 1024 * 1024;
 /// Depth of any JSON value that enters an event.
 pub const JSON_DEPTH: usize = 64;
 /// Bytes of one expression's source.

@@ -28,3 +28,4 @@ pub use spec::{
     ProjectLimits, ProjectSpec, PromptSpecSpec, Provider, Scope, Spec, WorkflowSpec, WorkspaceSpec,
 };
 pub use state::{Content, Resource, Revisions};
+pub(crate) use validate::is_variable_name;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use domain::codec::{decode, encode};
 use domain::ids::WorkspaceId;
 use domain::run::Event;
+use domain::trigger;
 use uuid::Uuid;
 
 const VARIANTS: usize = 35;
@@ -53,8 +54,8 @@ fn number(event: &Event) -> usize {
     }
 }
 
-fn files() -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/run");
+fn files(family: &str) -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(family);
     let entries = std::fs::read_dir(folder).expect("the golden files are there");
     entries.map(|entry| entry.expect("the folder can be read").path()).collect()
 }
@@ -69,7 +70,7 @@ fn type_and_version(file: &Path) -> (String, u32) {
 #[test]
 fn every_stored_run_event_decodes_and_encodes_to_the_same_bytes() {
     let mut seen = [false; VARIANTS];
-    for file in files() {
+    for file in files("run") {
         let (event_type, version) = type_and_version(&file);
         let stored = std::fs::read(&file).expect("the file can be read");
         let event: Event = decode(&event_type, version, &stored, &|_| None).expect(&event_type);
@@ -82,4 +83,33 @@ fn every_stored_run_event_decodes_and_encodes_to_the_same_bytes() {
         }
     }
     assert_eq!(seen, [true; VARIANTS], "an event of a run has no golden file");
+}
+
+/// As above.
+const fn number_of_trigger(event: &trigger::Event) -> usize {
+    match event {
+        trigger::Event::TriggerFired { .. } => 0,
+        trigger::Event::TriggerFailed { .. } => 1,
+        trigger::Event::TriggerMissed { .. } => 2,
+        trigger::Event::TriggerAdvanced { .. } => 3,
+    }
+}
+
+#[test]
+fn every_stored_trigger_event_decodes_and_encodes_to_the_same_bytes() {
+    let mut seen = [false; trigger::Event::TYPES.len()];
+    for file in files("trigger") {
+        let (event_type, version) = type_and_version(&file);
+        let stored = std::fs::read(&file).expect("the file can be read");
+        let event: trigger::Event =
+            decode(&event_type, version, &stored, &|_| None).expect(&event_type);
+        assert_eq!(event.event_type(), event_type);
+        seen[number_of_trigger(&event)] = true;
+        if version == event.event_version() {
+            let encoded = encode(&event, WorkspaceId::new(Uuid::nil())).expect(&event_type);
+            let text = String::from_utf8(encoded.payload).expect("JSON is UTF-8");
+            assert_eq!(text, String::from_utf8_lossy(&stored), "{event_type}");
+        }
+    }
+    assert_eq!(seen, [true; trigger::Event::TYPES.len()], "an event has no golden file");
 }

@@ -34,6 +34,7 @@ mod signals;
 mod sse;
 mod table;
 mod trace;
+mod triggers;
 
 pub use auth::Secret;
 pub use config::{Administrator, AuthConfig, Gateway, GatewayConfig, RenderMetrics};

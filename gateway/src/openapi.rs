@@ -29,6 +29,10 @@ use crate::table::routes;
     protocol::GateView,
     protocol::GateAnswerView,
     protocol::EventEnvelope,
+    protocol::RunTrigger,
+    protocol::TriggerView,
+    protocol::TriggerError,
+    protocol::MissedTimes,
     crate::health::Readiness,
     crate::health::Dependency,
     crate::definitions::Published,
@@ -195,6 +199,10 @@ fn request_body(route: &Route) -> Option<Value> {
         Body::None => return None,
         Body::Json { schema, .. } => (true, json_content(schema)),
         Body::Optional { schema, .. } => (false, json_content(schema)),
+        Body::Signed { .. } => {
+            let headers = "JSON, signed byte for byte.";
+            (true, json!({"application/json": {"schema": {"description": headers}}}))
+        }
         Body::Definition { .. } => {
             let text = json!({"schema": {"type": "string"}});
             let json = json!({"schema": reference("Document")});

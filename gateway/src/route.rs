@@ -84,6 +84,10 @@ pub(crate) enum Body {
     Definition {
         limit: usize,
     },
+    /// Bytes as they came, at most so many: they are signed.
+    Signed {
+        limit: usize,
+    },
 }
 
 impl Body {
@@ -92,7 +96,8 @@ impl Body {
             Self::None => 0,
             Self::Json { limit, .. }
             | Self::Optional { limit, .. }
-            | Self::Definition { limit } => limit,
+            | Self::Definition { limit }
+            | Self::Signed { limit } => limit,
         }
     }
 }

@@ -9,8 +9,8 @@ use axum::response::Response;
 use domain::definition::parse::parse_value;
 use domain::definition::validate;
 use domain::ids::{ProjectId, RunId, WorkflowId};
-use domain::labels::{self, KEY_BYTES, VALUE_BYTES};
-use domain::limits::{INPUT_BYTES, LABELS};
+use domain::labels;
+use domain::limits::INPUT_BYTES;
 use domain::resource::Scope;
 use protocol::command::StartRun;
 use protocol::{Command, RunFilter, RunOutcome, RunStatus, RunTarget, StateAt};
@@ -163,28 +163,11 @@ fn value_at(text: &RawValue, pointer: &str) -> Result<Value, Problem> {
     })
 }
 
-fn check_labels(given: &BTreeMap<String, String>) -> Result<(), Problem> {
-    let refuse = |pointer: String, detail: String| {
+fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), Problem> {
+    labels::check(labels).map_err(|(below, detail)| {
         let status = StatusCode::UNPROCESSABLE_ENTITY;
-        Err(Problem::new(status, "invalid_body", detail).at(pointer))
-    };
-    if given.len() > LABELS {
-        return refuse("/labels".to_owned(), format!("a run may have at most {LABELS} labels"));
-    }
-    for (key, value) in given {
-        let detail = match (labels::is_key(key), labels::is_value(value)) {
-            (true, true) => continue,
-            (false, _) => format!(
-                "a label's key takes 1 to {KEY_BYTES} letters and digits of ascii, and . _ / -"
-            ),
-            (true, false) => format!(
-                "a label's value takes at most {VALUE_BYTES} bytes without control characters"
-            ),
-        };
-        let key: String = key.chars().take(80).collect();
-        return refuse(format!("/labels/{}", key.replace('~', "~0").replace('/', "~1")), detail);
-    }
-    Ok(())
+        Problem::new(status, "invalid_body", detail).at(format!("/labels{below}"))
+    })
 }
 
 /// Waits for the run's end; a shutdown ends the wait early, as if the time were up.

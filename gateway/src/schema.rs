@@ -61,6 +61,29 @@ fn specs() -> Value {
             "definition_version": {"type": "integer", "minimum": 1,
                 "description": "The pinned version; absent means the latest at each start."},
             "enabled": {"type": "boolean", "default": true},
+            "triggers": {"type": "object", "additionalProperties": reference("TriggerSpec"),
+                "maxProperties": 32, "description": "What starts runs by itself, by name."},
+        })),
+        "TriggerSpec": strict(&[], json!({
+            "enabled": {"type": "boolean", "default": true},
+            "webhook": strict(&["secret_envs"], json!({
+                "secret_envs": {"type": "array", "items": text(), "minItems": 1, "maxItems": 5,
+                    "description": "Variables of the command service that hold `whsec_…`."},
+                "headers": {"type": "array", "items": text(), "maxItems": 20,
+                    "description": "Headers that the input may use, in lower case."},
+            })),
+            "schedule": strict(&[], json!({
+                "cron": {"type": "string", "description": "As `0 9 * * mon-fri`."},
+                "every": {"type": "string", "description": "A duration, as `15m`."},
+                "time_zone": {"type": "string", "default": "UTC"},
+                "missed": {"type": "string", "enum": ["skip", "one", "all"], "default": "one"},
+            })),
+            "event": strict(&["type"], json!({
+                "type": text(), "name": text(), "workflow": name(),
+                "where": {"type": "string", "description": "An expression over `event`."},
+            })),
+            "input": {"description": "The run's input, with `${…}` over `trigger`; default `{}`."},
+            "labels": {"type": "object", "additionalProperties": text()},
         })),
         "ActionSpec": strict(&["project_id", "name", "action"], json!({
             "project_id": text(), "name": name(), "description": text(),
@@ -174,6 +197,12 @@ fn answers() -> Value {
         }},
         "ResourcePage": page("Resource"),
         "RunPage": page("RunView"),
+        "TriggerList": strict(&["items"], json!({
+            "items": {"type": "array", "items": reference("TriggerView")},
+        })),
+        "WebhookTaken": strict(&["run_id", "position"], json!({
+            "run_id": text(), "position": whole(),
+        })),
         "GatePage": page("GateView"),
         "Signalled": {"type": "object", "properties": {
             "run_ids": {"type": "array", "items": text()},
@@ -213,7 +242,9 @@ pub(crate) fn example(schema: &str) -> Option<Value> {
         "WorkspaceSpec" => json!({"name": "research"}),
         "ProjectSpec" => json!({"name": "papers", "default_model": "small"}),
         "WorkflowSpec" => json!({"project_id": project, "name": "summaries",
-            "definition_id": "wfd_06lhdo6aqbvl27osl2t1hd37gs", "definition_version": 3}),
+            "definition_id": "wfd_06lhdo6aqbvl27osl2t1hd37gs", "definition_version": 3,
+            "triggers": {"nightly": {"schedule": {"cron": "0 3 * * *", "time_zone": "Europe/Berlin"},
+                "input": {"day": "${trigger.scheduled_at}"}}}}),
         "ActionSpec" => json!({"project_id": project, "name": "fetch", "action": "http",
             "with": {"method": "GET", "url": "{{ url }}"}, "timeout": "20s"}),
         "PromptSpecSpec" => json!({"project_id": project, "name": "summary",

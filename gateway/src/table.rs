@@ -1,12 +1,12 @@
 //! Every route, with its permission. What doesn't stand here doesn't exist.
 
-use domain::limits::{DEFINITION_BYTES, INPUT_BYTES, SIGNAL_BYTES};
+use domain::limits::{DEFINITION_BYTES, INPUT_BYTES, SIGNAL_BYTES, WEBHOOK_BYTES};
 use domain::resource::Kind;
 
 use crate::route::Permission::{Admin, Public, Read, Run, Write};
 use crate::route::Verb::{Delete, Get, Patch, Post};
 use crate::route::{Body, Handler, Param, Route};
-use crate::{api_keys, definitions, events, gates, operations, resources, runs, signals};
+use crate::{api_keys, definitions, events, gates, operations, resources, runs, signals, triggers};
 
 /// Bytes of a body that isn't a definition or a run's start.
 const BODY_BYTES: usize = 256 * 1024;
@@ -150,6 +150,7 @@ const ROUTES: &[&[Route]] = &[
         answers "NewApiKeySecret", asks &[]),
     RUN_ROUTES,
     WAITING_ROUTES,
+    TRIGGER_ROUTES,
 ];
 
 const OPERATIONS: &[Route] = &[
@@ -291,6 +292,25 @@ const WAITING_ROUTES: &[Route] = &[
         .answers(200, "Receipt"),
 ];
 
+const TRIGGER_ROUTES: &[Route] = &[
+    Route::new(Post, "/api/v1/hooks/{id}/{trigger}", Public, handler!(triggers::deliver))
+        .says(
+            "Deliver a webhook",
+            "Starts the run of a workflow's trigger. Signed as Standard Webhooks 1.0 say, with \
+             `webhook-id`, `webhook-timestamp` and `webhook-signature`; without a key. A delivery \
+             with a known `webhook-id` answers for the run that the first one started.",
+        )
+        .takes(Body::Signed { limit: WEBHOOK_BYTES })
+        .answers(202, "WebhookTaken"),
+    Route::new(Get, "/api/v1/workflows/{id}/triggers", Read, handler!(triggers::list))
+        .says(
+            "Triggers of a workflow",
+            "Each with its next time, its last run, and its last failure to start one.",
+        )
+        .asks(&[MIN_POSITION])
+        .answers(200, "TriggerList"),
+];
+
 const STREAMS: &str = "A page by default. With `Accept: text/event-stream` history and then live \
                        events: ids are cursors, `Last-Event-ID` or `after` resumes, a run's \
                        stream closes with `event: end`, a lagging reader gets `event: error`.";
@@ -313,9 +333,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_operations_and_the_schema_are_public() {
+    fn only_operations_the_schema_and_what_is_signed_are_public() {
         for route in routes().filter(|route| route.permission == Public) {
-            let known = !route.path.starts_with("/api/") || route.path.ends_with("/schema");
+            let known = !route.path.starts_with("/api/")
+                || route.path.ends_with("/schema")
+                || matches!(route.body, Body::Signed { .. });
             assert!(known, "{} is public", route.path);
         }
     }

@@ -15,7 +15,7 @@ use protocol::{Cursor, EventEnvelope, EventFilter, EventPage, Events, Rejection,
 use serde_json::Value;
 
 use crate::payload::Blobs;
-use crate::{Projections, refusal, resources, runs};
+use crate::{Projections, refusal, resources, runs, triggers};
 
 mod follower;
 
@@ -202,7 +202,11 @@ fn aggregate(filter: &EventFilter) -> Option<Aggregate> {
     let (prefix, _) = id.split_once('_')?;
     let by_prefix = || {
         let kind = Kind::ALL.into_iter().find(|kind| kind.id_prefix() == prefix);
-        kind.map(Kind::as_str).or((prefix == runs::AGGREGATE).then_some(runs::AGGREGATE))
+        match prefix {
+            "run" => Some(runs::AGGREGATE),
+            "trg" => Some(triggers::AGGREGATE),
+            _ => kind.map(Kind::as_str),
+        }
     };
     let aggregate_type =
         filter.aggregate_type.clone().or_else(|| by_prefix().map(str::to_owned))?;

@@ -36,6 +36,7 @@ mod runs;
 mod store;
 mod time_travel;
 mod timeline;
+mod triggers;
 mod verify;
 mod waiting;
 

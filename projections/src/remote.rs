@@ -65,6 +65,9 @@ impl Queries {
             QueryCall::GetResource { workspace_id, kind, id, min_position } => {
                 write(&resources.get(workspace_id, kind, &id, min_position).await)
             }
+            QueryCall::Triggers { workspace_id, workflow_id, now, min_position } => {
+                write(&resources.triggers(workspace_id, workflow_id, now, min_position).await)
+            }
             QueryCall::ListRuns { workspace_id, filter, page } => {
                 write(&runs.list(workspace_id, filter, page).await)
             }

@@ -2,9 +2,12 @@
 
 use async_trait::async_trait;
 use chassis::journal::{Journal, RecordedEvent};
-use domain::ids::WorkspaceId;
+use chrono::{DateTime, Utc};
+use domain::ids::{WorkflowId, WorkspaceId};
 use domain::resource::Kind;
-use protocol::{Page, PageRequest, Rejection, ResourceFilter, ResourceQueries, ResourceView};
+use protocol::{
+    Page, PageRequest, Rejection, ResourceFilter, ResourceQueries, ResourceView, TriggerView,
+};
 use serde_json::Value;
 use sqlx::FromRow;
 
@@ -166,5 +169,15 @@ impl ResourceQueries for Projections {
         let row: Option<Row> = self.store.readers().row(query).await.map_err(refusal::storage)?;
         let row = row.ok_or_else(|| refusal::not_found(kind.as_str(), id))?;
         row.view(workspace_id.is_none())
+    }
+
+    async fn triggers(
+        &self,
+        workspace_id: WorkspaceId,
+        workflow_id: WorkflowId,
+        now: DateTime<Utc>,
+        min_position: Option<u64>,
+    ) -> Result<Vec<TriggerView>, Rejection> {
+        self.triggers_of(workspace_id, workflow_id, now, min_position).await
     }
 }

@@ -24,7 +24,7 @@ use crate::payload::Blobs;
 use crate::projection::{FoldError, Projection};
 use crate::store::dialect::Dialect;
 use crate::store::sql::{Session, sql};
-use crate::{Projections, compensation, gates, refusal};
+use crate::{Projections, compensation, gates, refusal, triggers};
 
 mod fold;
 
@@ -47,11 +47,17 @@ impl Projection for Runs {
     }
 
     fn tables(&self) -> &'static [(&'static str, &'static str)] {
-        &[("runs", "id"), ("run_labels", "run_id"), ("gates", "id"), ("gate_people", "gate_id")]
+        &[
+            ("runs", "id"),
+            ("run_labels", "run_id"),
+            ("gates", "id"),
+            ("gate_people", "gate_id"),
+            ("triggers", "id"),
+        ]
     }
 
     fn concerns(&self, aggregate_type: &str) -> bool {
-        aggregate_type == AGGREGATE
+        aggregate_type == AGGREGATE || aggregate_type == triggers::AGGREGATE
     }
 
     async fn apply(
@@ -60,9 +66,13 @@ impl Projection for Runs {
         _journal: &dyn Journal,
         events: &[&RecordedEvent],
     ) -> Result<(), FoldError> {
-        let gates = gates::fold::fold(session, events).await?;
-        fold::fold(events)?.write(session).await?;
-        gates.write(session, events.last().map_or(0, |event| event.position)).await
+        let position = events.last().map_or(0, |event| event.position);
+        triggers::fold::fold(events)?.write(session, position).await?;
+        let of_runs: Vec<_> =
+            events.iter().copied().filter(|event| &*event.aggregate_type == AGGREGATE).collect();
+        let gates = gates::fold::fold(session, &of_runs).await?;
+        fold::fold(&of_runs)?.write(session).await?;
+        gates.write(session, position).await
     }
 }
 
@@ -95,12 +105,14 @@ struct Row {
     undone: i64,
     undo_failed: i64,
     undo_failures: Option<String>,
+    started_by_trigger: Option<String>,
 }
 
 const COLUMNS: &str = "id, workspace_id, project_id, workflow_id, status, definition_id, \
     definition_name, definition_version, definition_hash, input, output, error, labels, \
     sequence, position, started_micros, ended_micros, input_tokens, output_tokens, cost_micros, \
-    parent_run_id, root_run_id, undo_cause, undo_total, undone, undo_failed, undo_failures";
+    parent_run_id, root_run_id, undo_cause, undo_total, undone, undo_failed, undo_failures, \
+    started_by_trigger";
 
 /// Both databases compare without regard to the case of ASCII letters, and of no others.
 fn filter(dialect: Dialect, of_parent: bool) -> String {
@@ -243,6 +255,8 @@ impl Row {
         };
         let status: RunStatus =
             serde_json::from_value(Value::String(self.status)).map_err(|e| unreadable(&e))?;
+        let trigger = self.started_by_trigger.as_deref().map(serde_json::from_str).transpose();
+        let trigger = trigger.map_err(|e| unreadable(&e))?;
         let labels: BTreeMap<String, String> =
             serde_json::from_str(&self.labels).map_err(|e| unreadable(&e))?;
         let failures = self.undo_failures.as_deref().map(value).transpose()?;
@@ -287,6 +301,7 @@ impl Row {
             },
             parent_run_id: self.parent_run_id,
             root_run_id: self.root_run_id,
+            trigger,
         })
     }
 }

@@ -52,6 +52,7 @@ mod projector;
 mod remote;
 mod resources;
 mod runs;
+mod triggers;
 
 /// Where journal and read tables stand.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -52,6 +52,9 @@ pub enum Command {
     Archive { kind: Kind, id: String },
     /// Starts a run.
     StartRun(Box<StartRun>),
+    /// Starts the run of a webhook. Whoever does it checks the signature over the body; of the
+    /// envelope the workspace doesn't count, since whoever signs isn't signed in.
+    DeliverWebhook(Box<Webhook>),
     /// Cancels a run.
     CancelRun {
         run_id: RunId,
@@ -89,9 +92,11 @@ impl Command {
             | Self::PauseRun { run_id, .. }
             | Self::ResumeRun { run_id } => Some(*run_id),
             Self::AnswerGate { gate, .. } => Some(gate.run_id),
-            Self::Create(_) | Self::Revise { .. } | Self::Archive { .. } | Self::StartRun(_) => {
-                None
-            }
+            Self::Create(_)
+            | Self::Revise { .. }
+            | Self::Archive { .. }
+            | Self::StartRun(_)
+            | Self::DeliverWebhook(_) => None,
         }
     }
 }
@@ -116,6 +121,29 @@ pub struct StartRun {
     pub input: Value,
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+}
+
+/// A webhook as it came: nothing of it is checked yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Webhook {
+    pub workflow_id: WorkflowId,
+    /// The name of the workflow's trigger.
+    pub trigger: Name,
+    /// `webhook-id`, `webhook-timestamp` and `webhook-signature`; empty where they are missing.
+    pub id: String,
+    pub timestamp: String,
+    pub signature: String,
+    /// All headers that are texts, by their names in lower case.
+    pub headers: BTreeMap<String, String>,
+    /// The body, byte for byte.
+    pub body: String,
+}
+
+impl Webhook {
+    /// The run that it starts: the same for each delivery of what it tells.
+    pub fn run_id(&self) -> RunId {
+        RunId::triggered(self.workflow_id, &self.trigger, &self.id)
+    }
 }
 
 /// The definition that a run follows.

@@ -12,9 +12,10 @@ pub mod remote;
 pub mod service;
 pub mod shard;
 pub mod task;
+pub mod trigger;
 pub mod view;
 
-pub use command::{Actor, AnswerGate, Command, CommandEnvelope, Receipt, RunTarget};
+pub use command::{Actor, AnswerGate, Command, CommandEnvelope, Receipt, RunTarget, Webhook};
 pub use event::{Cursor, EventEnvelope, EventFilter};
 pub use gate::{GateAnswerView, GateFilter, GateId, GateStatus, GateView};
 pub use query::{EventPage, Page, PageRequest, ResourceFilter, RunFilter, StateAt};
@@ -24,6 +25,7 @@ pub use shard::{SHARDS, run_of, shard_of};
 pub use task::{
     Abandoned, Failure, FailureKind, Outcome, OutcomeResult, Success, Task, Work, WorkAction,
 };
+pub use trigger::{MissedTimes, RunTrigger, TriggerError, TriggerView};
 pub use view::{
     ResourceView, RunError, RunOutcome, RunState, RunStatus, RunView, TimelineEntry, Usage,
     Verification, Waiting,

@@ -5,7 +5,8 @@
 
 use std::time::Duration;
 
-use domain::ids::{RunId, WorkspaceId};
+use chrono::{DateTime, Utc};
+use domain::ids::{RunId, WorkflowId, WorkspaceId};
 use domain::resource::Kind;
 use serde::{Deserialize, Serialize};
 
@@ -118,6 +119,12 @@ pub enum QueryCall {
         workspace_id: Option<WorkspaceId>,
         kind: Kind,
         id: String,
+        min_position: Option<u64>,
+    },
+    Triggers {
+        workspace_id: WorkspaceId,
+        workflow_id: WorkflowId,
+        now: DateTime<Utc>,
         min_position: Option<u64>,
     },
     ListRuns {

@@ -1,7 +1,8 @@
 //! The services, as traits. In one process the implementations are handed over directly.
 
 use async_trait::async_trait;
-use domain::ids::{RunId, WorkspaceId};
+use chrono::{DateTime, Utc};
+use domain::ids::{RunId, WorkflowId, WorkspaceId};
 use domain::resource::Kind;
 use futures::stream::BoxStream;
 
@@ -11,6 +12,7 @@ use crate::gate::{GateFilter, GateId, GateView};
 use crate::query::{EventPage, Page, PageRequest, ResourceFilter, RunFilter, StateAt};
 use crate::rejection::Rejection;
 use crate::task::{Abandoned, Outcome, Task};
+use crate::trigger::TriggerView;
 use crate::view::{
     ResourceView, RunOutcome, RunState, RunView, TimelineEntry, Verification, Waiting,
 };
@@ -48,6 +50,16 @@ pub trait ResourceQueries: Send + Sync {
         id: &str,
         min_position: Option<u64>,
     ) -> Result<ResourceView, Rejection>;
+
+    /// The triggers of a workflow, in the order of their names; schedules with their next time
+    /// after `now`.
+    async fn triggers(
+        &self,
+        workspace_id: WorkspaceId,
+        workflow_id: WorkflowId,
+        now: DateTime<Utc>,
+        min_position: Option<u64>,
+    ) -> Result<Vec<TriggerView>, Rejection>;
 }
 
 /// Reads of runs.

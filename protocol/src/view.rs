@@ -9,6 +9,8 @@ use serde_json::Value;
 
 pub use domain::run::{RunStatus, Usage};
 
+use crate::trigger::RunTrigger;
+
 /// A resource as lists and reads show it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ResourceView {
@@ -63,6 +65,9 @@ pub struct RunView {
     /// `waiting` or `paused` is still at it, and ends when nothing remains.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compensation: Option<CompensationView>,
+    /// The trigger that started it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trigger: Option<RunTrigger>,
 }
 
 /// How far a run has undone its work.

@@ -23,6 +23,7 @@ mod p18_every_event_ever_written_decodes;
 mod p19_people_signals_and_time_bring_a_run_on;
 mod p20_parents_and_children_never_lose_each_other;
 mod p21_what_a_run_did_is_undone_newest_first;
+mod p22_what_a_trigger_is_told_starts_one_run;
 
 /// The real binary on an empty folder.
 async fn platform() -> Platform {

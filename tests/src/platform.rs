@@ -358,6 +358,7 @@ impl Platform {
         command.env_remove("DATABASE_URL").env_remove("NATS_URL");
         command.envs(self.database.as_ref().map(|database| ("DATABASE_URL", database.url())));
         command.envs(self.nats.as_ref().map(|nats| ("NATS_URL", nats.url())));
+        command.envs(self.shape.variables.iter().cloned());
         // Set aside by the server at once, for each set of processes.
         command.env("WONDER_NATS_EVENTS_BYTES", "16777216");
         command

@@ -132,10 +132,12 @@ impl Records {
             assert_eq!(event.sequence, *last + 1, "{id} isn't dense at position {position}");
             *last = event.sequence;
             assert!(ids.insert(event.id), "event {} stands twice", event.id);
-            if &*event.aggregate_type != "run" {
-                let decoded = self.decode::<domain::resource::Event>(event);
-                decoded.unwrap_or_else(|error| panic!("position {position}: {error}"));
-            }
+            let decoded = match &*event.aggregate_type {
+                "run" => continue,
+                "trigger" => self.decode::<domain::trigger::Event>(event).map(drop),
+                _ => self.decode::<domain::resource::Event>(event).map(drop),
+            };
+            decoded.unwrap_or_else(|error| panic!("position {position}: {error}"));
         }
         for run_id in self.run_ids() {
             self.fold(&run_id);

@@ -22,6 +22,7 @@ pub struct Shape {
     pub(crate) processes: Vec<(&'static str, usize)>,
     pub(crate) own_postgres: bool,
     pub(crate) arguments: Vec<String>,
+    pub(crate) variables: Vec<(String, String)>,
     /// Where the journal's files are, if not in a temporary folder of the platform's own.
     pub(crate) data_in: Option<PathBuf>,
 }
@@ -36,7 +37,8 @@ impl From<Setting> for Shape {
                 vec![("gateway", 1), ("executor", 1), ("coordinator", 2), ("projector", 1)]
             }
         };
-        Self { setting, processes, own_postgres: false, arguments: Vec::new(), data_in: None }
+        let (arguments, variables) = (Vec::new(), Vec::new());
+        Self { setting, processes, own_postgres: false, arguments, variables, data_in: None }
     }
 }
 
@@ -67,6 +69,12 @@ impl Shape {
     /// With further arguments for each process.
     pub fn with(mut self, arguments: &[&str]) -> Self {
         self.arguments.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        self
+    }
+
+    /// With an environment variable for each process.
+    pub fn with_variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
         self
     }
 

@@ -5,7 +5,7 @@
 //! are open. Parents and children say the same of each other. With a log of what clients were told, each acknowledged command stands in the journal
 //! once, where it was said to stand.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use chassis::journal::{Journal, ReadError, RecordedEvent};
@@ -13,6 +13,7 @@ use domain::codec::{self, DecodeError};
 use domain::ids::RunId;
 use domain::resource::{self, Resource};
 use domain::run::{self, Run, RunStatus};
+use domain::trigger;
 use serde_json::Value;
 
 pub(crate) mod claims;
@@ -55,6 +56,8 @@ struct Auditor<'a> {
     sequences: HashMap<(Arc<str>, Arc<str>), u64>,
     runs: HashMap<Arc<str>, Known>,
     families: Families,
+    /// What triggers are done with: the trigger, and the key of what happened.
+    fired: HashSet<(Arc<str>, String)>,
     resources: HashMap<Arc<str>, Resource>,
     workspaces: BTreeSet<Arc<str>>,
     /// The aggregates that stand at claimed positions.
@@ -139,6 +142,7 @@ impl<'a> Auditor<'a> {
             sequences: HashMap::new(),
             runs: HashMap::new(),
             families: Families::default(),
+            fired: HashSet::new(),
             resources: HashMap::new(),
             workspaces: BTreeSet::new(),
             at: HashMap::new(),
@@ -165,10 +169,10 @@ impl<'a> Auditor<'a> {
         if self.claims.is_claimed(event.position) {
             self.at.insert(event.position, Arc::clone(&event.aggregate_id));
         }
-        let problem = if &*event.aggregate_type == "run" {
-            self.run_event(event, values)
-        } else {
-            self.resource_event(event, values)
+        let problem = match &*event.aggregate_type {
+            "run" => self.run_event(event, values),
+            "trigger" => self.trigger_event(event, values),
+            _ => self.resource_event(event, values),
         };
         if let Err(problem) = problem {
             self.report.find(subject, problem);
@@ -208,6 +212,23 @@ impl<'a> Auditor<'a> {
             known.state = Run::NotStarted;
         }
         fits.and(of_family)
+    }
+
+    /// Whatever a trigger is done with has its one run, and nothing is done twice.
+    fn trigger_event(
+        &mut self,
+        recorded: &RecordedEvent,
+        values: &HashMap<Arc<str>, Vec<u8>>,
+    ) -> Result<(), String> {
+        let event: trigger::Event = decode(recorded, values).map_err(|error| error.to_string())?;
+        let trigger::Event::TriggerFired { key, run_id, .. } = event else { return Ok(()) };
+        if !self.runs.contains_key(&*run_id.to_string()) {
+            return Err(format!("the trigger is done with {key}, and {run_id} has not started"));
+        }
+        match self.fired.insert((Arc::clone(&recorded.aggregate_id), key.clone())) {
+            true => Ok(()),
+            false => Err(format!("the trigger says twice that it is done with {key}")),
+        }
     }
 
     fn resource_event(

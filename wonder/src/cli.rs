@@ -27,6 +27,7 @@ mod run;
 mod runs;
 mod serve;
 mod state;
+mod triggers;
 mod validate;
 mod waiting;
 mod watch;
@@ -85,6 +86,8 @@ enum Command {
     Waiting(waiting::RunId),
     /// List, show and answer gates
     Gates(gates::GatesArgs),
+    /// List the triggers of a workflow: when they are due, what they started, what they couldn't
+    Triggers(triggers::TriggersArgs),
     /// Send a signal to a run
     Signal(waiting::SignalArgs),
     /// Pause a run: nothing is handed to workers, timers stand still
@@ -128,6 +131,7 @@ pub(crate) fn execute(cli: Cli) -> Result<Exit, Failure> {
         Command::Runs(command) => on_one_core(runs::execute(global, command)),
         Command::Waiting(args) => on_one_core(waiting::waiting(global, args)),
         Command::Gates(args) => on_one_core(gates::execute(global, args)),
+        Command::Triggers(args) => on_one_core(triggers::execute(global, args)),
         Command::Signal(args) => on_one_core(waiting::signal(global, args)),
         Command::Pause(args) => on_one_core(waiting::pause(global, args)),
         Command::Resume(args) => on_one_core(waiting::resume(global, args)),

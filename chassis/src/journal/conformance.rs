@@ -56,6 +56,7 @@ macro_rules! journal_conformance {
             payloads_are_found_by_their_hash
             the_newest_snapshot_is_kept
             open_aggregates_are_listed_in_order
+            aggregates_are_listed_by_type
             tails_see_each_position_once
             a_tail_from_storage_joins_the_newest
             a_dropped_wait_loses_nothing

@@ -159,6 +159,15 @@ impl Journal for SqliteJournal {
         self.reader.open_aggregates(aggregate_type, shard, after_id, limit).await
     }
 
+    async fn aggregates(
+        &self,
+        aggregate_type: &str,
+        after_id: &str,
+        limit: usize,
+    ) -> Result<Vec<Arc<str>>, ReadError> {
+        self.reader.aggregates(aggregate_type, after_id, limit).await
+    }
+
     async fn head(&self) -> Result<u64, ReadError> {
         Ok(self.feed.head())
     }

@@ -15,6 +15,7 @@ use protocol::Rejection;
 
 use crate::resources::refusal;
 use crate::store::{Fault, payload};
+use crate::triggers;
 
 /// Heads that are kept; beyond, all are forgotten and loaded again when they are needed.
 const HEADS: usize = 20_000;
@@ -92,7 +93,9 @@ impl Heads {
             let Some(last) = written.last() else { break };
             position = last.position;
             let mut known = self.known();
-            known.writes += 1;
+            // What happens to triggers changes no resource.
+            let changes = written.iter().any(|one| &*one.aggregate_type != triggers::AGGREGATE);
+            known.writes += u64::from(changes);
             for one in &written {
                 known.heads.remove(&*one.aggregate_id);
             }

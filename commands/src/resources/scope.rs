@@ -41,6 +41,7 @@ pub(crate) async fn check(
             Ok(asked(*kind, id, Change::Archive, &head.workspace_id))
         }
         Command::StartRun(_)
+        | Command::DeliverWebhook(_)
         | Command::CancelRun { .. }
         | Command::SignalRun { .. }
         | Command::AnswerGate { .. }

@@ -1,6 +1,7 @@
 //! What is recorded beside every event of a command.
 
 use bytes::Bytes;
+use domain::ids::CommandId;
 use protocol::command::CommandEnvelope;
 use serde::Serialize;
 
@@ -15,10 +16,15 @@ struct Metadata<'a> {
 
 /// The metadata of a command's events, as compact JSON.
 pub(crate) fn of(envelope: &CommandEnvelope) -> Bytes {
+    by(&envelope.actor.0, envelope.id, envelope.traceparent.as_deref())
+}
+
+/// The same of what an actor does, under the id of a command.
+pub(crate) fn by(actor: &str, command_id: CommandId, traceparent: Option<&str>) -> Bytes {
     let metadata = Metadata {
-        actor: &envelope.actor.0,
-        command_id: envelope.id.to_string(),
-        traceparent: envelope.traceparent.as_deref(),
+        actor,
+        command_id: command_id.to_string(),
+        traceparent,
         engine_version: env!("CARGO_PKG_VERSION"),
     };
     // Texts always have a JSON form.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use chassis::journal::{Journal, Payload, RecordedEvent};
-use domain::codec;
+use domain::codec::{self, Stored};
 use domain::ids::WorkspaceId;
 use domain::resource::{self, Event};
 
@@ -84,7 +84,11 @@ pub(crate) async fn event(
     }
 }
 
-async fn decode(journal: &dyn Journal, row: &RecordedEvent) -> Result<Event, Fault> {
+/// An event of any family, stored values fetched.
+pub(crate) async fn decode<E: Stored>(
+    journal: &dyn Journal,
+    row: &RecordedEvent,
+) -> Result<E, Fault> {
     let hashes: Vec<Arc<str>> = codec::refs(&row.payload).into_iter().map(Arc::from).collect();
     let mut values = HashMap::new();
     if !hashes.is_empty() {

@@ -188,6 +188,15 @@ impl Journal for Watched {
         self.inner.open_aggregates(aggregate_type, shard, after_id, limit).await
     }
 
+    async fn aggregates(
+        &self,
+        aggregate_type: &str,
+        after_id: &str,
+        limit: usize,
+    ) -> Result<Vec<Arc<str>>, ReadError> {
+        self.inner.aggregates(aggregate_type, after_id, limit).await
+    }
+
     async fn head(&self) -> Result<u64, ReadError> {
         self.inner.head().await
     }

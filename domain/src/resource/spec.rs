@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 use crate::definition::{ActionKind, Definition, Retry};
 use crate::ids::{DefinitionId, Name, ProjectId, WorkspaceId};
 use crate::span::Span;
+use crate::trigger::Triggers;
 
 /// The kinds of resources; the text is the aggregate type in the journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -137,6 +138,9 @@ pub struct WorkflowSpec {
     /// Whether runs may start.
     #[serde(default = "enabled")]
     pub enabled: bool,
+    /// What starts runs by itself, by name.
+    #[serde(default, skip_serializing_if = "Triggers::is_empty")]
+    pub triggers: Triggers,
 }
 
 const fn enabled() -> bool {

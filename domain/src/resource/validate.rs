@@ -11,6 +11,7 @@ use crate::resource::{
     ActionSpec, ApiKeySpec, Error, ModelProfileSpec, ProjectSpec, PromptSpecSpec, Spec,
     WorkflowSpec, WorkspaceSpec,
 };
+use crate::trigger;
 
 /// Checks a whole spec; `at` is when it was asked for.
 pub(crate) fn check(spec: &Spec, at: DateTime<Utc>) -> Result<(), Error> {
@@ -85,7 +86,8 @@ fn workflow(spec: &WorkflowSpec) -> Result<(), Error> {
     if spec.definition_version == Some(0) {
         return Err(Error::invalid("/definition_version", "versions count from 1"));
     }
-    Ok(())
+    trigger::validate::check(&spec.triggers)
+        .map_err(|(pointer, message)| Error::invalid(pointer, message))
 }
 
 fn action(spec: &ActionSpec) -> Result<(), Error> {
@@ -251,7 +253,8 @@ fn check_base_url(url: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-fn is_variable_name(name: &str) -> bool {
+/// Whether a text can be the name of an environment variable.
+pub(crate) fn is_variable_name(name: &str) -> bool {
     (1..=128).contains(&name.len())
         && !name.starts_with(|c: char| c.is_ascii_digit())
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')

@@ -15,6 +15,7 @@ mod compensation;
 mod failure;
 mod gate;
 mod signal;
+mod triggered;
 
 pub use cancelled::{Extent, Region, TokensCancelled};
 pub use child::{ChildEnded, ChildStarted, ParentRun};
@@ -22,6 +23,7 @@ pub use compensation::{Cause, Compensation, CompensationStarted, UndoFailure};
 pub use failure::{FailureKind, RunError, Usage};
 pub use gate::{Decision, GateAnswered, GateClosed, GateOpened, GateOutcome};
 pub use signal::SignalReceived;
+pub use triggered::TriggeredBy;
 
 /// A token's number within its run, from 1.
 pub type TokenId = u64;
@@ -284,6 +286,9 @@ pub struct RunStarted {
     /// The run that it is a child of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<ParentRun>,
+    /// The trigger that started it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trigger: Option<TriggeredBy>,
 }
 
 /// Which version of which definition.

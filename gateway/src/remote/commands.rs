@@ -23,7 +23,7 @@ impl Commands for Remote {
     async fn execute(&self, envelope: CommandEnvelope) -> Result<Receipt, Rejection> {
         let run_id = match &envelope.command {
             // The run that it starts, on the first request and on each repeated one.
-            Command::StartRun(_) => Some(run_of(envelope.id)),
+            Command::StartRun(_) | Command::DeliverWebhook(_) => Some(run_of(envelope.id)),
             other => other.run_id(),
         };
         let owner = run_id.map(|run_id| shard_commands(shard_of(run_id)));

@@ -1,13 +1,14 @@
 //! Queries, answered by any projector. A read may always be repeated.
 
 use async_trait::async_trait;
-use domain::ids::{RunId, WorkspaceId};
+use chrono::{DateTime, Utc};
+use domain::ids::{RunId, WorkflowId, WorkspaceId};
 use domain::resource::Kind;
 use protocol::remote::{QUERIES, QueryCall};
 use protocol::{
     GateFilter, GateId, GateQueries, GateView, Page, PageRequest, Rejection, ResourceFilter,
     ResourceQueries, ResourceView, RunFilter, RunQueries, RunState, RunView, StateAt,
-    TimelineEntry, Verification, Waiting,
+    TimelineEntry, TriggerView, Verification, Waiting,
 };
 use serde::de::DeserializeOwned;
 
@@ -59,6 +60,16 @@ impl ResourceQueries for Remote {
     ) -> Result<ResourceView, Rejection> {
         let id = id.to_owned();
         self.query(QueryCall::GetResource { workspace_id, kind, id, min_position }).await
+    }
+
+    async fn triggers(
+        &self,
+        workspace_id: WorkspaceId,
+        workflow_id: WorkflowId,
+        now: DateTime<Utc>,
+        min_position: Option<u64>,
+    ) -> Result<Vec<TriggerView>, Rejection> {
+        self.query(QueryCall::Triggers { workspace_id, workflow_id, now, min_position }).await
     }
 }
 

@@ -5,6 +5,7 @@ mod bodies;
 mod connections;
 mod documents;
 mod fakes;
+mod hooks;
 mod probes;
 mod streams;
 mod waiting;

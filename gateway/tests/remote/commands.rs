@@ -5,7 +5,7 @@ use std::time::Duration;
 use protocol::command::StartRun;
 use protocol::remote::{COMMANDS, CommandCall, shard_commands};
 use protocol::{
-    Command, CommandEnvelope, Commands as _, RejectionKind, RunTarget, run_of, shard_of,
+    Command, CommandEnvelope, Commands as _, RejectionKind, RunTarget, Webhook, run_of, shard_of,
 };
 use serde_json::json;
 
@@ -25,6 +25,22 @@ fn start() -> CommandEnvelope {
     envelope(Command::StartRun(Box::new(start)))
 }
 
+/// A delivery; the run that it starts is the one that its envelope names.
+fn webhook() -> CommandEnvelope {
+    let text = String::new;
+    let webhook = Webhook {
+        workflow_id: domain::ids::WorkflowId::derived("", "w"),
+        trigger: "order".parse().expect("a name"),
+        id: "msg_1".to_owned(),
+        timestamp: text(),
+        signature: text(),
+        headers: Default::default(),
+        body: text(),
+    };
+    let id = domain::ids::CommandId::new(webhook.run_id().bits());
+    CommandEnvelope { id, ..envelope(Command::DeliverWebhook(Box::new(webhook))) }
+}
+
 fn calls_of(envelope: &CommandEnvelope, times: usize) -> Vec<CommandCall> {
     vec![CommandCall::Execute(Box::new(envelope.clone())); times]
 }
@@ -36,9 +52,14 @@ async fn a_command_about_a_run_goes_to_the_owner_of_its_shard_and_others_to_anyb
     let (start, cancel, archive) = (start(), cancel(), archive());
     let of_start = shard_commands(shard_of(run_of(start.id)));
     let of_cancel = shard_commands(shard_of(run_id()));
-    for (envelope, subject) in
-        [(start, of_start.as_str()), (cancel, &of_cancel), (archive, COMMANDS)]
-    {
+    let webhook = webhook();
+    let of_webhook = shard_commands(shard_of(run_of(webhook.id)));
+    for (envelope, subject) in [
+        (start, of_start.as_str()),
+        (webhook, &of_webhook),
+        (cancel, &of_cancel),
+        (archive, COMMANDS),
+    ] {
         let (far, served) = Far::<CommandCall>::at(&nats, subject, [ok(receipt(run_id()))]).await;
         let done = remote.execute(envelope.clone()).await.expect("it is done");
         assert_eq!(done, receipt(run_id()));

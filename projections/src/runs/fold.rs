@@ -64,6 +64,7 @@ struct Started<'a> {
     started_micros: i64,
     parent_run_id: Option<String>,
     root_run_id: Option<String>,
+    started_by_trigger: Option<&'a str>,
 }
 
 #[derive(Deserialize)]
@@ -78,6 +79,8 @@ struct StartedPayload<'a> {
     started_at: DateTime<Utc>,
     #[serde(default)]
     parent: Option<ParentRun>,
+    #[serde(borrow, default)]
+    trigger: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -277,6 +280,7 @@ impl<'a> Change<'a> {
             started_micros: payload.started_at.timestamp_micros(),
             parent_run_id: payload.parent.map(|parent| parent.run_id.to_string()),
             root_run_id: payload.parent.map(|parent| parent.root_run_id.to_string()),
+            started_by_trigger: payload.trigger.map(RawValue::get),
         });
         Ok(labels)
     }
@@ -325,7 +329,8 @@ fn insert(dialect: Dialect) -> String {
             definition_name, definition_version, definition_hash, input, output, error, \
             error_message, labels, sequence, position, started_micros, ended_micros, \
             input_tokens, output_tokens, cost_micros, paused_micros, parent_run_id, \
-            root_run_id, undo_cause, undo_total, undone, undo_failed, undo_failures) \
+            root_run_id, undo_cause, undo_total, undone, undo_failed, undo_failures, \
+            started_by_trigger) \
         select change.value ->> 'id', change.value ->> 'workspace_id', \
             change.value ->> 'project_id', change.value ->> 'workflow_id', \
             change.value ->> 'status', change.value ->> 'definition_id', \
@@ -346,7 +351,7 @@ fn insert(dialect: Dialect) -> String {
             change.value ->> 'undo_cause', cast(change.value ->> 'undo_total' as bigint), \
             cast(change.value ->> 'undone' as bigint), \
             cast(change.value ->> 'undo_failed' as bigint), \
-            change.value ->> 'undo_failures' \
+            change.value ->> 'undo_failures', change.value ->> 'started_by_trigger' \
         from {} as change",
         dialect.each("$1")
     )

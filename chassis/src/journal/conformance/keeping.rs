@@ -172,3 +172,18 @@ pub async fn open_aggregates_are_listed_in_order(storage: &impl Storage) {
     assert_eq!(journal.open_aggregates("thing", 7, "", 10).await, Ok(vec!["f".into()]));
     assert_eq!(journal.open_aggregates("other", 0, "", 10).await, Ok(Vec::new()));
 }
+
+/// Each once, in the order of ids, whatever it owes.
+pub async fn aggregates_are_listed_by_type(storage: &impl Storage) {
+    let journal = storage.open().await;
+    for id in ["c", "a", "b"] {
+        must(&*journal, append(id, 0, 2)).await;
+    }
+    must(&*journal, append("a", 2, 1)).await;
+    must(&*journal, Append { aggregate_type: "other".into(), ..append("d", 0, 1) }).await;
+    let list = |after: &'static str, limit| journal.aggregates("thing", after, limit);
+    assert_eq!(list("", 10).await, Ok(vec!["a".into(), "b".into(), "c".into()]));
+    assert_eq!(list("a", 1).await, Ok(vec!["b".into()]));
+    assert_eq!(list("c", 10).await, Ok(Vec::new()));
+    assert_eq!(journal.aggregates("other", "", 10).await, Ok(vec!["d".into()]));
+}

@@ -192,6 +192,24 @@ impl Reader {
         Ok(ids.into_iter().map(Arc::from).collect())
     }
 
+    pub(super) async fn aggregates(
+        &self,
+        aggregate_type: &str,
+        after_id: &str,
+        limit: usize,
+    ) -> Result<Vec<Arc<str>>, ReadError> {
+        let query = sqlx::query_scalar(
+            "select aggregate_id from events \
+             where aggregate_type = $1 and aggregate_id > $2 and sequence = 1 \
+             order by aggregate_id limit $3",
+        )
+        .bind(aggregate_type)
+        .bind(after_id)
+        .bind(signed(limit as u64));
+        let ids: Vec<String> = within(query.fetch_all(&self.pool)).await?;
+        Ok(ids.into_iter().map(Arc::from).collect())
+    }
+
     pub(super) async fn written_elsewhere(
         &self,
         after: u64,

@@ -140,6 +140,26 @@ impl Reader {
         Ok(ids.into_iter().map(Arc::from).collect())
     }
 
+    pub(super) async fn aggregates(
+        &self,
+        aggregate_type: &str,
+        after_id: &str,
+        limit: usize,
+    ) -> Result<Vec<Arc<str>>, ReadError> {
+        let ids: Vec<String> = sqlx::query_scalar(
+            "select aggregate_id from events \
+             where aggregate_type = $1 and aggregate_id > $2 and sequence = 1 \
+             order by aggregate_id limit $3",
+        )
+        .bind(aggregate_type)
+        .bind(after_id)
+        .bind(signed(limit as u64))
+        .fetch_all(&self.pool)
+        .await
+        .map_err(failed)?;
+        Ok(ids.into_iter().map(Arc::from).collect())
+    }
+
     /// Rows of events until a number of bytes is reached.
     async fn events<'q>(
         &self,

@@ -246,6 +246,18 @@ impl Journal for Connection {
         Ok(kept.open.iter().filter(of_shard).take(limit).map(|one| Arc::clone(&one.2)).collect())
     }
 
+    async fn aggregates(
+        &self,
+        aggregate_type: &str,
+        after_id: &str,
+        limit: usize,
+    ) -> Result<Vec<Arc<str>>, ReadError> {
+        let kept = self.reading().await?;
+        let names = kept.streams.keys();
+        let wanted = names.filter(|name| &*name.0 == aggregate_type && &*name.1 > after_id);
+        Ok(wanted.take(limit).map(|name| Arc::clone(&name.1)).collect())
+    }
+
     async fn head(&self) -> Result<u64, ReadError> {
         Ok(self.reading().await?.events.len() as u64)
     }

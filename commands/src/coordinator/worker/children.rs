@@ -267,6 +267,7 @@ fn wish(parent: &Actor, child: RunId, token: TokenId) -> Option<Wish> {
         deadline: None,
         started_by: header.started_by.clone(),
         parent: Some(header.parent_of_child(token)),
+        trigger: None,
     };
     Some(Wish {
         reference: definition,

@@ -69,6 +69,7 @@ impl Fixture {
             deadline: None,
             started_by: Some("ann".to_owned()),
             parent: self.parent,
+            trigger: None,
         };
         self.when(&Command::Start(Box::new(started)))
     }

@@ -1,0 +1,69 @@
+//! Triggers: starts runs of workflows on webhooks, at scheduled times and on events of runs.
+//!
+//! The run of what has happened has an id that follows from it, so that a start which is repeated
+//! (after a crash, by another owner, by a sender that got no answer) meets the first one's run. That
+//! alone makes it one run. What a trigger is done with stands in its own events (`log`), so that a
+//! start is not tried again for ever, and is known after a restart.
+//!
+//! Times and events are looked after by the owner of the shard that the workflow's id belongs to, and
+//! their runs live on the same shard. A webhook is taken by the owner of its run's shard.
+
+use std::sync::Arc;
+
+use chassis::clock::Clock;
+use chassis::journal::Journal;
+use chassis::shards::Ownership;
+use domain::ids::{RunId, WorkflowId};
+use protocol::shard_of;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::coordinator::Coordinator;
+use crate::prepared::Preparations;
+use crate::resolve::Resolver;
+use crate::resources::heads::Heads;
+
+mod armed;
+mod events;
+mod log;
+mod schedules;
+mod start;
+mod webhook;
+
+/// The aggregate type of triggers in the journal.
+pub(crate) const AGGREGATE: &str = "trigger";
+/// Who starts the runs.
+const ACTOR: &str = "trigger";
+/// How often it is looked whether workflows have changed, or shards, where nothing else is due.
+const LOOK: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// What triggers work with. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Triggers {
+    pub(crate) journal: Arc<dyn Journal>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) heads: Arc<Heads>,
+    pub(crate) resolver: Arc<Resolver>,
+    pub(crate) preparations: Arc<Preparations>,
+    pub(crate) coordinator: Coordinator,
+    pub(crate) ownership: Ownership,
+}
+
+impl Triggers {
+    /// Looks after times and events until `shutdown`; the tracker knows when that has ended.
+    pub(crate) fn run(&self, shutdown: &CancellationToken, tracker: &TaskTracker) {
+        let (schedules, events) = (self.clone(), self.clone());
+        let (first, second) = (shutdown.clone(), shutdown.clone());
+        tracker.spawn(async move {
+            first.run_until_cancelled(schedules.follow_schedules()).await;
+        });
+        tracker.spawn(async move {
+            second.run_until_cancelled(events.follow_events()).await;
+        });
+    }
+}
+
+/// The shard whose owner looks after a workflow's triggers: that of the runs beside it.
+fn shard_of_workflow(workflow_id: WorkflowId) -> u16 {
+    shard_of(RunId::new(workflow_id.bits()))
+}
