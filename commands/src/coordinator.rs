@@ -15,7 +15,8 @@ use chassis::clock::Clock;
 use chassis::journal::Journal;
 use chassis::shards::Ownership;
 use domain::ids::{RunId, WorkspaceId};
-use domain::run::{self, event::RunStarted};
+use domain::run::event::{QueueReason, RunStarted};
+use domain::run;
 use futures::future::join_all;
 use protocol::{Abandoned, Outcome, Receipt, Rejection, RunOutcome, Task, Tasks};
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -23,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 mod actor;
+mod admissions;
 mod append;
 mod children;
 mod dispatch;
@@ -120,6 +122,11 @@ enum Message {
     Lose {
         shard: u16,
     },
+    /// All runs were named that were open when a shard was taken over.
+    Named {
+        shard: u16,
+        epoch: u64,
+    },
     /// What a child needs was looked up, or it can't be started.
     ChildPrepared {
         child: RunId,
@@ -151,12 +158,21 @@ pub(crate) struct Surroundings {
     pub queue: Option<Arc<dyn TaskQueue>>,
 }
 
+/// Whether a run that is started begins.
+enum Verdict {
+    Begins,
+    Waits(QueueReason),
+    IsDropped,
+}
+
 /// See [`Message::Start`].
 struct Start {
     run_id: RunId,
     started: RunStarted,
     plan: Arc<LivePlan>,
     tasks_in_flight: Option<usize>,
+    /// Found by the run's worker.
+    verdict: Verdict,
     cause: Cause,
     reply: Reply<Receipt>,
 }
@@ -232,7 +248,8 @@ impl Coordinator {
         let (reply, answer) = oneshot::channel();
         let plan = Arc::clone(&prepared.plan);
         let tasks_in_flight = prepared.tasks_in_flight;
-        let start = Start { run_id, started, plan, tasks_in_flight, cause, reply };
+        let verdict = Verdict::Begins;
+        let start = Start { run_id, started, plan, tasks_in_flight, verdict, cause, reply };
         self.send(run_id, Message::Start(Box::new(start))).await;
         answered(answer).await
     }

@@ -9,15 +9,16 @@ use chassis::clock::Clock;
 use chassis::journal::Journal;
 use chassis::shards::{Ownership, Shards, sole_owner};
 use domain::definition::{Definition, Problem, content_hash};
-use domain::ids::{DefinitionId, ProjectId, RunId, WorkflowId, WorkspaceId};
+use domain::ids::{DefinitionId, Home, ProjectId, RunId, WorkflowId, WorkspaceId};
 use domain::limits;
 use domain::resource::{DefinitionSpec, Spec};
 use domain::run::command::GateAnswer;
-use domain::run::event::RunStarted;
+use domain::run::event::{Admission, DefinitionRef, RunStarted};
 use domain::run::{self, check_start};
+use protocol::command::StartRun;
 use protocol::{
     Command, CommandEnvelope, Commands, Receipt, Rejection, RejectionKind, RunOutcome, RunTarget,
-    SHARDS, Tasks, run_of,
+    SHARDS, StartAnswer, StartHome, Tasks, run_of, shard_of,
 };
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -82,7 +83,6 @@ struct Target {
 }
 
 /// What a run is started with.
-#[derive(Default)]
 struct Given {
     input: Value,
     labels: BTreeMap<String, String>,
@@ -164,22 +164,54 @@ impl CommandService {
         self.defaults
     }
 
+    /// Starts a run of which another process asked, where it belongs here; else says where that is.
+    ///
+    /// A run with a concurrency key lives where all runs of the key do. The definition says which
+    /// that is, and it may change between two repetitions of a start: so the first answer fixes
+    /// what the target means, and only then the run is started.
+    pub(crate) async fn start_at_home(
+        &self,
+        mut envelope: CommandEnvelope,
+    ) -> Result<StartAnswer, Rejection> {
+        let Some((start, given)) = taken(&mut envelope.command) else {
+            return self.execute(envelope).await.map(StartAnswer::Done);
+        };
+        self.start_run(&envelope, &start, given, true).await
+    }
+
     async fn start_run(
         &self,
         envelope: &CommandEnvelope,
-        target: &RunTarget,
+        start: &StartRun,
         given: Given,
-    ) -> Result<Receipt, Rejection> {
+        from_afar: bool,
+    ) -> Result<StartAnswer, Rejection> {
         let remembered = envelope.idempotency_key.as_ref().map(|_| Remembered::of(envelope));
         if let Some(remembered) = &remembered
             && let Some(receipt) = self.recalled(remembered).await?
         {
-            return Ok(receipt);
+            return Ok(StartAnswer::Done(receipt));
         }
         self.resources.catch_up().await?;
-        let Target { workflow_id, prepared } = self.target(envelope, target, &given).await?;
+        let Target { workflow_id, prepared } = self.target(envelope, start, &given).await?;
+        let admission = self.admission(&prepared, &given)?;
         // A command that comes twice starts the same run, and so only one.
-        let run_id = run_of(envelope.id);
+        let run_id = match &admission {
+            None => run_of(envelope.id),
+            Some(admission) => {
+                let home = Home::of_queue(prepared.definition.id, admission.key.as_deref());
+                RunId::in_queue(envelope.id, home)
+            }
+        };
+        if from_afar && start.home.is_none() && admission.is_some() {
+            // Done before, if the definition has got its key since then.
+            if let Some(receipt) = self.started(run_of(envelope.id)).await? {
+                return Ok(StartAnswer::Done(receipt));
+            }
+            let DefinitionRef { id: definition_id, version, .. } = prepared.definition;
+            let shard = shard_of(run_id);
+            return Ok(StartAnswer::Elsewhere(StartHome { shard, definition_id, version }));
+        }
         let started = RunStarted {
             run_id,
             project_id: prepared.project_id,
@@ -193,29 +225,49 @@ impl CommandService {
             deadline: None,
             started_by: Some(envelope.actor.0.clone()),
             parent: None,
+            admission,
         };
         let cause = cause(envelope, remembered.clone());
         let done = self.coordinator.start_run(run_id, started, &prepared, cause).await;
         match self.settled(done, remembered.as_ref()).await {
-            Err(refused) if refused.code == RUN_ALREADY_STARTED => self.started(run_id).await,
-            done => done,
+            Err(refused) if refused.code == RUN_ALREADY_STARTED => {
+                let started = self.started(run_id).await?;
+                let started = started.map(StartAnswer::Done);
+                started.ok_or_else(|| unavailable("the run is being started, try again"))
+            }
+            done => done.map(StartAnswer::Done),
         }
     }
 
+    /// What the admission of a run goes by, where its definition bounds its runs.
+    fn admission(&self, prepared: &Prepared, given: &Given) -> Result<Option<Admission>, Rejection> {
+        let plan = &prepared.plan.plan;
+        let Some(admission) = plan.admission() else { return Ok(None) };
+        let input = check_start(plan, &given.input, given.labels.len());
+        let input = input.map_err(|refusal| of_command(&refusal))?;
+        let found = admission.of_run(&input, self.clock.now());
+        found.map(Some).map_err(|problem| {
+            let message = format!("the run can't be admitted: {}", problem.message);
+            let refused = Rejection::new(RejectionKind::Invalid, "admission_failed", message);
+            refused.at(problem.pointer.clone()).with_problems(vec![problem])
+        })
+    }
+
     /// The receipt of a run that the same command has started before.
-    async fn started(&self, run_id: RunId) -> Result<Receipt, Rejection> {
+    async fn started(&self, run_id: RunId) -> Result<Option<Receipt>, Rejection> {
         let id = run_id.to_string();
         let away = |_| unavailable("the journal is unavailable, try again");
-        let first = self.journal.load("run", &id, 0, 1).await.map_err(away)?.pop();
-        let first = first.ok_or_else(|| unavailable("the run is being started, try again"))?;
-        Ok(Receipt {
+        let first = self.journal.load("run", &id, 0, 2).await.map_err(away)?;
+        let queued = first.get(1).is_some_and(|second| &*second.event_type == "run_queued");
+        Ok(first.first().map(|first| Receipt {
             id,
             version: first.sequence,
             position: first.position,
             created: true,
             at: first.recorded_at,
+            queued,
             outcome: None,
-        })
+        }))
     }
 
     /// Does a command to a run that is there.
@@ -262,16 +314,26 @@ impl CommandService {
     async fn target(
         &self,
         envelope: &CommandEnvelope,
-        target: &RunTarget,
+        start: &StartRun,
         given: &Given,
     ) -> Result<Target, Rejection> {
         let workspace_id = envelope.workspace_id;
-        let (workflow_id, id, definition) = match target {
+        let (workflow_id, id, definition) = match &start.target {
             RunTarget::Workflow(workflow_id) => {
                 let workflow = self.resolver.workflow(workspace_id, *workflow_id).await?;
                 self.resources.authorise_project(workspace_id, workflow.project_id).await?;
-                let (id, version) = (workflow.definition_id, workflow.definition_version);
+                let (id, version) = match start.home {
+                    Some(home) => (home.definition_id, Some(home.version)),
+                    None => (workflow.definition_id, workflow.definition_version),
+                };
                 (Some(*workflow_id), id, self.resolver.definition_by_id(id, version).await?)
+            }
+            RunTarget::Named { project_id, .. } | RunTarget::Inline { project_id, .. }
+                if let Some(home) = start.home =>
+            {
+                self.resources.authorise_project(workspace_id, *project_id).await?;
+                let (id, version) = (home.definition_id, Some(home.version));
+                (None, id, self.resolver.definition_by_id(id, version).await?)
             }
             RunTarget::Named { project_id, reference } => {
                 self.resources.authorise_project(workspace_id, *project_id).await?;
@@ -385,6 +447,13 @@ fn checked(reason: &mut Option<String>) -> Result<Option<String>, Rejection> {
     Ok(reason)
 }
 
+/// A start, and apart from it what may be large: moved rather than copied.
+fn taken(command: &mut Command) -> Option<(StartRun, Given)> {
+    let Command::StartRun(start) = command else { return None };
+    let (input, labels) = (std::mem::take(&mut start.input), std::mem::take(&mut start.labels));
+    Some(((**start).clone(), Given { input, labels }))
+}
+
 fn cause(envelope: &CommandEnvelope, remembered: Option<Remembered>) -> Cause {
     Cause { workspace_id: envelope.workspace_id, metadata: metadata::of(envelope), remembered }
 }
@@ -392,21 +461,16 @@ fn cause(envelope: &CommandEnvelope, remembered: Option<Remembered>) -> Cause {
 #[async_trait]
 impl Commands for CommandService {
     async fn execute(&self, mut envelope: CommandEnvelope) -> Result<Receipt, Rejection> {
-        // Moved rather than copied: an input may have megabytes.
-        let given = match &mut envelope.command {
-            Command::StartRun(start) => Given {
-                input: std::mem::take(&mut start.input),
-                labels: std::mem::take(&mut start.labels),
-            },
-            _ => Given::default(),
-        };
+        if let Some((start, given)) = taken(&mut envelope.command) {
+            return match self.start_run(&envelope, &start, given, false).await? {
+                StartAnswer::Done(receipt) => Ok(receipt),
+                StartAnswer::Elsewhere(_) => Err(internal("the start belongs elsewhere")),
+            };
+        }
         if let Some((run_id, command)) = of_run(&mut envelope)? {
             return self.command_run(&envelope, run_id, command).await;
         }
-        match &envelope.command {
-            Command::StartRun(start) => self.start_run(&envelope, &start.target, given).await,
-            _ => self.resources.execute(&envelope).await,
-        }
+        self.resources.execute(&envelope).await
     }
 
     async fn wait(

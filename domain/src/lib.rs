@@ -7,6 +7,7 @@ pub mod definition;
 pub mod expression;
 pub mod ids;
 pub mod limits;
+pub mod queue;
 pub mod resource;
 pub mod run;
 pub mod span;

@@ -10,7 +10,7 @@ use domain::ids::WorkspaceId;
 use domain::run::Event;
 use uuid::Uuid;
 
-const VARIANTS: usize = 30;
+const VARIANTS: usize = 32;
 
 /// A new variant doesn't compile here until it has a number, and then fails until it has a file.
 fn number(event: &Event) -> usize {
@@ -45,6 +45,8 @@ fn number(event: &Event) -> usize {
         Event::TokensCancelled(_) => 27,
         Event::MutexAwaited { .. } => 28,
         Event::MutexTaken { .. } => 29,
+        Event::RunQueued(_) => 30,
+        Event::RunAdmitted { .. } => 31,
     }
 }
 

@@ -76,6 +76,7 @@ impl<'p> Driver<'p> {
             deadline: None,
             started_by: None,
             parent: None,
+            admission: None,
         };
         self.give(&Command::Start(Box::new(started)))
     }

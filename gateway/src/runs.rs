@@ -123,7 +123,7 @@ async fn start(
     check_labels(&labels)?;
     let input = value_at(input, "/input")?;
     let wait = call.wait()?;
-    let command = Command::StartRun(Box::new(StartRun { target, input, labels }));
+    let command = Command::StartRun(Box::new(StartRun { target, input, labels, home: None }));
     let mut receipt = call.execute(command).await?;
     let mut outcome = receipt.outcome.take();
     if let (Some(wait), None) = (wait, &outcome) {
@@ -132,6 +132,7 @@ async fn start(
     }
     let (status, version, position) = match &outcome {
         Some(outcome) => (outcome.status, outcome.sequence, outcome.position),
+        None if receipt.queued => (RunStatus::Queued, receipt.version, receipt.position),
         None => (RunStatus::Running, receipt.version, receipt.position),
     };
     let ended = outcome.map(|RunOutcome { output, error, usage, ended_at, .. }| Ended {

@@ -14,7 +14,9 @@ pub mod shard;
 pub mod task;
 pub mod view;
 
-pub use command::{Actor, AnswerGate, Command, CommandEnvelope, Receipt, RunTarget};
+pub use command::{
+    Actor, AnswerGate, Command, CommandEnvelope, Receipt, RunTarget, StartAnswer, StartHome,
+};
 pub use event::{Cursor, EventEnvelope, EventFilter};
 pub use gate::{GateAnswerView, GateFilter, GateId, GateStatus, GateView};
 pub use query::{EventPage, Page, PageRequest, ResourceFilter, RunFilter, StateAt};

@@ -205,7 +205,7 @@ impl Actor {
                 break;
             }
             let Asked { command, cause: own_cause, reply, settled } = asked(queued);
-            under_way.durable.created |= matches!(command, Command::Start(_));
+            under_way.durable.created |= self.sequence == 0 && events.is_empty();
             let decided = self.run.execute(&self.plan.plan, &command, now);
             let is_client = own_cause.is_some();
             match (decided, reply) {
@@ -307,6 +307,7 @@ impl Actor {
                 position: appended.last_position,
                 created: under_way.durable.created,
                 at: self.recorded_at,
+                queued: under_way.durable.created && self.run.is_in_queue(),
                 outcome: self.outcome(),
             })));
         }

@@ -17,6 +17,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::actor::{Actor, Holds, Queued, Settled, Taken, Turn, count_refused, refuse_all, settle};
+use super::admissions::Admissions;
 use super::children::Children;
 use super::dispatch::Dispatch;
 use super::plans::Plans;
@@ -27,6 +28,7 @@ use super::{Fenced, Message, Reply, Start, TASKS_IN_FLIGHT_PER_RUN, TaskQueue};
 use crate::prepared::Preparations;
 use crate::resolve::Resolver;
 
+mod admission;
 mod checks;
 mod children;
 mod commits;
@@ -111,6 +113,7 @@ pub(super) struct Worker {
     checks: checks::Checks,
     /// The child runs that are waited for.
     children: Children,
+    admissions: Admissions,
 }
 
 impl Worker {
@@ -128,6 +131,7 @@ impl Worker {
             turns: Vec::new(),
             checks: checks::Checks::default(),
             children: Children::default(),
+            admissions: Admissions::default(),
         }
     }
 
@@ -161,6 +165,7 @@ impl Worker {
                 self.accept(message);
             }
             self.wake_due();
+            self.admit();
             self.start_children();
             self.take_turns();
             self.hand_out();
@@ -195,20 +200,23 @@ impl Worker {
             Message::Wait { run_id, workspace_id, reply } => self.wait(run_id, workspace_id, reply),
             Message::Loaded { run_id, epoch, loaded } => self.loaded(run_id, epoch, loaded),
             Message::Recover(run_id) => {
-                if let (Some(epoch), false) =
-                    (self.epoch_of(run_id), self.runs.contains_key(&run_id))
-                {
-                    self.load(run_id, epoch);
+                if let Some(epoch) = self.epoch_of(run_id) {
+                    self.recover(run_id, epoch);
                 }
             }
             Message::Own { shard, epoch } => self.own(shard, epoch),
             Message::Lose { shard } => self.lose(shard),
+            Message::Named { shard, epoch } => {
+                if self.owned.get(&shard) == Some(&epoch) {
+                    self.admissions.named(shard);
+                }
+            }
             Message::ChildPrepared { child, prepared } => self.child_prepared(child, prepared),
             Message::Checked(looked) => self.checked(looked),
         }
     }
 
-    fn start(&mut self, start: Box<Start>) {
+    fn start(&mut self, mut start: Box<Start>) {
         let run_id = start.run_id;
         let Some(epoch) = self.epoch_of(run_id) else {
             return drop(start.reply.send(Err(not_owner())));
@@ -218,6 +226,10 @@ impl Worker {
             let rejection =
                 Rejection::new(RejectionKind::Conflict, super::RUN_ALREADY_STARTED, message);
             return drop(start.reply.send(Err(rejection)));
+        }
+        if !self.judge(&mut start) {
+            let message = "the runs with this concurrency key are being looked up, try again";
+            return drop(start.reply.send(Err(unavailable(message))));
         }
         let mut actor = Actor::new(Taken {
             run_id,
@@ -315,12 +327,16 @@ impl Worker {
         self.dispatch.forget_ready(run_id);
         self.timers.set(run_id, None);
         self.children.stuck(run_id);
+        self.admissions.set_aside(run_id, true);
         if let Some(Slot::Loaded(actor)) = before {
             actor.failed(&quarantined());
         }
     }
 
     fn until_due(&self) -> Duration {
+        if self.admissions.is_due() {
+            return Duration::ZERO;
+        }
         let Some(due) = self.timers.next() else { return Duration::MAX };
         (due - self.context.clock.now()).to_std().unwrap_or(Duration::ZERO)
     }
@@ -345,6 +361,7 @@ impl Worker {
                 Turn::Failed(rejection) => self.drop_run(run_id, &rejection),
                 Turn::Idle if matches!(actor.run, Run::NotStarted) && actor.is_idle() => {
                     self.runs.remove(&run_id);
+                    self.admissions.leave(run_id);
                 }
                 Turn::Idle => {
                     if actor.under_way.is_none() {

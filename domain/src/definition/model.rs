@@ -8,10 +8,12 @@ use serde_json::{Map, Value};
 use crate::ids::Name;
 use crate::span::Span;
 
+mod admission;
 mod child;
 mod effects;
 mod waits;
 
+pub use admission::{ConcurrencySpec, Overflow};
 pub use child::{ChildSpec, OnChildFailure, is_reference};
 pub use effects::{CancelNodes, CancelSpec};
 pub use waits::{EmitSpec, GateSpec, GateTimeout, WaitSpec};
@@ -39,6 +41,13 @@ pub struct Definition {
     /// How long a run may take from its start; it then ends as `timed_out`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Span>,
+    /// How many of its runs go on at the same time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<ConcurrencySpec>,
+    /// How far a run comes forward in the queue of `concurrency`: a whole number, or `${…}` over
+    /// `input` that gives one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<Value>,
     /// The nodes by name, in the order of the document.
     pub nodes: Map<String, Value>,
     /// All control flow, in the order of the document.

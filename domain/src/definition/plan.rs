@@ -15,9 +15,11 @@ use crate::expression::{Binding, Expression};
 use crate::run::event::{Region, TransitionIndex};
 use crate::span::Span;
 
+mod admission;
 mod child;
 mod waits;
 
+pub use admission::PlanAdmission;
 pub use child::PlanChild;
 pub use waits::{PlanEmit, PlanGate, PlanWait};
 
@@ -27,6 +29,7 @@ pub struct Plan {
     pub name: String,
     pub start: Arc<str>,
     pub timeout: Option<Span>,
+    admission: Option<PlanAdmission>,
     nodes: HashMap<Arc<str>, PlanNode>,
     transitions: Vec<PlanTransition>,
     joins: BTreeMap<String, PlanJoin>,
@@ -236,6 +239,7 @@ impl Compiler<'_> {
             name: definition.name.to_string(),
             start: Arc::from(definition.start.as_str()),
             timeout: definition.timeout,
+            admission: self.admission(definition),
             nodes,
             transitions,
             joins: joins(&definition.transitions),

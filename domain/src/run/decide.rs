@@ -22,6 +22,7 @@ mod gate;
 mod join;
 mod mutex;
 mod pause;
+mod queue;
 mod retry;
 mod route;
 mod wait;
@@ -92,8 +93,15 @@ impl Decider<'_> {
     fn accept(&mut self, command: &Command) -> Result<(), Refusal> {
         match (&*self.run, command) {
             (Run::NotStarted, Command::Start(started)) => self.start(started),
+            (Run::NotStarted, Command::StartInQueue { started, reason }) => {
+                self.start_in_queue(started, reason)
+            }
+            (Run::NotStarted, Command::StartDropped(started)) => self.start_dropped(started),
             (Run::NotStarted, _) => Err(Refusal::NotStarted),
-            (Run::Live(_) | Run::Closed(_), Command::Start(_)) => Err(Refusal::AlreadyStarted),
+            (
+                Run::Live(_) | Run::Closed(_),
+                Command::Start(_) | Command::StartInQueue { .. } | Command::StartDropped(_),
+            ) => Err(Refusal::AlreadyStarted),
             (Run::Closed(closed), _) => Err(Refusal::Ended { status: closed.status }),
             (Run::Live(_), Command::Report(report)) => self.report(report),
             (Run::Live(live), Command::HandOut { .. }) if live.pause.is_some() => Ok(()),
@@ -115,7 +123,19 @@ impl Decider<'_> {
                 Ok(())
             }
             (Run::Live(_), Command::Cancel { reason }) => {
-                self.emit(Event::RunCancelled { reason: reason.clone() });
+                self.emit(Event::RunCancelled { reason: reason.clone(), code: None });
+                Ok(())
+            }
+            (Run::Live(_), Command::Admit) => {
+                self.admit();
+                Ok(())
+            }
+            (Run::Live(_), Command::StayInQueue(reason)) => {
+                self.stay_in_queue(reason);
+                Ok(())
+            }
+            (Run::Live(_), Command::Displace { by }) => {
+                self.displace(*by);
                 Ok(())
             }
         }
@@ -156,16 +176,28 @@ impl Decider<'_> {
     }
 
     fn start(&mut self, started: &RunStarted) -> Result<(), Refusal> {
-        let input = check_start(self.plan, &started.input, started.labels.len())?;
         let timeout = self.plan.timeout;
+        self.begin(started, timeout.map(|timeout| self.now + timeout.as_duration()))?;
+        if started.admission.is_some() {
+            self.emit(Event::RunAdmitted { deadline: None });
+        }
+        self.fresh.push(1);
+        Ok(())
+    }
+
+    fn begin(
+        &mut self,
+        started: &RunStarted,
+        deadline: Option<DateTime<Utc>>,
+    ) -> Result<(), Refusal> {
+        let input = check_start(self.plan, &started.input, started.labels.len())?;
         self.emit(Event::RunStarted(Box::new(RunStarted {
             start: self.plan.start.to_string(),
             input,
             started_at: self.now,
-            deadline: timeout.map(|timeout| self.now + timeout.as_duration()),
+            deadline,
             ..started.clone()
         })));
-        self.fresh.push(1);
         Ok(())
     }
 
@@ -302,6 +334,9 @@ impl Decider<'_> {
     }
 
     fn resume_put_off(&mut self) {
+        if self.run.is_in_queue() {
+            return;
+        }
         let owed = self.run.owed(self.plan);
         if owed.next_due.is_some_and(|due| due <= self.now) {
             self.wake();

@@ -13,12 +13,14 @@ mod cancelled;
 mod child;
 mod failure;
 mod gate;
+mod queue;
 mod signal;
 
 pub use cancelled::{Extent, Region, TokensCancelled};
 pub use child::{ChildEnded, ChildStarted, ParentRun};
 pub use failure::{FailureKind, RunError, Usage};
 pub use gate::{Decision, GateAnswered, GateClosed, GateOpened, GateOutcome};
+pub use queue::{Admission, QueueReason};
 pub use signal::SignalReceived;
 
 /// A token's number within its run, from 1.
@@ -34,6 +36,15 @@ pub type TransitionIndex = u16;
 pub enum Event {
     /// The first event: token 1 stands at the start node.
     RunStarted(Box<RunStarted>),
+    /// The run waits for its admission: nothing of it has begun. Recorded again where the reason
+    /// becomes another one.
+    RunQueued(QueueReason),
+    /// The run may begin. Recorded of runs whose definition bounds them, and of those that waited.
+    RunAdmitted {
+        /// When the run times out, where it waited: the clock starts here.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        deadline: Option<DateTime<Utc>>,
+    },
     /// An attempt succeeded; its node's output was written to the token's level of state.
     TaskSucceeded {
         token: TokenId,
@@ -216,6 +227,9 @@ pub enum Event {
     RunCancelled {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
+        /// Why, for programs, where no person or parent has asked for it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        code: Option<String>,
     },
     RunTimedOut {
         error: RunError,
@@ -247,6 +261,9 @@ pub struct RunStarted {
     /// The run that it is a child of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<ParentRun>,
+    /// What its admission goes by, where its definition bounds its runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admission: Option<Admission>,
 }
 
 /// Which version of which definition.
@@ -390,6 +407,8 @@ impl Event {
     pub const fn event_type(&self) -> &'static str {
         match self {
             Self::RunStarted(_) => "run_started",
+            Self::RunQueued(_) => "run_queued",
+            Self::RunAdmitted { .. } => "run_admitted",
             Self::TaskSucceeded { .. } => "task_succeeded",
             Self::TaskFailed { .. } => "task_failed",
             Self::RetryStarted { .. } => "retry_started",

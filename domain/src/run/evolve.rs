@@ -17,6 +17,7 @@ use super::vars::{Vars, size_of};
 mod cancelled;
 mod groups;
 mod mutexes;
+mod queue;
 mod waits;
 
 impl Run {
@@ -33,6 +34,8 @@ impl Run {
         live.at = at;
         match event {
             Event::RunStarted(_) => {}
+            Event::RunQueued(reason) => live.enqueue(reason),
+            Event::RunAdmitted { deadline } => live.admit(*deadline),
             Event::TaskSucceeded { token, result, writes, usage, .. } => {
                 live.usage.add(usage);
                 live.succeed(*token, Some(result), writes);
@@ -106,16 +109,19 @@ impl Run {
             Event::RunResumed {} => live.go_on(),
             Event::RunCompleted { output } => {
                 let output = Some(Arc::new(output.clone()));
-                *self = live.close(RunStatus::Completed, output, None, None, at);
+                *self = Self::Closed(live.close(RunStatus::Completed, output, None, at));
             }
             Event::RunFailed { error } => {
-                *self = live.close(RunStatus::Failed, None, Some(error), None, at);
+                *self = Self::Closed(live.close(RunStatus::Failed, None, Some(error), at));
             }
-            Event::RunCancelled { reason } => {
-                *self = live.close(RunStatus::Cancelled, None, None, reason.clone(), at);
+            Event::RunCancelled { reason, code } => {
+                let mut closed = live.close(RunStatus::Cancelled, None, None, at);
+                closed.reason.clone_from(reason);
+                closed.code.clone_from(code);
+                *self = Self::Closed(closed);
             }
             Event::RunTimedOut { error } => {
-                *self = live.close(RunStatus::TimedOut, None, Some(error), None, at);
+                *self = Self::Closed(live.close(RunStatus::TimedOut, None, Some(error), at));
             }
         }
     }
@@ -135,6 +141,7 @@ impl Live {
                 started_at: started.started_at,
                 started_by: started.started_by.clone(),
                 parent: started.parent,
+                admission: started.admission.clone(),
             },
             root: Vars::default(),
             tokens: [(1, Box::new(Token { since: at, ..Token::at(&started.start) }))].into(),
@@ -147,6 +154,7 @@ impl Live {
             children: Default::default(),
             signals: Signals::default(),
             mutexes: Default::default(),
+            in_queue: None,
             pause: None,
             usage: Usage::default(),
             at,
@@ -162,19 +170,19 @@ impl Live {
         status: RunStatus,
         output: Option<Arc<Value>>,
         error: Option<&RunError>,
-        reason: Option<String>,
         at: DateTime<Utc>,
-    ) -> Run {
-        Run::Closed(Box::new(Closed {
+    ) -> Box<Closed> {
+        Box::new(Closed {
             header: self.header.clone(),
             root: self.root.clone(),
             status,
             output,
             error: error.cloned().map(Box::new),
-            reason,
+            reason: None,
+            code: None,
             usage: self.usage,
             ended_at: at,
-        }))
+        })
     }
 
     fn handed_out(&mut self, id: TokenId, times: u32) {

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::event::{
-    DefinitionRef, InstanceId, OpenedBranches, ParentRun, Pin, RunError, TokenId, TransitionIndex,
-    Usage,
+    Admission, DefinitionRef, InstanceId, OpenedBranches, ParentRun, Pin, RunError, TokenId,
+    TransitionIndex, Usage,
 };
 use super::vars::Vars;
 use crate::definition::{FailedPolicy, JoinSpec, JoinWait};
@@ -19,7 +19,7 @@ mod mutex;
 mod waiting;
 
 pub use mutex::Mutex;
-pub use waiting::{Answer, Gate, KeptSignal, Pause, Signals};
+pub use waiting::{Answer, Gate, InQueue, KeptSignal, Pause, Signals};
 
 /// A run. `Default` is the run before its first event.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -32,7 +32,7 @@ pub enum Run {
 }
 
 /// Version of the shape of [`Run`]: a snapshot of another one is not used.
-pub const STATE_VERSION: u32 = 4;
+pub const STATE_VERSION: u32 = 5;
 
 /// What stays the same from a run's start to its end.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -54,6 +54,9 @@ pub struct Header {
     /// The run that it is a child of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<ParentRun>,
+    /// What its admission goes by, where its definition bounds its runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admission: Option<Admission>,
 }
 
 impl Header {
@@ -96,6 +99,10 @@ pub struct Live {
     /// The mutexes that are held or waited for, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub mutexes: BTreeMap<String, Mutex>,
+    /// Since when and why the run waits for its admission, while it does: its first token stands at
+    /// the start node, and nothing of it is owed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_queue: Option<InQueue>,
     /// Since when and why the run stands still, while it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pause: Option<Pause>,
@@ -255,6 +262,9 @@ pub struct Closed {
     pub error: Option<Box<RunError>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Why it was cancelled, for programs, where no person or parent has asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
     pub usage: Usage,
     pub ended_at: DateTime<Utc>,
 }
@@ -263,6 +273,7 @@ pub struct Closed {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RunStatus {
+    /// It waits for its admission: nothing of it has begun.
     Queued,
     Running,
     /// Nothing is on a worker; it waits for a timer, a person, a signal or a child run.
@@ -325,6 +336,11 @@ impl Run {
     /// Whether the run stands still until it is resumed.
     pub fn is_paused(&self) -> bool {
         self.live().is_some_and(|live| live.pause.is_some())
+    }
+
+    /// Whether the run waits for its admission.
+    pub fn is_in_queue(&self) -> bool {
+        self.live().is_some_and(|live| live.in_queue.is_some())
     }
 
     /// When the run's next timer is due.
@@ -401,10 +417,11 @@ impl Phase {
 impl Live {
     fn status(&self) -> RunStatus {
         let all_wait = !self.tokens.is_empty() && self.waiting == self.tokens.len() as u64;
-        match (&self.pause, all_wait) {
-            (Some(_), _) => RunStatus::Paused,
-            (None, true) => RunStatus::Waiting,
-            (None, false) => RunStatus::Running,
+        match (&self.pause, &self.in_queue, all_wait) {
+            (Some(_), ..) => RunStatus::Paused,
+            (None, Some(_), _) => RunStatus::Queued,
+            (None, None, true) => RunStatus::Waiting,
+            (None, None, false) => RunStatus::Running,
         }
     }
 

@@ -9,6 +9,7 @@ mod gates;
 mod joins;
 mod mutexes;
 mod pauses;
+mod queued;
 mod properties;
 mod routing;
 mod waits;

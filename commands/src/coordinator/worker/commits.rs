@@ -43,6 +43,9 @@ impl Worker {
             // It had to leave while this append was under way.
             return self.left_behind(run_id);
         }
+        if let Some(is_paused) = durable.paused {
+            self.admissions.set_aside(run_id, is_paused);
+        }
         self.children_follow(run_id, &mut durable);
         let Some(Slot::Loaded(actor)) = self.runs.get_mut(&run_id) else { return };
         if let Some(outcome) = actor.outcome() {
@@ -54,6 +57,7 @@ impl Worker {
             if let Some(Slot::Loaded(actor)) = self.runs.remove(&run_id) {
                 self.tell_parent(run_id, &actor.run);
             }
+            self.admissions.leave(run_id);
             self.timers.set(run_id, None);
             self.dispatch.forget_ready(run_id);
             self.recent.keep(run_id, workspace_id, outcome);
@@ -78,6 +82,7 @@ impl Worker {
         if !actor.queue.is_empty() {
             self.turns.push(run_id);
         }
+        self.let_wait(run_id);
     }
 }
 

@@ -18,6 +18,7 @@ impl Worker {
         if self.owned.get(&shard) != Some(&epoch) {
             self.lose(shard);
             self.owned.insert(shard, epoch);
+            self.admissions.shut(shard);
         }
     }
 
@@ -30,6 +31,7 @@ impl Worker {
         self.dispatch.forget_shard(shard);
         self.timers.forget_shard(shard);
         self.children.forget_shard(shard);
+        self.admissions.forget_shard(shard);
         let runs: Vec<RunId> =
             self.runs.keys().filter(|run_id| shard_of(**run_id) == shard).copied().collect();
         for run_id in runs {

@@ -1,4 +1,4 @@
-//! What runs wait with: signals that are kept, gates that are open, a pause.
+//! What runs wait with: signals that are kept, gates that are open, a pause, a place in a queue.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::run::event::{Decision, GateAnswered, GateOpened, SignalReceived};
+use crate::run::event::{Decision, GateAnswered, GateOpened, QueueReason, SignalReceived};
 use crate::run::vars::size_of;
 
 /// The signals that no wait has taken yet.
@@ -122,6 +122,13 @@ impl Gate {
         let answers = self.answers.iter().filter(|answer| answer.decision == decision);
         u32::try_from(answers.count()).unwrap_or(u32::MAX)
     }
+}
+
+/// A run waits for its admission.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct InQueue {
+    pub since: DateTime<Utc>,
+    pub reason: QueueReason,
 }
 
 /// A run stands still.
