@@ -15,8 +15,8 @@ use chassis::clock::Clock;
 use chassis::journal::Journal;
 use chassis::shards::Ownership;
 use domain::ids::{RunId, WorkspaceId};
-use domain::run::event::{QueueReason, RunStarted};
 use domain::run;
+use domain::run::event::{QueueReason, RunStarted};
 use futures::future::join_all;
 use protocol::{Abandoned, Outcome, Receipt, Rejection, RunOutcome, Task, Tasks};
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -47,6 +47,8 @@ use worker::Worker;
 use crate::prepared::{Preparations, Prepared};
 use crate::resolve::Resolver;
 
+/// Code of the refusal of an append that met another one.
+pub(crate) const CONFLICT: &str = "conflict";
 /// Code of the refusal of a start whose run is there already.
 pub(crate) const RUN_ALREADY_STARTED: &str = "run_already_started";
 

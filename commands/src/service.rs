@@ -25,8 +25,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::coordinator::{
-    Cause, Coordinator, CoordinatorConfig, Plans, RUN_ALREADY_STARTED, Surroundings, TaskQueue,
-    of_command, unavailable,
+    CONFLICT, Cause, Coordinator, CoordinatorConfig, Plans, RUN_ALREADY_STARTED, Surroundings,
+    TaskQueue, of_command, unavailable,
 };
 use crate::prepared::{Preparations, Prepared};
 use crate::queues::Queues;
@@ -230,7 +230,8 @@ impl CommandService {
         let cause = cause(envelope, remembered.clone());
         let done = self.coordinator.start_run(run_id, started, &prepared, cause).await;
         match self.settled(done, remembered.as_ref()).await {
-            Err(refused) if refused.code == RUN_ALREADY_STARTED => {
+            // In the second case the run has left memory since then.
+            Err(refused) if matches!(&*refused.code, RUN_ALREADY_STARTED | CONFLICT) => {
                 let started = self.started(run_id).await?;
                 let started = started.map(StartAnswer::Done);
                 started.ok_or_else(|| unavailable("the run is being started, try again"))
@@ -240,7 +241,11 @@ impl CommandService {
     }
 
     /// What the admission of a run goes by, where its definition bounds its runs.
-    fn admission(&self, prepared: &Prepared, given: &Given) -> Result<Option<Admission>, Rejection> {
+    fn admission(
+        &self,
+        prepared: &Prepared,
+        given: &Given,
+    ) -> Result<Option<Admission>, Rejection> {
         let plan = &prepared.plan.plan;
         let Some(admission) = plan.admission() else { return Ok(None) };
         let input = check_start(plan, &given.input, given.labels.len());

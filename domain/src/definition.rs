@@ -15,9 +15,9 @@ pub mod validate;
 pub use hash::content_hash;
 pub use model::{
     ActionKind, ActionUse, Backoff, CancelNodes, CancelSpec, ChildSpec, ConcurrencySpec,
-    Definition, EmitSpec, FailedPolicy, GateSpec, GateTimeout, JoinSpec, JoinTimeout, JoinWait, Mapping, Merge,
-    MergeStrategy, Node, On, OnChildFailure, Overflow, Rest, Retry, Step, StepFailure, StepThen, Transition,
-    WaitSpec, is_reference,
+    Definition, EmitSpec, FailedPolicy, GateSpec, GateTimeout, JoinSpec, JoinTimeout, JoinWait,
+    Mapping, Merge, MergeStrategy, Node, On, OnChildFailure, Overflow, Rest, Retry, Step,
+    StepFailure, StepThen, Transition, WaitSpec, is_reference,
 };
 pub use plan::{Action, Plan, PlanAdmission};
 pub use problem::{Problem, ProblemCode};

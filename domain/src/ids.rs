@@ -269,7 +269,8 @@ mod tests {
         let definition = DefinitionId::derived("prj", "judge");
         let home = Home::of_queue(definition, Some("ann"));
         let command = |number| CommandId::new(Uuid::from_u128(number));
-        let (first, second) = (RunId::in_queue(command(1), home), RunId::in_queue(command(2), home));
+        let (first, second) =
+            (RunId::in_queue(command(1), home), RunId::in_queue(command(2), home));
         assert_eq!(first, RunId::in_queue(command(1), home));
         assert_ne!(first, second);
         assert_eq!((first.home(), second.home()), (home, home));

@@ -58,7 +58,9 @@ enum Stage {
     /// It waits and isn't let in: it, or its workflow, is paused.
     Aside,
     /// It goes on, or waits, and is to end.
-    Leaving { is_going: bool },
+    Leaving {
+        is_going: bool,
+    },
 }
 
 /// How far a run is that is found in the journal.
@@ -75,7 +77,9 @@ pub enum Found {
 pub enum Entered {
     Admitted,
     /// It waits behind so many, counted as in [`crate::run::event::QueueReason::Concurrency`].
-    Waits { ahead: u64 },
+    Waits {
+        ahead: u64,
+    },
     /// It isn't kept: as many go on as may.
     Dropped,
 }

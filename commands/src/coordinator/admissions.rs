@@ -43,6 +43,8 @@ pub(super) struct Admissions {
     /// Runs that were named and aren't known yet, by their home.
     unknown: HashMap<Home, HashSet<RunId>>,
     last_start: DateTime<Utc>,
+    /// Queues were opened since it was asked.
+    has_opened: bool,
 }
 
 impl Admissions {
@@ -76,6 +78,11 @@ impl Admissions {
             self.due.push_back(scope);
         }
         Some(verdict)
+    }
+
+    /// Whether a run is in a queue, or was let in.
+    pub(super) fn knows(&self, run_id: RunId) -> bool {
+        self.of_run.contains_key(&run_id)
     }
 
     /// Takes a run as it was found in the journal.
@@ -126,9 +133,10 @@ impl Admissions {
             }
             let Some(queue) = self.queues.get_mut(&scope) else { continue };
             while moves.len() < room {
-                let next = queue.admit().map(Move::Admit).or_else(|| {
-                    queue.displace().map(|(run_id, by)| Move::Displace { run_id, by })
-                });
+                let next = queue
+                    .admit()
+                    .map(Move::Admit)
+                    .or_else(|| queue.displace().map(|(run_id, by)| Move::Displace { run_id, by }));
                 let Some(next) = next else { break };
                 moves.push(next);
             }
@@ -173,8 +181,14 @@ impl Admissions {
     }
 
     fn look_again(&mut self, of: impl Fn(Home) -> bool) {
+        self.has_opened = true;
         let home = |scope: &Scope| Home::of_queue(scope.definition, scope.key.as_deref());
         self.due.extend(self.queues.keys().filter(|scope| of(home(scope))).cloned());
+    }
+
+    /// Whether queues were opened, or have left, since this was asked.
+    pub(super) fn take_opened(&mut self) -> bool {
+        std::mem::take(&mut self.has_opened)
     }
 
     /// Takes off all runs of a shard.
@@ -185,5 +199,6 @@ impl Admissions {
         self.queues.retain(|scope, _| stays(home(scope).first_run()));
         self.unknown.retain(|home, _| stays(home.first_run()));
         self.unnamed.remove(&shard);
+        self.has_opened = true;
     }
 }

@@ -26,7 +26,7 @@ pub(super) fn refused(error: &AppendError) -> Rejection {
     match error {
         AppendError::Conflict { .. } => Rejection::new(
             RejectionKind::Conflict,
-            "conflict",
+            super::CONFLICT,
             "the run was changed elsewhere at the same time, try again",
         ),
         AppendError::TooLarge => Rejection::new(

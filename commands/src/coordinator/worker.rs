@@ -114,6 +114,8 @@ pub(super) struct Worker {
     /// The child runs that are waited for.
     children: Children,
     admissions: Admissions,
+    /// Starts that can't be judged yet.
+    put_off: Vec<Box<Start>>,
 }
 
 impl Worker {
@@ -132,6 +134,7 @@ impl Worker {
             checks: checks::Checks::default(),
             children: Children::default(),
             admissions: Admissions::default(),
+            put_off: Vec::new(),
         }
     }
 
@@ -165,6 +168,7 @@ impl Worker {
                 self.accept(message);
             }
             self.wake_due();
+            self.start_put_off();
             self.admit();
             self.start_children();
             self.take_turns();
@@ -221,15 +225,14 @@ impl Worker {
         let Some(epoch) = self.epoch_of(run_id) else {
             return drop(start.reply.send(Err(not_owner())));
         };
-        if self.runs.contains_key(&run_id) {
+        if self.runs.contains_key(&run_id) || self.admissions.knows(run_id) {
             let message = "a run with this id exists already";
             let rejection =
                 Rejection::new(RejectionKind::Conflict, super::RUN_ALREADY_STARTED, message);
             return drop(start.reply.send(Err(rejection)));
         }
         if !self.judge(&mut start) {
-            let message = "the runs with this concurrency key are being looked up, try again";
-            return drop(start.reply.send(Err(unavailable(message))));
+            return self.put_off(start);
         }
         let mut actor = Actor::new(Taken {
             run_id,
@@ -417,6 +420,8 @@ impl Worker {
     fn sweep(&mut self) {
         let idle = self.context.idle;
         let now = Instant::now();
+        // Who gave up starting a run doesn't start it later.
+        self.put_off.retain(|start| !start.reply.is_closed());
         let (dispatch, children) = (&self.dispatch, &self.children);
         self.runs.retain(|run_id, slot| match slot {
             Slot::Loading { .. } | Slot::Quarantined => true,

@@ -8,6 +8,7 @@ mod limits;
 mod lost_workers;
 mod pauses;
 mod platform;
+mod queues;
 mod repetition;
 mod retries;
 mod reunions;

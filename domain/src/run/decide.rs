@@ -5,11 +5,11 @@ use serde_json::{Map, Value};
 
 use super::command::{Command, Report};
 use super::error::Refusal;
-use super::event::{Event, FailureKind, GateClosed, GateOutcome, RunError, RunStarted, TokenId};
+use super::event::{Event, FailureKind, GateClosed, GateOutcome, RunError, TokenId};
 use super::scope::{RunScope, TokenScope, root_state};
 use super::state::{Live, Phase, Run, Timer, Token};
 use super::vars::size_of;
-use crate::codec::{self, EncodeError};
+use crate::codec;
 use crate::definition::Plan;
 use crate::definition::plan::{NodeWork, PlanNode};
 use crate::expression::{Binding, EvalError, Scope};
@@ -22,10 +22,12 @@ mod gate;
 mod join;
 mod mutex;
 mod pause;
-mod queue;
 mod retry;
 mod route;
+mod start;
 mod wait;
+
+pub use start::check_start;
 
 /// What a command leads to.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -173,32 +175,6 @@ impl Decider<'_> {
 
     fn token(&self, id: TokenId) -> Option<&Token> {
         self.live()?.tokens.get(&id).map(|token| &**token)
-    }
-
-    fn start(&mut self, started: &RunStarted) -> Result<(), Refusal> {
-        let timeout = self.plan.timeout;
-        self.begin(started, timeout.map(|timeout| self.now + timeout.as_duration()))?;
-        if started.admission.is_some() {
-            self.emit(Event::RunAdmitted { deadline: None });
-        }
-        self.fresh.push(1);
-        Ok(())
-    }
-
-    fn begin(
-        &mut self,
-        started: &RunStarted,
-        deadline: Option<DateTime<Utc>>,
-    ) -> Result<(), Refusal> {
-        let input = check_start(self.plan, &started.input, started.labels.len())?;
-        self.emit(Event::RunStarted(Box::new(RunStarted {
-            start: self.plan.start.to_string(),
-            input,
-            started_at: self.now,
-            deadline,
-            ..started.clone()
-        })));
-        Ok(())
     }
 
     fn report(&mut self, report: &Report) -> Result<(), Refusal> {
@@ -465,28 +441,6 @@ impl Decider<'_> {
         };
         self.emit(Event::RunFailed { error: failed });
     }
-}
-
-/// Checks what a run would be started with, without starting it. Gives the input as the run's
-/// first event holds it.
-///
-/// # Errors
-/// The refusals of [`Command::Start`] that don't depend on the run.
-pub fn check_start(plan: &Plan, input: &Value, labels: usize) -> Result<Value, Refusal> {
-    let bytes = size_of(input);
-    if bytes > limits::INPUT_BYTES {
-        return Err(Refusal::InputTooLarge { bytes, limit: limits::INPUT_BYTES });
-    }
-    let mut input = input.clone();
-    codec::normalise(&mut input).map_err(|error| match error {
-        EncodeError::TooDeep => Refusal::InputTooDeep { limit: limits::JSON_DEPTH },
-        other => Refusal::InputNotStorable(other),
-    })?;
-    if labels > limits::LABELS {
-        return Err(Refusal::TooManyLabels { count: labels, limit: limits::LABELS });
-    }
-    let problems = plan.input_problems(&input);
-    if problems.is_empty() { Ok(input) } else { Err(Refusal::InvalidInput { problems }) }
 }
 
 /// A value as an event holds it, so that the fold gives what was decided on.

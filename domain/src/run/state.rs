@@ -15,9 +15,11 @@ use super::vars::Vars;
 use crate::definition::{FailedPolicy, JoinSpec, JoinWait};
 use crate::ids::{ProjectId, RunId, WorkflowId};
 
+mod closed;
 mod mutex;
 mod waiting;
 
+pub use closed::Closed;
 pub use mutex::Mutex;
 pub use waiting::{Answer, Gate, InQueue, KeptSignal, Pause, Signals};
 
@@ -248,25 +250,6 @@ pub struct Parent {
     pub item: Option<Arc<Value>>,
     #[serde(default, skip_serializing_if = "no_taken")]
     pub taken: Taken,
-}
-
-/// A run that has ended.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Closed {
-    pub header: Header,
-    pub root: Vars,
-    pub status: RunStatus,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub output: Option<Arc<Value>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub error: Option<Box<RunError>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-    /// Why it was cancelled, for programs, where no person or parent has asked for it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub code: Option<String>,
-    pub usage: Usage,
-    pub ended_at: DateTime<Utc>,
 }
 
 /// Where a run stands.

@@ -9,7 +9,7 @@ mod gates;
 mod joins;
 mod mutexes;
 mod pauses;
-mod queued;
 mod properties;
+mod queued;
 mod routing;
 mod waits;

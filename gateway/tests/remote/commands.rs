@@ -21,7 +21,8 @@ fn cancel() -> CommandEnvelope {
 
 fn start() -> CommandEnvelope {
     let target = RunTarget::Workflow(domain::ids::WorkflowId::derived("", "w"));
-    let start = StartRun { target, input: json!({"n": 1}), labels: Default::default() };
+    let (input, labels) = (json!({"n": 1}), Default::default());
+    let start = StartRun { target, input, labels, home: None };
     envelope(Command::StartRun(Box::new(start)))
 }
 

@@ -5,12 +5,15 @@ use domain::queue::Found;
 use domain::run::{Command, Run};
 
 use super::{Slot, Worker};
+use crate::coordinator::Start;
 use crate::coordinator::actor::{Actor, Queued};
 use crate::coordinator::admissions::Move;
-use crate::coordinator::Start;
+use crate::coordinator::refusal::unavailable;
 
 /// Runs of which something is asked at a time.
 const MOVES: usize = 256;
+/// Starts that are put off at a time.
+const PUT_OFF: usize = 1_024;
 
 impl Worker {
     /// Says whether a run that is started begins; false where that isn't known yet.
@@ -23,6 +26,26 @@ impl Worker {
                 true
             }
             None => false,
+        }
+    }
+
+    /// Keeps a start until all runs of its key are known.
+    pub(super) fn put_off(&mut self, start: Box<Start>) {
+        if self.put_off.len() < PUT_OFF {
+            self.put_off.push(start);
+        } else {
+            let message = "the runs with this concurrency key are being looked up, try again";
+            drop(start.reply.send(Err(unavailable(message))));
+        }
+    }
+
+    /// Starts what was put off and can be judged now; sends on what belongs elsewhere by now.
+    pub(super) fn start_put_off(&mut self) {
+        if !self.admissions.take_opened() {
+            return;
+        }
+        for start in std::mem::take(&mut self.put_off) {
+            self.start(start);
         }
     }
 

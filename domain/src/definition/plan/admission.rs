@@ -32,7 +32,13 @@ impl PlanAdmission {
         let key = self.key.as_ref().map(|key| read_key(key, &scope)).transpose()?;
         let priority = self.priority.as_ref().map(|priority| read_priority(priority, &scope));
         let priority = priority.transpose()?.unwrap_or_default();
-        Ok(Admission { key, limit: self.limit, then: self.then, priority, rank: rank(at, priority) })
+        Ok(Admission {
+            key,
+            limit: self.limit,
+            then: self.then,
+            priority,
+            rank: rank(at, priority),
+        })
     }
 }
 
@@ -90,9 +96,9 @@ impl Plan {
 impl Compiler<'_> {
     pub(super) fn admission(&mut self, definition: &Definition) -> Option<PlanAdmission> {
         let ConcurrencySpec { key, limit, then } = definition.concurrency.as_ref()?;
-        let key = key.as_ref().and_then(|key| {
-            self.binding("/concurrency/key", &Value::String(key.clone()))
-        });
+        let key = key
+            .as_ref()
+            .and_then(|key| self.binding("/concurrency/key", &Value::String(key.clone())));
         let priority = definition.priority.as_ref();
         let priority = priority.and_then(|priority| self.binding("/priority", priority));
         Some(PlanAdmission { limit: *limit, then: *then, key, priority })
