@@ -14,7 +14,7 @@ use chassis::bus;
 use chassis::clock::Clock;
 use chassis::journal::Journal;
 use chassis::shards::Ownership;
-use domain::ids::{RunId, WorkspaceId};
+use domain::ids::{RunId, WorkflowId, WorkspaceId};
 use domain::run;
 use domain::run::event::{QueueReason, RunStarted};
 use futures::future::join_all;
@@ -36,6 +36,7 @@ mod refusal;
 mod shards;
 mod timers;
 mod worker;
+mod workflows;
 
 use actor::Settled;
 pub(crate) use append::Cause;
@@ -43,6 +44,7 @@ pub(crate) use dispatch::{Attempt, Look};
 pub(crate) use plans::{LivePlan, Plans};
 pub(crate) use refusal::{of_command, unavailable};
 use worker::Worker;
+pub(crate) use workflows::Standing;
 
 use crate::prepared::{Preparations, Prepared};
 use crate::resolve::Resolver;
@@ -82,6 +84,8 @@ impl Default for CoordinatorConfig {
 const TASKS_IN_FLIGHT_PER_RUN: usize = 5_000;
 /// Words of abandoned work that may wait to be told.
 const ABANDONED: usize = 1_024;
+/// How often it is looked for writes of resources.
+const LOOK: Duration = Duration::from_millis(250);
 /// Runs that are loaded at the same time at most.
 const LOADS: usize = 64;
 /// Messages that a worker's mailbox holds before senders wait.
@@ -134,6 +138,13 @@ enum Message {
         child: RunId,
         prepared: Result<Box<Start>, Rejection>,
     },
+    /// Some resource was written, by anybody.
+    ResourcesWritten,
+    /// A workflow was looked up.
+    Workflow {
+        workflow_id: WorkflowId,
+        standing: Standing,
+    },
     /// Attempts that were looked for in the queue.
     Checked(Vec<(Attempt, Look)>),
 }
@@ -173,6 +184,8 @@ struct Start {
     started: RunStarted,
     plan: Arc<LivePlan>,
     tasks_in_flight: Option<usize>,
+    /// How its workflow stands, where it has one.
+    standing: Option<Standing>,
     /// Found by the run's worker.
     verdict: Verdict,
     cause: Cause,
@@ -230,10 +243,12 @@ impl Coordinator {
             coordinator.tell_all(|| Message::Own { shard: *shard, epoch: *epoch }).await;
         }
         let shards = shards::follow(coordinator.clone(), around.journal, around.ownership, owned);
+        let written = follow_resources(coordinator.clone(), around.resolver);
         tracker.spawn(async move {
             tokio::select! {
                 () = shutdown.cancelled() => {}
                 () = shards => {}
+                () = written => {}
             }
         });
         coordinator
@@ -244,6 +259,7 @@ impl Coordinator {
         &self,
         run_id: RunId,
         started: RunStarted,
+        standing: Option<Standing>,
         prepared: &Prepared,
         cause: Cause,
     ) -> Result<Receipt, Rejection> {
@@ -251,7 +267,8 @@ impl Coordinator {
         let plan = Arc::clone(&prepared.plan);
         let tasks_in_flight = prepared.tasks_in_flight;
         let verdict = Verdict::Begins;
-        let start = Start { run_id, started, plan, tasks_in_flight, verdict, cause, reply };
+        let start =
+            Start { run_id, started, plan, tasks_in_flight, standing, verdict, cause, reply };
         self.send(run_id, Message::Start(Box::new(start))).await;
         answered(answer).await
     }
@@ -319,6 +336,23 @@ impl Coordinator {
     /// A message that can't be delivered drops its reply, which the caller sees as unavailable.
     async fn send(&self, run_id: RunId, message: Message) {
         drop(mailbox_of(&self.mailboxes, run_id).send(message).await);
+    }
+}
+
+/// Tells the workers when resources were written, by this process or by others.
+async fn follow_resources(coordinator: Coordinator, resolver: Arc<Resolver>) {
+    let mut known = None;
+    loop {
+        // What can't be read now is read the next time.
+        if let Err(error) = resolver.catch_up().await {
+            tracing::debug!(%error, "can't look for writes of resources");
+        }
+        let writes = resolver.writes();
+        if known != Some(writes) {
+            known = Some(writes);
+            coordinator.tell_all(|| Message::ResourcesWritten).await;
+        }
+        tokio::time::sleep(LOOK).await;
     }
 }
 

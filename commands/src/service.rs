@@ -228,7 +228,11 @@ impl CommandService {
             admission,
         };
         let cause = cause(envelope, remembered.clone());
-        let done = self.coordinator.start_run(run_id, started, &prepared, cause).await;
+        let standing = match workflow_id {
+            Some(id) => self.resolver.standing(id).await?,
+            None => None,
+        };
+        let done = self.coordinator.start_run(run_id, started, standing, &prepared, cause).await;
         match self.settled(done, remembered.as_ref()).await {
             // In the second case the run has left memory since then.
             Err(refused) if matches!(&*refused.code, RUN_ALREADY_STARTED | CONFLICT) => {

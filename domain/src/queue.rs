@@ -49,13 +49,24 @@ struct Entry {
     limit: u32,
     then: Overflow,
     stage: Stage,
+    /// Why it isn't let in although it waits.
+    holds: BTreeSet<Hold>,
+}
+
+/// Why a run that waits is left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Hold {
+    /// It is paused itself.
+    Run,
+    /// Its workflow is paused.
+    Workflow,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Going,
     Waiting,
-    /// It waits and isn't let in: it, or its workflow, is paused.
+    /// It waits, and is held.
     Aside,
     /// It goes on, or waits, and is to end.
     Leaving {
@@ -68,8 +79,6 @@ enum Stage {
 pub enum Found {
     Admitted,
     Waiting,
-    /// It waits, and is paused.
-    Aside,
 }
 
 /// What a start comes to.
@@ -110,7 +119,6 @@ impl Queue {
         let stage = match found {
             Found::Admitted => Stage::Going,
             Found::Waiting => Stage::Waiting,
-            Found::Aside => Stage::Aside,
         };
         self.put(run_id, admission, stage);
     }
@@ -122,13 +130,25 @@ impl Queue {
         }
     }
 
-    /// A run that waits is left out, or is back at its place. Of one that goes on nothing changes.
-    pub fn set_aside(&mut self, run_id: RunId, is_aside: bool) {
-        match self.runs.get(&run_id).map(|entry| entry.stage) {
-            Some(Stage::Waiting) if is_aside => self.set(run_id, Stage::Aside),
-            Some(Stage::Aside) if !is_aside => self.set(run_id, Stage::Waiting),
-            Some(Stage::Going | Stage::Waiting | Stage::Aside | Stage::Leaving { .. }) | None => {}
+    /// A run that waits is left out, or is back at its place once nothing holds it any more. Of one
+    /// that goes on nothing changes.
+    pub fn hold(&mut self, run_id: RunId, hold: Hold, is_held: bool) {
+        let Some(entry) = self.runs.get_mut(&run_id) else { return };
+        if is_held {
+            entry.holds.insert(hold);
+        } else {
+            entry.holds.remove(&hold);
         }
+        let stage = if entry.holds.is_empty() { Stage::Waiting } else { Stage::Aside };
+        match entry.stage {
+            Stage::Waiting | Stage::Aside => self.set(run_id, stage),
+            Stage::Going | Stage::Leaving { .. } => {}
+        }
+    }
+
+    /// How many wait before a run, counted as in [`Entered::Waits`].
+    pub fn ahead_of(&self, run_id: RunId) -> u64 {
+        self.runs.get(&run_id).map_or(0, |entry| self.ahead((entry.rank, run_id)))
     }
 
     /// Lets in who is next, where there is room by its own limit.
@@ -173,7 +193,7 @@ impl Queue {
     fn put(&mut self, run_id: RunId, admission: &Admission, stage: Stage) {
         let Admission { rank, limit, then, .. } = *admission;
         self.leave(run_id);
-        let entry = Entry { rank, limit, then, stage };
+        let entry = Entry { rank, limit, then, stage, holds: BTreeSet::new() };
         self.keep(run_id, &entry);
         self.runs.insert(run_id, entry);
     }

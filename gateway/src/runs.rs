@@ -51,7 +51,7 @@ struct Reason {
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Nothing {}
+pub(crate) struct Nothing {}
 
 fn empty() -> Box<RawValue> {
     // An absent input is an empty object, which every schema of properties can judge.
@@ -231,7 +231,7 @@ pub(crate) async fn list(call: Call) -> Result<Response, Problem> {
 
 fn parse_status(text: &str) -> Result<RunStatus, Problem> {
     let wrong = |_| {
-        let detail = "use running, paused, completed, failed, cancelled or timed_out";
+        let detail = "use queued, running, paused, completed, failed, cancelled or timed_out";
         Problem::parameter("status", detail)
     };
     serde_json::from_value(Value::String(text.to_owned())).map_err(wrong)
@@ -239,13 +239,12 @@ fn parse_status(text: &str) -> Result<RunStatus, Problem> {
 
 /// Refuses a list that would always be empty: what a run waits for doesn't stand in its row.
 fn check_listed(statuses: &[RunStatus]) -> Result<(), Problem> {
-    use RunStatus::{Queued, Waiting};
-    let is_unlisted = |status: &RunStatus| matches!(status, Queued | Waiting);
+    let is_unlisted = |status: &RunStatus| *status == RunStatus::Waiting;
     if statuses.is_empty() || !statuses.iter().all(is_unlisted) {
         return Ok(());
     }
-    let detail = "a run that hasn't ended is listed as running or paused: ask for these, and for \
-                  what each run waits for";
+    let detail = "a run that hasn't ended is listed as queued, running or paused: ask for these, \
+                  and for what each run waits for";
     Err(Problem::parameter("status", detail))
 }
 

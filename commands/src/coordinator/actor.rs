@@ -19,6 +19,7 @@ use super::append::{self, Cause, Stream};
 use super::outcome;
 use super::plans::LivePlan;
 use super::refusal;
+use super::workflows::Standing;
 
 mod queued;
 
@@ -105,6 +106,8 @@ pub(super) struct Taken {
     pub plan: Arc<LivePlan>,
     /// See [`crate::resolve::Resolver::tasks_in_flight_per_run`].
     pub tasks_in_flight: Option<usize>,
+    /// How its workflow stands, where it has one.
+    pub standing: Option<Standing>,
     pub sequence: u64,
     pub snapshot_at: u64,
     pub position: u64,
@@ -184,9 +187,14 @@ impl Actor {
         self.workspace_id
     }
 
+    /// Whether everything that was asked of it is durable.
+    pub(super) fn is_settled(&self) -> bool {
+        self.queue.is_empty() && self.under_way.is_none()
+    }
+
     /// Whether the run may leave memory: nothing waits for it and nothing of it is under way.
     pub(super) fn is_idle(&self) -> bool {
-        self.queue.is_empty() && self.under_way.is_none() && self.waiters.is_empty()
+        self.is_settled() && self.waiters.is_empty()
     }
 
     /// Decides what is queued, up to one append. Outcomes and timers are taken together; a

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::definition::Overflow;
-use domain::ids::{DefinitionId, Home, RunId};
-use domain::queue::{self, Entered, Found, Queue};
+use domain::ids::{DefinitionId, Home, RunId, WorkflowId};
+use domain::queue::{self, Entered, Found, Hold, Queue};
 use domain::run::event::{Admission, QueueReason};
 use domain::run::state::Header;
 use protocol::shard_of;
@@ -55,16 +55,23 @@ impl Admissions {
         run_id: RunId,
         definition: DefinitionId,
         admission: &mut Admission,
+        paused: Option<WorkflowId>,
         now: DateTime<Utc>,
     ) -> Option<Verdict> {
         self.last_start = now.max(self.last_start + TimeDelta::microseconds(1));
         admission.rank = queue::rank(self.last_start, admission.priority);
         let is_open = self.is_open(run_id);
-        if !is_open && admission.then == Overflow::Drop {
+        if paused.is_none() && !is_open && admission.then == Overflow::Drop {
             return None;
         }
         let scope = Arc::new(Scope { definition, key: admission.key.clone() });
         let queue = self.queues.entry(Arc::clone(&scope)).or_default();
+        if let Some(workflow_id) = paused {
+            queue.restore(run_id, admission, Found::Waiting);
+            queue.hold(run_id, Hold::Workflow, true);
+            self.of_run.insert(run_id, scope);
+            return Some(Verdict::Waits(QueueReason::WorkflowPaused { workflow_id }));
+        }
         let verdict = match queue.enter(run_id, admission, is_open) {
             Entered::Admitted => Verdict::Begins,
             Entered::Dropped => return Some(Verdict::IsDropped),
@@ -109,13 +116,19 @@ impl Admissions {
         }
     }
 
-    /// A run that waits was paused, or goes on.
-    pub(super) fn set_aside(&mut self, run_id: RunId, is_aside: bool) {
+    /// A run that waits is held back, or isn't any more.
+    pub(super) fn hold(&mut self, run_id: RunId, hold: Hold, is_held: bool) {
         let Some(scope) = self.of_run.get(&run_id) else { return };
         if let Some(queue) = self.queues.get_mut(scope) {
-            queue.set_aside(run_id, is_aside);
+            queue.hold(run_id, hold, is_held);
             self.due.push_back(Arc::clone(scope));
         }
+    }
+
+    /// How many wait before a run.
+    pub(super) fn ahead(&self, run_id: RunId) -> u64 {
+        let queue = self.of_run.get(&run_id).and_then(|scope| self.queues.get(scope));
+        queue.map_or(0, |queue| queue.ahead_of(run_id))
     }
 
     /// Whether somebody may have to be let in.

@@ -83,6 +83,7 @@ pub(crate) fn of_command(refusal: &Refusal) -> Rejection {
         Refusal::CommentTooLong { .. } => (Invalid, "comment_too_long"),
         Refusal::AlreadyPaused => (Conflict, "already_paused"),
         Refusal::NotPaused => (Conflict, "not_paused"),
+        Refusal::WorkflowPaused => (Conflict, "workflow_paused"),
     };
     let rejection = Rejection::new(kind, code, refusal.to_string());
     match refusal {
@@ -106,6 +107,7 @@ pub(crate) fn of_command(refusal: &Refusal) -> Rejection {
         | Refusal::NotAssigned { .. }
         | Refusal::AlreadyAnswered { .. }
         | Refusal::AlreadyPaused
+        | Refusal::WorkflowPaused
         | Refusal::NotPaused => rejection,
     }
 }

@@ -1,6 +1,6 @@
 //! A worker: the loop that owns a share of the runs.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,6 +9,7 @@ use chassis::bus;
 use chassis::clock::Clock;
 use chassis::journal::Journal;
 use domain::ids::{RunId, WorkspaceId};
+use domain::queue::Hold;
 use domain::run::Run;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -24,6 +25,7 @@ use super::plans::Plans;
 use super::recent::Recent;
 use super::refusal::{not_found, not_owner, quarantined, unavailable};
 use super::timers::Timers;
+use super::workflows::Workflows;
 use super::{Fenced, Message, Reply, Start, TASKS_IN_FLIGHT_PER_RUN, TaskQueue};
 use crate::prepared::Preparations;
 use crate::resolve::Resolver;
@@ -34,6 +36,7 @@ mod children;
 mod commits;
 mod loading;
 mod ownership;
+mod workflows;
 
 use commits::{Commit, commit};
 
@@ -114,6 +117,9 @@ pub(super) struct Worker {
     /// The child runs that are waited for.
     children: Children,
     admissions: Admissions,
+    workflows: Workflows,
+    /// Runs that were told of their workflow and haven't followed yet.
+    told: HashSet<RunId>,
     /// Starts that can't be judged yet.
     put_off: Vec<Box<Start>>,
 }
@@ -134,6 +140,8 @@ impl Worker {
             checks: checks::Checks::default(),
             children: Children::default(),
             admissions: Admissions::default(),
+            workflows: Workflows::default(),
+            told: HashSet::new(),
             put_off: Vec::new(),
         }
     }
@@ -170,6 +178,7 @@ impl Worker {
             self.wake_due();
             self.start_put_off();
             self.admit();
+            self.tell_of_workflows();
             self.start_children();
             self.take_turns();
             self.hand_out();
@@ -215,6 +224,10 @@ impl Worker {
                     self.admissions.named(shard);
                 }
             }
+            Message::ResourcesWritten => self.look_up_workflows(),
+            Message::Workflow { workflow_id, standing } => {
+                self.workflow_stands(workflow_id, standing);
+            }
             Message::ChildPrepared { child, prepared } => self.child_prepared(child, prepared),
             Message::Checked(looked) => self.checked(looked),
         }
@@ -241,6 +254,7 @@ impl Worker {
             run: Run::default(),
             plan: Arc::clone(&start.plan),
             tasks_in_flight: start.tasks_in_flight,
+            standing: None,
             sequence: 0,
             snapshot_at: 0,
             position: 0,
@@ -330,7 +344,7 @@ impl Worker {
         self.dispatch.forget_ready(run_id);
         self.timers.set(run_id, None);
         self.children.stuck(run_id);
-        self.admissions.set_aside(run_id, true);
+        self.admissions.hold(run_id, Hold::Run, true);
         if let Some(Slot::Loaded(actor)) = before {
             actor.failed(&quarantined());
         }
@@ -364,7 +378,7 @@ impl Worker {
                 Turn::Failed(rejection) => self.drop_run(run_id, &rejection),
                 Turn::Idle if matches!(actor.run, Run::NotStarted) && actor.is_idle() => {
                     self.runs.remove(&run_id);
-                    self.admissions.leave(run_id);
+                    self.forget(run_id);
                 }
                 Turn::Idle => {
                     if actor.under_way.is_none() {

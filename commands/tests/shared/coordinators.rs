@@ -93,7 +93,7 @@ impl Side {
             definition: serde_json::from_value(definition.clone()).expect("a definition"),
         };
         let (input, labels) = (json!({}), Default::default());
-        Command::StartRun(Box::new(StartRun { target, input, labels }))
+        Command::StartRun(Box::new(StartRun { target, input, labels, home: None }))
     }
 
     pub(crate) async fn stop(self) {

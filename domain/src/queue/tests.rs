@@ -56,11 +56,11 @@ fn one_that_is_set_aside_keeps_its_place() {
     for second in 1_u32..=3 {
         queue.enter(run(second), &of(second.into()), true);
     }
-    queue.set_aside(run(2), true);
-    queue.set_aside(run(1), true);
+    queue.hold(run(2), Hold::Run, true);
+    queue.hold(run(1), Hold::Run, true);
     queue.leave(run(1));
     assert_eq!(queue.admit(), Some(run(3)));
-    queue.set_aside(run(2), false);
+    queue.hold(run(2), Hold::Run, false);
     assert_eq!(queue.admit(), None);
     queue.leave(run(3));
     assert_eq!(queue.admit(), Some(run(2)));
@@ -107,6 +107,18 @@ fn nobody_is_let_in_before_all_are_known() {
     assert_eq!(queue.admit(), None);
 }
 
+#[test]
+fn what_is_held_twice_is_let_go_twice() {
+    let (mut queue, of) = (Queue::default(), queued(1));
+    queue.restore(run(1), &of(1), Found::Waiting);
+    queue.hold(run(1), Hold::Run, true);
+    queue.hold(run(1), Hold::Workflow, true);
+    queue.hold(run(1), Hold::Workflow, false);
+    assert_eq!(queue.admit(), None);
+    queue.hold(run(1), Hold::Run, false);
+    assert_eq!(queue.admit(), Some(run(1)));
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Enter(i64),
@@ -128,6 +140,13 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 struct Known {
     admission: Admission,
     found: Found,
+    is_held: bool,
+}
+
+impl Known {
+    fn may_begin(&self) -> bool {
+        self.found == Found::Waiting && !self.is_held
+    }
 }
 
 proptest! {
@@ -149,7 +168,7 @@ proptest! {
                         Entered::Waits { .. } => Found::Waiting,
                         Entered::Dropped => unreachable!("nothing is dropped here"),
                     };
-                    runs.insert(run(number), Known { admission, found });
+                    runs.insert(run(number), Known { admission, found, is_held: false });
                 }
                 Step::End(at) => {
                     if let Some(run_id) = nth(&runs, at) {
@@ -159,29 +178,25 @@ proptest! {
                 }
                 Step::Aside(at, is_aside) => {
                     if let Some(run_id) = nth(&runs, at) {
-                        queue.set_aside(run_id, is_aside);
+                        queue.hold(run_id, Hold::Run, is_aside);
                         let known = runs.get_mut(&run_id).expect("it is there");
-                        known.found = match (known.found, is_aside) {
-                            (Found::Admitted, _) => Found::Admitted,
-                            (_, true) => Found::Aside,
-                            (_, false) => Found::Waiting,
-                        };
+                        known.is_held = is_aside;
                     }
                 }
             }
             while let Some(next) = queue.admit() {
-                let waiting = runs.iter().filter(|(_, one)| one.found == Found::Waiting);
+                let waiting = runs.iter().filter(|(_, one)| one.may_begin());
                 let first = waiting.map(|(id, one)| (one.admission.rank, *id)).min();
                 prop_assert_eq!(first.map(|(_, id)| id), Some(next));
                 runs.get_mut(&next).expect("it is there").found = Found::Admitted;
             }
-            let count = |found| runs.values().filter(|one| one.found == found).count();
-            let going = count(Found::Admitted);
+            let going = runs.values().filter(|one| one.found == Found::Admitted).count();
             prop_assert!(going <= limit as usize);
-            prop_assert!(going == limit as usize || count(Found::Waiting) == 0);
+            prop_assert!(going == limit as usize || !runs.values().any(Known::may_begin));
             let mut anew = Queue::default();
             for (run_id, one) in runs.iter().rev() {
                 anew.restore(*run_id, &one.admission, one.found);
+                anew.hold(*run_id, Hold::Run, one.is_held);
             }
             prop_assert_eq!(&anew, &queue);
         }

@@ -137,6 +137,9 @@ pub struct WorkflowSpec {
     /// Whether runs may start.
     #[serde(default = "enabled")]
     pub enabled: bool,
+    /// Whether its runs stand still; new ones are taken, and wait.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
 }
 
 const fn enabled() -> bool {

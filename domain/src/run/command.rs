@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::event::{Decision, FailureKind, QueueReason, RunError, RunStarted, TokenId, Usage};
 use super::state::RunStatus;
-use crate::ids::{Name, RunId};
+use crate::ids::{Name, RunId, WorkflowId};
 use crate::span::Span;
 
 /// A command to a run.
@@ -46,6 +46,9 @@ pub enum Command {
     Resume,
     /// A child run has ended, or could not be started.
     ReportChild(Box<ChildReport>),
+    /// The workflow was paused, or goes on, and its run with it. `ahead` counts who waits before a
+    /// run that waits for its turn.
+    FollowWorkflow { workflow_id: WorkflowId, is_paused: bool, ahead: u64 },
     /// The parent was paused, or goes on, and its child with it.
     FollowParent { is_paused: bool },
 }

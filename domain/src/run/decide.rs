@@ -116,6 +116,9 @@ impl Decider<'_> {
             (Run::Live(_), Command::Resume) => self.resume(),
             (Run::Live(_), Command::ReportChild(report)) => self.report_child(report),
             (Run::Live(_), Command::FollowParent { is_paused }) => self.follow_parent(*is_paused),
+            (Run::Live(_), Command::FollowWorkflow { workflow_id, is_paused, ahead }) => {
+                self.follow_workflow(*workflow_id, *is_paused, *ahead)
+            }
             (Run::Live(_), Command::Wake) => {
                 self.wake();
                 Ok(())

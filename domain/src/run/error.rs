@@ -57,6 +57,8 @@ pub enum Refusal {
     CommentTooLong { limit: usize },
     #[error("the run is paused already")]
     AlreadyPaused,
+    #[error("the run's workflow is paused: resume that")]
+    WorkflowPaused,
     #[error("the run is not paused")]
     NotPaused,
 }

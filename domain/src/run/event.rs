@@ -214,6 +214,9 @@ pub enum Event {
         /// It was paused with its parent, and goes on with it.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         by_parent: bool,
+        /// It was paused with its workflow, and goes on with it.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        by_workflow: bool,
     },
     /// The run goes on; its timers are due later by the length of the pause.
     RunResumed {},

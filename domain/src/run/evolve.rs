@@ -103,8 +103,8 @@ impl Run {
             Event::EventEmitted { token, .. } => live.succeed(*token, None, &Map::new()),
             Event::ChildStarted(started) => live.await_child(started),
             Event::ChildEnded(ended) => live.end_child(ended),
-            Event::RunPaused { reason, by_parent } => {
-                live.stand_still(reason.clone(), *by_parent);
+            Event::RunPaused { reason, by_parent, by_workflow } => {
+                live.stand_still(reason.clone(), *by_parent, *by_workflow);
             }
             Event::RunResumed {} => live.go_on(),
             Event::RunCompleted { output } => {

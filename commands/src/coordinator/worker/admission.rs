@@ -1,14 +1,15 @@
 //! Runs that wait for their turn: who is let in, and who has to make room.
 
 use domain::ids::RunId;
-use domain::queue::Found;
+use domain::queue::{Found, Hold};
+use domain::run::event::QueueReason;
 use domain::run::{Command, Run};
 
 use super::{Slot, Worker};
-use crate::coordinator::Start;
 use crate::coordinator::actor::{Actor, Queued};
 use crate::coordinator::admissions::Move;
 use crate::coordinator::refusal::unavailable;
+use crate::coordinator::{Start, Verdict};
 
 /// Runs of which something is asked at a time.
 const MOVES: usize = 256;
@@ -18,15 +19,24 @@ const PUT_OFF: usize = 1_024;
 impl Worker {
     /// Says whether a run that is started begins; false where that isn't known yet.
     pub(super) fn judge(&mut self, start: &mut Start) -> bool {
-        let Some(admission) = &mut start.started.admission else { return true };
-        let (definition, now) = (start.started.definition.id, self.context.clock.now());
-        match self.admissions.enter(start.run_id, definition, admission, now) {
-            Some(verdict) => {
-                start.verdict = verdict;
-                true
-            }
-            None => false,
+        let run_id = start.run_id;
+        if let (Some(id), Some(standing)) = (start.started.workflow_id, start.standing) {
+            self.follow_workflow(run_id, id, standing);
         }
+        let paused = self.workflows.paused(run_id);
+        let (definition, now) = (start.started.definition.id, self.context.clock.now());
+        let verdict = match (&mut start.started.admission, paused) {
+            (Some(admission), paused) => {
+                self.admissions.enter(run_id, definition, admission, paused, now)
+            }
+            (None, Some(workflow_id)) => {
+                Some(Verdict::Waits(QueueReason::WorkflowPaused { workflow_id }))
+            }
+            (None, None) => Some(Verdict::Begins),
+        };
+        let is_judged = verdict.is_some();
+        start.verdict = verdict.unwrap_or(Verdict::Begins);
+        is_judged
     }
 
     /// Keeps a start until all runs of its key are known.
@@ -49,6 +59,12 @@ impl Worker {
         }
     }
 
+    /// A run has ended, or was never written.
+    pub(super) fn forget(&mut self, run_id: RunId) {
+        self.admissions.leave(run_id);
+        self.workflows.leave(run_id);
+    }
+
     /// A run was loaded: takes its place in its queue.
     pub(super) fn place(&mut self, actor: &Actor) {
         let run_id = actor.run_id;
@@ -62,12 +78,15 @@ impl Worker {
                 let found = match live.in_queue.is_some() {
                     false => Found::Admitted,
                     true if actor.queue.iter().any(is_admit) => Found::Admitted,
-                    true if live.pause.is_some() => Found::Aside,
                     true => Found::Waiting,
                 };
                 self.admissions.restore(&live.header, found);
+                self.admissions.hold(run_id, Hold::Run, live.pause.is_some());
+                let is_paused = self.workflows.paused(run_id).is_some();
+                self.admissions.hold(run_id, Hold::Workflow, is_paused);
+                self.catch_up_with_workflow(actor);
             }
-            Run::NotStarted | Run::Closed(_) => self.admissions.leave(run_id),
+            Run::NotStarted | Run::Closed(_) => self.forget(run_id),
         }
         self.admissions.know(run_id);
     }

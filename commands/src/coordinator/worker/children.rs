@@ -308,7 +308,17 @@ fn prepare(context: &Context, wish: Wish) {
             let (plan, tasks_in_flight) = (Arc::clone(plan), *tasks_in_flight);
             let verdict = Verdict::Begins;
             let run_id = child;
-            Ok(Box::new(Start { run_id, started, plan, tasks_in_flight, verdict, cause, reply }))
+            let standing = None;
+            Ok(Box::new(Start {
+                run_id,
+                started,
+                plan,
+                tasks_in_flight,
+                standing,
+                verdict,
+                cause,
+                reply,
+            }))
         });
         if let Some(mailbox) = mailbox.upgrade() {
             drop(mailbox.send(Message::ChildPrepared { child, prepared }).await);

@@ -5,6 +5,7 @@ use std::task::Poll;
 
 use chassis::journal::{Append, AppendError, Appended};
 use domain::ids::RunId;
+use domain::queue::Hold;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use protocol::Abandoned;
@@ -44,7 +45,7 @@ impl Worker {
             return self.left_behind(run_id);
         }
         if let Some(is_paused) = durable.paused {
-            self.admissions.set_aside(run_id, is_paused);
+            self.admissions.hold(run_id, Hold::Run, is_paused);
         }
         self.children_follow(run_id, &mut durable);
         let Some(Slot::Loaded(actor)) = self.runs.get_mut(&run_id) else { return };
@@ -57,7 +58,7 @@ impl Worker {
             if let Some(Slot::Loaded(actor)) = self.runs.remove(&run_id) {
                 self.tell_parent(run_id, &actor.run);
             }
-            self.admissions.leave(run_id);
+            self.forget(run_id);
             self.timers.set(run_id, None);
             self.dispatch.forget_ready(run_id);
             self.recent.keep(run_id, workspace_id, outcome);

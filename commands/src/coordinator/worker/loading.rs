@@ -67,7 +67,7 @@ impl Worker {
             Ok(Some(taken)) => return self.take_over(*taken, queue, waiters),
             Ok(None) => {
                 self.runs.remove(&run_id);
-                self.admissions.leave(run_id);
+                self.forget(run_id);
                 self.admissions.know(run_id);
                 self.child_missing(run_id);
                 not_found(run_id)
@@ -98,6 +98,10 @@ impl Worker {
         waiters: Vec<(WorkspaceId, Reply<RunOutcome>)>,
     ) {
         let run_id = taken.run_id;
+        let workflow_id = taken.run.live().and_then(|live| live.header.workflow_id);
+        if let (Some(workflow_id), Some(standing)) = (workflow_id, taken.standing) {
+            self.follow_workflow(run_id, workflow_id, standing);
+        }
         let mut actor = Box::new(Actor::new(taken));
         let owed = actor.run.owed(&actor.plan.plan);
         for queued in queue {

@@ -32,6 +32,7 @@ impl Worker {
         self.timers.forget_shard(shard);
         self.children.forget_shard(shard);
         self.admissions.forget_shard(shard);
+        self.workflows.forget_shard(shard);
         let runs: Vec<RunId> =
             self.runs.keys().filter(|run_id| shard_of(**run_id) == shard).copied().collect();
         for run_id in runs {

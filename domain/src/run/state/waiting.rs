@@ -140,4 +140,7 @@ pub struct Pause {
     /// It goes on with its parent.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub by_parent: bool,
+    /// It goes on with its workflow.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub by_workflow: bool,
 }
