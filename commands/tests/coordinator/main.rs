@@ -13,3 +13,4 @@ mod repetition;
 mod retries;
 mod reunions;
 mod watched;
+mod workflows;

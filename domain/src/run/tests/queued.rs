@@ -111,3 +111,50 @@ fn one_that_need_not_wait_says_that_it_was_admitted() {
     assert_eq!(decision.events[1], Event::RunAdmitted { deadline: None });
     assert_eq!(decision.dispatch, [(1, 1)]);
 }
+
+fn workflow() -> crate::ids::WorkflowId {
+    crate::ids::WorkflowId::derived("", "w")
+}
+
+fn follow(fixture: &mut Fixture, is_paused: bool) -> Vec<&'static str> {
+    let command = Command::FollowWorkflow { workflow_id: workflow(), is_paused, ahead: 4 };
+    let decision = fixture.when(&command).expect("it follows");
+    decision.events.iter().map(Event::event_type).collect()
+}
+
+#[test]
+fn one_in_a_queue_waits_for_its_workflow_and_then_for_its_turn() {
+    let mut fixture = queued();
+    assert_eq!(follow(&mut fixture, true), ["run_queued"]);
+    assert!(follow(&mut fixture, true).is_empty());
+    assert_eq!(follow(&mut fixture, false), ["run_queued"]);
+    assert!(follow(&mut fixture, false).is_empty());
+    let reason = fixture.run.live().and_then(|live| live.in_queue.as_ref()).map(|one| &one.reason);
+    assert!(matches!(reason, Some(QueueReason::Concurrency { ahead: 4, .. })), "{reason:?}");
+}
+
+#[test]
+fn one_that_waits_for_its_workflow_alone_begins_with_it() {
+    let mut fixture = queued();
+    fixture.run = Default::default();
+    fixture.admission = None;
+    let started = Box::new(fixture.started_event(json!({"user": "ann"})));
+    let reason = QueueReason::WorkflowPaused { workflow_id: workflow() };
+    fixture.when(&Command::StartInQueue { started, reason }).expect("it starts");
+    assert!(follow(&mut fixture, true).is_empty());
+    assert_eq!(follow(&mut fixture, false), ["run_admitted"]);
+    assert_eq!(fixture.run.status(), Some(RunStatus::Running));
+}
+
+#[test]
+fn a_run_is_paused_with_its_workflow_and_a_pause_of_its_own_stays() {
+    let mut fixture =
+        Fixture::started(json!({"name": "d", "start": "one", "nodes": {"one": task()}}), json!({}));
+    assert_eq!(follow(&mut fixture, true), ["run_paused"]);
+    assert!(fixture.when(&Command::Resume).is_err());
+    assert_eq!(follow(&mut fixture, false), ["run_resumed"]);
+    fixture.when(&Command::Pause { reason: None }).expect("it may be paused");
+    assert!(follow(&mut fixture, true).is_empty() && follow(&mut fixture, false).is_empty());
+    assert_eq!(fixture.run.status(), Some(RunStatus::Paused));
+    fixture.when(&Command::Resume).expect("it is its own pause");
+}
