@@ -244,13 +244,9 @@ impl Coordinator {
         }
         let shards = shards::follow(coordinator.clone(), around.journal, around.ownership, owned);
         let written = follow_resources(coordinator.clone(), around.resolver);
-        tracker.spawn(async move {
-            tokio::select! {
-                () = shutdown.cancelled() => {}
-                () = shards => {}
-                () = written => {}
-            }
-        });
+        let end = shutdown.clone();
+        tracker.spawn(async move { end.run_until_cancelled(shards).await });
+        tracker.spawn(async move { shutdown.run_until_cancelled(written).await });
         coordinator
     }
 

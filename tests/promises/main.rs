@@ -23,6 +23,7 @@ mod p18_every_event_ever_written_decodes;
 mod p19_people_signals_and_time_bring_a_run_on;
 mod p20_parents_and_children_never_lose_each_other;
 mod p21_runs_of_a_key_go_in_turn;
+mod p22_a_paused_workflow_stands_still;
 
 /// The real binary on an empty folder.
 async fn platform() -> Platform {

@@ -8,6 +8,8 @@
 use serde_json::{Value, json};
 use system_tests::{Book, Client, Platform, Setting, wait_for};
 
+system_tests::in_distributed!(a_queue_goes_on_with_whoever_takes_over);
+
 system_tests::in_both_settings!(
     a_queue_empties_through_kills_and_never_over_its_limit,
     who_waits_is_seen_and_answers_to_commands,
@@ -80,6 +82,32 @@ async fn a_queue_empties_through_kills_and_never_over_its_limit(setting: Setting
     let admitted: usize =
         runs.iter().filter_map(|run_id| records.count(run_id).get("run_admitted").copied()).sum();
     assert_eq!(admitted, RUNS, "each run is admitted once");
+}
+
+async fn a_queue_goes_on_with_whoever_takes_over(setting: Setting) {
+    let mut platform = crate::platform_in(setting).await;
+    let client = platform.client();
+    let definition = bounded(LIMIT, "queue", "100ms");
+    let mut runs = Vec::new();
+    for number in 0..RUNS {
+        // Of both coordinators.
+        let input = json!({"user": format!("user-{}", number % 5)});
+        runs.push(client.start(&definition, input).await);
+    }
+    for (name, least) in [("coordinator-1", 1), ("coordinator-2", RUNS / 2)] {
+        ended(&client, least).await;
+        platform.kill_one(name).await;
+        let (late, user) = (RUNS / 10, json!({"user": "user-1"}));
+        for _ in 0..late {
+            runs.push(client.start(&definition, user.clone()).await);
+        }
+        ended(&client, least + RUNS / 4).await;
+        platform.start_one(name).await;
+    }
+    for run_id in &runs {
+        assert_eq!(client.end_of(run_id).await["status"], "completed");
+    }
+    checked(&mut platform).await;
 }
 
 async fn who_waits_is_seen_and_answers_to_commands(setting: Setting) {

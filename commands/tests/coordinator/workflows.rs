@@ -10,7 +10,7 @@ use protocol::command::StartRun;
 use protocol::{Command, Receipt, RunTarget};
 use serde_json::{Value, json};
 
-use crate::platform::{Platform, folder, node, sequence};
+use crate::platform::{Platform, folder, sequence};
 
 async fn workflow(platform: &Platform, definition: Value) -> WorkflowId {
     let project_id = platform.service.defaults().project_id;
@@ -73,8 +73,7 @@ async fn its_runs_stand_still_and_new_ones_wait_until_it_goes_on() {
 
     // Nothing of it is known to the next process but what stands in the journal.
     let platform = Platform::start(folder.path()).await;
-    let beside = platform.run(&json!({"name": "beside", "start": "s0", "nodes": {"s0": node()}}));
-    let beside = beside.await;
+    let beside = platform.run(&sequence(1)).await;
     let first = platform.pull_one().await;
     assert_eq!(first.run_id, beside);
     platform.succeed(&first, json!(1)).await;
@@ -114,8 +113,7 @@ async fn a_pause_and_a_concurrency_key_hold_one_run_together() {
     // The outcome is taken, and ends the run; who waits for its place stays where it is.
     platform.succeed(&task, json!(1)).await;
     assert_eq!(platform.end_of(first).await.status, RunStatus::Completed);
-    let beside = platform.run(&json!({"name": "beside", "start": "s0", "nodes": {"s0": node()}}));
-    let beside = beside.await;
+    let beside = platform.run(&sequence(1)).await;
     let task = platform.pull_one().await;
     assert_eq!(task.run_id, beside);
     set_paused(&platform, nightly, false).await;
