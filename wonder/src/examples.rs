@@ -27,6 +27,7 @@ pub(crate) const EXAMPLES: &[Example] = &[
     example!("http-fan-out"),
     example!("approval"),
     example!("research-team"),
+    example!("reports-in-turn"),
 ];
 
 #[cfg(test)]
