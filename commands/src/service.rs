@@ -174,7 +174,7 @@ impl CommandService {
         mut envelope: CommandEnvelope,
     ) -> Result<StartAnswer, Rejection> {
         let Some((start, given)) = taken(&mut envelope.command) else {
-            return self.execute(envelope).await.map(StartAnswer::Done);
+            return self.execute(envelope).await.map(StartAnswer::from);
         };
         self.start_run(&envelope, &start, given, true).await
     }
@@ -190,7 +190,7 @@ impl CommandService {
         if let Some(remembered) = &remembered
             && let Some(receipt) = self.recalled(remembered).await?
         {
-            return Ok(StartAnswer::Done(receipt));
+            return Ok(receipt.into());
         }
         self.resources.catch_up().await?;
         let Target { workflow_id, prepared } = self.target(envelope, start, &given).await?;
@@ -206,7 +206,7 @@ impl CommandService {
         if from_afar && start.home.is_none() && admission.is_some() {
             // Done before, if the definition has got its key since then.
             if let Some(receipt) = self.started(run_of(envelope.id)).await? {
-                return Ok(StartAnswer::Done(receipt));
+                return Ok(receipt.into());
             }
             let DefinitionRef { id: definition_id, version, .. } = prepared.definition;
             let shard = shard_of(run_id);
@@ -237,10 +237,10 @@ impl CommandService {
             // In the second case the run has left memory since then.
             Err(refused) if matches!(&*refused.code, RUN_ALREADY_STARTED | CONFLICT) => {
                 let started = self.started(run_id).await?;
-                let started = started.map(StartAnswer::Done);
+                let started = started.map(StartAnswer::from);
                 started.ok_or_else(|| unavailable("the run is being started, try again"))
             }
-            done => done.map(StartAnswer::Done),
+            done => done.map(StartAnswer::from),
         }
     }
 
@@ -472,7 +472,7 @@ impl Commands for CommandService {
     async fn execute(&self, mut envelope: CommandEnvelope) -> Result<Receipt, Rejection> {
         if let Some((start, given)) = taken(&mut envelope.command) {
             return match self.start_run(&envelope, &start, given, false).await? {
-                StartAnswer::Done(receipt) => Ok(receipt),
+                StartAnswer::Done(receipt) => Ok(*receipt),
                 StartAnswer::Elsewhere(_) => Err(internal("the start belongs elsewhere")),
             };
         }

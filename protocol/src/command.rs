@@ -115,9 +115,15 @@ pub struct StartRun {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StartAnswer {
-    Done(Receipt),
+    Done(Box<Receipt>),
     /// Nothing was done: it is to be asked there, with this in [`StartRun::home`].
     Elsewhere(StartHome),
+}
+
+impl From<Receipt> for StartAnswer {
+    fn from(receipt: Receipt) -> Self {
+        Self::Done(Box::new(receipt))
+    }
 }
 
 /// Where the runs are that have the same concurrency key as a run that is to be started, and the

@@ -46,8 +46,9 @@ async fn waits_for(client: &Client, run_id: &str) -> Value {
 
 async fn has_status(client: &Client, run_id: &str, status: &str) {
     wait_for(&format!("{run_id} to be {status}"), || async {
-        let run = client.get(&format!("/runs/{run_id}")).await;
-        (run["status"] == status).then_some(())
+        // Lists follow the journal: a run that has just started may not stand there yet.
+        let runs = client.get(&format!("/runs?q={run_id}")).await;
+        (runs["items"][0]["status"] == status).then_some(())
     })
     .await;
 }

@@ -121,7 +121,7 @@ pub(super) struct Worker {
     /// Runs that were told of their workflow and haven't followed yet.
     told: HashSet<RunId>,
     /// Starts that can't be judged yet.
-    put_off: Vec<Box<Start>>,
+    put_off: Vec<Start>,
 }
 
 impl Worker {

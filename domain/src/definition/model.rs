@@ -43,11 +43,11 @@ pub struct Definition {
     pub timeout: Option<Span>,
     /// How many of its runs go on at the same time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub concurrency: Option<ConcurrencySpec>,
+    pub concurrency: Option<Box<ConcurrencySpec>>,
     /// How far a run comes forward in the queue of `concurrency`: a whole number, or `${…}` over
     /// `input` that gives one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub priority: Option<Value>,
+    pub priority: Option<Box<Value>>,
     /// The nodes by name, in the order of the document.
     pub nodes: Map<String, Value>,
     /// All control flow, in the order of the document.

@@ -25,7 +25,7 @@ impl Remote {
         let subject = shard_commands(shard_of(run_of(envelope.id)));
         let mut call = CommandCall::Start(Box::new(envelope));
         let home = match self.ask(&subject, &call, Effect::Writes).await? {
-            StartAnswer::Done(receipt) => return Ok(receipt),
+            StartAnswer::Done(receipt) => return Ok(*receipt),
             StartAnswer::Elsewhere(home) => home,
         };
         if let CommandCall::Start(envelope) = &mut call
@@ -34,7 +34,7 @@ impl Remote {
             start.home = Some(home);
         }
         match self.ask(&shard_commands(home.shard), &call, Effect::Writes).await? {
-            StartAnswer::Done(receipt) => Ok(receipt),
+            StartAnswer::Done(receipt) => Ok(*receipt),
             StartAnswer::Elsewhere(_) => {
                 let message = "the start was sent on twice";
                 Err(Rejection::new(RejectionKind::Internal, "internal", message))

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use domain::ids::DefinitionId;
 use protocol::command::StartRun;
 use protocol::remote::{COMMANDS, CommandCall, shard_commands};
 use protocol::{
-    Command, CommandEnvelope, Commands as _, RejectionKind, RunTarget, run_of, shard_of,
+    Command, CommandEnvelope, Commands as _, RejectionKind, RunTarget, StartAnswer, StartHome,
+    run_of, shard_of,
 };
 use serde_json::json;
 
@@ -34,18 +36,43 @@ fn calls_of(envelope: &CommandEnvelope, times: usize) -> Vec<CommandCall> {
 async fn a_command_about_a_run_goes_to_the_owner_of_its_shard_and_others_to_anybody() {
     let place = Place::new();
     let (nats, remote) = (place.nats().await, place.remote().await);
-    let (start, cancel, archive) = (start(), cancel(), archive());
-    let of_start = shard_commands(shard_of(run_of(start.id)));
+    let (cancel, archive) = (cancel(), archive());
     let of_cancel = shard_commands(shard_of(run_id()));
-    for (envelope, subject) in
-        [(start, of_start.as_str()), (cancel, &of_cancel), (archive, COMMANDS)]
-    {
+    for (envelope, subject) in [(cancel, of_cancel.as_str()), (archive, COMMANDS)] {
         let (far, served) = Far::<CommandCall>::at(&nats, subject, [ok(receipt(run_id()))]).await;
         let done = remote.execute(envelope.clone()).await.expect("it is done");
         assert_eq!(done, receipt(run_id()));
         assert_eq!(far.asked(), calls_of(&envelope, 1));
         served.stop().await;
     }
+}
+
+#[tokio::test]
+async fn a_start_goes_to_the_shard_of_its_run_or_to_where_that_sends_it() {
+    let place = Place::new();
+    let (nats, remote) = (place.nats().await, place.remote().await);
+    let start = start();
+    let shard = shard_of(run_of(start.id));
+    let done = || ok(StartAnswer::from(receipt(run_id())));
+    let home = StartHome {
+        shard: (shard + 1) % protocol::SHARDS,
+        definition_id: DefinitionId::derived("", "d"),
+        version: 7,
+    };
+    let script = [done(), Say::Nothing, ok(StartAnswer::Elsewhere(home))];
+    let (first, _served) = Far::at(&nats, &shard_commands(shard), script).await;
+    let script = [Say::Nothing, done()];
+    let (second, _served) = Far::at(&nats, &shard_commands(home.shard), script).await;
+    for _ in 0..2 {
+        assert_eq!(remote.execute(start.clone()).await, Ok(receipt(run_id())));
+    }
+    let call = CommandCall::Start(Box::new(start.clone()));
+    assert_eq!(first.asked(), [call.clone(), call.clone(), call]);
+    let mut sent_on = start;
+    let Command::StartRun(start) = &mut sent_on.command else { panic!("it is a start") };
+    start.home = Some(home);
+    let call = CommandCall::Start(Box::new(sent_on));
+    assert_eq!(second.asked(), [call.clone(), call]);
 }
 
 #[tokio::test]

@@ -42,7 +42,7 @@ impl Worker {
     /// Keeps a start until all runs of its key are known.
     pub(super) fn put_off(&mut self, start: Box<Start>) {
         if self.put_off.len() < PUT_OFF {
-            self.put_off.push(start);
+            self.put_off.push(*start);
         } else {
             let message = "the runs with this concurrency key are being looked up, try again";
             drop(start.reply.send(Err(unavailable(message))));
@@ -55,7 +55,7 @@ impl Worker {
             return;
         }
         for start in std::mem::take(&mut self.put_off) {
-            self.start(start);
+            self.start(Box::new(start));
         }
     }
 

@@ -95,11 +95,11 @@ impl Plan {
 
 impl Compiler<'_> {
     pub(super) fn admission(&mut self, definition: &Definition) -> Option<PlanAdmission> {
-        let ConcurrencySpec { key, limit, then } = definition.concurrency.as_ref()?;
+        let ConcurrencySpec { key, limit, then } = definition.concurrency.as_deref()?;
         let key = key
             .as_ref()
             .and_then(|key| self.binding("/concurrency/key", &Value::String(key.clone())));
-        let priority = definition.priority.as_ref();
+        let priority = definition.priority.as_deref();
         let priority = priority.and_then(|priority| self.binding("/priority", priority));
         Some(PlanAdmission { limit: *limit, then: *then, key, priority })
     }

@@ -24,7 +24,7 @@ pub(super) fn check(checker: &mut Checker<'_>) {
             }
         }
     }
-    let Some(priority) = &checker.definition.priority else { return };
+    let Some(priority) = checker.definition.priority.as_deref() else { return };
     if checker.definition.concurrency.is_none() {
         let message = "a priority orders the queue of `concurrency`: give that too, or drop it";
         checker.problem(ProblemCode::InvalidValue, "/priority", message);
