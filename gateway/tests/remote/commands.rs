@@ -60,9 +60,10 @@ async fn a_start_goes_to_the_shard_of_its_run_or_to_where_that_sends_it() {
         version: 7,
     };
     let script = [done(), Say::Nothing, ok(StartAnswer::Elsewhere(home))];
-    let (first, _served) = Far::at(&nats, &shard_commands(shard), script).await;
+    let (first, _served) = Far::<CommandCall>::at(&nats, &shard_commands(shard), script).await;
     let script = [Say::Nothing, done()];
-    let (second, _served) = Far::at(&nats, &shard_commands(home.shard), script).await;
+    let (second, _served) =
+        Far::<CommandCall>::at(&nats, &shard_commands(home.shard), script).await;
     for _ in 0..2 {
         assert_eq!(remote.execute(start.clone()).await, Ok(receipt(run_id())));
     }
