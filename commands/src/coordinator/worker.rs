@@ -435,7 +435,14 @@ impl Worker {
         let idle = self.context.idle;
         let now = Instant::now();
         // Who gave up starting a run doesn't start it later.
-        self.put_off.retain(|start| !start.reply.is_closed());
+        let workflows = &mut self.workflows;
+        self.put_off.retain(|start| {
+            let is_wanted = !start.reply.is_closed();
+            if !is_wanted {
+                workflows.leave(start.run_id);
+            }
+            is_wanted
+        });
         let (dispatch, children) = (&self.dispatch, &self.children);
         self.runs.retain(|run_id, slot| match slot {
             Slot::Loading { .. } | Slot::Quarantined => true,

@@ -60,6 +60,11 @@ impl Workflows {
         changed
     }
 
+    /// Whether a workflow has runs here.
+    pub(super) fn knows(&self, workflow_id: WorkflowId) -> bool {
+        self.known.contains_key(&workflow_id)
+    }
+
     /// The paused workflow of a run.
     pub(super) fn paused(&self, run_id: RunId) -> Option<WorkflowId> {
         let workflow_id = self.of_run.get(&run_id)?;

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::event::{
-    Admission, DefinitionRef, InstanceId, OpenedBranches, ParentRun, Pin, QueueReason, RunError,
-    TokenId, TransitionIndex, Usage,
+    Admission, DefinitionRef, InstanceId, OpenedBranches, ParentRun, Pin, RunError, TokenId,
+    TransitionIndex, Usage,
 };
 use super::vars::Vars;
 use crate::definition::{FailedPolicy, JoinSpec, JoinWait};
@@ -405,17 +405,6 @@ impl Live {
             (None, Some(_), _) => RunStatus::Queued,
             (None, None, true) => RunStatus::Waiting,
             (None, None, false) => RunStatus::Running,
-        }
-    }
-
-    /// Whether it changes with its workflow, which is paused or isn't.
-    pub fn may_follow_workflow(&self, is_paused: bool) -> bool {
-        let reason = self.in_queue.as_ref().map(|in_queue| &in_queue.reason);
-        match (reason, &self.pause) {
-            (Some(QueueReason::WorkflowPaused { .. }), _) => !is_paused,
-            (Some(QueueReason::Concurrency { .. }), _) => is_paused,
-            (None, Some(pause)) => pause.by_workflow && !is_paused,
-            (None, None) => is_paused,
         }
     }
 

@@ -44,6 +44,7 @@ impl Worker {
         if self.put_off.len() < PUT_OFF {
             self.put_off.push(*start);
         } else {
+            self.forget(start.run_id);
             let message = "the runs with this concurrency key are being looked up, try again";
             drop(start.reply.send(Err(unavailable(message))));
         }

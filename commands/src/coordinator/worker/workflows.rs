@@ -22,8 +22,13 @@ impl Worker {
         workflow_id: WorkflowId,
         standing: Standing,
     ) {
+        let is_first = !self.workflows.knows(workflow_id);
         let changed = self.workflows.enter(run_id, workflow_id, standing);
         self.hold(&changed);
+        if is_first {
+            // Since it was looked up, a write may have been looked at that nobody was told of.
+            self.look_up(vec![workflow_id]);
+        }
     }
 
     /// A workflow was looked up.
@@ -68,7 +73,10 @@ impl Worker {
 
     /// Resources were written: looks the workflows up that have runs here.
     pub(super) fn look_up_workflows(&self) {
-        let ids = self.workflows.ids();
+        self.look_up(self.workflows.ids());
+    }
+
+    fn look_up(&self, ids: Vec<WorkflowId>) {
         if ids.is_empty() {
             return;
         }

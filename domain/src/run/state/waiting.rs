@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::Live;
 use crate::run::event::{Decision, GateAnswered, GateOpened, QueueReason, SignalReceived};
 use crate::run::vars::size_of;
 
@@ -143,4 +144,17 @@ pub struct Pause {
     /// It goes on with its workflow.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub by_workflow: bool,
+}
+
+impl Live {
+    /// Whether it changes with its workflow, which is paused or isn't.
+    pub fn may_follow_workflow(&self, is_paused: bool) -> bool {
+        let reason = self.in_queue.as_ref().map(|in_queue| &in_queue.reason);
+        match (reason, &self.pause) {
+            (Some(QueueReason::WorkflowPaused { .. }), _) => !is_paused,
+            (Some(QueueReason::Concurrency { .. }), _) => is_paused,
+            (None, Some(pause)) => pause.by_workflow && !is_paused,
+            (None, None) => is_paused,
+        }
+    }
 }
