@@ -14,8 +14,9 @@ use chassis::bus;
 use chassis::clock::Clock;
 use chassis::journal::Journal;
 use chassis::shards::Ownership;
-use domain::ids::{RunId, WorkspaceId};
-use domain::run::{self, event::RunStarted};
+use domain::ids::{RunId, WorkflowId, WorkspaceId};
+use domain::run;
+use domain::run::event::{QueueReason, RunStarted};
 use futures::future::join_all;
 use protocol::{Abandoned, Outcome, Receipt, Rejection, RunOutcome, Task, Tasks};
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -23,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 mod actor;
+mod admissions;
 mod append;
 mod children;
 mod dispatch;
@@ -36,6 +38,7 @@ mod shards;
 mod simulator;
 mod timers;
 mod worker;
+mod workflows;
 
 use actor::Settled;
 pub(crate) use append::Cause;
@@ -43,10 +46,13 @@ pub(crate) use dispatch::{Attempt, Look};
 pub(crate) use plans::{LivePlan, Plans};
 pub(crate) use refusal::{of_command, unavailable};
 use worker::Worker;
+pub(crate) use workflows::Standing;
 
 use crate::prepared::{Preparations, Prepared};
 use crate::resolve::Resolver;
 
+/// Code of the refusal of an append that met another one.
+pub(crate) const CONFLICT: &str = "conflict";
 /// Code of the refusal of a start whose run is there already.
 pub(crate) const RUN_ALREADY_STARTED: &str = "run_already_started";
 
@@ -80,6 +86,8 @@ impl Default for CoordinatorConfig {
 const TASKS_IN_FLIGHT_PER_RUN: usize = 5_000;
 /// Words of abandoned work that may wait to be told.
 const ABANDONED: usize = 1_024;
+/// How often it is looked for writes of resources.
+const LOOK: Duration = Duration::from_millis(250);
 /// Runs that are loaded at the same time at most.
 const LOADS: usize = 64;
 /// Messages that a worker's mailbox holds before senders wait.
@@ -122,10 +130,22 @@ enum Message {
     Lose {
         shard: u16,
     },
+    /// All runs were named that were open when a shard was taken over.
+    Named {
+        shard: u16,
+        epoch: u64,
+    },
     /// What a child needs was looked up, or it can't be started.
     ChildPrepared {
         child: RunId,
         prepared: Result<Box<Start>, Rejection>,
+    },
+    /// Some resource was written, by anybody.
+    ResourcesWritten,
+    /// A workflow was looked up.
+    Workflow {
+        workflow_id: WorkflowId,
+        standing: Standing,
     },
     /// Attempts that were looked for in the queue.
     Checked(Vec<(Attempt, Look)>),
@@ -153,12 +173,23 @@ pub(crate) struct Surroundings {
     pub queue: Option<Arc<dyn TaskQueue>>,
 }
 
+/// Whether a run that is started begins.
+enum Verdict {
+    Begins,
+    Waits(QueueReason),
+    IsDropped,
+}
+
 /// See [`Message::Start`].
 struct Start {
     run_id: RunId,
     started: RunStarted,
     plan: Arc<LivePlan>,
     tasks_in_flight: Option<usize>,
+    /// How its workflow stands, where it has one.
+    standing: Option<Standing>,
+    /// Found by the run's worker.
+    verdict: Verdict,
     cause: Cause,
     reply: Reply<Receipt>,
 }
@@ -214,12 +245,10 @@ impl Coordinator {
             coordinator.tell_all(|| Message::Own { shard: *shard, epoch: *epoch }).await;
         }
         let shards = shards::follow(coordinator.clone(), around.journal, around.ownership, owned);
-        tracker.spawn(async move {
-            tokio::select! {
-                () = shutdown.cancelled() => {}
-                () = shards => {}
-            }
-        });
+        let written = follow_resources(coordinator.clone(), around.resolver);
+        let end = shutdown.clone();
+        tracker.spawn(async move { end.run_until_cancelled(shards).await });
+        tracker.spawn(async move { shutdown.run_until_cancelled(written).await });
         coordinator
     }
 
@@ -228,13 +257,16 @@ impl Coordinator {
         &self,
         run_id: RunId,
         started: RunStarted,
+        standing: Option<Standing>,
         prepared: &Prepared,
         cause: Cause,
     ) -> Result<Receipt, Rejection> {
         let (reply, answer) = oneshot::channel();
         let plan = Arc::clone(&prepared.plan);
         let tasks_in_flight = prepared.tasks_in_flight;
-        let start = Start { run_id, started, plan, tasks_in_flight, cause, reply };
+        let verdict = Verdict::Begins;
+        let start =
+            Start { run_id, started, plan, tasks_in_flight, standing, verdict, cause, reply };
         self.send(run_id, Message::Start(Box::new(start))).await;
         answered(answer).await
     }
@@ -302,6 +334,23 @@ impl Coordinator {
     /// A message that can't be delivered drops its reply, which the caller sees as unavailable.
     async fn send(&self, run_id: RunId, message: Message) {
         drop(mailbox_of(&self.mailboxes, run_id).send(message).await);
+    }
+}
+
+/// Tells the workers when resources were written, by this process or by others.
+async fn follow_resources(coordinator: Coordinator, resolver: Arc<Resolver>) {
+    let mut known = None;
+    loop {
+        // What can't be read now is read the next time.
+        if let Err(error) = resolver.catch_up().await {
+            tracing::debug!(%error, "can't look for writes of resources");
+        }
+        let writes = resolver.writes();
+        if known != Some(writes) {
+            known = Some(writes);
+            coordinator.tell_all(|| Message::ResourcesWritten).await;
+        }
+        tokio::time::sleep(LOOK).await;
     }
 }
 

@@ -7,12 +7,15 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use domain::ids::{DefinitionId, ProjectId, WorkspaceId};
+use chrono::{DateTime, Utc};
+use domain::ids::{CommandId, DefinitionId, Home, ProjectId, RunId, WorkspaceId};
 use domain::resource::DefinitionSpec;
-use domain::run::event::DefinitionRef;
-use protocol::Rejection;
+use domain::run::check_start;
+use domain::run::event::{Admission, DefinitionRef};
+use protocol::{Rejection, RejectionKind};
+use serde_json::Value;
 
-use crate::coordinator::{LivePlan, Plans};
+use crate::coordinator::{LivePlan, Plans, of_command};
 use crate::resolve::Resolver;
 
 /// A version of a definition, ready to start.
@@ -23,6 +26,31 @@ pub(crate) struct Prepared {
     pub(crate) plan: Arc<LivePlan>,
     /// See [`Resolver::tasks_in_flight_per_run`].
     pub(crate) tasks_in_flight: Option<usize>,
+}
+
+impl Prepared {
+    /// What the admission of a run goes by, where its definition bounds its runs.
+    pub(crate) fn admission(
+        &self,
+        input: &Value,
+        labels: usize,
+        now: DateTime<Utc>,
+    ) -> Result<Option<Admission>, Rejection> {
+        let plan = &self.plan.plan;
+        let Some(admission) = plan.admission() else { return Ok(None) };
+        let input = check_start(plan, input, labels).map_err(|refusal| of_command(&refusal))?;
+        admission.of_run(&input, now).map(Some).map_err(|problem| {
+            let message = format!("the run can't be admitted: {}", problem.message);
+            let refused = Rejection::new(RejectionKind::Invalid, "admission_failed", message);
+            refused.at(problem.pointer.clone()).with_problems(vec![problem])
+        })
+    }
+
+    /// The run that a command starts, among those that it takes turns with.
+    pub(crate) fn run_in_queue(&self, command_id: CommandId, admission: &Admission) -> RunId {
+        let home = Home::of_queue(self.definition.id, admission.key.as_deref());
+        RunId::in_queue(command_id, home)
+    }
 }
 
 /// Versions that are kept; beyond, all are forgotten and prepared again when they are needed.

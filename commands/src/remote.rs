@@ -207,6 +207,7 @@ impl Handler for Calls {
         match call {
             CommandCall::Ping => answer(Ok(())),
             CommandCall::Execute(envelope) => answer(self.service.execute(*envelope).await),
+            CommandCall::Start(envelope) => answer(self.service.start_at_home(*envelope).await),
             CommandCall::Wait { workspace_id, run_id, timeout_ms } => {
                 let timeout = Duration::from_millis(timeout_ms);
                 answer(self.service.wait(workspace_id, run_id, timeout).await)

@@ -15,6 +15,7 @@ use domain::resource::{
 use domain::run::event::Pin;
 use protocol::{Rejection, RejectionKind};
 
+use crate::coordinator::Standing;
 use crate::resources::heads::{Body, Heads};
 use crate::resources::{refusal, scope};
 
@@ -100,6 +101,26 @@ impl Resolver {
         project: ProjectId,
     ) -> Result<(), Rejection> {
         scope::project(&self.heads, workspace, project).await
+    }
+
+    /// Whether a workflow is paused, as far as this process knows; `None` where there is no such
+    /// workflow. One that is archived isn't paused any more.
+    ///
+    /// # Errors
+    /// The journal's own.
+    pub(crate) async fn standing(&self, id: WorkflowId) -> Result<Option<Standing>, Rejection> {
+        let head = self.heads.head(Kind::Workflow, &id.to_string()).await?;
+        let resource = head.as_ref().map(|head| &head.resource);
+        let Some((resource, revisions)) = resource.and_then(|one| Some((one, one.revisions()?)))
+        else {
+            return Ok(None);
+        };
+        let is_paused = match resource.spec() {
+            Some(Spec::Workflow(workflow)) => workflow.paused && !resource.is_archived(),
+            _ => false,
+        };
+        let version = revisions.latest + u64::from(resource.is_archived());
+        Ok(Some(Standing { version, is_paused }))
     }
 
     /// A definition of a project by `name` (the newest version) or `name@version`.

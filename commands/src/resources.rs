@@ -244,7 +244,8 @@ impl Inner {
         };
         writing.wrote(Head { workspace_id, resource: done.resource });
         let Done { version, position, at, created, written, .. } = done;
-        let receipt = Receipt { id, version, position, created, at, outcome: None };
+        let queued = false;
+        let receipt = Receipt { id, version, position, created, at, queued, outcome: None };
         Ok(Answer { receipt, written })
     }
 }

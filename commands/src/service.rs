@@ -13,19 +13,20 @@ use domain::ids::{DefinitionId, ProjectId, RunId, WorkflowId, WorkspaceId};
 use domain::limits;
 use domain::resource::{DefinitionSpec, Spec};
 use domain::run::command::GateAnswer;
-use domain::run::event::RunStarted;
+use domain::run::event::{DefinitionRef, RunStarted};
 use domain::run::{self, check_start};
+use protocol::command::StartRun;
 use protocol::{
     Command, CommandEnvelope, Commands, Receipt, Rejection, RejectionKind, RunOutcome, RunTarget,
-    SHARDS, Tasks, run_of,
+    SHARDS, StartAnswer, StartHome, Tasks, run_of, shard_of,
 };
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::coordinator::{
-    Cause, Coordinator, CoordinatorConfig, Plans, RUN_ALREADY_STARTED, Surroundings, TaskQueue,
-    of_command, unavailable,
+    CONFLICT, Cause, Coordinator, CoordinatorConfig, Plans, RUN_ALREADY_STARTED, Surroundings,
+    TaskQueue, of_command, unavailable,
 };
 use crate::prepared::{Preparations, Prepared};
 use crate::queues::Queues;
@@ -48,13 +49,23 @@ pub struct Foundation {
     pub shards: Option<Arc<Shards>>,
     /// The work queues that tasks leave the process by, where they do.
     pub queues: Option<Arc<Queues>>,
+    /// The write side of all processes, where others own shards.
+    pub everywhere: Option<Arc<dyn Commands>>,
 }
 
 impl Foundation {
     /// A journal that this process alone writes, with workers in the process itself.
     pub fn alone(journal: Arc<dyn Journal>, clock: Arc<dyn Clock>) -> Self {
         let ownership = sole_owner(SHARDS);
-        Self { journal, clock, writes: Writes::Journal, ownership, shards: None, queues: None }
+        Self {
+            journal,
+            clock,
+            writes: Writes::Journal,
+            ownership,
+            shards: None,
+            queues: None,
+            everywhere: None,
+        }
     }
 }
 
@@ -84,7 +95,6 @@ struct Target {
 }
 
 /// What a run is started with.
-#[derive(Default)]
 struct Given {
     input: Value,
     labels: BTreeMap<String, String>,
@@ -131,7 +141,7 @@ impl CommandService {
         shutdown: CancellationToken,
         tracker: &TaskTracker,
     ) -> Result<Arc<Self>, StartError> {
-        let Foundation { journal, clock, writes, ownership, shards, .. } = foundation;
+        let Foundation { journal, clock, writes, ownership, shards, everywhere, .. } = foundation;
         let resources = Resources::over(Arc::clone(&journal), Arc::clone(&clock), writes);
         let defaults = resources.ensure_defaults().await.map_err(StartError::Defaults)?;
         let resolver = Arc::new(resources.resolver());
@@ -159,6 +169,7 @@ impl CommandService {
             resolver: Arc::clone(&resolver),
             preparations: Arc::clone(&preparations),
             coordinator: coordinator.clone(),
+            everywhere,
             ownership,
         };
         triggers.run(&shutdown, tracker);
@@ -189,22 +200,51 @@ impl CommandService {
         self.defaults
     }
 
+    /// Starts a run of which another process asked, where it belongs here; else says where that is.
+    ///
+    /// A run with a concurrency key lives where all runs of the key do. The definition says which
+    /// that is, and it may change between two repetitions of a start: so the first answer fixes
+    /// what the target means, and only then the run is started.
+    pub(crate) async fn start_at_home(
+        &self,
+        mut envelope: CommandEnvelope,
+    ) -> Result<StartAnswer, Rejection> {
+        let Some((start, given)) = taken(&mut envelope.command) else {
+            return self.execute(envelope).await.map(StartAnswer::from);
+        };
+        self.start_run(&envelope, &start, given, true).await
+    }
+
     async fn start_run(
         &self,
         envelope: &CommandEnvelope,
-        target: &RunTarget,
+        start: &StartRun,
         given: Given,
-    ) -> Result<Receipt, Rejection> {
+        from_afar: bool,
+    ) -> Result<StartAnswer, Rejection> {
         let remembered = envelope.idempotency_key.as_ref().map(|_| Remembered::of(envelope));
         if let Some(remembered) = &remembered
             && let Some(receipt) = self.recalled(remembered).await?
         {
-            return Ok(receipt);
+            return Ok(receipt.into());
         }
         self.resources.catch_up().await?;
-        let Target { workflow_id, prepared } = self.target(envelope, target, &given).await?;
+        let Target { workflow_id, prepared } = self.target(envelope, start, &given).await?;
+        let admission = prepared.admission(&given.input, given.labels.len(), self.clock.now())?;
         // A command that comes twice starts the same run, and so only one.
-        let run_id = run_of(envelope.id);
+        let run_id = match &admission {
+            None => run_of(envelope.id),
+            Some(admission) => prepared.run_in_queue(envelope.id, admission),
+        };
+        if from_afar && start.home.is_none() && admission.is_some() {
+            // Done before, if the definition has got its key since then.
+            if let Some(receipt) = self.triggers.started(run_of(envelope.id)).await? {
+                return Ok(receipt.into());
+            }
+            let DefinitionRef { id: definition_id, version, .. } = prepared.definition;
+            let shard = shard_of(run_id);
+            return Ok(StartAnswer::Elsewhere(StartHome { shard, definition_id, version }));
+        }
         let started = RunStarted {
             run_id,
             project_id: prepared.project_id,
@@ -218,17 +258,23 @@ impl CommandService {
             deadline: None,
             started_by: Some(envelope.actor.0.clone()),
             parent: None,
-            trigger: None,
+            trigger: start.trigger.clone(),
+            admission,
         };
         let cause = cause(envelope, remembered.clone());
-        let done = self.coordinator.start_run(run_id, started, &prepared, cause).await;
+        let standing = match workflow_id {
+            Some(id) => self.resolver.standing(id).await?,
+            None => None,
+        };
+        let done = self.coordinator.start_run(run_id, started, standing, &prepared, cause).await;
         match self.settled(done, remembered.as_ref()).await {
-            // The same command has started it before.
-            Err(refused) if refused.code == RUN_ALREADY_STARTED => {
+            // In the second case the run has left memory since then.
+            Err(refused) if matches!(&*refused.code, RUN_ALREADY_STARTED | CONFLICT) => {
                 let started = self.triggers.started(run_id).await?;
+                let started = started.map(StartAnswer::from);
                 started.ok_or_else(|| unavailable("the run is being started, try again"))
             }
-            done => done,
+            done => done.map(StartAnswer::from),
         }
     }
 
@@ -276,16 +322,26 @@ impl CommandService {
     async fn target(
         &self,
         envelope: &CommandEnvelope,
-        target: &RunTarget,
+        start: &StartRun,
         given: &Given,
     ) -> Result<Target, Rejection> {
         let workspace_id = envelope.workspace_id;
-        let (workflow_id, id, definition) = match target {
+        let (workflow_id, id, definition) = match &start.target {
             RunTarget::Workflow(workflow_id) => {
                 let workflow = self.resolver.workflow(workspace_id, *workflow_id).await?;
                 self.resources.authorise_project(workspace_id, workflow.project_id).await?;
-                let (id, version) = (workflow.definition_id, workflow.definition_version);
+                let (id, version) = match start.home {
+                    Some(home) => (home.definition_id, Some(home.version)),
+                    None => (workflow.definition_id, workflow.definition_version),
+                };
                 (Some(*workflow_id), id, self.resolver.definition_by_id(id, version).await?)
+            }
+            RunTarget::Named { project_id, .. } | RunTarget::Inline { project_id, .. }
+                if let Some(home) = start.home =>
+            {
+                self.resources.authorise_project(workspace_id, *project_id).await?;
+                let (id, version) = (home.definition_id, Some(home.version));
+                (None, id, self.resolver.definition_by_id(id, version).await?)
             }
             RunTarget::Named { project_id, reference } => {
                 self.resources.authorise_project(workspace_id, *project_id).await?;
@@ -402,6 +458,13 @@ fn checked(reason: &mut Option<String>) -> Result<Option<String>, Rejection> {
     Ok(reason)
 }
 
+/// A start, and apart from it what may be large: moved rather than copied.
+fn taken(command: &mut Command) -> Option<(StartRun, Given)> {
+    let Command::StartRun(start) = command else { return None };
+    let (input, labels) = (std::mem::take(&mut start.input), std::mem::take(&mut start.labels));
+    Some(((**start).clone(), Given { input, labels }))
+}
+
 fn cause(envelope: &CommandEnvelope, remembered: Option<Remembered>) -> Cause {
     Cause { workspace_id: envelope.workspace_id, metadata: metadata::of(envelope), remembered }
 }
@@ -409,19 +472,16 @@ fn cause(envelope: &CommandEnvelope, remembered: Option<Remembered>) -> Cause {
 #[async_trait]
 impl Commands for CommandService {
     async fn execute(&self, mut envelope: CommandEnvelope) -> Result<Receipt, Rejection> {
-        // Moved rather than copied: an input may have megabytes.
-        let given = match &mut envelope.command {
-            Command::StartRun(start) => Given {
-                input: std::mem::take(&mut start.input),
-                labels: std::mem::take(&mut start.labels),
-            },
-            _ => Given::default(),
-        };
+        if let Some((start, given)) = taken(&mut envelope.command) {
+            return match self.start_run(&envelope, &start, given, false).await? {
+                StartAnswer::Done(receipt) => Ok(*receipt),
+                StartAnswer::Elsewhere(_) => Err(internal("the start belongs elsewhere")),
+            };
+        }
         if let Some((run_id, command)) = of_run(&mut envelope)? {
             return self.command_run(&envelope, run_id, command).await;
         }
         match &envelope.command {
-            Command::StartRun(start) => self.start_run(&envelope, &start.target, given).await,
             Command::DeliverWebhook(webhook) => self.triggers.deliver(&envelope, webhook).await,
             _ => self.resources.execute(&envelope).await,
         }

@@ -14,7 +14,7 @@ use chassis::clock::Clock;
 use chassis::journal::Journal;
 use chassis::shards::Ownership;
 use domain::ids::{RunId, WorkflowId};
-use protocol::shard_of;
+use protocol::{Commands, shard_of};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -46,6 +46,8 @@ pub(crate) struct Triggers {
     pub(crate) resolver: Arc<Resolver>,
     pub(crate) preparations: Arc<Preparations>,
     pub(crate) coordinator: Coordinator,
+    /// The write side of all processes, where others own shards.
+    pub(crate) everywhere: Option<Arc<dyn Commands>>,
     pub(crate) ownership: Ownership,
 }
 

@@ -78,8 +78,10 @@ pub trait Stored: Serialize + DeserializeOwned {
 }
 
 /// Every event type of a run; the golden files hold one of each.
-const RUN_EVENTS: [&str; 35] = [
+const RUN_EVENTS: [&str; 37] = [
     "run_started",
+    "run_queued",
+    "run_admitted",
     "task_succeeded",
     "task_failed",
     "retry_started",

@@ -14,11 +14,11 @@ pub mod validate;
 
 pub use hash::content_hash;
 pub use model::{
-    ActionKind, ActionUse, Backoff, CancelNodes, CancelSpec, ChildSpec, Definition, EmitSpec,
-    FailedPolicy, GateSpec, GateTimeout, JoinSpec, JoinTimeout, JoinWait, Mapping, Merge,
-    MergeStrategy, Node, On, OnChildFailure, Rest, Retry, Step, StepFailure, StepThen, Transition,
-    UndoSpec, WaitSpec, is_reference,
+    ActionKind, ActionUse, Backoff, CancelNodes, CancelSpec, ChildSpec, ConcurrencySpec,
+    Definition, EmitSpec, FailedPolicy, GateSpec, GateTimeout, JoinSpec, JoinTimeout, JoinWait,
+    Mapping, Merge, MergeStrategy, Node, On, OnChildFailure, Overflow, Rest, Retry, Step,
+    StepFailure, StepThen, Transition, UndoSpec, WaitSpec, is_reference,
 };
-pub use plan::{Action, Plan};
+pub use plan::{Action, Plan, PlanAdmission};
 pub use problem::{Problem, ProblemCode};
 pub use resolved::Resolved;

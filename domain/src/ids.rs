@@ -154,6 +154,38 @@ impl TriggerId {
     }
 }
 
+impl RunId {
+    /// A run of a queue: it has the lower half that all runs of the queue have, so that they have
+    /// one owner. Its upper half is derived from the command that starts it.
+    pub fn in_queue(command_id: CommandId, home: Home) -> Self {
+        let high = derive("queued", &command_id.to_string(), "").as_u128() >> 64;
+        Self(Uuid::from_u128(high << 64 | u128::from(home.0)))
+    }
+
+    /// The lower half, by which runs are spread.
+    pub fn home(self) -> Home {
+        Home(self.0.as_u128() as u64)
+    }
+}
+
+/// The lower half of the ids of runs that belong together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Home(u64);
+
+impl Home {
+    /// Of the runs of a definition with a concurrency key.
+    pub fn of_queue(definition: DefinitionId, key: Option<&str>) -> Self {
+        let prefix = if key.is_some() { "key" } else { "queue" };
+        let derived = derive(prefix, &definition.to_string(), key.unwrap_or_default());
+        Self(derived.as_u128() as u64)
+    }
+
+    /// The run with no upper half: it is in the shard, and on the worker, of all of them.
+    pub fn first_run(self) -> RunId {
+        RunId(Uuid::from_u128(u128::from(self.0)))
+    }
+}
+
 fn derive(prefix: &str, owner: &str, name: &str) -> Uuid {
     let mut hash = Sha256::new();
     for part in [prefix, owner, name] {
@@ -254,6 +286,22 @@ mod tests {
         assert_ne!(child.child(7), child);
         let low = |id: RunId| id.bits().as_u128() as u64;
         assert_eq!(low(child.child(1)), low(parent));
+    }
+
+    #[test]
+    fn the_runs_of_a_queue_have_one_home() {
+        let definition = DefinitionId::derived("prj", "judge");
+        let home = Home::of_queue(definition, Some("ann"));
+        let command = |number| CommandId::new(Uuid::from_u128(number));
+        let (first, second) =
+            (RunId::in_queue(command(1), home), RunId::in_queue(command(2), home));
+        assert_eq!(first, RunId::in_queue(command(1), home));
+        assert_ne!(first, second);
+        assert_eq!((first.home(), second.home()), (home, home));
+        assert_eq!(first.child(1).home(), home);
+        assert_ne!(home, Home::of_queue(definition, Some("bob")));
+        assert_ne!(Home::of_queue(definition, None), Home::of_queue(definition, Some("")));
+        assert_eq!(home.first_run().home(), home);
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub mod expression;
 pub mod ids;
 pub mod labels;
 pub mod limits;
+pub mod queue;
 pub mod resource;
 pub mod run;
 pub mod span;

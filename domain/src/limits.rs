@@ -48,6 +48,14 @@ pub const EXPRESSION_FUEL: u64 = 1_000_000;
 pub const TEMPLATE_FUEL: u64 = 200_000;
 /// Bytes of one event's value above which it moves to the payload table.
 pub const INLINE_VALUE_BYTES: usize = 64 * 1024;
+/// Runs with the same key that may go on at the same time.
+pub const CONCURRENT_RUNS: u32 = 100_000;
+/// Bytes of the value of a concurrency key.
+pub const KEY_BYTES: usize = 1_024;
+/// The highest priority of a run, and the lowest below zero.
+pub const PRIORITY: i32 = 10_000;
+/// Runs ahead of one in its queue that are counted where it doesn't come last.
+pub const AHEAD_COUNTED: usize = 1_000;
 /// Labels of a run.
 pub const LABELS: usize = 32;
 /// How deep child runs are nested: a run at the top has depth 0.

@@ -11,7 +11,7 @@ use domain::run::Event;
 use domain::trigger;
 use uuid::Uuid;
 
-const VARIANTS: usize = 35;
+const VARIANTS: usize = 37;
 
 /// A new variant doesn't compile here until it has a number, and then fails until it has a file.
 fn number(event: &Event) -> usize {
@@ -51,6 +51,8 @@ fn number(event: &Event) -> usize {
         Event::UndoSucceeded { .. } => 32,
         Event::UndoFailed { .. } => 33,
         Event::CompensationEnded(_) => 34,
+        Event::RunQueued(_) => 35,
+        Event::RunAdmitted { .. } => 36,
     }
 }
 

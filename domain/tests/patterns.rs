@@ -77,6 +77,7 @@ impl<'p> Driver<'p> {
             started_by: None,
             parent: None,
             trigger: None,
+            admission: None,
         };
         self.give(&Command::Start(Box::new(started)))
     }

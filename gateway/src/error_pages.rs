@@ -10,6 +10,7 @@ macro_rules! pages {
 
 /// All pages, in the order of their codes.
 const PAGES: &[(&str, &str)] = pages! {
+    "admission_failed"
     "already_answered"
     "already_exists"
     "already_paused"
@@ -18,6 +19,7 @@ const PAGES: &[(&str, &str)] = pages! {
     "archived"
     "body_too_large"
     "body_unreadable"
+    "child_concurrency"
     "child_depth"
     "child_failed"
     "child_timeout"
@@ -113,6 +115,7 @@ const PAGES: &[(&str, &str)] = pages! {
     "value_too_large"
     "version_mismatch"
     "workflow_disabled"
+    "workflow_paused"
 };
 
 /// The codes that have a page, in order.

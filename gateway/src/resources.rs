@@ -11,6 +11,7 @@ use crate::call::{Call, answer, done, located, tagged};
 use crate::headers;
 use crate::json;
 use crate::problem::Problem;
+use crate::runs::Nothing;
 
 /// The kind that the route is for.
 fn kind_of(call: &Call) -> Result<Kind, Problem> {
@@ -146,6 +147,26 @@ pub(crate) async fn archive(call: Call) -> Result<Response, Problem> {
     own_workspace(&call, kind)?;
     let id = call.resource_id(kind)?.to_owned();
     let receipt = execute(&call, kind, Command::Archive { kind, id }).await?;
+    done(&receipt)
+}
+
+/// `POST /workflows/{id}/pause`.
+pub(crate) async fn pause_workflow(call: Call) -> Result<Response, Problem> {
+    set_paused(call, true).await
+}
+
+/// `POST /workflows/{id}/resume`.
+pub(crate) async fn resume_workflow(call: Call) -> Result<Response, Problem> {
+    set_paused(call, false).await
+}
+
+async fn set_paused(call: Call, paused: bool) -> Result<Response, Problem> {
+    let kind = kind_of(&call)?;
+    own_workspace(&call, kind)?;
+    let id = call.resource_id(kind)?.to_owned();
+    let Nothing {} = call.optional()?;
+    let patch = serde_json::json!({"paused": paused});
+    let receipt = execute(&call, kind, Command::Revise { kind, id, patch }).await?;
     done(&receipt)
 }
 

@@ -61,7 +61,7 @@ struct Cancel {
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Nothing {}
+pub(crate) struct Nothing {}
 
 fn empty() -> Box<RawValue> {
     // An absent input is an empty object, which every schema of properties can judge.
@@ -133,7 +133,8 @@ async fn start(
     check_labels(&labels)?;
     let input = value_at(input, "/input")?;
     let wait = call.wait()?;
-    let command = Command::StartRun(Box::new(StartRun { target, input, labels }));
+    let command =
+        Command::StartRun(Box::new(StartRun { target, input, labels, home: None, trigger: None }));
     let mut receipt = call.execute(command).await?;
     let mut outcome = receipt.outcome.take();
     if let (Some(wait), None) = (wait, &outcome) {
@@ -142,6 +143,7 @@ async fn start(
     }
     let (status, version, position) = match &outcome {
         Some(outcome) => (outcome.status, outcome.sequence, outcome.position),
+        None if receipt.queued => (RunStatus::Queued, receipt.version, receipt.position),
         None => (RunStatus::Running, receipt.version, receipt.position),
     };
     let ended = outcome.map(|RunOutcome { output, error, usage, ended_at, .. }| Ended {
@@ -218,7 +220,7 @@ pub(crate) async fn list(call: Call) -> Result<Response, Problem> {
 
 fn parse_status(text: &str) -> Result<RunStatus, Problem> {
     let wrong = |_| {
-        let detail = "use running, paused, completed, failed, cancelled or timed_out";
+        let detail = "use queued, running, paused, completed, failed, cancelled or timed_out";
         Problem::parameter("status", detail)
     };
     serde_json::from_value(Value::String(text.to_owned())).map_err(wrong)
@@ -226,13 +228,12 @@ fn parse_status(text: &str) -> Result<RunStatus, Problem> {
 
 /// Refuses a list that would always be empty: what a run waits for doesn't stand in its row.
 fn check_listed(statuses: &[RunStatus]) -> Result<(), Problem> {
-    use RunStatus::{Queued, Waiting};
-    let is_unlisted = |status: &RunStatus| matches!(status, Queued | Waiting);
+    let is_unlisted = |status: &RunStatus| *status == RunStatus::Waiting;
     if statuses.is_empty() || !statuses.iter().all(is_unlisted) {
         return Ok(());
     }
-    let detail = "a run that hasn't ended is listed as running or paused: ask for these, and for \
-                  what each run waits for";
+    let detail = "a run that hasn't ended is listed as queued, running or paused: ask for these, \
+                  and for what each run waits for";
     Err(Problem::parameter("status", detail))
 }
 

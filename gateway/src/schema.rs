@@ -84,6 +84,7 @@ fn specs() -> Value {
             })),
             "input": {"description": "The run's input, with `${…}` over `trigger`; default `{}`."},
             "labels": {"type": "object", "additionalProperties": text()},
+            "paused": {"type": "boolean", "default": false},
         })),
         "ActionSpec": strict(&["project_id", "name", "action"], json!({
             "project_id": text(), "name": name(), "description": text(),

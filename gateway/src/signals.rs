@@ -91,7 +91,7 @@ pub(crate) async fn by_labels(call: Call) -> Result<Response, Problem> {
 async fn open_runs(call: &Call, labels: BTreeMap<String, String>) -> Result<Vec<RunId>, Problem> {
     let workspace = call.caller()?.workspace_id;
     let filter = RunFilter {
-        status: vec![RunStatus::Running, RunStatus::Paused],
+        status: vec![RunStatus::Queued, RunStatus::Running, RunStatus::Paused],
         labels: labels.into_iter().collect(),
         ..RunFilter::default()
     };

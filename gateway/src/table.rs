@@ -45,7 +45,7 @@ const RUNS: &[Param] = &[
     param("definition", "string", "Only runs of definitions with this name."),
     repeated(
         "status",
-        "One or several of `running`, `paused`, `completed`, `failed`, `cancelled` and \
+        "One or several of `queued`, `running`, `paused`, `completed`, `failed`, `cancelled` and \
          `timed_out`, repeated or separated by commas. A run that waits is listed as `running`; \
          what it waits for is told by `/waiting`.",
     ),
@@ -192,6 +192,20 @@ const WAITS: &str = "With `Prefer: wait=N` (seconds, 1 to 60) it answers when th
                      with its outcome, or when the time is up.";
 
 const RUN_ROUTES: &[Route] = &[
+    Route::new(Post, "/api/v1/workflows/{id}/pause", Write, handler!(resources::pause_workflow))
+        .says(
+            "Pause a workflow",
+            "Its runs stand still, as if each were paused; new ones are taken, and wait as \
+             `queued`. Runs that were paused for themselves stay so when it is resumed.",
+        )
+        .of(Kind::Workflow)
+        .takes(Body::Optional { schema: "ResumeRun", limit: BODY_BYTES })
+        .answers(200, "Receipt"),
+    Route::new(Post, "/api/v1/workflows/{id}/resume", Write, handler!(resources::resume_workflow))
+        .says("Resume a workflow", "Its runs go on, and those that wait begin in their turn.")
+        .of(Kind::Workflow)
+        .takes(Body::Optional { schema: "ResumeRun", limit: BODY_BYTES })
+        .answers(200, "Receipt"),
     Route::new(Post, "/api/v1/workflows/{id}/runs", Run, handler!(runs::start_workflow))
         .says("Start a run of a workflow", WAITS)
         .takes(Body::Json { schema: "StartWorkflow", limit: START_BYTES })

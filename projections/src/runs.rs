@@ -306,7 +306,24 @@ impl Row {
     }
 }
 
+#[derive(FromRow)]
+struct Counted {
+    count: i64,
+}
+
 impl Projections {
+    /// How many runs of its queue wait before one, as far as the read model is.
+    pub(crate) async fn ahead_of(&self, run_id: RunId) -> Result<u64, Rejection> {
+        let query = sql("select count(*) as count from runs as own join runs as other \
+             on other.queue = own.queue and other.queued_micros is not null \
+             and (other.queue_rank, other.id) < (own.queue_rank, own.id) where own.id = $1"
+            .to_owned())
+        .bind(run_id.to_string());
+        let row: Option<Counted> =
+            self.store.readers().row(query).await.map_err(refusal::storage)?;
+        Ok(row.map_or(0, |row| row.count.unsigned_abs()))
+    }
+
     /// Waits for a read model to reach a position, for as long as the configuration allows.
     pub(crate) async fn wait_for(
         &self,

@@ -68,6 +68,13 @@ impl Timeline {
         let moment = Moment { sequence, at };
         match event {
             Event::RunStarted(started) => self.enter(1, &started.start, None, moment),
+            Event::RunQueued(_) => self.stand(1, "queued", moment),
+            Event::RunAdmitted { .. } => {
+                if let Some(entry) = self.entry(1, moment) {
+                    "working".clone_into(&mut entry.status);
+                    entry.started_at = moment.at;
+                }
+            }
             Event::TaskSucceeded { token, attempt, usage, duration_ms, .. }
             | Event::UndoSucceeded { token, attempt, usage, duration_ms, .. } => {
                 self.attempt(*token, *attempt, usage, *duration_ms, moment);

@@ -2,9 +2,11 @@
 
 use domain::definition::{Definition, JoinSpec};
 use domain::ids::{RunId, WorkspaceId};
-use domain::run::event::{Decision, TokenId};
-use domain::run::state::{Gate, Header, Instance, Live, Phase, Timer, Token};
-use protocol::view::{WaitingBranches, WaitingGate, WaitingItem, WaitingMutex, WaitingPause};
+use domain::run::event::{Decision, QueueReason, TokenId};
+use domain::run::state::{Gate, Header, InQueue, Instance, Live, Phase, Timer, Token};
+use protocol::view::{
+    WaitingBranches, WaitingGate, WaitingItem, WaitingMutex, WaitingPause, WaitingQueue,
+};
 use protocol::{GateId, Rejection, StateAt, Waiting};
 
 use crate::{Projections, compensation};
@@ -42,6 +44,10 @@ impl Projections {
         let Header { definition, .. } = &live.header;
         let definition = self.definition_at(&definition.id.to_string(), definition.version).await?;
         let definition = definition.as_ref();
+        if let Some(in_queue) = &live.in_queue {
+            waiting.items.push(self.of_queue(live, run_id, in_queue).await?);
+            return Ok(waiting);
+        }
         let tokens = live.tokens.iter().map(|(id, token)| {
             let is_own = token.undo.is_none()
                 && definition.is_some_and(|definition| is_own(definition, &token.node));
@@ -54,6 +60,41 @@ impl Projections {
         let all = live.tokens.len() + live.instances.len();
         waiting.left_out = (all - waiting.items.len()) as u64;
         Ok(waiting)
+    }
+
+    /// A run that waits for its turn. How many are ahead is read from the list of runs.
+    async fn of_queue(
+        &self,
+        live: &Live,
+        run_id: RunId,
+        in_queue: &InQueue,
+    ) -> Result<WaitingItem, Rejection> {
+        let (queue, by) = match &in_queue.reason {
+            QueueReason::Concurrency { key, limit, .. } => {
+                let ahead = self.ahead_of(run_id).await?;
+                let with_key =
+                    key.as_ref().map_or_else(String::new, |key| format!(" with the key {key:?}"));
+                let by = format!(
+                    "the end of a run{with_key}: {limit} may go on at the same time, and {ahead} \
+                     wait before this one"
+                );
+                let queue = WaitingQueue {
+                    reason: "concurrency".to_owned(),
+                    key: key.clone(),
+                    limit: Some(*limit),
+                    ahead: Some(ahead),
+                };
+                (queue, by)
+            }
+            QueueReason::WorkflowPaused { workflow_id } => {
+                let reason = "workflow_paused".to_owned();
+                let queue = WaitingQueue { reason, key: None, limit: None, ahead: None };
+                (queue, format!("POST /api/v1/workflows/{workflow_id}/resume"))
+            }
+        };
+        let paused = if live.pause.is_some() { ", once the run is resumed" } else { "" };
+        let since = Some(in_queue.since);
+        Ok(WaitingItem { queue: Some(queue), since, ..item("queue", format!("{by}{paused}")) })
     }
 }
 
@@ -86,6 +127,7 @@ fn item(what: &str, by: String) -> WaitingItem {
         undoes: None,
         child_run_id: None,
         gate: None,
+        queue: None,
         mutex: None,
         branches: None,
     }

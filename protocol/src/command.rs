@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use domain::definition::Definition;
-use domain::ids::{CommandId, Name, ProjectId, RunId, WorkflowId, WorkspaceId};
+use domain::ids::{CommandId, DefinitionId, Name, ProjectId, RunId, WorkflowId, WorkspaceId};
 use domain::resource::{Kind, Spec};
-use domain::run::event::Decision;
+use domain::run::event::{Decision, TriggeredBy};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -121,6 +121,37 @@ pub struct StartRun {
     pub input: Value,
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// Where it was sent on to, by the coordinator that was asked first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub home: Option<StartHome>,
+    /// What has happened that it is started for, where no client asks for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trigger: Option<TriggeredBy>,
+}
+
+/// What a start is answered with.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StartAnswer {
+    Done(Box<Receipt>),
+    /// Nothing was done: it is to be asked there, with this in [`StartRun::home`].
+    Elsewhere(StartHome),
+}
+
+impl From<Receipt> for StartAnswer {
+    fn from(receipt: Receipt) -> Self {
+        Self::Done(Box::new(receipt))
+    }
+}
+
+/// Where the runs are that have the same concurrency key as a run that is to be started, and the
+/// version that the target was found to mean. It holds for every repetition, so that they all mean
+/// the same run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartHome {
+    pub shard: u16,
+    pub definition_id: DefinitionId,
+    pub version: u64,
 }
 
 /// A webhook as it came: nothing of it is checked yet.
@@ -170,6 +201,9 @@ pub struct Receipt {
     /// Whether this call made the aggregate (or the version).
     pub created: bool,
     pub at: DateTime<Utc>,
+    /// Whether the run that was started waits for its admission.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub queued: bool,
     /// A run's outcome, where the caller waited for it and it ended in time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<RunOutcome>,

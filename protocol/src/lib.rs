@@ -15,7 +15,10 @@ pub mod task;
 pub mod trigger;
 pub mod view;
 
-pub use command::{Actor, AnswerGate, Command, CommandEnvelope, Receipt, RunTarget, Webhook};
+pub use command::{
+    Actor, AnswerGate, Command, CommandEnvelope, Receipt, RunTarget, StartAnswer, StartHome,
+    Webhook,
+};
 pub use event::{Cursor, EventEnvelope, EventFilter};
 pub use gate::{GateAnswerView, GateFilter, GateId, GateStatus, GateView};
 pub use query::{EventPage, Page, PageRequest, ResourceFilter, RunFilter, StateAt};

@@ -81,6 +81,10 @@ pub enum CommandCall {
     /// remembers it by its idempotency key or, where it has none, by the envelope's id, also
     /// where it starts or cancels a run.
     Execute(Box<CommandEnvelope>),
+    /// A start; answered with a [`crate::StartAnswer`]. It goes to the owner of the shard that
+    /// [`crate::command::StartRun::home`] names, and without that to the one of
+    /// [`crate::run_of`] its id. Repeated as above.
+    Start(Box<CommandEnvelope>),
     /// Answered with `()`, by whoever is there.
     Ping,
     /// Answered with `Option<RunOutcome>`, at the shard's owner.

@@ -206,7 +206,7 @@ pub struct TimelineEntry {
     pub group: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub index: Option<u64>,
-    /// `working`, `backing_off`, `waiting`, `blocked`, `gated`, `awaiting_child`, `succeeded`,
+    /// `queued` (the run waits for its turn), `working`, `backing_off`, `waiting`, `blocked`, `gated`, `awaiting_child`, `succeeded`,
     /// `failed`, `cancelled`.
     pub status: String,
     pub attempts: u32,
@@ -236,7 +236,7 @@ pub struct Waiting {
     pub run_id: String,
     /// The last event that is in it.
     pub sequence: u64,
-    /// `running`, `waiting` (nothing is on a worker), `paused`, or how the run ended.
+    /// `queued`, `running`, `waiting` (nothing is on a worker), `paused`, or how the run ended.
     #[schema(value_type = String)]
     pub status: RunStatus,
     /// Why and since when the run stands still.
@@ -276,7 +276,8 @@ pub struct WaitingItem {
     pub group: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub index: Option<u64>,
-    /// `worker`, `retry`, `time`, `signal`, `gate`, `mutex`, `child`, `coordinator` or `branches`.
+    /// `worker`, `retry`, `time`, `signal`, `gate`, `mutex`, `child`, `coordinator`, `branches`, or
+    /// `queue` (the whole run waits for its turn).
     #[serde(rename = "for")]
     pub what: String,
     /// Who or what can bring it, in words.
@@ -297,6 +298,9 @@ pub struct WaitingItem {
     pub child_run_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gate: Option<WaitingGate>,
+    /// The queue that the run waits in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<WaitingQueue>,
     /// The mutex that the token waits for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mutex: Option<WaitingMutex>,
@@ -317,6 +321,22 @@ pub struct WaitingGate {
     /// How many have rejected so far, and from how many on it is rejected.
     pub rejected: u32,
     pub rejections: u32,
+}
+
+/// A queue that a run waits in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct WaitingQueue {
+    /// `concurrency`: as many runs with its key go on as may. `workflow_paused`: its workflow is.
+    pub reason: String,
+    /// The concurrency key, where the definition gives one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// How many runs with the key may go on at the same time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+    /// How many runs of the queue are before it, as the read model has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ahead: Option<u64>,
 }
 
 /// A mutex that a token waits for.

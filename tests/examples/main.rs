@@ -186,6 +186,31 @@ async fn approval() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn reports_in_turn() {
+    let platform = platform().await;
+    let client = platform.client();
+    check(&client, "reports-in-turn").await;
+    let mut runs = Vec::new();
+    for number in 1..=5 {
+        let input =
+            json!({"customer": "acme", "report": number.to_string(), "urgent": number == 5});
+        runs.push(client.start(&json!("reports-in-turn"), input).await);
+    }
+    for run_id in &runs {
+        assert_eq!(client.end_of(run_id).await["status"], "completed");
+    }
+    let mut going = 0;
+    for event in client.all_events().await {
+        match event["event_type"].as_str() {
+            Some("run_admitted") => going += 1,
+            Some("run_completed") => going -= 1,
+            _ => {}
+        }
+        assert!((0..=2).contains(&going), "{going} go on at once");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn research_team() {
     let platform = platform().await;
     let client = platform.client();

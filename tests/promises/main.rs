@@ -24,6 +24,8 @@ mod p19_people_signals_and_time_bring_a_run_on;
 mod p20_parents_and_children_never_lose_each_other;
 mod p21_what_a_run_did_is_undone_newest_first;
 mod p22_what_a_trigger_is_told_starts_one_run;
+mod p23_runs_of_a_key_go_in_turn;
+mod p24_a_paused_workflow_stands_still;
 
 /// The real binary on an empty folder.
 async fn platform() -> Platform {

@@ -79,7 +79,8 @@ impl Writer {
             project_id: self.service.defaults().project_id,
             definition: Box::new(definition),
         };
-        let start = StartRun { target, input, labels: Default::default() };
+        let start =
+            StartRun { target, input, labels: Default::default(), home: None, trigger: None };
         let receipt = self.execute(Command::StartRun(Box::new(start))).await;
         receipt.expect("the run starts").id.parse().expect("a run's id")
     }

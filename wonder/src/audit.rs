@@ -2,7 +2,8 @@
 //!
 //! Positions and sequences have no gap, every event decodes and fits the state that those before
 //! it led to, an ended run has nothing after its end, and the list of open runs is the runs that
-//! are open. Parents and children say the same of each other. With a log of what clients were told, each acknowledged command stands in the journal
+//! are open. Parents and children say the same of each other, and no more runs with a concurrency key
+//! go on at once than may. With a log of what clients were told, each acknowledged command stands in the journal
 //! once, where it was said to stand.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -19,12 +20,14 @@ use serde_json::Value;
 pub(crate) mod claims;
 mod families;
 mod fit;
+mod queues;
 mod report;
 #[cfg(test)]
 mod tests;
 
 use claims::Claims;
 use families::Families;
+use queues::Queues;
 pub(crate) use report::Report;
 use report::Subject;
 
@@ -58,6 +61,7 @@ struct Auditor<'a> {
     families: Families,
     /// What triggers are done with: the trigger, and the key of what happened.
     fired: HashSet<(Arc<str>, String)>,
+    queues: Queues,
     resources: HashMap<Arc<str>, Resource>,
     workspaces: BTreeSet<Arc<str>>,
     /// The aggregates that stand at claimed positions.
@@ -143,6 +147,7 @@ impl<'a> Auditor<'a> {
             runs: HashMap::new(),
             families: Families::default(),
             fired: HashSet::new(),
+            queues: Queues::default(),
             resources: HashMap::new(),
             workspaces: BTreeSet::new(),
             at: HashMap::new(),
@@ -198,6 +203,7 @@ impl<'a> Auditor<'a> {
             ));
         }
         let fits = fit::check(&known.state, &event, id);
+        let of_queue = self.queues.check(known.state.header(), &event);
         known.state.evolve(&event, recorded.recorded_at);
         // A child has the labels of its parent.
         if let run::Event::RunStarted(started) = &event
@@ -211,7 +217,7 @@ impl<'a> Auditor<'a> {
             known.end = Some(End { status: closed.status, output });
             known.state = Run::NotStarted;
         }
-        fits.and(of_family)
+        fits.and(of_family).and(of_queue)
     }
 
     /// Whatever a trigger is done with has its one run, and nothing is done twice.

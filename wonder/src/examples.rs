@@ -28,6 +28,7 @@ pub(crate) const EXAMPLES: &[Example] = &[
     example!("approval"),
     example!("research-team"),
     example!("trip-booking"),
+    example!("reports-in-turn"),
 ];
 
 #[cfg(test)]

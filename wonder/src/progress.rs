@@ -178,6 +178,8 @@ impl Progress {
                 (_, Some(_)) => self.end(closed.token, Standing::Failed),
                 (_, None) => self.end(closed.token, Standing::Succeeded),
             },
+            Event::RunQueued(_) => self.stand(1, Standing::Waiting),
+            Event::RunAdmitted { .. } => self.stand(1, Standing::Working),
             Event::SignalReceived(_)
             | Event::GateAnswered(_)
             | Event::RunPaused { .. }

@@ -19,6 +19,7 @@ use super::append::{self, Cause, Stream};
 use super::outcome;
 use super::plans::LivePlan;
 use super::refusal;
+use super::workflows::Standing;
 
 mod queued;
 
@@ -107,6 +108,8 @@ pub(super) struct Taken {
     pub plan: Arc<LivePlan>,
     /// See [`crate::resolve::Resolver::tasks_in_flight_per_run`].
     pub tasks_in_flight: Option<usize>,
+    /// How its workflow stands, where it has one.
+    pub standing: Option<Standing>,
     pub sequence: u64,
     pub snapshot_at: u64,
     pub position: u64,
@@ -186,9 +189,14 @@ impl Actor {
         self.workspace_id
     }
 
+    /// Whether everything that was asked of it is durable.
+    pub(super) fn is_settled(&self) -> bool {
+        self.queue.is_empty() && self.under_way.is_none()
+    }
+
     /// Whether the run may leave memory: nothing waits for it and nothing of it is under way.
     pub(super) fn is_idle(&self) -> bool {
-        self.queue.is_empty() && self.under_way.is_none() && self.waiters.is_empty()
+        self.is_settled() && self.waiters.is_empty()
     }
 
     /// Decides what is queued, up to one append. Outcomes and timers are taken together; a
@@ -207,7 +215,7 @@ impl Actor {
                 break;
             }
             let Asked { command, cause: own_cause, reply, settled } = asked(queued);
-            under_way.durable.created |= matches!(command, Command::Start(_));
+            under_way.durable.created |= self.sequence == 0 && events.is_empty();
             let decided = self.run.execute(&self.plan.plan, &command, now);
             let is_client = own_cause.is_some();
             match (decided, reply) {
@@ -311,6 +319,7 @@ impl Actor {
                 position: appended.last_position,
                 created: under_way.durable.created,
                 at: self.recorded_at,
+                queued: under_way.durable.created && self.run.is_in_queue(),
                 outcome: self.outcome(),
             })));
         }

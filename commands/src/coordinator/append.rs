@@ -106,6 +106,7 @@ fn answer(
         position: 0,
         created: stream.sequence == 0,
         at,
+        queued: stream.sequence == 0 && run.is_in_queue(),
         outcome: outcome::of(run, version, 0).filter(outcome::is_small),
     };
     Some(InboxEntry {

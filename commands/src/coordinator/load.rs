@@ -106,6 +106,10 @@ pub(super) async fn load(
         .map_err(LoadError::Definition)?;
     let tasks_in_flight =
         resolver.tasks_in_flight_per_run(header.project_id).await.map_err(LoadError::Definition)?;
+    let standing = match header.workflow_id {
+        Some(id) => resolver.standing(id).await.map_err(LoadError::Definition)?,
+        None => None,
+    };
     let plan = plans
         .get(&header.definition, &definition.spec.definition, &resolved)
         .map_err(|problems| LoadError::Definition(crate::service::invalid_definition(problems)))?;
@@ -116,6 +120,7 @@ pub(super) async fn load(
         run,
         plan,
         tasks_in_flight,
+        standing,
         sequence,
         snapshot_at,
         position: last.position,

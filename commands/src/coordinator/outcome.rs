@@ -10,7 +10,7 @@ pub(super) fn of(run: &Run, sequence: u64, position: u64) -> Option<RunOutcome> 
     Some(RunOutcome {
         status: closed.status,
         output: closed.output.as_deref().cloned(),
-        error: closed.error.as_deref().map(RunError::from),
+        error: closed.failure().as_ref().map(RunError::from),
         usage: closed.usage,
         sequence,
         position,

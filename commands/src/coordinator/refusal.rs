@@ -26,7 +26,7 @@ pub(super) fn refused(error: &AppendError) -> Rejection {
     match error {
         AppendError::Conflict { .. } => Rejection::new(
             RejectionKind::Conflict,
-            "conflict",
+            super::CONFLICT,
             "the run was changed elsewhere at the same time, try again",
         ),
         AppendError::TooLarge => Rejection::new(
@@ -84,6 +84,7 @@ pub(crate) fn of_command(refusal: &Refusal) -> Rejection {
         Refusal::Compensating => (Conflict, "run_compensating"),
         Refusal::AlreadyPaused => (Conflict, "already_paused"),
         Refusal::NotPaused => (Conflict, "not_paused"),
+        Refusal::WorkflowPaused => (Conflict, "workflow_paused"),
     };
     let rejection = Rejection::new(kind, code, refusal.to_string());
     match refusal {
@@ -108,6 +109,7 @@ pub(crate) fn of_command(refusal: &Refusal) -> Rejection {
         | Refusal::AlreadyAnswered { .. }
         | Refusal::Compensating
         | Refusal::AlreadyPaused
+        | Refusal::WorkflowPaused
         | Refusal::NotPaused => rejection,
     }
 }

@@ -29,7 +29,10 @@ pub(super) async fn follow(
         // One shard at a time, so that a change of ownership is seen in between.
         if let Some((shard, epoch)) = due.pop_first() {
             match take_up(&coordinator, &*journal, shard).await {
-                Ok(count) => runs += count,
+                Ok(count) => {
+                    runs += count;
+                    coordinator.tell_all(|| Message::Named { shard, epoch }).await;
+                }
                 Err(error) => {
                     tracing::warn!(shard, %error, "can't look for open runs, trying again");
                     due.insert(shard, epoch);

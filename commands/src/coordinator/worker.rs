@@ -1,6 +1,6 @@
 //! A worker: the loop that owns a share of the runs.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +9,7 @@ use chassis::bus;
 use chassis::clock::Clock;
 use chassis::journal::Journal;
 use domain::ids::{RunId, WorkspaceId};
+use domain::queue::Hold;
 use domain::run::Run;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -18,21 +19,25 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::actor::{Actor, Holds, Queued, Settled, Taken, Turn, count_refused, refuse_all, settle};
+use super::admissions::Admissions;
 use super::children::Children;
 use super::dispatch::Dispatch;
 use super::plans::Plans;
 use super::recent::Recent;
 use super::refusal::{not_found, not_owner, quarantined, unavailable};
 use super::timers::Timers;
+use super::workflows::Workflows;
 use super::{Fenced, Message, Reply, Start, TASKS_IN_FLIGHT_PER_RUN, TaskQueue};
 use crate::prepared::Preparations;
 use crate::resolve::Resolver;
 
+mod admission;
 mod checks;
 mod children;
 mod commits;
 mod loading;
 mod ownership;
+mod workflows;
 
 use commits::{Commit, commit};
 
@@ -112,6 +117,12 @@ pub(super) struct Worker {
     checks: checks::Checks,
     /// The child runs that are waited for.
     children: Children,
+    admissions: Admissions,
+    workflows: Workflows,
+    /// Runs that were told of their workflow and haven't followed yet.
+    told: HashSet<RunId>,
+    /// Starts that can't be judged yet.
+    put_off: Vec<Start>,
 }
 
 impl Worker {
@@ -129,6 +140,10 @@ impl Worker {
             turns: Vec::new(),
             checks: checks::Checks::default(),
             children: Children::default(),
+            admissions: Admissions::default(),
+            workflows: Workflows::default(),
+            told: HashSet::new(),
+            put_off: Vec::new(),
         }
     }
 
@@ -162,6 +177,9 @@ impl Worker {
                 self.accept(message);
             }
             self.wake_due();
+            self.start_put_off();
+            self.admit();
+            self.tell_of_workflows();
             self.start_children();
             self.take_turns();
             self.hand_out();
@@ -196,29 +214,39 @@ impl Worker {
             Message::Wait { run_id, workspace_id, reply } => self.wait(run_id, workspace_id, reply),
             Message::Loaded { run_id, epoch, loaded } => self.loaded(run_id, epoch, loaded),
             Message::Recover(run_id) => {
-                if let (Some(epoch), false) =
-                    (self.epoch_of(run_id), self.runs.contains_key(&run_id))
-                {
-                    self.load(run_id, epoch);
+                if let Some(epoch) = self.epoch_of(run_id) {
+                    self.recover(run_id, epoch);
                 }
             }
             Message::Own { shard, epoch } => self.own(shard, epoch),
             Message::Lose { shard } => self.lose(shard),
+            Message::Named { shard, epoch } => {
+                if self.owned.get(&shard) == Some(&epoch) {
+                    self.admissions.named(shard);
+                }
+            }
+            Message::ResourcesWritten => self.look_up_workflows(),
+            Message::Workflow { workflow_id, standing } => {
+                self.workflow_stands(workflow_id, standing);
+            }
             Message::ChildPrepared { child, prepared } => self.child_prepared(child, prepared),
             Message::Checked(looked) => self.checked(looked),
         }
     }
 
-    fn start(&mut self, start: Box<Start>) {
+    fn start(&mut self, mut start: Box<Start>) {
         let run_id = start.run_id;
         let Some(epoch) = self.epoch_of(run_id) else {
             return drop(start.reply.send(Err(not_owner())));
         };
-        if self.runs.contains_key(&run_id) {
+        if self.runs.contains_key(&run_id) || self.admissions.knows(run_id) {
             let message = "a run with this id exists already";
             let rejection =
                 Rejection::new(RejectionKind::Conflict, super::RUN_ALREADY_STARTED, message);
             return drop(start.reply.send(Err(rejection)));
+        }
+        if !self.judge(&mut start) {
+            return self.put_off(start);
         }
         let mut actor = Actor::new(Taken {
             run_id,
@@ -227,6 +255,7 @@ impl Worker {
             run: Run::default(),
             plan: Arc::clone(&start.plan),
             tasks_in_flight: start.tasks_in_flight,
+            standing: None,
             sequence: 0,
             snapshot_at: 0,
             position: 0,
@@ -316,12 +345,16 @@ impl Worker {
         self.dispatch.forget_ready(run_id);
         self.timers.set(run_id, None);
         self.children.stuck(run_id);
+        self.admissions.hold(run_id, Hold::Run, true);
         if let Some(Slot::Loaded(actor)) = before {
             actor.failed(&quarantined());
         }
     }
 
     fn until_due(&self) -> Duration {
+        if self.admissions.is_due() {
+            return Duration::ZERO;
+        }
         let Some(due) = self.timers.next() else { return Duration::MAX };
         (due - self.context.clock.now()).to_std().unwrap_or(Duration::ZERO)
     }
@@ -346,6 +379,7 @@ impl Worker {
                 Turn::Failed(rejection) => self.drop_run(run_id, &rejection),
                 Turn::Idle if matches!(actor.run, Run::NotStarted) && actor.is_idle() => {
                     self.runs.remove(&run_id);
+                    self.forget(run_id);
                 }
                 Turn::Idle => {
                     if actor.under_way.is_none() {
@@ -401,6 +435,15 @@ impl Worker {
     fn sweep(&mut self) {
         let idle = self.context.idle;
         let now = Instant::now();
+        // Who gave up starting a run doesn't start it later.
+        let workflows = &mut self.workflows;
+        self.put_off.retain(|start| {
+            let is_wanted = !start.reply.is_closed();
+            if !is_wanted {
+                workflows.leave(start.run_id);
+            }
+            is_wanted
+        });
         let (dispatch, children) = (&self.dispatch, &self.children);
         self.runs.retain(|run_id, slot| match slot {
             Slot::Loading { .. } | Slot::Quarantined => true,

@@ -74,6 +74,7 @@ impl Repository {
             position: 0,
             created: self.trace.decided.get().is_some_and(|decided| decided.created),
             at: self.at,
+            queued: false,
             outcome: None,
         };
         Ok(Append {

@@ -15,7 +15,7 @@ use protocol::{Rejection, RejectionKind};
 use serde_json::{Map, Value, json};
 
 use super::armed::{Armed, InForce};
-use super::start::{Starting, failure, may_pass};
+use super::start::{Starting, failure, may_pass, run_of};
 use super::{LOOK, Triggers};
 use crate::coordinator::unavailable;
 use crate::resources::refusal;
@@ -139,8 +139,10 @@ impl Triggers {
         let (at, position) = (recorded.recorded_at, Some(recorded.position));
         let run_id = RunId::triggered_beside(trigger.workflow_id, &trigger.name, &key);
         match self.start_on(armed, recorded, origin, run_id, &key).await {
-            Ok(true) => Ok(Some(Event::TriggerFired { trigger, key, at, run_id, position })),
-            Ok(false) => Ok(None),
+            Ok(Some(run_id)) => {
+                Ok(Some(Event::TriggerFired { trigger, key, at, run_id, position }))
+            }
+            Ok(None) => Ok(None),
             Err(refused) if may_pass(&refused) => Err(refused),
             Err(refused) => Ok(Some(failure(trigger, key, at, &refused, position))),
         }
@@ -153,16 +155,16 @@ impl Triggers {
         origin: &Origin,
         run_id: RunId,
         key: &str,
-    ) -> Result<bool, Rejection> {
+    ) -> Result<Option<RunId>, Rejection> {
         let event = self.view(recorded, origin, key).await?;
-        let Some(Source::Event(spec)) = armed.compiled.spec.source() else { return Ok(false) };
+        let Some(Source::Event(spec)) = armed.compiled.spec.source() else { return Ok(None) };
         let is_named = spec.name.as_ref().is_none_or(|name| event["data"]["name"] == **name);
         let wants = armed.compiled.wants(&event).map_err(|error| {
             let message = format!("where can't be evaluated: {}", error.message);
             Rejection::new(RejectionKind::Invalid, "trigger_condition", message)
         });
         if !is_named || !wants? {
-            return Ok(false);
+            return Ok(None);
         }
         let depth = origin.depth + 1;
         if depth > limits::TRIGGER_DEPTH {
@@ -184,8 +186,8 @@ impl Triggers {
         };
         let more = Map::from_iter([("event".to_owned(), event)]);
         let (workspace_id, trigger) = (armed.workspace_id, &armed.compiled);
-        self.start(Starting { workspace_id, run_id, trigger, by, more, traceparent: None }).await?;
-        Ok(true)
+        let starting = Starting { workspace_id, run_id, trigger, by, more, traceparent: None };
+        run_of(&self.start(starting).await?).map(Some)
     }
 
     /// An event as conditions and mappings see it.

@@ -11,7 +11,7 @@ use protocol::Rejection;
 use serde_json::{Map, json};
 
 use super::armed::{Armed, InForce};
-use super::start::{Starting, failure, may_pass};
+use super::start::{Starting, failure, may_pass, run_of};
 use super::{LOOK, Triggers};
 
 /// Triggers whose times are come to at the same time.
@@ -96,7 +96,10 @@ impl Triggers {
         let starting =
             Starting { workspace_id, run_id, trigger: compiled, by, more, traceparent: None };
         match self.start(starting).await {
-            Ok(_) => Ok(Event::TriggerFired { trigger, key, at, run_id, position: None }),
+            Ok(receipt) => {
+                let run_id = run_of(&receipt)?;
+                Ok(Event::TriggerFired { trigger, key, at, run_id, position: None })
+            }
             Err(refused) if may_pass(&refused) => Err(refused),
             Err(refused) => Ok(failure(trigger, key, at, &refused, None)),
         }

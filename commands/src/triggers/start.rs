@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use domain::ids::{CommandId, RunId, WorkspaceId};
+use domain::ids::{CommandId, InvalidId, RunId, WorkspaceId};
 use domain::run::event::{RunStarted, TriggeredBy};
-use domain::trigger::{CompiledTrigger, Event, Occurrence, TriggerRef};
-use protocol::{Receipt, Rejection, RejectionKind};
+
+use domain::trigger::{CompiledTrigger, Event, Occurrence, Start, TriggerRef};
+use protocol::command::StartRun;
+use protocol::{Actor, Command, CommandEnvelope, Receipt, Rejection, RejectionKind, RunTarget};
 use serde_json::{Map, Value, json};
 
 use super::{ACTOR, Triggers};
@@ -33,6 +35,13 @@ pub(super) const fn may_pass(rejection: &Rejection) -> bool {
     matches!(rejection.kind, RejectionKind::Unavailable | RejectionKind::Overloaded)
 }
 
+/// The run of a receipt.
+pub(super) fn run_of(receipt: &Receipt) -> Result<RunId, Rejection> {
+    let unreadable =
+        |error: InvalidId| Rejection::new(RejectionKind::Internal, "internal", error.to_string());
+    receipt.id.parse().map_err(unreadable)
+}
+
 /// That a run could not be started, as the trigger's event. The message is cut at 1,000 characters.
 pub(super) fn failure(
     trigger: TriggerRef,
@@ -46,10 +55,12 @@ pub(super) fn failure(
 }
 
 impl Triggers {
-    /// Starts a run, or answers for the one that was started before.
+    /// Starts a run, or answers for the one that was started before. It is another one than that of
+    /// the occurrence where it takes turns with others.
     pub(super) async fn start(&self, starting: Starting<'_>) -> Result<Receipt, Rejection> {
-        let (run_id, kind) = (starting.run_id, starting.by.kind.as_str());
-        match self.try_start(starting).await {
+        let kind = starting.by.kind.as_str();
+        let mut run_id = starting.run_id;
+        match self.try_start(starting, &mut run_id).await {
             Ok(receipt) => {
                 metrics::counter!("wonder_trigger_runs_total", "kind" => kind).increment(1);
                 Ok(receipt)
@@ -78,8 +89,12 @@ impl Triggers {
         Err(unavailable("the run is being started, try again"))
     }
 
-    async fn try_start(&self, starting: Starting<'_>) -> Result<Receipt, Rejection> {
-        let Starting { workspace_id, run_id, trigger, by, more, traceparent } = starting;
+    async fn try_start(
+        &self,
+        starting: Starting<'_>,
+        run_id: &mut RunId,
+    ) -> Result<Receipt, Rejection> {
+        let Starting { workspace_id, trigger, by, more, traceparent, .. } = starting;
         let workflow = self.resolver.workflow(workspace_id, by.workflow_id).await?;
         self.resolver.project_in_use(workspace_id, workflow.project_id).await?;
         let (id, version) = (workflow.definition_id, workflow.definition_version);
@@ -92,9 +107,20 @@ impl Triggers {
             Rejection::new(RejectionKind::Invalid, "trigger_input", message)
         })?;
         let command_id = CommandId::new(run_id.bits());
+        let now = self.clock.now();
+        let admission = prepared.admission(&start.input, start.labels.len(), now)?;
+        if let Some(admission) = &admission {
+            *run_id = prepared.run_in_queue(command_id, admission);
+            if let Some(everywhere) = &self.everywhere {
+                return everywhere
+                    .execute(asked(command_id, workspace_id, start, by, traceparent))
+                    .await;
+            }
+        }
+        let standing = self.resolver.standing(by.workflow_id).await?;
         let metadata = metadata::by(ACTOR, command_id, traceparent);
         let started = RunStarted {
-            run_id,
+            run_id: *run_id,
             project_id: prepared.project_id,
             workflow_id: Some(by.workflow_id),
             definition: prepared.definition.clone(),
@@ -102,29 +128,55 @@ impl Triggers {
             start: String::new(),
             input: start.input,
             labels: start.labels,
-            started_at: self.clock.now(),
+            started_at: now,
             deadline: None,
             started_by: Some(ACTOR.to_owned()),
             parent: None,
             trigger: Some(by),
+            admission,
         };
         let cause = Cause { workspace_id, metadata, remembered: None };
-        self.coordinator.start_run(run_id, started, &prepared, cause).await
+        self.coordinator.start_run(*run_id, started, standing, &prepared, cause).await
     }
 
     /// The receipt of a run's start, where it has started.
     pub(crate) async fn started(&self, run_id: RunId) -> Result<Option<Receipt>, Rejection> {
         let id = run_id.to_string();
         let away = |_| unavailable("the journal is unavailable, try again");
-        let first = self.journal.load("run", &id, 0, 1).await.map_err(away)?.pop();
-        Ok(first.map(|first| Receipt {
+        let first = self.journal.load("run", &id, 0, 2).await.map_err(away)?;
+        let queued = first.get(1).is_some_and(|second| &*second.event_type == "run_queued");
+        Ok(first.first().map(|first| Receipt {
             id,
             version: first.sequence,
             position: first.position,
             created: true,
             at: first.recorded_at,
+            queued,
             outcome: None,
         }))
+    }
+}
+
+/// The start of a run that takes turns with others, wherever they are.
+fn asked(
+    id: CommandId,
+    workspace_id: WorkspaceId,
+    start: Start,
+    by: TriggeredBy,
+    traceparent: Option<&str>,
+) -> CommandEnvelope {
+    let Start { input, labels } = start;
+    let target = RunTarget::Workflow(by.workflow_id);
+    let start = StartRun { target, input, labels, home: None, trigger: Some(by) };
+    CommandEnvelope {
+        id,
+        workspace_id,
+        actor: Actor(ACTOR.to_owned()),
+        idempotency_key: None,
+        fingerprint: None,
+        expected_version: None,
+        traceparent: traceparent.map(str::to_owned),
+        command: Command::StartRun(Box::new(start)),
     }
 }
 

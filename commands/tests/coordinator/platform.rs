@@ -94,7 +94,8 @@ impl Platform {
             project_id: self.service.defaults().project_id,
             definition: serde_json::from_value(definition.clone()).expect("a definition"),
         };
-        Command::StartRun(Box::new(StartRun { target, input, labels: Default::default() }))
+        let labels = Default::default();
+        Command::StartRun(Box::new(StartRun { target, input, labels, home: None, trigger: None }))
     }
 
     /// Starts a run of a definition.

@@ -48,6 +48,7 @@ impl Side {
             ownership,
             shards: None,
             queues: None,
+            everywhere: None,
         };
         let (shutdown, tracker) = (CancellationToken::new(), TaskTracker::new());
         let config = CoordinatorConfig::default();
@@ -93,7 +94,7 @@ impl Side {
             definition: serde_json::from_value(definition.clone()).expect("a definition"),
         };
         let (input, labels) = (json!({}), Default::default());
-        Command::StartRun(Box::new(StartRun { target, input, labels }))
+        Command::StartRun(Box::new(StartRun { target, input, labels, home: None, trigger: None }))
     }
 
     pub(crate) async fn stop(self) {

@@ -29,6 +29,8 @@ async fn what_one_process_writes_another_knows_with_its_next_command() {
             target: RunTarget::Named { project_id, reference: "grown".to_owned() },
             input: json!({}),
             labels: Default::default(),
+            home: None,
+            trigger: None,
         }));
         let started = other.execute(start).await.expect("a run of the newest version");
         let events = other.journal.load("run", &started.id, 0, 1).await.expect("its events");

@@ -8,11 +8,13 @@ use serde_json::{Map, Value};
 use crate::ids::Name;
 use crate::span::Span;
 
+mod admission;
 mod child;
 mod effects;
 mod undo;
 mod waits;
 
+pub use admission::{ConcurrencySpec, Overflow};
 pub use child::{ChildSpec, OnChildFailure, is_reference};
 pub use effects::{CancelNodes, CancelSpec};
 pub use undo::UndoSpec;
@@ -45,6 +47,13 @@ pub struct Definition {
     /// `undo`, newest first, before it ends. To be said where a node has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compensate: Option<bool>,
+    /// How many of its runs go on at the same time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<Box<ConcurrencySpec>>,
+    /// How far a run comes forward in the queue of `concurrency`: a whole number, or `${…}` over
+    /// `input` that gives one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<Box<Value>>,
     /// The nodes by name, in the order of the document.
     pub nodes: Map<String, Value>,
     /// All control flow, in the order of the document.

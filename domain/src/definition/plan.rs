@@ -15,10 +15,12 @@ use crate::expression::{Binding, Expression};
 use crate::run::event::{Region, TransitionIndex};
 use crate::span::Span;
 
+mod admission;
 mod child;
 mod undo;
 mod waits;
 
+pub use admission::PlanAdmission;
 pub use child::PlanChild;
 pub use waits::{PlanEmit, PlanGate, PlanWait};
 
@@ -30,6 +32,7 @@ pub struct Plan {
     pub timeout: Option<Span>,
     /// Whether a run that doesn't complete undoes its work.
     pub compensate: bool,
+    admission: Option<PlanAdmission>,
     nodes: HashMap<Arc<str>, PlanNode>,
     transitions: Vec<PlanTransition>,
     joins: BTreeMap<String, PlanJoin>,
@@ -242,6 +245,7 @@ impl Compiler<'_> {
             start: Arc::from(definition.start.as_str()),
             timeout: definition.timeout,
             compensate: definition.compensate.unwrap_or(false),
+            admission: self.admission(definition),
             nodes,
             transitions,
             joins: joins(&definition.transitions),

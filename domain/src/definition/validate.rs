@@ -1,6 +1,7 @@
 //! Checking definitions: what the document's shape can't say.
 
 mod actions;
+mod admission;
 mod branches;
 mod effects;
 mod graph;
@@ -55,6 +56,7 @@ pub fn check(definition: &Definition) -> Vec<Problem> {
     if let Some(output) = &definition.output {
         checker.mapping("/output", output, &Names::of_run());
     }
+    admission::check(&mut checker);
     branches::check(&mut checker);
     checker.problems
 }

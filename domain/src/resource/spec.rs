@@ -141,6 +141,9 @@ pub struct WorkflowSpec {
     /// What starts runs by itself, by name.
     #[serde(default, skip_serializing_if = "Triggers::is_empty")]
     pub triggers: Triggers,
+    /// Whether its runs stand still; new ones are taken, and wait.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
 }
 
 const fn enabled() -> bool {

@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::event::{Decision, FailureKind, RunError, RunStarted, TokenId, Usage};
+use super::event::{Decision, FailureKind, QueueReason, RunError, RunStarted, TokenId, Usage};
 use super::state::RunStatus;
-use crate::ids::{Name, RunId};
+use crate::ids::{Name, RunId, WorkflowId};
 use crate::span::Span;
 
 /// A command to a run.
@@ -14,6 +14,16 @@ use crate::span::Span;
 pub enum Command {
     /// Starts the run; the input is checked against the definition's schema.
     Start(Box<RunStarted>),
+    /// Starts a run that has to wait for its admission.
+    StartInQueue { started: Box<RunStarted>, reason: QueueReason },
+    /// Records a start that ends at once: as many runs of its key go on as may.
+    StartDropped(Box<RunStarted>),
+    /// The run may begin.
+    Admit,
+    /// The run goes on waiting for its admission, for this reason.
+    StayInQueue(QueueReason),
+    /// Ends the run, because a newer one of its key takes its place.
+    Displace { by: RunId },
     /// What became of an attempt.
     Report(Box<Report>),
     /// An attempt is about to be handed to a worker, and that has to be known afterwards: because
@@ -36,6 +46,9 @@ pub enum Command {
     Resume,
     /// A child run has ended, or could not be started.
     ReportChild(Box<ChildReport>),
+    /// The workflow was paused, or goes on, and its run with it. `ahead` counts who waits before a
+    /// run that waits for its turn.
+    FollowWorkflow { workflow_id: WorkflowId, is_paused: bool, ahead: u64 },
     /// The parent was paused, or goes on, and its child with it.
     FollowParent { is_paused: bool },
 }

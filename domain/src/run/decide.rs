@@ -5,13 +5,11 @@ use serde_json::{Map, Value};
 
 use super::command::Command;
 use super::error::Refusal;
-use super::event::{
-    Cause, Event, FailureKind, GateClosed, GateOutcome, RunError, RunStarted, TokenId,
-};
+use super::event::{Cause, Event, FailureKind, GateClosed, GateOutcome, RunError, TokenId};
 use super::scope::{RunScope, TokenScope, root_state};
 use super::state::{Live, Phase, Run, Timer, Token};
 use super::vars::size_of;
-use crate::codec::{self, EncodeError};
+use crate::codec;
 use crate::definition::Plan;
 use crate::definition::plan::{NodeWork, PlanNode};
 use crate::expression::{Binding, EvalError, Scope};
@@ -27,8 +25,11 @@ mod pause;
 mod report;
 mod retry;
 mod route;
+mod start;
 mod undo;
 mod wait;
+
+pub use start::check_start;
 
 /// What a command leads to.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -96,8 +97,15 @@ impl Decider<'_> {
     fn accept(&mut self, command: &Command) -> Result<(), Refusal> {
         match (&*self.run, command) {
             (Run::NotStarted, Command::Start(started)) => self.start(started),
+            (Run::NotStarted, Command::StartInQueue { started, reason }) => {
+                self.start_in_queue(started, reason)
+            }
+            (Run::NotStarted, Command::StartDropped(started)) => self.start_dropped(started),
             (Run::NotStarted, _) => Err(Refusal::NotStarted),
-            (Run::Live(_) | Run::Closed(_), Command::Start(_)) => Err(Refusal::AlreadyStarted),
+            (
+                Run::Live(_) | Run::Closed(_),
+                Command::Start(_) | Command::StartInQueue { .. } | Command::StartDropped(_),
+            ) => Err(Refusal::AlreadyStarted),
             (Run::Closed(closed), _) => Err(Refusal::Ended { status: closed.status }),
             (Run::Live(_), Command::Report(report)) => self.report(report),
             (Run::Live(live), Command::HandOut { .. }) if live.pause.is_some() => Ok(()),
@@ -110,6 +118,9 @@ impl Decider<'_> {
             (Run::Live(_), Command::Resume) => self.resume(),
             (Run::Live(_), Command::ReportChild(report)) => self.report_child(report),
             (Run::Live(_), Command::FollowParent { is_paused }) => self.follow_parent(*is_paused),
+            (Run::Live(_), Command::FollowWorkflow { workflow_id, is_paused, ahead }) => {
+                self.follow_workflow(*workflow_id, *is_paused, *ahead)
+            }
             (Run::Live(_), Command::Wake) => {
                 self.wake();
                 Ok(())
@@ -120,6 +131,18 @@ impl Decider<'_> {
             }
             (Run::Live(_), Command::Cancel { reason, compensate }) => {
                 self.cancel_run(reason.as_ref(), *compensate)
+            }
+            (Run::Live(_), Command::Admit) => {
+                self.admit();
+                Ok(())
+            }
+            (Run::Live(_), Command::StayInQueue(reason)) => {
+                self.stay_in_queue(reason);
+                Ok(())
+            }
+            (Run::Live(_), Command::Displace { by }) => {
+                self.displace(*by);
+                Ok(())
             }
         }
     }
@@ -156,20 +179,6 @@ impl Decider<'_> {
 
     fn token(&self, id: TokenId) -> Option<&Token> {
         self.live()?.tokens.get(&id).map(|token| &**token)
-    }
-
-    fn start(&mut self, started: &RunStarted) -> Result<(), Refusal> {
-        let input = check_start(self.plan, &started.input, started.labels.len())?;
-        let timeout = self.plan.timeout;
-        self.emit(Event::RunStarted(Box::new(RunStarted {
-            start: self.plan.start.to_string(),
-            input,
-            started_at: self.now,
-            deadline: timeout.map(|timeout| self.now + timeout.as_duration()),
-            ..started.clone()
-        })));
-        self.fresh.push(1);
-        Ok(())
     }
 
     /// Evaluates a mapping into `state` whole, before anything of it is written.
@@ -251,6 +260,9 @@ impl Decider<'_> {
     }
 
     fn resume_put_off(&mut self) {
+        if self.run.is_in_queue() {
+            return;
+        }
         let owed = self.run.owed(self.plan);
         if owed.next_due.is_some_and(|due| due <= self.now) {
             self.wake();
@@ -381,28 +393,6 @@ impl Decider<'_> {
         };
         self.fail_run(failed);
     }
-}
-
-/// Checks what a run would be started with, without starting it. Gives the input as the run's
-/// first event holds it.
-///
-/// # Errors
-/// The refusals of [`Command::Start`] that don't depend on the run.
-pub fn check_start(plan: &Plan, input: &Value, labels: usize) -> Result<Value, Refusal> {
-    let bytes = size_of(input);
-    if bytes > limits::INPUT_BYTES {
-        return Err(Refusal::InputTooLarge { bytes, limit: limits::INPUT_BYTES });
-    }
-    let mut input = input.clone();
-    codec::normalise(&mut input).map_err(|error| match error {
-        EncodeError::TooDeep => Refusal::InputTooDeep { limit: limits::JSON_DEPTH },
-        other => Refusal::InputNotStorable(other),
-    })?;
-    if labels > limits::LABELS {
-        return Err(Refusal::TooManyLabels { count: labels, limit: limits::LABELS });
-    }
-    let problems = plan.input_problems(&input);
-    if problems.is_empty() { Ok(input) } else { Err(Refusal::InvalidInput { problems }) }
 }
 
 /// A value as an event holds it, so that the fold gives what was decided on.

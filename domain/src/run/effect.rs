@@ -71,7 +71,8 @@ pub(super) fn child_labels(
 impl Run {
     /// Everything that is owed, for taking the run over.
     pub fn owed(&self, plan: &Plan) -> Owed {
-        let Some(live) = self.live() else { return Owed::default() };
+        let begun = self.live().filter(|live| live.in_queue.is_none());
+        let Some(live) = begun else { return Owed::default() };
         let mut owed = Owed {
             advance: live.instances.values().any(|one| one.spawned < one.declared)
                 || live.next_turn().is_some(),
@@ -96,9 +97,9 @@ impl Run {
         owed
     }
 
-    /// The attempt that a token is at, while its work is owed.
+    /// The attempt that a token is at, while its work is owed; nothing of a run in a queue is.
     pub fn working_attempt(&self, token: TokenId) -> Option<(&Token, u32)> {
-        let token = self.live()?.tokens.get(&token)?;
+        let token = self.live().filter(|live| live.in_queue.is_none())?.tokens.get(&token)?;
         match token.phase {
             Phase::Working { attempt } => Some((token, attempt)),
             Phase::BackingOff { .. }

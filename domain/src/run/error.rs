@@ -60,6 +60,8 @@ pub enum Refusal {
     Compensating,
     #[error("the run is paused already")]
     AlreadyPaused,
+    #[error("the run's workflow is paused: resume that")]
+    WorkflowPaused,
     #[error("the run is not paused")]
     NotPaused,
 }

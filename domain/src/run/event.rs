@@ -14,6 +14,7 @@ mod child;
 mod compensation;
 mod failure;
 mod gate;
+mod queue;
 mod signal;
 mod triggered;
 
@@ -22,6 +23,7 @@ pub use child::{ChildEnded, ChildStarted, ParentRun};
 pub use compensation::{Cause, Compensation, CompensationStarted, UndoFailure};
 pub use failure::{FailureKind, RunError, Usage};
 pub use gate::{Decision, GateAnswered, GateClosed, GateOpened, GateOutcome};
+pub use queue::{Admission, QueueReason};
 pub use signal::SignalReceived;
 pub use triggered::TriggeredBy;
 
@@ -38,6 +40,15 @@ pub type TransitionIndex = u16;
 pub enum Event {
     /// The first event: token 1 stands at the start node.
     RunStarted(Box<RunStarted>),
+    /// The run waits for its admission: nothing of it has begun. Recorded again where the reason
+    /// becomes another one.
+    RunQueued(QueueReason),
+    /// The run may begin. Recorded of runs whose definition bounds them, and of those that waited.
+    RunAdmitted {
+        /// When the run times out, where it waited: the clock starts here.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        deadline: Option<DateTime<Utc>>,
+    },
     /// An attempt succeeded; its node's output was written to the token's level of state.
     TaskSucceeded {
         token: TokenId,
@@ -210,6 +221,9 @@ pub enum Event {
         /// It was paused with its parent, and goes on with it.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         by_parent: bool,
+        /// It was paused with its workflow, and goes on with it.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        by_workflow: bool,
     },
     /// The run goes on; its timers are due later by the length of the pause.
     RunResumed {},
@@ -255,6 +269,9 @@ pub enum Event {
     RunCancelled {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
+        /// Why, for programs, where no person or parent has asked for it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        code: Option<String>,
     },
     RunTimedOut {
         error: RunError,
@@ -289,6 +306,9 @@ pub struct RunStarted {
     /// The trigger that started it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trigger: Option<TriggeredBy>,
+    /// What its admission goes by, where its definition bounds its runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admission: Option<Admission>,
 }
 
 /// Which version of which definition.
@@ -432,6 +452,8 @@ impl Event {
     pub const fn event_type(&self) -> &'static str {
         match self {
             Self::RunStarted(_) => "run_started",
+            Self::RunQueued(_) => "run_queued",
+            Self::RunAdmitted { .. } => "run_admitted",
             Self::TaskSucceeded { .. } => "task_succeeded",
             Self::TaskFailed { .. } => "task_failed",
             Self::RetryStarted { .. } => "retry_started",

@@ -17,6 +17,7 @@ use super::vars::{Vars, size_of};
 mod cancelled;
 mod groups;
 mod mutexes;
+mod queue;
 mod undo;
 mod waits;
 
@@ -34,6 +35,8 @@ impl Run {
         live.at = at;
         match event {
             Event::RunStarted(_) => {}
+            Event::RunQueued(reason) => live.enqueue(reason),
+            Event::RunAdmitted { deadline } => live.admit(*deadline),
             Event::TaskSucceeded { token, result, writes, usage, undo, .. } => {
                 live.usage.add(usage);
                 live.keep_undo(*token, undo.as_ref());
@@ -102,8 +105,8 @@ impl Run {
             Event::EventEmitted { token, .. } => live.succeed(*token, None, &Map::new()),
             Event::ChildStarted(started) => live.await_child(started),
             Event::ChildEnded(ended) => live.end_child(ended),
-            Event::RunPaused { reason, by_parent } => {
-                live.stand_still(reason.clone(), *by_parent);
+            Event::RunPaused { reason, by_parent, by_workflow } => {
+                live.stand_still(reason.clone(), *by_parent, *by_workflow);
             }
             Event::RunResumed {} => live.go_on(),
             Event::CompensationStarted(started) => live.compensate(started),
@@ -123,16 +126,19 @@ impl Run {
             Event::CompensationEnded(_) => {}
             Event::RunCompleted { output } => {
                 let output = Some(Arc::new(output.clone()));
-                *self = live.close(RunStatus::Completed, output, None, None, at);
+                *self = Self::Closed(live.close(RunStatus::Completed, output, None, at));
             }
             Event::RunFailed { error } => {
-                *self = live.close(RunStatus::Failed, None, Some(error), None, at);
+                *self = Self::Closed(live.close(RunStatus::Failed, None, Some(error), at));
             }
-            Event::RunCancelled { reason } => {
-                *self = live.close(RunStatus::Cancelled, None, None, reason.clone(), at);
+            Event::RunCancelled { reason, code } => {
+                let mut closed = live.close(RunStatus::Cancelled, None, None, at);
+                closed.reason.clone_from(reason);
+                closed.code.clone_from(code);
+                *self = Self::Closed(closed);
             }
             Event::RunTimedOut { error } => {
-                *self = live.close(RunStatus::TimedOut, None, Some(error), None, at);
+                *self = Self::Closed(live.close(RunStatus::TimedOut, None, Some(error), at));
             }
         }
     }
@@ -152,6 +158,7 @@ impl Live {
                 started_at: started.started_at,
                 started_by: started.started_by.clone(),
                 parent: started.parent,
+                admission: started.admission.clone(),
             },
             root: Vars::default(),
             tokens: [(1, Box::new(Token { since: at, ..Token::at(&started.start) }))].into(),
@@ -164,6 +171,7 @@ impl Live {
             children: Default::default(),
             signals: Signals::default(),
             mutexes: Default::default(),
+            in_queue: None,
             pause: None,
             completions: Default::default(),
             completions_bytes: 0,
@@ -182,20 +190,20 @@ impl Live {
         status: RunStatus,
         output: Option<Arc<Value>>,
         error: Option<&RunError>,
-        reason: Option<String>,
         at: DateTime<Utc>,
-    ) -> Run {
-        Run::Closed(Box::new(Closed {
+    ) -> Box<Closed> {
+        Box::new(Closed {
             header: self.header.clone(),
             root: self.root.clone(),
             status,
             output,
             error: error.cloned().map(Box::new),
-            reason,
+            reason: None,
+            code: None,
             compensation: self.compensation.as_ref().map(|one| Box::new(one.record.clone())),
             usage: self.usage,
             ended_at: at,
-        }))
+        })
     }
 
     fn handed_out(&mut self, id: TokenId, times: u32) {

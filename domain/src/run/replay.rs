@@ -15,6 +15,7 @@ use super::command::{AttemptError, ChildReport, Command, GateAnswer, Report};
 use super::event::{Cause, ChildEnded, CompensationStarted, Event, RunError, TokenId};
 use super::state::{Phase, Run};
 use crate::definition::Plan;
+use crate::ids::RunId;
 use crate::span::Span;
 
 /// Where a history and the one that is decided again part.
@@ -42,8 +43,8 @@ pub struct Replay<'a> {
     decided: VecDeque<Event>,
     /// Work was put off: an `Advance` is owed.
     advance: bool,
-    /// The run before the last event, where that was a resume: a cancel resumes, too.
-    paused: Option<Box<Run>>,
+    /// The last event and the run before it, where only the next one tells which command it was.
+    open: Option<Box<(Run, Event)>>,
     sequence: u64,
 }
 
@@ -57,7 +58,7 @@ impl<'a> Replay<'a> {
     /// and the one that is decided now.
     pub fn comparing(plan: &'a Plan, is_same: &'a IsSame<'a>) -> Self {
         let (run, decided) = (Run::default(), VecDeque::new());
-        Self { plan, is_same, run, decided, advance: false, paused: None, sequence: 0 }
+        Self { plan, is_same, run, decided, advance: false, open: None, sequence: 0 }
     }
 
     /// The run as it is decided now.
@@ -71,18 +72,17 @@ impl<'a> Replay<'a> {
     /// The difference, where another event is decided now. Nothing can be taken after that.
     pub fn take(&mut self, recorded: &Event, at: DateTime<Utc>) -> Result<(), Box<Difference>> {
         self.sequence += 1;
-        let paused = self.paused.take();
-        if let (Some(paused), Event::CompensationStarted(started)) = (paused, recorded)
-            && let Some(command) = cancelled(started)
+        if let Some((before, first)) = self.open.take().map(|open| *open)
+            && let Some(command) = both(&first, recorded)
         {
-            self.run = *paused;
+            self.run = before;
             self.decided.clear();
             self.execute(&command, at);
             self.decided.pop_front();
         }
         if self.decided.is_empty() {
-            if matches!(recorded, Event::RunResumed {}) {
-                self.paused = Some(Box::new(self.run.clone()));
+            if matches!(recorded, Event::RunStarted(_) | Event::RunResumed {}) {
+                self.open = Some(Box::new((self.run.clone(), recorded.clone())));
             }
             self.decide(recorded, at);
         }
@@ -187,10 +187,19 @@ fn from_outside(run: &Run, event: &Event, at: DateTime<Utc>) -> Option<Command> 
         // Its time was up.
         Event::ChildEnded(ended) if ended.given_up => return None,
         Event::ChildEnded(ended) => Command::ReportChild(Box::new(report_of(ended))),
+        Event::RunQueued(reason) => Command::StayInQueue(reason.clone()),
+        Event::RunAdmitted { .. } => Command::Admit,
         Event::RunPaused { by_parent: true, .. } => Command::FollowParent { is_paused: true },
+        Event::RunPaused { by_workflow: true, .. } => follow_workflow(run, true)?,
         Event::RunPaused { reason, .. } => Command::Pause { reason: reason.clone() },
-        Event::RunResumed {} => Command::Resume,
-        Event::RunCancelled { reason } => {
+        Event::RunResumed {} => match run.live().and_then(|live| live.pause.as_ref()) {
+            Some(pause) if pause.by_workflow => follow_workflow(run, false)?,
+            Some(_) | None => Command::Resume,
+        },
+        Event::RunCancelled { reason, code: Some(_) } => {
+            Command::Displace { by: named_in(reason.as_deref()?)? }
+        }
+        Event::RunCancelled { reason, code: None } => {
             Command::Cancel { reason: reason.clone(), compensate: false }
         }
         Event::CompensationStarted(started) => return cancelled(started),
@@ -218,6 +227,30 @@ fn from_outside(run: &Run, event: &Event, at: DateTime<Utc>) -> Option<Command> 
         | Event::RunFailed { .. }
         | Event::RunTimedOut { .. } => return None,
     })
+}
+
+/// The command that led to two events, where the first one alone may have come of another one.
+fn both(first: &Event, second: &Event) -> Option<Command> {
+    match (first, second) {
+        (Event::RunStarted(started), Event::RunQueued(reason)) => {
+            Some(Command::StartInQueue { started: started.clone(), reason: reason.clone() })
+        }
+        (Event::RunStarted(started), Event::RunCancelled { code: Some(_), .. }) => {
+            Some(Command::StartDropped(started.clone()))
+        }
+        (Event::RunResumed {}, Event::CompensationStarted(started)) => cancelled(started),
+        _ => None,
+    }
+}
+
+fn follow_workflow(run: &Run, is_paused: bool) -> Option<Command> {
+    let workflow_id = run.header()?.workflow_id?;
+    Some(Command::FollowWorkflow { workflow_id, is_paused, ahead: 0 })
+}
+
+/// The run that a reason names.
+fn named_in(reason: &str) -> Option<RunId> {
+    reason.split(' ').find_map(|word| word.parse().ok())
 }
 
 /// The cancel that a compensation began with, if that was it.

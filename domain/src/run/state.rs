@@ -8,22 +8,24 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::event::{
-    Compensation, DefinitionRef, InstanceId, OpenedBranches, ParentRun, Pin, RunError, TokenId,
+    Admission, DefinitionRef, InstanceId, OpenedBranches, ParentRun, Pin, RunError, TokenId,
     TransitionIndex, Usage,
 };
 use super::vars::Vars;
 use crate::definition::{FailedPolicy, JoinSpec, JoinWait};
 use crate::ids::{ProjectId, RunId, WorkflowId};
 
+mod closed;
 mod compensation;
 mod mutex;
 mod status;
 mod waiting;
 
+pub use closed::Closed;
 pub use compensation::{Compensating, Completion, Undo};
 pub use mutex::Mutex;
 pub use status::RunStatus;
-pub use waiting::{Answer, Gate, KeptSignal, Pause, Signals};
+pub use waiting::{Answer, Gate, InQueue, KeptSignal, Pause, Signals};
 
 /// A run. `Default` is the run before its first event.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -58,6 +60,9 @@ pub struct Header {
     /// The run that it is a child of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<ParentRun>,
+    /// What its admission goes by, where its definition bounds its runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admission: Option<Admission>,
 }
 
 impl Header {
@@ -100,6 +105,10 @@ pub struct Live {
     /// The mutexes that are held or waited for, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub mutexes: BTreeMap<String, Mutex>,
+    /// Since when and why the run waits for its admission, while it does: its first token stands at
+    /// the start node, and nothing of it is owed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_queue: Option<InQueue>,
     /// Since when and why the run stands still, while it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pause: Option<Pause>,
@@ -258,25 +267,6 @@ pub struct Parent {
     pub taken: Taken,
 }
 
-/// A run that has ended.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Closed {
-    pub header: Header,
-    pub root: Vars,
-    pub status: RunStatus,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub output: Option<Arc<Value>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub error: Option<Box<RunError>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-    /// What became of undoing its work, where it did.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub compensation: Option<Box<Compensation>>,
-    pub usage: Usage,
-    pub ended_at: DateTime<Utc>,
-}
-
 impl Run {
     /// Where the run stands; `None` before its first event.
     pub fn status(&self) -> Option<RunStatus> {
@@ -307,6 +297,11 @@ impl Run {
     /// Whether the run stands still until it is resumed.
     pub fn is_paused(&self) -> bool {
         self.live().is_some_and(|live| live.pause.is_some())
+    }
+
+    /// Whether the run waits for its admission.
+    pub fn is_in_queue(&self) -> bool {
+        self.live().is_some_and(|live| live.in_queue.is_some())
     }
 
     /// When the run's next timer is due.
@@ -383,10 +378,11 @@ impl Phase {
 impl Live {
     fn status(&self) -> RunStatus {
         let all_wait = !self.tokens.is_empty() && self.waiting == self.tokens.len() as u64;
-        match (&self.pause, all_wait) {
-            (Some(_), _) => RunStatus::Paused,
-            (None, true) => RunStatus::Waiting,
-            (None, false) => RunStatus::Running,
+        match (&self.pause, &self.in_queue, all_wait) {
+            (Some(_), ..) => RunStatus::Paused,
+            (None, Some(_), _) => RunStatus::Queued,
+            (None, None, true) => RunStatus::Waiting,
+            (None, None, false) => RunStatus::Running,
         }
     }
 

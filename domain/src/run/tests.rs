@@ -10,6 +10,7 @@ mod joins;
 mod mutexes;
 mod pauses;
 mod properties;
+mod queued;
 mod replays;
 mod routing;
 mod undo;

@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use domain::ids::{RunId, WorkspaceId};
 use protocol::remote::{COMMANDS, CommandCall, shard_commands};
 use protocol::{
-    Command, CommandEnvelope, Commands, Receipt, Rejection, RejectionKind, RunOutcome, run_of,
-    shard_of,
+    Command, CommandEnvelope, Commands, Receipt, Rejection, RejectionKind, RunOutcome, StartAnswer,
+    run_of, shard_of,
 };
 use tokio::time::Instant;
 
@@ -18,12 +18,38 @@ const SLICE: Duration = Duration::from_secs(5);
 /// How long the answer to a part may take beyond its length.
 const MARGIN: Duration = Duration::from_secs(2);
 
+impl Remote {
+    /// Starts a run, at the shard of the run that the command names, or where the first answer
+    /// sends it.
+    async fn start(&self, envelope: CommandEnvelope) -> Result<Receipt, Rejection> {
+        let subject = shard_commands(shard_of(run_of(envelope.id)));
+        let mut call = CommandCall::Start(Box::new(envelope));
+        let home = match self.ask(&subject, &call, Effect::Writes).await? {
+            StartAnswer::Done(receipt) => return Ok(*receipt),
+            StartAnswer::Elsewhere(home) => home,
+        };
+        if let CommandCall::Start(envelope) = &mut call
+            && let Command::StartRun(start) = &mut envelope.command
+        {
+            start.home = Some(home);
+        }
+        match self.ask(&shard_commands(home.shard), &call, Effect::Writes).await? {
+            StartAnswer::Done(receipt) => Ok(*receipt),
+            StartAnswer::Elsewhere(_) => {
+                let message = "the start was sent on twice";
+                Err(Rejection::new(RejectionKind::Internal, "internal", message))
+            }
+        }
+    }
+}
+
 #[async_trait]
 impl Commands for Remote {
     async fn execute(&self, envelope: CommandEnvelope) -> Result<Receipt, Rejection> {
         let run_id = match &envelope.command {
+            Command::StartRun(_) => return self.start(envelope).await,
             // The run that it starts, on the first request and on each repeated one.
-            Command::StartRun(_) | Command::DeliverWebhook(_) => Some(run_of(envelope.id)),
+            Command::DeliverWebhook(_) => Some(run_of(envelope.id)),
             other => other.run_id(),
         };
         let owner = run_id.map(|run_id| shard_commands(shard_of(run_id)));

@@ -72,7 +72,8 @@ impl Commands for World {
         let created = matches!(envelope.command, Command::Create(_) | Command::StartRun(_));
         self.commands.lock().expect("lock").push(envelope);
         let outcome = self.ended.lock().expect("lock").clone();
-        Ok(Receipt { id, version: 1, position: 17, created, at: start_time(), outcome })
+        let (at, queued) = (start_time(), false);
+        Ok(Receipt { id, version: 1, position: 17, created, at, queued, outcome })
     }
 
     async fn wait(
@@ -187,11 +188,7 @@ impl RunQueries for World {
         RunQueries::get(self, own, id, None).await.map(|_| Vec::new())
     }
 
-    async fn waiting(
-        &self,
-        own: WorkspaceId,
-        id: RunId,
-    ) -> Result<Waiting, Rejection> {
+    async fn waiting(&self, own: WorkspaceId, id: RunId) -> Result<Waiting, Rejection> {
         let view = RunQueries::get(self, own, id, None).await?;
         Ok(Waiting {
             run_id: view.id,

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use domain::ids::DefinitionId;
 use protocol::command::StartRun;
 use protocol::remote::{COMMANDS, CommandCall, shard_commands};
 use protocol::{
-    Command, CommandEnvelope, Commands as _, RejectionKind, RunTarget, Webhook, run_of, shard_of,
+    Command, CommandEnvelope, Commands as _, RejectionKind, RunTarget, StartAnswer, StartHome,
+    Webhook, run_of, shard_of,
 };
 use serde_json::json;
 
@@ -21,7 +23,8 @@ fn cancel() -> CommandEnvelope {
 
 fn start() -> CommandEnvelope {
     let target = RunTarget::Workflow(domain::ids::WorkflowId::derived("", "w"));
-    let start = StartRun { target, input: json!({"n": 1}), labels: Default::default() };
+    let (input, labels) = (json!({"n": 1}), Default::default());
+    let start = StartRun { target, input, labels, home: None, trigger: None };
     envelope(Command::StartRun(Box::new(start)))
 }
 
@@ -49,23 +52,48 @@ fn calls_of(envelope: &CommandEnvelope, times: usize) -> Vec<CommandCall> {
 async fn a_command_about_a_run_goes_to_the_owner_of_its_shard_and_others_to_anybody() {
     let place = Place::new();
     let (nats, remote) = (place.nats().await, place.remote().await);
-    let (start, cancel, archive) = (start(), cancel(), archive());
-    let of_start = shard_commands(shard_of(run_of(start.id)));
+    let (cancel, archive) = (cancel(), archive());
     let of_cancel = shard_commands(shard_of(run_id()));
     let webhook = webhook();
     let of_webhook = shard_commands(shard_of(run_of(webhook.id)));
-    for (envelope, subject) in [
-        (start, of_start.as_str()),
-        (webhook, &of_webhook),
-        (cancel, &of_cancel),
-        (archive, COMMANDS),
-    ] {
+    for (envelope, subject) in
+        [(webhook, of_webhook.as_str()), (cancel, &of_cancel), (archive, COMMANDS)]
+    {
         let (far, served) = Far::<CommandCall>::at(&nats, subject, [ok(receipt(run_id()))]).await;
         let done = remote.execute(envelope.clone()).await.expect("it is done");
         assert_eq!(done, receipt(run_id()));
         assert_eq!(far.asked(), calls_of(&envelope, 1));
         served.stop().await;
     }
+}
+
+#[tokio::test]
+async fn a_start_goes_to_the_shard_of_its_run_or_to_where_that_sends_it() {
+    let place = Place::new();
+    let (nats, remote) = (place.nats().await, place.remote().await);
+    let start = start();
+    let shard = shard_of(run_of(start.id));
+    let done = || ok(StartAnswer::from(receipt(run_id())));
+    let home = StartHome {
+        shard: (shard + 1) % protocol::SHARDS,
+        definition_id: DefinitionId::derived("", "d"),
+        version: 7,
+    };
+    let script = [done(), Say::Nothing, ok(StartAnswer::Elsewhere(home))];
+    let (first, _served) = Far::<CommandCall>::at(&nats, &shard_commands(shard), script).await;
+    let script = [Say::Nothing, done()];
+    let (second, _served) =
+        Far::<CommandCall>::at(&nats, &shard_commands(home.shard), script).await;
+    for _ in 0..2 {
+        assert_eq!(remote.execute(start.clone()).await, Ok(receipt(run_id())));
+    }
+    let call = CommandCall::Start(Box::new(start.clone()));
+    assert_eq!(first.asked(), [call.clone(), call.clone(), call]);
+    let mut sent_on = start;
+    let Command::StartRun(start) = &mut sent_on.command else { panic!("it is a start") };
+    start.home = Some(home);
+    let call = CommandCall::Start(Box::new(sent_on));
+    assert_eq!(second.asked(), [call.clone(), call]);
 }
 
 #[tokio::test]

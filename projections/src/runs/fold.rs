@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use chassis::journal::RecordedEvent;
 use chrono::{DateTime, Utc};
 use domain::codec;
-use domain::run::event::ParentRun;
+use domain::run::event::{Admission, ParentRun};
 use domain::run::{RunStatus, Usage};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -31,6 +31,7 @@ struct Change<'a> {
     id: &'a str,
     #[serde(flatten)]
     started: Option<Started<'a>>,
+    /// The end's; of a run that is new in the batch, the one after it.
     status: Option<RunStatus>,
     output: Option<&'a str>,
     error: Option<String>,
@@ -38,8 +39,8 @@ struct Change<'a> {
     sequence: u64,
     position: u64,
     ended_micros: Option<i64>,
-    /// Counts where there is a status.
-    paused_micros: Option<i64>,
+    paused: Stretch,
+    queued: Stretch,
     undo_cause: Option<&'static str>,
     undo_total: Option<u64>,
     /// How many more of them than before.
@@ -48,6 +49,23 @@ struct Change<'a> {
     undo_failures: Option<&'a str>,
     #[serde(flatten)]
     usage: Usage,
+}
+
+/// A stretch of time that has begun or ended; counts where it is known.
+#[derive(Default, Serialize)]
+struct Stretch {
+    known: u8,
+    since_micros: Option<i64>,
+}
+
+impl Stretch {
+    const fn begun(event: &RecordedEvent) -> Self {
+        Self { known: 1, since_micros: Some(event.recorded_at.timestamp_micros()) }
+    }
+
+    const fn over() -> Self {
+        Self { known: 1, since_micros: None }
+    }
 }
 
 #[derive(Serialize)]
@@ -65,6 +83,8 @@ struct Started<'a> {
     parent_run_id: Option<String>,
     root_run_id: Option<String>,
     started_by_trigger: Option<&'a str>,
+    queue: Option<String>,
+    queue_rank: Option<i64>,
 }
 
 #[derive(Deserialize)]
@@ -81,6 +101,8 @@ struct StartedPayload<'a> {
     parent: Option<ParentRun>,
     #[serde(borrow, default)]
     trigger: Option<&'a RawValue>,
+    #[serde(default)]
+    admission: Option<Admission>,
 }
 
 #[derive(Deserialize)]
@@ -103,6 +125,7 @@ struct MessageOnly {
 #[derive(Deserialize)]
 struct CancelledPayload {
     reason: Option<String>,
+    code: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -138,6 +161,11 @@ pub(super) fn fold<'a>(events: &[&'a RecordedEvent]) -> Result<Changes<'a>, Fold
         })?;
     }
     Ok(changes)
+}
+
+/// What a queue is called in the read table.
+pub(crate) fn queue_of(definition_id: &str, key: Option<&str>) -> String {
+    key.map_or_else(|| definition_id.to_owned(), |key| format!("{definition_id}/{key}"))
 }
 
 /// Whether there may be a usage, without reading the whole.
@@ -190,14 +218,12 @@ impl<'a> Changes<'a> {
             "run_failed" => change.fail(RunStatus::Failed, event)?,
             "run_timed_out" => change.fail(RunStatus::TimedOut, event)?,
             "run_cancelled" => change.cancel(event)?,
-            "run_paused" => {
-                change.status = Some(RunStatus::Paused);
-                change.paused_micros = Some(event.recorded_at.timestamp_micros());
-            }
-            "run_resumed" => {
-                change.status = Some(RunStatus::Running);
-                change.paused_micros = None;
-            }
+            "run_paused" => change.paused = Stretch::begun(event),
+            "run_resumed" => change.paused = Stretch::over(),
+            // Recorded again where only the reason has changed.
+            "run_queued" if change.queued.since_micros.is_some() => {}
+            "run_queued" => change.queued = Stretch::begun(event),
+            "run_admitted" => change.queued = Stretch::over(),
             // What happens inside of a run moves its sequence and position only.
             _ => {}
         }
@@ -209,8 +235,9 @@ impl<'a> Changes<'a> {
         let dialect = session.dialect();
         let position = self.runs.iter().map(|change| change.position).max().unwrap_or(0);
         let unfit = |reason: String| FoldError::Event { position, reason };
-        let (new, known): (Vec<_>, Vec<_>) =
+        let (mut new, known): (Vec<_>, Vec<_>) =
             self.runs.into_iter().partition(|change| change.started.is_some());
+        new.iter_mut().for_each(Change::settle);
         if !new.is_empty() {
             let json = serde_json::to_string(&new).map_err(|error| unfit(error.to_string()))?;
             session.execute(sql(insert(dialect)).bind(json)).await?;
@@ -243,7 +270,8 @@ impl<'a> Change<'a> {
             sequence: 0,
             position: 0,
             ended_micros: None,
-            paused_micros: None,
+            paused: Stretch::default(),
+            queued: Stretch::default(),
             undo_cause: None,
             undo_total: None,
             undone: 0,
@@ -266,12 +294,13 @@ impl<'a> Change<'a> {
                 serde_json::from_value(plain)?
             }
         };
-        self.status = Some(RunStatus::Running);
+        let admission = payload.admission;
+        let definition_id = payload.definition.id;
         self.started = Some(Started {
             workspace_id: &event.workspace_id,
             project_id: payload.project_id,
             workflow_id: payload.workflow_id,
-            definition_id: payload.definition.id,
+            definition_id: definition_id.clone(),
             definition_name: payload.definition.name,
             definition_version: payload.definition.version,
             definition_hash: payload.definition.hash,
@@ -281,6 +310,8 @@ impl<'a> Change<'a> {
             parent_run_id: payload.parent.map(|parent| parent.run_id.to_string()),
             root_run_id: payload.parent.map(|parent| parent.root_run_id.to_string()),
             started_by_trigger: payload.trigger.map(RawValue::get),
+            queue_rank: admission.as_ref().map(|admission| admission.rank.timestamp_micros()),
+            queue: admission.map(|one| queue_of(&definition_id, one.key.as_deref())),
         });
         Ok(labels)
     }
@@ -293,9 +324,20 @@ impl<'a> Change<'a> {
         Ok(())
     }
 
+    /// The status of a run whose first event is in the batch.
+    fn settle(&mut self) {
+        let stands = match (self.paused.since_micros, self.queued.since_micros) {
+            (Some(_), _) => RunStatus::Paused,
+            (None, Some(_)) => RunStatus::Queued,
+            (None, None) => RunStatus::Running,
+        };
+        self.status.get_or_insert(stands);
+    }
+
     fn end(&mut self, status: RunStatus, event: &RecordedEvent) {
         self.status = Some(status);
-        self.paused_micros = None;
+        self.paused = Stretch::over();
+        self.queued = Stretch::over();
         self.ended_micros = Some(event.recorded_at.timestamp_micros());
     }
 
@@ -313,8 +355,8 @@ impl<'a> Change<'a> {
     fn cancel(&mut self, event: &RecordedEvent) -> Result<(), serde_json::Error> {
         let payload: CancelledPayload = serde_json::from_slice(&event.payload)?;
         if let Some(reason) = payload.reason {
-            let error = serde_json::json!({"code": "cancelled", "kind": "cancelled",
-                "message": reason});
+            let code = payload.code.unwrap_or_else(|| "cancelled".to_owned());
+            let error = serde_json::json!({"code": code, "kind": "cancelled", "message": reason});
             self.error = Some(error.to_string());
             self.error_message = Some(reason);
         }
@@ -329,8 +371,8 @@ fn insert(dialect: Dialect) -> String {
             definition_name, definition_version, definition_hash, input, output, error, \
             error_message, labels, sequence, position, started_micros, ended_micros, \
             input_tokens, output_tokens, cost_micros, paused_micros, parent_run_id, \
-            root_run_id, undo_cause, undo_total, undone, undo_failed, undo_failures, \
-            started_by_trigger) \
+            root_run_id, queued_micros, queue, queue_rank, undo_cause, undo_total, undone, \
+            undo_failed, undo_failures, started_by_trigger) \
         select change.value ->> 'id', change.value ->> 'workspace_id', \
             change.value ->> 'project_id', change.value ->> 'workflow_id', \
             change.value ->> 'status', change.value ->> 'definition_id', \
@@ -346,8 +388,10 @@ fn insert(dialect: Dialect) -> String {
             cast(change.value ->> 'input_tokens' as bigint), \
             cast(change.value ->> 'output_tokens' as bigint), \
             cast(change.value ->> 'cost_micros' as bigint), \
-            cast(change.value ->> 'paused_micros' as bigint), \
+            cast(change.value -> 'paused' ->> 'since_micros' as bigint), \
             change.value ->> 'parent_run_id', change.value ->> 'root_run_id', \
+            cast(change.value -> 'queued' ->> 'since_micros' as bigint), \
+            change.value ->> 'queue', cast(change.value ->> 'queue_rank' as bigint), \
             change.value ->> 'undo_cause', cast(change.value ->> 'undo_total' as bigint), \
             cast(change.value ->> 'undone' as bigint), \
             cast(change.value ->> 'undo_failed' as bigint), \
@@ -366,9 +410,21 @@ fn insert_labels(dialect: Dialect) -> String {
 }
 
 fn update(dialect: Dialect) -> String {
+    let stretch = |name: &str| {
+        format!(
+            "case when cast(change.value -> '{name}' ->> 'known' as bigint) = 1 \
+                then cast(change.value -> '{name}' ->> 'since_micros' as bigint) \
+                else {name}_micros end"
+        )
+    };
+    let (paused, queued) = (stretch("paused"), stretch("queued"));
     format!(
         "update runs set \
-            status = coalesce(change.value ->> 'status', status), \
+            status = case when change.value ->> 'status' is not null \
+                then change.value ->> 'status' \
+                when ended_micros is not null then status \
+                when {paused} is not null then 'paused' \
+                when {queued} is not null then 'queued' else 'running' end, \
             output = coalesce(change.value ->> 'output', output), \
             error = coalesce(change.value ->> 'error', error), \
             error_message = coalesce(change.value ->> 'error_message', error_message), \
@@ -379,8 +435,7 @@ fn update(dialect: Dialect) -> String {
             input_tokens = input_tokens + cast(change.value ->> 'input_tokens' as bigint), \
             output_tokens = output_tokens + cast(change.value ->> 'output_tokens' as bigint), \
             cost_micros = cost_micros + cast(change.value ->> 'cost_micros' as bigint), \
-            paused_micros = case when change.value ->> 'status' is null then paused_micros \
-                else cast(change.value ->> 'paused_micros' as bigint) end, \
+            paused_micros = {paused}, queued_micros = {queued}, \
             undo_cause = coalesce(change.value ->> 'undo_cause', undo_cause), \
             undo_total = coalesce(cast(change.value ->> 'undo_total' as bigint), undo_total), \
             undone = undone + cast(change.value ->> 'undone' as bigint), \

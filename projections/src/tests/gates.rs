@@ -107,7 +107,7 @@ async fn the_end_of_a_run_closes_its_gates(storage: Storage) {
     let begun = [started(run, json!(1), &[]), opened(1, json!({})), opened(2, json!({}))];
     world.run(run, 0, &begun).await;
     world.caught_up().await;
-    let ended = [closed(1, "approved"), Event::RunCancelled { reason: None }];
+    let ended = [closed(1, "approved"), Event::RunCancelled { reason: None, code: None }];
     let position = world.run(run, 3, &ended).await;
     let outcome = async |token| read(&world, gate(run, token), position).await.outcome;
     assert_eq!(outcome(1).await.as_deref(), Some("approved"));
@@ -119,7 +119,8 @@ async fn a_pause_is_shown_and_moves_deadlines(storage: Storage) {
     let run = run_id(1);
     let timed = json!({"deadline": moment(100)});
     world.run(run, 0, &[started(run, json!(1), &[]), opened(1, timed.clone())]).await;
-    let paused = Event::RunPaused { reason: Some("night".into()), by_parent: false };
+    let paused =
+        Event::RunPaused { reason: Some("night".into()), by_parent: false, by_workflow: false };
     let position = world.run(run, 2, &[paused]).await;
     let view = RunQueries::get(&*world.views, ours(), run, Some(position)).await.expect("there");
     assert_eq!(view.status.as_str(), "paused");
@@ -128,7 +129,7 @@ async fn a_pause_is_shown_and_moves_deadlines(storage: Storage) {
     // Paused at 2 s, resumed at 4 s; and once more within a batch.
     let again = [
         Event::RunResumed {},
-        Event::RunPaused { reason: None, by_parent: true },
+        Event::RunPaused { reason: None, by_parent: true, by_workflow: false },
         Event::RunResumed {},
     ];
     let position = world.run(run, 4, &again).await;

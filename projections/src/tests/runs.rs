@@ -62,7 +62,7 @@ async fn filters_narrow(storage: Storage) {
             0,
             &[
                 started(c, json!(1), &[("team", "blue")]),
-                Event::RunCancelled { reason: Some("enough".into()) },
+                Event::RunCancelled { reason: Some("enough".into()), code: None },
             ],
         )
         .await;

@@ -48,6 +48,7 @@ async fn hourly(writer: &Writer, name: &str, missed: &str) -> String {
         description: None,
         definition_id,
         definition_version: None,
+        paused: false,
         enabled: true,
         triggers: serde_json::from_value(triggers).expect("triggers"),
     };

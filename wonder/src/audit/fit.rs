@@ -100,6 +100,10 @@ pub(super) fn check(run: &Run, event: &Event, id: &str) -> Result<(), String> {
             }
         }
         Event::GateClosed(closed) => check_gate(live, closed.token),
+        Event::RunQueued(_) | Event::RunAdmitted { .. } if has_begun(live) => {
+            Err(format!("{} of a run that has begun", event.event_type()))
+        }
+        Event::RunQueued(_) | Event::RunAdmitted { .. } => Ok(()),
         Event::RunPaused { .. } if live.pause.is_some() => Err("the run pauses twice".to_owned()),
         Event::RunResumed {} if live.pause.is_none() => {
             Err("the run is resumed while it isn't paused".to_owned())
@@ -153,6 +157,15 @@ pub(super) fn check(run: &Run, event: &Event, id: &str) -> Result<(), String> {
 fn check_start(started: &RunStarted, id: &str) -> Result<(), String> {
     let own = started.run_id.to_string();
     if own == id { Ok(()) } else { Err(format!("the run says that it is {own}")) }
+}
+
+/// Whether more has happened than the start.
+fn has_begun(live: &Live) -> bool {
+    live.next_token > 2
+        || !matches!(
+            live.tokens.get(&1).map(|token| &token.phase),
+            Some(Phase::Working { attempt: 1 })
+        )
 }
 
 fn check_working(live: &Live, token: TokenId, event: &Event) -> Result<(), String> {

@@ -21,6 +21,7 @@ const COLUMNS: &[Column] = &[
     ("by", "/by"),
 ];
 const RECEIPT: &[Column] = &[("run", "/id"), ("position", "/position")];
+const WORKFLOW_RECEIPT: &[Column] = &[("workflow", "/id"), ("position", "/position")];
 
 /// Which run.
 #[derive(Debug, clap::Args)]
@@ -29,10 +30,17 @@ pub(crate) struct RunId {
     run: String,
 }
 
+/// Which run, or workflow.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ResumeArgs {
+    /// The run (`run_…`), or the workflow (`wf_…`) with all its runs
+    run: String,
+}
+
 /// Which run, and why.
 #[derive(Debug, clap::Args)]
 pub(crate) struct PauseArgs {
-    /// The run (`run_…`)
+    /// The run (`run_…`), or the workflow (`wf_…`) with all its runs
     run: String,
     /// Why, for the record
     #[arg(long)]
@@ -81,17 +89,35 @@ pub(crate) async fn signal(global: &Global, args: SignalArgs) -> Result<Exit, Fa
 
 pub(crate) async fn pause(global: &Global, args: PauseArgs) -> Result<Exit, Failure> {
     let client = Client::new(&global.client)?;
-    let path = format!("/runs/{}/pause", segment(&args.run)?);
+    if is_workflow(&args.run) && args.reason.is_some() {
+        return Err(Failure::Refused("a workflow is paused without a reason".to_owned()));
+    }
+    let path = format!("{}/pause", paused(&args.run)?);
+    if is_workflow(&args.run) {
+        global.output.one(&client.post(&path, &[], &json!({})).await?, WORKFLOW_RECEIPT)?;
+        return Ok(Exit::Completed);
+    }
     let answer = client.post(&path, &[], &json!({"reason": args.reason})).await?;
     global.output.one(&answer, RECEIPT)?;
     Ok(Exit::Completed)
 }
 
-pub(crate) async fn resume(global: &Global, args: RunId) -> Result<Exit, Failure> {
+pub(crate) async fn resume(global: &Global, args: ResumeArgs) -> Result<Exit, Failure> {
     let client = Client::new(&global.client)?;
-    let path = format!("/runs/{}/resume", segment(&args.run)?);
-    global.output.one(&client.post(&path, &[], &json!({})).await?, RECEIPT)?;
+    let path = format!("{}/resume", paused(&args.run)?);
+    let receipt = if is_workflow(&args.run) { WORKFLOW_RECEIPT } else { RECEIPT };
+    global.output.one(&client.post(&path, &[], &json!({})).await?, receipt)?;
     Ok(Exit::Completed)
+}
+
+fn is_workflow(id: &str) -> bool {
+    id.starts_with("wf_")
+}
+
+/// The place of what is paused: a run, or a workflow.
+fn paused(id: &str) -> Result<String, Failure> {
+    let list = if is_workflow(id) { "workflows" } else { "runs" };
+    Ok(format!("/{list}/{}", segment(id)?))
 }
 
 fn named(name: &str) -> Result<&str, Failure> {

@@ -7,6 +7,7 @@ use anyhow::Context;
 use chassis::shards::{Ownership, Shards, ShardsOptions, sole_owner};
 use chassis::shutdown::Stage;
 use commands::{CommandService, CoordinatorConfig, Foundation, Queues, Writes};
+use gateway::Remote;
 use protocol::SHARDS;
 use tokio_util::sync::CancellationToken;
 
@@ -56,6 +57,7 @@ impl WriteSide {
             ownership: ownership.clone(),
             shards: shards.clone(),
             queues: queues.clone(),
+            everywhere: store.nats().map(|nats| Arc::new(Remote::new(nats.clone())) as _),
         };
         let config = CoordinatorConfig::default();
         let service = CommandService::start_over(

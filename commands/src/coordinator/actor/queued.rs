@@ -6,7 +6,7 @@ use protocol::{Outcome, OutcomeResult, Receipt, Rejection};
 use tokio::sync::oneshot;
 
 use crate::coordinator::append::Cause;
-use crate::coordinator::{Reply, Start};
+use crate::coordinator::{Reply, Start, Verdict};
 
 /// A command that waits for its decision.
 pub(in crate::coordinator) enum Queued {
@@ -57,8 +57,13 @@ pub(super) fn asked(queued: Queued) -> Asked {
     let own = |command| Asked { command, cause: None, reply: None, settled: None };
     match queued {
         Queued::Start(start) => {
-            let Start { started, cause, reply, .. } = *start;
-            let command = Command::Start(Box::new(started));
+            let Start { started, cause, reply, verdict, .. } = *start;
+            let started = Box::new(started);
+            let command = match verdict {
+                Verdict::Begins => Command::Start(started),
+                Verdict::Waits(reason) => Command::StartInQueue { started, reason },
+                Verdict::IsDropped => Command::StartDropped(started),
+            };
             Asked { cause: Some(cause), reply: Some(reply), ..own(command) }
         }
         Queued::Command { command, cause, reply } => {

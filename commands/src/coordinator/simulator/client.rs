@@ -134,7 +134,7 @@ pub(super) async fn start(world: &World, definition: &Value, items: u64) -> RunI
     let definition = serde_json::from_value(definition.clone()).expect("a definition");
     let input = json!({"items": (0..items).collect::<Vec<_>>()});
     let target = RunTarget::Inline { project_id, definition };
-    let start = StartRun { target, input, labels: BTreeMap::new() };
+    let start = StartRun { target, input, labels: BTreeMap::new(), home: None, trigger: None };
     let receipt = ask(world, "ann", Command::StartRun(Box::new(start))).await;
     receipt.expect("it starts").id.parse().expect("a run's id")
 }

@@ -149,6 +149,7 @@ impl World {
                 ownership: owned,
                 shards: None,
                 queues: None,
+                everywhere: None,
             };
             // Small, so that caps are reached and runs leave memory and come back.
             let config = CoordinatorConfig {

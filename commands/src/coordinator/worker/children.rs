@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use super::{Context, Slot, Worker};
 use crate::coordinator::actor::{Actor, Durable, Queued};
 use crate::coordinator::children::{Awaited, Stage};
-use crate::coordinator::{Message, Start, refusal};
+use crate::coordinator::{Message, Start, Verdict, refusal};
 use crate::prepared::Prepared;
 
 /// Why a child is cancelled whose parent has ended, or undoes its work before it does.
@@ -268,6 +268,7 @@ fn wish(parent: &Actor, child: RunId, token: TokenId) -> Option<Wish> {
         started_by: header.started_by.clone(),
         parent: Some(header.parent_of_child(token)),
         trigger: None,
+        admission: None,
     };
     Some(Wish {
         reference: definition,
@@ -300,6 +301,9 @@ fn prepare(context: &Context, wish: Wish) {
         };
         let prepared = found.and_then(|prepared| {
             let Prepared { project_id, definition, plan, tasks_in_flight } = &*prepared;
+            if plan.plan.admission().is_some() {
+                return Err(bounded());
+            }
             check_start(&plan.plan, &started.input, started.labels.len())
                 .map_err(|refused| refusal::of_command(&refused))?;
             started.project_id = *project_id;
@@ -307,12 +311,31 @@ fn prepare(context: &Context, wish: Wish) {
             started.pins.clone_from(&plan.pins);
             let (reply, _) = oneshot::channel();
             let (plan, tasks_in_flight) = (Arc::clone(plan), *tasks_in_flight);
-            Ok(Box::new(Start { run_id: child, started, plan, tasks_in_flight, cause, reply }))
+            let verdict = Verdict::Begins;
+            let run_id = child;
+            let standing = None;
+            Ok(Box::new(Start {
+                run_id,
+                started,
+                plan,
+                tasks_in_flight,
+                standing,
+                verdict,
+                cause,
+                reply,
+            }))
         });
         if let Some(mailbox) = mailbox.upgrade() {
             drop(mailbox.send(Message::ChildPrepared { child, prepared }).await);
         }
     });
+}
+
+/// A child lives beside its parent, and so can't live beside the other runs of its key.
+fn bounded() -> Rejection {
+    let message = "the definition bounds its runs with `concurrency`, and no child can be counted \
+                   there: start it as a run of its own, or drop `concurrency`";
+    Rejection::new(RejectionKind::Invalid, "child_concurrency", message)
 }
 
 /// Whether a refusal is about the moment, and not about what was asked.

@@ -5,6 +5,7 @@ use std::task::Poll;
 
 use chassis::journal::{Append, AppendError, Appended};
 use domain::ids::RunId;
+use domain::queue::Hold;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use protocol::Abandoned;
@@ -43,6 +44,9 @@ impl Worker {
             // It had to leave while this append was under way.
             return self.left_behind(run_id);
         }
+        if let Some(is_paused) = durable.paused {
+            self.admissions.hold(run_id, Hold::Run, is_paused);
+        }
         self.children_follow(run_id, &mut durable);
         let Some(Slot::Loaded(actor)) = self.runs.get_mut(&run_id) else { return };
         if let Some(outcome) = actor.outcome() {
@@ -54,6 +58,7 @@ impl Worker {
             if let Some(Slot::Loaded(actor)) = self.runs.remove(&run_id) {
                 self.tell_parent(run_id, &actor.run);
             }
+            self.forget(run_id);
             self.timers.set(run_id, None);
             self.dispatch.forget_ready(run_id);
             self.recent.keep(run_id, workspace_id, outcome);
@@ -78,6 +83,7 @@ impl Worker {
         if !actor.queue.is_empty() {
             self.turns.push(run_id);
         }
+        self.let_wait(run_id);
     }
 }
 

@@ -23,6 +23,18 @@ impl Worker {
         self.load_after(run_id, epoch, Duration::ZERO);
     }
 
+    /// Takes up a run that was open when its shard was taken over.
+    pub(super) fn recover(&mut self, run_id: RunId, epoch: u64) {
+        match self.runs.get(&run_id) {
+            Some(Slot::Loaded(actor)) if actor.epoch == epoch => return,
+            Some(Slot::Quarantined) => return,
+            // One of an earlier time is loaded again as soon as its append is settled.
+            Some(Slot::Loaded(_) | Slot::Loading { .. }) => {}
+            None => self.load(run_id, epoch),
+        }
+        self.admissions.expect(run_id);
+    }
+
     fn load_after(&self, run_id: RunId, epoch: u64, delay: Duration) {
         let loads = Arc::clone(&self.context.loads);
         let journal = Arc::clone(&self.context.journal);
@@ -55,6 +67,8 @@ impl Worker {
             Ok(Some(taken)) => return self.take_over(*taken, queue, waiters),
             Ok(None) => {
                 self.runs.remove(&run_id);
+                self.forget(run_id);
+                self.admissions.know(run_id);
                 self.child_missing(run_id);
                 not_found(run_id)
             }
@@ -84,6 +98,10 @@ impl Worker {
         waiters: Vec<(WorkspaceId, Reply<RunOutcome>)>,
     ) {
         let run_id = taken.run_id;
+        let workflow_id = taken.run.live().and_then(|live| live.header.workflow_id);
+        if let (Some(workflow_id), Some(standing)) = (workflow_id, taken.standing) {
+            self.follow_workflow(run_id, workflow_id, standing);
+        }
         let mut actor = Box::new(Actor::new(taken));
         let owed = actor.run.owed(&actor.plan.plan);
         for queued in queue {
@@ -108,6 +126,7 @@ impl Worker {
         for (workspace_id, waiter) in waiters {
             wait_for(&mut actor, workspace_id, waiter);
         }
+        self.place(&actor);
         self.timers.set(run_id, owed.next_due);
         let limit = self.context.limit_of(&actor);
         for (token, attempt) in owed.attempts {
@@ -129,6 +148,7 @@ impl Worker {
         self.turns.push(run_id);
         self.seek_children(run_id, owed.children);
         self.child_found(run_id);
+        self.let_wait(run_id);
     }
 
     /// A run whose memory can't be trusted is loaded again, and what it owes is done again. A

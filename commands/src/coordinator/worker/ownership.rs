@@ -18,6 +18,7 @@ impl Worker {
         if self.owned.get(&shard) != Some(&epoch) {
             self.lose(shard);
             self.owned.insert(shard, epoch);
+            self.admissions.shut(shard);
         }
     }
 
@@ -31,6 +32,8 @@ impl Worker {
         self.timers.forget_shard(shard);
         self.children.forget_shard(shard);
         self.checks.lost.retain(|(run_id, _, _)| shard_of(*run_id) != shard);
+        self.admissions.forget_shard(shard);
+        self.workflows.forget_shard(shard);
         let runs: Vec<RunId> =
             self.runs.keys().filter(|run_id| shard_of(**run_id) == shard).copied().collect();
         for run_id in runs {

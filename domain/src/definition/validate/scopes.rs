@@ -12,6 +12,7 @@
 //! | an action's `with` | `input run` |
 //! | a step's `if`, `input`, `with` | `input steps run` |
 //! | the run's `output` | `input state run` |
+//! | `concurrency.key`, `priority` | `input` |
 
 use std::collections::BTreeSet;
 
@@ -32,6 +33,10 @@ impl<'n> Names<'n> {
 
     pub(super) fn of_run() -> Self {
         Self(vec!["input", "state", "run"])
+    }
+
+    pub(super) fn of_start() -> Self {
+        Self(vec!["input"])
     }
 
     pub(super) fn of_action() -> Self {

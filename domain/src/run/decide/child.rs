@@ -170,10 +170,11 @@ impl<'a> Decider<'a> {
         let pause = self.live().and_then(|live| live.pause.as_ref());
         match (pause.map(|pause| pause.by_parent), is_paused) {
             (None, true) => {
-                self.emit(Event::RunPaused { reason: None, by_parent: true });
+                let (by_parent, by_workflow) = (true, false);
+                self.emit(Event::RunPaused { reason: None, by_parent, by_workflow });
                 Ok(())
             }
-            (Some(true), false) => self.resume(),
+            (Some(true), false) => self.go_on(),
             (None, false) | (Some(_), true) | (Some(false), false) => Ok(()),
         }
     }

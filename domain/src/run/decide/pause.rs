@@ -1,20 +1,59 @@
 //! Pauses: nothing goes to workers and timers stand still, until the run is resumed.
 
 use super::Decider;
+use crate::ids::WorkflowId;
 use crate::run::error::Refusal;
-use crate::run::event::Event;
+use crate::run::event::{Admission, Event, QueueReason};
 
 impl Decider<'_> {
     pub(super) fn pause(&mut self, reason: Option<&String>) -> Result<(), Refusal> {
         if self.run.is_paused() {
             return Err(Refusal::AlreadyPaused);
         }
-        self.emit(Event::RunPaused { reason: reason.cloned(), by_parent: false });
+        let (by_parent, by_workflow) = (false, false);
+        self.emit(Event::RunPaused { reason: reason.cloned(), by_parent, by_workflow });
+        Ok(())
+    }
+
+    pub(super) fn resume(&mut self) -> Result<(), Refusal> {
+        let pause = self.live().and_then(|live| live.pause.as_ref());
+        if pause.is_some_and(|pause| pause.by_workflow) {
+            return Err(Refusal::WorkflowPaused);
+        }
+        self.go_on()
+    }
+
+    /// Follows a workflow that was paused or goes on. A run that was paused otherwise stays so; one
+    /// that waits for its admission goes on waiting, for this reason or for its turn.
+    pub(super) fn follow_workflow(
+        &mut self,
+        workflow_id: WorkflowId,
+        is_paused: bool,
+        ahead: u64,
+    ) -> Result<(), Refusal> {
+        let Some(live) = self.live().filter(|live| live.may_follow_workflow(is_paused)) else {
+            return Ok(());
+        };
+        match (&live.in_queue, &live.header.admission) {
+            (Some(_), _) if is_paused => {
+                self.emit(Event::RunQueued(QueueReason::WorkflowPaused { workflow_id }));
+            }
+            (Some(_), Some(Admission { key, limit, .. })) => {
+                let (key, limit) = (key.clone(), *limit);
+                self.emit(Event::RunQueued(QueueReason::Concurrency { key, limit, ahead }));
+            }
+            (Some(_), None) => self.admit(),
+            (None, _) if is_paused => {
+                let (by_parent, by_workflow) = (false, true);
+                self.emit(Event::RunPaused { reason: None, by_parent, by_workflow });
+            }
+            (None, _) => return self.go_on(),
+        }
         Ok(())
     }
 
     /// Everything that is owed is to be handed out; who hands it out knows what is on workers.
-    pub(super) fn resume(&mut self) -> Result<(), Refusal> {
+    pub(super) fn go_on(&mut self) -> Result<(), Refusal> {
         if !self.run.is_paused() {
             return Err(Refusal::NotPaused);
         }

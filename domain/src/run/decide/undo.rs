@@ -65,7 +65,9 @@ impl Decider<'_> {
         match (is_compensating, compensate) {
             (true, true) => return Err(Refusal::Compensating),
             (true, false) => self.end_compensation(),
-            (false, false) => self.emit(Event::RunCancelled { reason: reason.cloned() }),
+            (false, false) => {
+                self.emit(Event::RunCancelled { reason: reason.cloned(), code: None });
+            }
             (false, true) => {
                 let undoes = self.live().is_some_and(|live| !live.completions.is_empty());
                 if undoes && self.run.is_paused() {

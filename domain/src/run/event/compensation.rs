@@ -45,7 +45,7 @@ impl From<Cause> for Event {
     fn from(cause: Cause) -> Self {
         match cause {
             Cause::Failed { error } => Self::RunFailed { error },
-            Cause::Cancelled { reason } => Self::RunCancelled { reason },
+            Cause::Cancelled { reason } => Self::RunCancelled { reason, code: None },
             Cause::TimedOut { error } => Self::RunTimedOut { error },
         }
     }

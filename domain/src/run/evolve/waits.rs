@@ -49,9 +49,14 @@ impl Live {
         }
     }
 
-    pub(super) fn stand_still(&mut self, reason: Option<String>, by_parent: bool) {
+    pub(super) fn stand_still(
+        &mut self,
+        reason: Option<String>,
+        by_parent: bool,
+        by_workflow: bool,
+    ) {
         if self.pause.is_none() {
-            self.pause = Some(Pause { since: self.at, reason, by_parent });
+            self.pause = Some(Pause { since: self.at, reason, by_parent, by_workflow });
         }
     }
 

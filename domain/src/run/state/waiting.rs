@@ -1,4 +1,4 @@
-//! What runs wait with: signals that are kept, gates that are open, a pause.
+//! What runs wait with: signals that are kept, gates that are open, a pause, a place in a queue.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,7 +7,8 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::run::event::{Decision, GateAnswered, GateOpened, SignalReceived};
+use super::Live;
+use crate::run::event::{Decision, GateAnswered, GateOpened, QueueReason, SignalReceived};
 use crate::run::vars::size_of;
 
 /// The signals that no wait has taken yet.
@@ -124,6 +125,13 @@ impl Gate {
     }
 }
 
+/// A run waits for its admission.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct InQueue {
+    pub since: DateTime<Utc>,
+    pub reason: QueueReason,
+}
+
 /// A run stands still.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Pause {
@@ -133,4 +141,20 @@ pub struct Pause {
     /// It goes on with its parent.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub by_parent: bool,
+    /// It goes on with its workflow.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub by_workflow: bool,
+}
+
+impl Live {
+    /// Whether it changes with its workflow, which is paused or isn't.
+    pub fn may_follow_workflow(&self, is_paused: bool) -> bool {
+        let reason = self.in_queue.as_ref().map(|in_queue| &in_queue.reason);
+        match (reason, &self.pause) {
+            (Some(QueueReason::WorkflowPaused { .. }), _) => !is_paused,
+            (Some(QueueReason::Concurrency { .. }), _) => is_paused,
+            (None, Some(pause)) => pause.by_workflow && !is_paused,
+            (None, None) => is_paused,
+        }
+    }
 }

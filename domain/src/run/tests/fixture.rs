@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::definition::{Definition, Plan, Resolved};
 use crate::ids::{DefinitionId, ProjectId, RunId};
 use crate::run::command::{AttemptError, Report};
-use crate::run::event::{DefinitionRef, FailureKind, ParentRun, RunStarted, Usage};
+use crate::run::event::{Admission, DefinitionRef, FailureKind, ParentRun, RunStarted, Usage};
 use crate::run::state::Closed;
 use crate::run::{Command, Decision, Event, Refusal, Run, RunStatus};
 
@@ -24,6 +24,8 @@ pub(super) struct Fixture {
     /// The run that it is started by.
     pub parent: Option<ParentRun>,
     pub labels: std::collections::BTreeMap<String, String>,
+    /// What its admission goes by.
+    pub admission: Option<Admission>,
 }
 
 impl Fixture {
@@ -41,6 +43,7 @@ impl Fixture {
             given_up: Vec::new(),
             parent: None,
             labels: Default::default(),
+            admission: None,
         }
     }
 
@@ -51,7 +54,12 @@ impl Fixture {
     }
 
     pub(super) fn start(&mut self, input: Value) -> Result<Decision, Refusal> {
-        let started = RunStarted {
+        let started = self.started_event(input);
+        self.when(&Command::Start(Box::new(started)))
+    }
+
+    pub(super) fn started_event(&self, input: Value) -> RunStarted {
+        RunStarted {
             run_id: RunId::new(Uuid::from_u128(42)),
             project_id: ProjectId::derived("", "p"),
             workflow_id: None,
@@ -70,8 +78,8 @@ impl Fixture {
             started_by: Some("ann".to_owned()),
             parent: self.parent,
             trigger: None,
-        };
-        self.when(&Command::Start(Box::new(started)))
+            admission: self.admission.clone(),
+        }
     }
 
     /// Decides, follows every put-off advance, and keeps what is owed.

@@ -1,0 +1,204 @@
+//! The queue over chosen and random schedules: never more than may go on, in the order of rank, and
+//! what is put together anew from the runs decides the same.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use super::*;
+
+fn run(number: u32) -> RunId {
+    RunId::new(Uuid::from_u128(u128::from(number)))
+}
+
+fn admission(second: i64, limit: u32, then: Overflow) -> Admission {
+    let rank = DateTime::UNIX_EPOCH + TimeDelta::seconds(second);
+    Admission { key: None, limit, then, priority: 0, rank }
+}
+
+fn queued(limit: u32) -> impl Fn(i64) -> Admission {
+    move |second| admission(second, limit, Overflow::Queue)
+}
+
+#[test]
+fn as_many_go_on_as_may_and_the_rest_in_the_order_of_their_starts() {
+    let (mut queue, of) = (Queue::default(), queued(2));
+    assert_eq!(queue.enter(run(1), &of(1), true), Entered::Admitted);
+    assert_eq!(queue.enter(run(2), &of(2), true), Entered::Admitted);
+    assert_eq!(queue.enter(run(3), &of(3), true), Entered::Waits { ahead: 0 });
+    assert_eq!(queue.enter(run(4), &of(4), true), Entered::Waits { ahead: 1 });
+    assert_eq!(queue.admit(), None);
+    queue.leave(run(2));
+    assert_eq!((queue.admit(), queue.admit()), (Some(run(3)), None));
+    for gone in [1, 3, 4] {
+        queue.leave(run(gone));
+    }
+    assert!(queue.admit().is_none() && queue.is_empty());
+    assert_eq!(queue, Queue::default());
+}
+
+#[test]
+fn a_rank_passes_those_behind_it_but_nobody_who_goes_on() {
+    let (mut queue, of) = (Queue::default(), queued(1));
+    for second in 1_u32..=3 {
+        queue.enter(run(second), &of(second.into()), true);
+    }
+    assert_eq!(queue.enter(run(9), &of(-50), true), Entered::Waits { ahead: 0 });
+    assert_eq!(queue.admit(), None);
+    queue.leave(run(1));
+    assert_eq!((queue.admit(), queue.admit()), (Some(run(9)), None));
+}
+
+#[test]
+fn one_that_is_set_aside_keeps_its_place() {
+    let (mut queue, of) = (Queue::default(), queued(1));
+    for second in 1_u32..=3 {
+        queue.enter(run(second), &of(second.into()), true);
+    }
+    queue.hold(run(2), Hold::Run, true);
+    queue.hold(run(1), Hold::Run, true);
+    queue.leave(run(1));
+    assert_eq!(queue.admit(), Some(run(3)));
+    queue.hold(run(2), Hold::Run, false);
+    assert_eq!(queue.admit(), None);
+    queue.leave(run(3));
+    assert_eq!(queue.admit(), Some(run(2)));
+}
+
+#[test]
+fn what_is_to_be_dropped_isnt_kept() {
+    let mut queue = Queue::default();
+    let of = |second| admission(second, 1, Overflow::Drop);
+    assert_eq!(queue.enter(run(1), &of(1), true), Entered::Admitted);
+    assert_eq!(queue.enter(run(2), &of(2), true), Entered::Dropped);
+    queue.leave(run(1));
+    assert_eq!(queue.admit(), None);
+    assert_eq!(queue.enter(run(3), &of(3), true), Entered::Admitted);
+}
+
+#[test]
+fn the_oldest_makes_room_and_holds_its_place_until_it_has_ended() {
+    let mut queue = Queue::default();
+    let of = |second| admission(second, 2, Overflow::CancelOldest);
+    queue.enter(run(1), &of(1), true);
+    queue.enter(run(2), &of(2), true);
+    assert_eq!(queue.displace(), None);
+    assert_eq!(queue.enter(run(3), &of(3), true), Entered::Waits { ahead: 0 });
+    assert_eq!((queue.displace(), queue.displace()), (Some((run(1), run(3))), None));
+    assert_eq!(queue.admit(), None);
+    assert_eq!(queue.enter(run(4), &of(4), true), Entered::Waits { ahead: 1 });
+    assert_eq!(queue.enter(run(5), &of(5), true), Entered::Waits { ahead: 2 });
+    let ended: Vec<_> = std::iter::from_fn(|| queue.displace()).collect();
+    assert_eq!(ended, [(run(2), run(5)), (run(3), run(5))]);
+    for gone in [3, 1, 2] {
+        queue.leave(run(gone));
+    }
+    let next: Vec<_> = std::iter::from_fn(|| queue.admit()).collect();
+    assert_eq!(next, [run(4), run(5)]);
+}
+
+#[test]
+fn nobody_is_let_in_before_all_are_known() {
+    let mut queue = Queue::default();
+    let of = |second| admission(second, 1, Overflow::Drop);
+    assert_eq!(queue.enter(run(2), &of(2), false), Entered::Waits { ahead: 0 });
+    queue.restore(run(1), &of(1), Found::Admitted);
+    assert_eq!(queue.admit(), None);
+}
+
+#[test]
+fn what_is_held_twice_is_let_go_twice() {
+    let (mut queue, of) = (Queue::default(), queued(1));
+    queue.restore(run(1), &of(1), Found::Waiting);
+    queue.hold(run(1), Hold::Run, true);
+    queue.hold(run(1), Hold::Workflow, true);
+    queue.hold(run(1), Hold::Workflow, false);
+    assert_eq!(queue.admit(), None);
+    queue.hold(run(1), Hold::Run, false);
+    assert_eq!(queue.admit(), Some(run(1)));
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Enter(i64),
+    End(usize),
+    Aside(usize, bool),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        3 => (-100_i64..100).prop_map(Step::Enter),
+        2 => (0_usize..40).prop_map(Step::End),
+        1 => ((0_usize..40), any::<bool>()).prop_map(|(at, aside)| Step::Aside(at, aside)),
+    ];
+    proptest::collection::vec(step, 1..120)
+}
+
+/// A run as its own events would tell it.
+#[derive(Debug, Clone)]
+struct Known {
+    admission: Admission,
+    found: Found,
+    is_held: bool,
+}
+
+impl Known {
+    fn may_begin(&self) -> bool {
+        self.found == Found::Waiting && !self.is_held
+    }
+}
+
+proptest! {
+    /// After each step: at most `limit` go on, nobody waits while there is room, whoever is let in
+    /// has the smallest rank, and a queue that is put together from the runs is the same.
+    #[test]
+    fn any_schedule_keeps_to_the_limit_and_to_the_order(steps in steps(), limit in 1_u32..4) {
+        let mut queue = Queue::default();
+        let mut runs: BTreeMap<RunId, Known> = BTreeMap::new();
+        for (number, step) in (1_u32..).zip(steps) {
+            let nth = |runs: &BTreeMap<RunId, Known>, at: usize| {
+                runs.keys().nth(at % runs.len().max(1)).copied()
+            };
+            match step {
+                Step::Enter(rank) => {
+                    let admission = queued(limit)(rank);
+                    let found = match queue.enter(run(number), &admission, true) {
+                        Entered::Admitted => Found::Admitted,
+                        Entered::Waits { .. } => Found::Waiting,
+                        Entered::Dropped => unreachable!("nothing is dropped here"),
+                    };
+                    runs.insert(run(number), Known { admission, found, is_held: false });
+                }
+                Step::End(at) => {
+                    if let Some(run_id) = nth(&runs, at) {
+                        runs.remove(&run_id);
+                        queue.leave(run_id);
+                    }
+                }
+                Step::Aside(at, is_aside) => {
+                    if let Some(run_id) = nth(&runs, at) {
+                        queue.hold(run_id, Hold::Run, is_aside);
+                        let known = runs.get_mut(&run_id).expect("it is there");
+                        known.is_held = is_aside;
+                    }
+                }
+            }
+            while let Some(next) = queue.admit() {
+                let waiting = runs.iter().filter(|(_, one)| one.may_begin());
+                let first = waiting.map(|(id, one)| (one.admission.rank, *id)).min();
+                prop_assert_eq!(first.map(|(_, id)| id), Some(next));
+                runs.get_mut(&next).expect("it is there").found = Found::Admitted;
+            }
+            let going = runs.values().filter(|one| one.found == Found::Admitted).count();
+            prop_assert!(going <= limit as usize);
+            prop_assert!(going == limit as usize || !runs.values().any(Known::may_begin));
+            let mut anew = Queue::default();
+            for (run_id, one) in runs.iter().rev() {
+                anew.restore(*run_id, &one.admission, one.found);
+                anew.hold(*run_id, Hold::Run, one.is_held);
+            }
+            prop_assert_eq!(&anew, &queue);
+        }
+    }
+}
