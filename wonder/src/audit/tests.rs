@@ -8,13 +8,14 @@ use chassis::clock::{Clock, SystemClock};
 use chassis::journal::{Append, InboxEntry, Journal, NewEvent, SqliteJournal, SqliteOptions};
 use chrono::DateTime;
 use domain::codec;
-use domain::ids::{RunId, WorkflowId, WorkspaceId};
+use domain::ids::{RunId, WorkspaceId};
 use domain::run::Event;
-use domain::trigger;
 use serde_json::{Value, json};
 
 use super::claims::Claims;
 use super::{Report, verify};
+
+mod triggers;
 
 fn run_id(number: u32) -> RunId {
     RunId::derived("test", &number.to_string())
@@ -461,45 +462,4 @@ async fn parents_and_children_that_do_not_agree_are_found() {
         let found: Vec<_> = positions(&report).into_iter().flatten().collect();
         assert_eq!(found, wanted, "{first:?} {below:?} {rest:?}: {:?}", report.findings);
     }
-}
-
-#[tokio::test]
-async fn triggers_that_are_done_with_something_twice_or_without_a_run_are_found() {
-    let store = Store::new().await;
-    store.append(1, 0, &whole(1), None).await;
-    let fired = |key: &str, number: u32| trigger::Event::TriggerFired {
-        trigger: trigger::TriggerRef {
-            workflow_id: WorkflowId::derived("test", "flow"),
-            name: "nightly".parse().expect("a name"),
-        },
-        key: key.to_owned(),
-        at: DateTime::UNIX_EPOCH,
-        run_id: run_id(number),
-        position: None,
-    };
-    let workspace = WorkspaceId::derived("test", "one");
-    let events = [fired("a", 1), fired("b", 9), fired("a", 1)].map(|event| NewEvent {
-        id: SystemClock::new().uuid_v7(),
-        event_type: Arc::from(event.event_type()),
-        event_version: event.event_version(),
-        payload: codec::encode(&event, workspace).expect("it can be stored").payload.into(),
-    });
-    let append = Append {
-        aggregate_type: Arc::from("trigger"),
-        aggregate_id: Arc::from("trg_1"),
-        expected_sequence: 0,
-        workspace_id: Arc::from(workspace.to_string()),
-        metadata: Bytes::from_static(b"{}"),
-        recorded_at: DateTime::UNIX_EPOCH,
-        events: events.into(),
-        inbox: Vec::new(),
-        payloads: Vec::new(),
-        open: None,
-        snapshot: None,
-        shard: 0,
-        epoch: None,
-    };
-    let last = store.journal.append(append).await.expect("it is appended").last_position;
-    let report = store.check(&[]).await;
-    assert_eq!(positions(&report), [Some(last - 1), Some(last)]);
 }
