@@ -1,4 +1,4 @@
-//! Promise 21: what a trigger is told starts one run, whoever tells it how often, and whoever dies.
+//! Promise 22: what a trigger is told starts one run, whoever tells it how often, and whoever dies.
 //!
 //! It fails where a webhook is remembered by anything that is forgotten, where its signature isn't
 //! over the bytes that came, where two coordinators come to the same time, and where what a trigger
@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use system_tests::{Client, Platform, Records, Setting, Shape, wait_for};
 
 mod by_the_clock;
+mod in_turn;
 
 system_tests::in_both_settings!(
     a_webhook_starts_one_run_however_often_it_comes,

@@ -1,4 +1,4 @@
-//! Promise 21: of the runs with a concurrency key no more go on than may, each of them goes on in the
+//! Promise 23: of the runs with a concurrency key no more go on than may, each of them goes on in the
 //! end, and whoever waits is seen with the reason.
 //!
 //! Real processes are killed between the end of a run and the admission of the next. It fails where

@@ -1,4 +1,4 @@
-//! Promise 22: the runs of a paused workflow stand still and new ones wait, whatever dies meanwhile, and
+//! Promise 24: the runs of a paused workflow stand still and new ones wait, whatever dies meanwhile, and
 //! all of them go on with it; what was paused for itself stays so.
 //!
 //! It fails where a pause is known to the processes alone that were asked for it, where one that takes

@@ -6,6 +6,10 @@ use std::sync::Arc;
 
 use chassis::journal::{Journal, RecordedEvent, SqliteJournal, SqliteOptions};
 use domain::codec;
+use domain::definition::{Plan, Resolved};
+use domain::resource::{self, Kind, Spec};
+use domain::run::event::DefinitionRef;
+use domain::run::replay::Replay;
 use domain::run::{Event, Run};
 use serde_json::{Value, json};
 
@@ -118,7 +122,8 @@ impl Records {
     }
 
     /// Checks what holds for every journal: positions 1, 2, 3 … without a gap, each aggregate's
-    /// sequences 1, 2, 3 … without a gap, every event id once, and every event readable.
+    /// sequences 1, 2, 3 … without a gap, every event id once, every event readable, and every run decided
+    /// again as it was.
     ///
     /// # Panics
     /// With the first event that breaks it.
@@ -140,8 +145,43 @@ impl Records {
             decoded.unwrap_or_else(|error| panic!("position {position}: {error}"));
         }
         for run_id in self.run_ids() {
-            self.fold(&run_id);
+            self.decide_again(&run_id);
         }
+    }
+
+    /// Decides a run again from what came from outside, and compares.
+    ///
+    /// # Panics
+    /// With the first event that comes out otherwise.
+    pub fn decide_again(&self, run_id: &str) {
+        let steps = self.fold(run_id);
+        let Some(Event::RunStarted(started)) = steps.first().map(|step| &step.event) else {
+            panic!("{run_id} doesn't begin with its start");
+        };
+        let pinned = started.pins.iter().map(|pin| self.spec(pin.kind, &pin.id, pin.version));
+        let resolved = Resolved::pinned(&started.pins, pinned.collect());
+        let DefinitionRef { id, version, .. } = &started.definition;
+        let spec = self.spec(Kind::WorkflowDefinition, &id.to_string(), *version);
+        let Spec::WorkflowDefinition(spec) = spec else { panic!("{id} is no definition") };
+        let plan = Plan::compile(&spec.definition, &resolved).expect("it compiles, as it did");
+        let mut replay = Replay::new(&plan);
+        let mut places = steps.iter().zip(self.of_run(run_id));
+        let taken =
+            places.try_for_each(|(step, event)| replay.take(&step.event, event.recorded_at));
+        if let Err(difference) = taken.and_then(|()| replay.end()) {
+            panic!("{run_id} isn't decided again as it was: {difference:#?}");
+        }
+    }
+
+    /// A version of a resource.
+    fn spec(&self, kind: Kind, id: &str, version: u64) -> Spec {
+        let of_version = |event: &&RecordedEvent| {
+            &*event.aggregate_type == kind.as_str() && event.sequence == version
+        };
+        let event = self.of_run(id).into_iter().find(of_version);
+        let event = event.unwrap_or_else(|| panic!("there is no {id}@{version}"));
+        let event: resource::Event = self.decode(event).expect("it can be read");
+        event.revision().expect("it brings a version").1.clone()
     }
 
     /// The ids of all runs, each once, in the order of their first events.
