@@ -61,6 +61,7 @@ fn specs() -> Value {
             "definition_version": {"type": "integer", "minimum": 1,
                 "description": "The pinned version; absent means the latest at each start."},
             "enabled": {"type": "boolean", "default": true},
+            "paused": {"type": "boolean", "default": false},
             "triggers": {"type": "object", "additionalProperties": reference("TriggerSpec"),
                 "maxProperties": 32, "description": "What starts runs by itself, by name."},
         })),
@@ -84,7 +85,6 @@ fn specs() -> Value {
             })),
             "input": {"description": "The run's input, with `${…}` over `trigger`; default `{}`."},
             "labels": {"type": "object", "additionalProperties": text()},
-            "paused": {"type": "boolean", "default": false},
         })),
         "ActionSpec": strict(&["project_id", "name", "action"], json!({
             "project_id": text(), "name": name(), "description": text(),

@@ -34,8 +34,9 @@ impl Triggers {
             };
             ownership.mark_unchanged();
             tokio::select! {
-                () = tokio::time::sleep(wait) => {}
+                biased;
                 Ok(()) = ownership.changed() => {}
+                () = tokio::time::sleep(wait) => {}
             }
         }
     }
