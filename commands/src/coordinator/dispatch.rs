@@ -139,7 +139,9 @@ impl Dispatch {
             let due = attempts.in_flight.iter().filter(|(_, flight)| is_due(flight));
             due.map(|((token, attempt), _)| (*run_id, *token, *attempt)).collect::<Vec<_>>()
         };
-        self.runs.iter().flat_map(of_run).collect()
+        let mut unheard: Vec<_> = self.runs.iter().flat_map(of_run).collect();
+        unheard.sort_unstable();
+        unheard
     }
 
     /// Notes what a look for an attempt came to. Answers whether it has to be handed out again.
@@ -183,7 +185,8 @@ impl Dispatch {
     ) -> Vec<u64> {
         let Some(attempts) = self.runs.get_mut(&run_id) else { return Vec::new() };
         let gone = |flight: &&(u64, u32)| !is_owed(flight.0, flight.1);
-        let gone: Vec<_> = attempts.in_flight.keys().filter(gone).copied().collect();
+        let mut gone: Vec<_> = attempts.in_flight.keys().filter(gone).copied().collect();
+        gone.sort_unstable();
         for (token, attempt) in &gone {
             self.back(run_id, *token, *attempt);
         }

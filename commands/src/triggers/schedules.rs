@@ -23,7 +23,6 @@ impl Triggers {
     /// Never ends.
     pub(super) async fn follow_schedules(self) {
         let mut in_force = InForce::of(TriggerKind::Schedule);
-        let mut ownership = self.ownership.clone();
         loop {
             let wait = match in_force.refresh(&self).await {
                 Ok(_) => self.come_to(&mut in_force).await,
@@ -32,12 +31,7 @@ impl Triggers {
                     LOOK
                 }
             };
-            ownership.mark_unchanged();
-            tokio::select! {
-                biased;
-                Ok(()) = ownership.changed() => {}
-                () = tokio::time::sleep(wait) => {}
-            }
+            tokio::time::sleep(wait).await;
         }
     }
 

@@ -34,8 +34,10 @@ impl Worker {
         self.checks.lost.retain(|(run_id, _, _)| shard_of(*run_id) != shard);
         self.admissions.forget_shard(shard);
         self.workflows.forget_shard(shard);
-        let runs: Vec<RunId> =
-            self.runs.keys().filter(|run_id| shard_of(**run_id) == shard).copied().collect();
+        let of_shard = self.runs.keys().filter(|run_id| shard_of(**run_id) == shard);
+        let mut runs: Vec<RunId> = of_shard.copied().collect();
+        // In the same order each time, whatever follows from it.
+        runs.sort_unstable();
         for run_id in runs {
             let under_way = match self.runs.get(&run_id) {
                 Some(Slot::Loaded(actor)) => actor.under_way.is_some(),
