@@ -286,6 +286,7 @@ pub(crate) async fn waiting(call: Call) -> Result<Response, Problem> {
 
 /// `POST /runs/{id}/verify`.
 pub(crate) async fn verify(call: Call) -> Result<Response, Problem> {
+    let Nothing {} = call.optional()?;
     let workspace = call.caller()?.workspace_id;
     let verification = call.edge.gateway.runs.verify(workspace, call.id()?).await?;
     answer(StatusCode::OK, &verification)

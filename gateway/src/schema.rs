@@ -142,6 +142,7 @@ fn requests() -> Value {
             "compensate": {"type": "boolean", "default": true, "description": "Whether the run undoes its work before it ends, where its definition says so. With false it ends at once, also in the middle of that."}})),
         "PauseRun": strict(&[], json!({"reason": {"type": "string", "maxLength": 1000}})),
         "ResumeRun": strict(&[], json!({})),
+        "VerifyRun": strict(&[], json!({})),
         "SignalRun": strict(&[], json!({"payload": payload, "transient": transient})),
         "SignalRuns": strict(&["labels", "name"], json!({
             "labels": labels, "name": name(), "payload": payload, "transient": transient,
@@ -259,6 +260,7 @@ pub(crate) fn example(schema: &str) -> Option<Value> {
         "CancelRun" => json!({"reason": "no longer needed"}),
         "PauseRun" => json!({"reason": "the supplier is down"}),
         "ResumeRun" => json!({}),
+        "VerifyRun" => json!({}),
         "SignalRun" => json!({"payload": {"order": 7}}),
         "SignalRuns" => json!({"labels": {"order": "7"}, "name": "paid", "payload": {"sum": 5}}),
         "AnswerGate" => json!({"decision": "approve", "value": {"limit": 500}, "comment": "fine"}),

@@ -247,6 +247,7 @@ const RUN_ROUTES: &[Route] = &[
             "From the outcomes, answers and signals that its history records, by the engine that \
              answers; names the first event that comes out otherwise. Changes nothing.",
         )
+        .takes(Body::Optional { schema: "VerifyRun", limit: BODY_BYTES })
         .answers(200, "Verification"),
     Route::new(Get, "/api/v1/events", Read, handler!(events::all))
         .says("Events of the workspace", STREAMS)

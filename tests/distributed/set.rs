@@ -43,6 +43,11 @@ async fn a_run_works_at_either_gateway_and_stands_at_both() {
         assert!(status.success(), "{status}: {talk}");
         let shown: Value = serde_json::from_str(&shown).expect("it prints JSON");
         assert_eq!(shown["output"], expected);
+        let again = ["replay", "--verify", run_id, "-o", "json", "--server", platform.url(there)];
+        let (status, again, talk) = platform.wonder(&again).await;
+        assert!(status.success(), "{status}: {talk}");
+        let again: Value = serde_json::from_str(&again).expect("it prints JSON");
+        assert_eq!(again["items"][0]["events"], shown["sequence"], "{again}");
     }
 }
 

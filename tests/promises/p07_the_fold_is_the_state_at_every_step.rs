@@ -85,6 +85,11 @@ async fn random_graphs_under_kills_end_as_in_peace_and_are_their_fold_after_each
         assert_eq!(found, *end, "{run_id} of {definition}");
         assert_eq!(view["status"], "completed", "{run_id}: {}", view["error"]);
     }
+    for run_id in &runs {
+        let verified = client.post(&format!("/runs/{run_id}/verify"), &json!({})).await.ok();
+        assert_eq!(verified["verified"], true, "{verified}");
+        assert_eq!(verified["events"], client.events(run_id).await.len(), "{run_id}");
+    }
     // The states as the platform answers them, and then the file that nobody has open.
     let mut answered = Vec::new();
     for run_id in &runs {
