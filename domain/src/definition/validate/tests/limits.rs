@@ -4,7 +4,7 @@ use chrono::DateTime;
 use serde_json::{Value, json};
 
 use crate::codec;
-use crate::definition::{Problem, ProblemCode as P, parse};
+use crate::definition::{Plan, Problem, ProblemCode as P, Resolved, parse};
 use crate::ids::{ProjectId, WorkspaceId};
 use crate::limits;
 use crate::resource::{Change, Command, Event, Resource, Spec, decide};
@@ -144,4 +144,21 @@ fn an_empty_text_is_not_absent() {
     };
     taken(&of(""));
     refused(&of(", group: ''"), P::InvalidName, "/transitions/0/group");
+}
+
+#[test]
+fn a_schema_that_leads_back_to_itself_does_not_hang() {
+    for schema in [
+        json!({"$ref": "#"}),
+        json!({"allOf": [{"$ref": "#"}]}),
+        json!({"anyOf": [{"$ref": "#/$defs/a"}],
+               "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"not": {"$ref": "#/$defs/a"}}}}),
+        json!({"$dynamicRef": "#"}),
+    ] {
+        let definition = json!({"name": "x", "start": "a", "input_schema": schema,
+            "nodes": {"a": {"compute": {"state.x": 1}}}});
+        let Ok(definition) = parse::read(definition.to_string().as_bytes()) else { continue };
+        let plan = Plan::compile(&definition, &Resolved::default()).expect("it compiles");
+        let _ = plan.input_problems(&json!({"a": [1]}));
+    }
 }
