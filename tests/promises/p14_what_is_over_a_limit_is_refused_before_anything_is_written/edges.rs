@@ -69,10 +69,6 @@ pub(super) fn edges() -> Vec<Edge> {
             vec!["{from: a, to: b}"; count].join(", ")
         )
     };
-    let nested = |depth: usize| {
-        // Four mappings are around it.
-        with_value("nested", &format!("{}1{}", "[".repeat(depth - 4), "]".repeat(depth - 4)))
-    };
     vec![
         Edge {
             refusal: (413, "body_too_large"),
@@ -103,12 +99,5 @@ pub(super) fn edges() -> Vec<Edge> {
         },
         publish("nodes", nodes, limits::NODES),
         publish("transitions", transitions, limits::TRANSITIONS),
-        publish("depth of a definition", nested, limits::JSON_DEPTH),
-        publish(
-            "an expression",
-            |n| with_value("expression", &format!("'${{1{}}}'", " ".repeat(n - 1))),
-            limits::EXPRESSION_BYTES,
-        ),
-        publish("a name", |n| with_value(&"n".repeat(n), "1"), 64),
     ]
 }

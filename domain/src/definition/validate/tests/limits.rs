@@ -81,7 +81,7 @@ fn nested(depth: usize) -> String {
 }
 
 #[test]
-fn a_definition_nests_at_most_64_deep_and_can_be_published_then() {
+fn a_definition_nests_at_most_64_deep_and_is_a_spec_then() {
     let definition = parse::read(nested(limits::JSON_DEPTH).as_bytes()).expect("it is valid");
     let spec: Spec = serde_json::from_value(json!({
         "kind": "workflow_definition",
