@@ -225,10 +225,12 @@ pub fn refs(payload: &[u8]) -> Vec<String> {
 /// text that an object is printed as. Call it on every value that enters an event; what a journal
 /// couldn't give back unchanged is refused.
 pub fn normalise(value: &mut Value) -> Result<(), EncodeError> {
-    normalise_at(value, 1)
+    normalise_within(value, JSON_DEPTH)
 }
 
-fn normalise_at(value: &mut Value, depth: usize) -> Result<(), EncodeError> {
+/// The same of a value that may nest so deep, as where levels of ours are around one of a client.
+pub(crate) fn normalise_within(value: &mut Value, depth: usize) -> Result<(), EncodeError> {
+    let inner = depth.checked_sub(1).ok_or(EncodeError::TooDeep);
     match value {
         Value::Null | Value::Bool(_) => Ok(()),
         Value::String(text) => storable(text),
@@ -243,9 +245,12 @@ fn normalise_at(value: &mut Value, depth: usize) -> Result<(), EncodeError> {
             }
             Ok(())
         }
-        _ if depth > JSON_DEPTH => Err(EncodeError::TooDeep),
-        Value::Array(items) => items.iter_mut().try_for_each(|item| normalise_at(item, depth + 1)),
+        Value::Array(items) => {
+            let inner = inner?;
+            items.iter_mut().try_for_each(|item| normalise_within(item, inner))
+        }
         Value::Object(members) => {
+            let inner = inner?;
             for key in members.keys() {
                 storable(key)?;
                 if key.starts_with(RESERVED_KEYS) {
@@ -258,7 +263,7 @@ fn normalise_at(value: &mut Value, depth: usize) -> Result<(), EncodeError> {
                 sorted.sort_by(|(a, _), (b, _)| a.encode_utf16().cmp(b.encode_utf16()));
                 *members = sorted.into_iter().collect();
             }
-            members.values_mut().try_for_each(|member| normalise_at(member, depth + 1))
+            members.values_mut().try_for_each(|member| normalise_within(member, inner))
         }
     }
 }

@@ -26,3 +26,6 @@ pub(crate) fn closest<'c>(
         .max_by(|left, right| left.0.total_cmp(&right.0))
         .map(|(_, candidate)| candidate)
 }
+
+#[cfg(test)]
+mod tests;

@@ -305,7 +305,22 @@ mod tests {
     }
 
     #[test]
+    fn a_hostile_text_is_an_id_or_a_name_or_refused() {
+        let valid = ["run_01900000000000000000000000", "wf_0000000000000000000000000c", "a-B_9"];
+        graphs::holds(1_000, graphs::hostile_text(&valid), |text| {
+            if let Ok(id) = text.parse::<RunId>() {
+                assert_eq!(id.to_string(), text);
+            }
+            match text.parse::<Name>() {
+                Ok(name) => assert!(name.as_str() == text && (1..=64).contains(&text.len())),
+                Err(InvalidName(shown)) => assert!(text.starts_with(&shown)),
+            }
+        });
+    }
+
+    #[test]
     fn names_are_bounded() {
+        assert!("x".repeat(64).parse::<Name>().is_ok());
         assert!("judge-panel_2".parse::<Name>().is_ok());
         for bad in ["", "a b", "a/b", "ü", &"x".repeat(65)] {
             assert!(bad.parse::<Name>().is_err(), "{bad}");

@@ -12,6 +12,10 @@ pub const TOKENS_PER_RUN: u64 = 100_000;
 pub const TOKENS_PER_APPEND: usize = 1_000;
 /// Events that one decision may give before the rest is put off to the next append.
 pub const EVENTS_PER_DECISION: usize = 2_000;
+/// Events of a run from which on its owner warns of it in its log.
+pub const EVENTS_WARNED_OF: u64 = 100_000;
+/// Events of a run at which it is suspended: it is paused, and not resumed any more.
+pub const EVENTS_PER_RUN: u64 = 1_000_000;
 /// Bytes of a run's input.
 pub const INPUT_BYTES: usize = 4 * 1024 * 1024;
 /// Bytes of a run's context (state and pending branch values).

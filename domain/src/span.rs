@@ -93,6 +93,26 @@ mod tests {
     }
 
     #[test]
+    fn a_hostile_text_is_a_span_or_refused() {
+        graphs::holds(1_000, graphs::hostile_text(&["20ms", "90s", "1827d", "0h"]), |text| {
+            match text.parse::<Span>() {
+                Ok(span) => {
+                    assert!(span.as_millis() <= MAX_MS);
+                    assert_eq!(span.to_string().parse(), Ok(span));
+                }
+                Err(InvalidSpan(shown)) => assert!(text.starts_with(&shown)),
+            }
+        });
+    }
+
+    #[test]
+    fn a_span_is_at_most_five_years() {
+        assert_eq!("1830d".parse::<Span>().map(Span::as_millis), Ok(MAX_MS));
+        assert!("1831d".parse::<Span>().is_err());
+        assert!(format!("{}ms", MAX_MS + 1).parse::<Span>().is_err());
+    }
+
+    #[test]
     fn what_is_not_a_span_is_refused() {
         for bad in ["", "s", "10", "-1s", "1.5s", "1 s", "1w", "99999d", "99999999999999999999s"] {
             assert!(bad.parse::<Span>().is_err(), "{bad}");

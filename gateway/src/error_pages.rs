@@ -90,6 +90,7 @@ const PAGES: &[(&str, &str)] = pages! {
     "stored_data_unreadable"
     "syntax"
     "timeout"
+    "too_many_events"
     "too_many_labels"
     "too_many_runs"
     "too_many_signals"

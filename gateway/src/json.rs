@@ -307,6 +307,53 @@ mod tests {
         assert!(check(deep.as_bytes()).is_ok());
     }
 
+    /// Whether a pointer is made of indexes and of keys that stand in the body. (It can't be looked
+    /// up in what serde reads of a body with duplicate keys.)
+    fn is_of(body: &str, pointer: &str) -> bool {
+        let plain = |segment: &str| segment.replace("~1", "/").replace("~0", "~");
+        let is_key = |segment: &str| body.contains(&plain(segment)) || body.contains('\\');
+        pointer.is_empty()
+            || pointer.strip_prefix('/').is_some_and(|rest| {
+                let is_index = |segment: &str| segment.parse::<usize>().is_ok();
+                rest.split('/').all(|segment| is_index(segment) || is_key(segment))
+            })
+    }
+
+    fn depth(value: &Value) -> usize {
+        let deepest = match value {
+            Value::Array(items) => items.iter().map(depth).max(),
+            Value::Object(members) => members.values().map(depth).max(),
+            _ => return 0,
+        };
+        deepest.unwrap_or(0) + 1
+    }
+
+    #[test]
+    fn a_hostile_body_is_taken_as_it_can_be_stored_or_refused_with_its_place() {
+        let valid = [
+            r#"{"definition":"judge-panel@2","input":{"n":1.50,"l":[1,"\ud83d\ude00",{"a":null}]}}"#,
+            r#"{"a":{"b":[[[{"c":"\u00e9\\u0000"}]]]},"labels":{"k":"v"},"e":[],"f":{},"g":-0.0}"#,
+            r#"{"big":[9007199254740991,-9007199254740991,1e300,12345678901234567.5],"":{"":""}}"#,
+        ];
+        let taken = std::cell::Cell::new(0);
+        graphs::holds(2_000, graphs::hostile(&valid), |bytes| match decode::<Value>(&bytes) {
+            Ok(mut value) => {
+                taken.set(taken.get() + 1);
+                assert!(depth(&value) <= super::JSON_DEPTH);
+                let printed = serde_json::to_vec(&value).expect("it is JSON");
+                assert_eq!(decode::<Value>(&printed).ok().as_ref(), Some(&value));
+                assert_eq!(domain::codec::normalise(&mut value), Ok(()), "it can be stored");
+            }
+            Err(problem) => {
+                assert!((400..500).contains(&problem.status.as_u16()) && !problem.code.is_empty());
+                let body = String::from_utf8_lossy(&bytes);
+                let pointer = problem.pointer.as_deref().unwrap_or_default();
+                assert!(is_of(&body, pointer), "{problem:?} in {body}");
+            }
+        });
+        assert!(taken.get() > 0, "some mutations leave a body valid");
+    }
+
     #[test]
     fn malformed_text_is_a_syntax_error_and_never_a_panic() {
         for text in

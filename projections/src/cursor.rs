@@ -9,6 +9,8 @@ use crate::refusal;
 
 /// Rows of a page.
 const PAGE_ROWS: u32 = 200;
+/// Bytes of a row's id: a run's with the number of a token is the longest.
+const ID_BYTES: usize = 64;
 
 /// The last row of a page: lists are ordered by time and id, newest first.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,9 +117,66 @@ impl After {
         let text = String::from_utf8(bytes).map_err(|_| invalid())?;
         let (made_with, rest) = text.split_once(':').ok_or_else(invalid)?;
         let (micros, id) = rest.split_once(':').ok_or_else(invalid)?;
-        if made_with != fingerprint {
-            return Err(invalid());
+        let after = Self { micros: micros.parse().map_err(|_| invalid())?, id: id.to_owned() };
+        // What nobody was given isn't asked of the database, which takes no U+0000 for one.
+        let is_own = made_with == fingerprint && is_id(id) && after.write(fingerprint) == cursor;
+        if is_own { Ok(after) } else { Err(invalid()) }
+    }
+}
+
+/// Whether a text can be the id of a row.
+fn is_id(text: &str) -> bool {
+    (1..=ID_BYTES).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILTER: &str = "0011223344556677";
+
+    fn encoded(text: &str) -> String {
+        BASE64URL_NOPAD.encode(text.as_bytes())
+    }
+
+    #[test]
+    fn a_cursor_reads_back_as_it_was_written() {
+        let id = "run_01900000000000000000000000.18446744073709551615".to_owned();
+        for micros in [0, -1, i64::MIN, i64::MAX] {
+            let after = After { micros, id: id.clone() };
+            assert_eq!(After::read(&after.write(FILTER), FILTER), Ok(after.clone()));
+            let refused = After::read(&after.write("another"), FILTER).expect_err("another filter");
+            assert_eq!(
+                (refused.kind, &*refused.code),
+                (RejectionKind::Malformed, "invalid_cursor")
+            );
         }
-        Ok(Self { micros: micros.parse().map_err(|_| invalid())?, id: id.to_owned() })
+    }
+
+    #[test]
+    fn what_nobody_was_given_is_refused() {
+        for rest in ["1:a\0", "1:", "+1:a", "01:a", "1:ä", "9223372036854775808:a", "1", ":a"] {
+            assert!(
+                After::read(&encoded(&format!("{FILTER}:{rest}")), FILTER).is_err(),
+                "{rest:?}"
+            );
+        }
+        let long = |bytes| encoded(&format!("{FILTER}:1:{}", "a".repeat(bytes)));
+        assert!(After::read(&long(ID_BYTES), FILTER).is_ok());
+        assert!(After::read(&long(ID_BYTES + 1), FILTER).is_err());
+    }
+
+    #[test]
+    fn a_hostile_text_is_a_cursor_as_it_was_given_or_refused() {
+        let plain = format!("{FILTER}:1700000000000000:run_01900000000000000000000000");
+        let check = |cursor: &str| match After::read(cursor, FILTER) {
+            Ok(after) => assert!(after.write(FILTER) == cursor && is_id(&after.id)),
+            Err(refused) => assert_eq!(refused.code, "invalid_cursor"),
+        };
+        graphs::holds(1_000, graphs::hostile_text(&[&encoded(&plain)]), |text| check(&text));
+        graphs::holds(1_000, graphs::hostile(&[&plain]), |bytes| {
+            check(&BASE64URL_NOPAD.encode(&bytes));
+        });
     }
 }

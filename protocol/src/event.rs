@@ -60,13 +60,12 @@ impl FromStr for Cursor {
     fn from_str(text: &str) -> Result<Self, InvalidCursor> {
         let invalid = || InvalidCursor(text.chars().take(40).collect());
         let (epoch, position) = text.split_once(':').ok_or_else(invalid)?;
-        if epoch.len() != 8 {
-            return Err(invalid());
-        }
-        Ok(Self {
+        let cursor = Self {
             epoch: u32::from_str_radix(epoch, 16).map_err(|_| invalid())?,
             position: position.parse().map_err(|_| invalid())?,
-        })
+        };
+        // Numbers can be written in other ways, as with a sign; cursors are not.
+        if cursor.to_string() == text { Ok(cursor) } else { Err(invalid()) }
     }
 }
 
@@ -101,5 +100,36 @@ impl EventFilter {
             && fits(&self.aggregate_type, &event.aggregate_type)
             && fits(&self.aggregate_id, &event.aggregate_id)
             && fits(&self.event_type, &event.event_type)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hostile_text_is_a_cursor_as_it_was_given_or_refused() {
+        let valid = ["0000002a:0", "ffffffff:18446744073709551615", "00abcdef:12"];
+        graphs::holds(1_000, graphs::hostile_text(&valid), |text| match text.parse::<Cursor>() {
+            Ok(cursor) => assert_eq!(cursor.to_string(), text),
+            Err(InvalidCursor(shown)) => assert!(text.starts_with(&shown)),
+        });
+    }
+
+    #[test]
+    fn a_cursor_has_one_text() {
+        assert_eq!("0000002a:7".parse(), Ok(Cursor { epoch: 42, position: 7 }));
+        for bad in [
+            "",
+            ":",
+            "2a:7",
+            "+000002a:7",
+            "0000002A:7",
+            "0000002a:+7",
+            "0000002a:07",
+            "0000002a: 7",
+        ] {
+            assert!(bad.parse::<Cursor>().is_err(), "{bad}");
+        }
     }
 }

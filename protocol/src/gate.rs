@@ -135,3 +135,26 @@ pub struct GateAnswerView {
     pub comment: Option<String>,
     pub at: DateTime<Utc>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hostile_text_is_a_gate_as_it_was_given_or_refused() {
+        let valid = ["run_01900000000000000000000000.7", "run_0000000000000000000000000c.100000"];
+        graphs::holds(1_000, graphs::hostile_text(&valid), |text| match text.parse::<GateId>() {
+            Ok(gate) => assert_eq!(gate.to_string(), text),
+            Err(InvalidGateId(shown)) => assert!(text.starts_with(&shown)),
+        });
+    }
+
+    #[test]
+    fn a_gate_has_one_text() {
+        let of = |token: &str| format!("run_01900000000000000000000000.{token}").parse::<GateId>();
+        assert_eq!(of("7").map(|gate| gate.token), Ok(7));
+        for bad in ["", "0", "07", "+7", "-7", "7 ", "7.7", "18446744073709551616", "٧"] {
+            assert!(of(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -6,18 +6,23 @@
 
 use std::time::{Duration, Instant};
 
+use data_encoding::BASE64URL_NOPAD;
 use domain::definition::ProblemCode;
+use reqwest::Method;
 use serde_json::{Value, json};
 use system_tests::{Client, Setting, workflows};
 
 system_tests::in_both_settings!(
     refused_bodies_and_definitions_leave_the_journal_as_it_was,
+    what_is_at_a_limit_is_taken_and_what_is_one_beyond_is_refused,
+    a_cursor_that_nobody_was_given_is_refused,
     ordinary_runs_go_on_beside_it,
     runs_that_go_over_a_limit_fail_visibly_and_alone,
     a_definition_whose_reference_leads_nowhere_is_not_published,
 );
 
 mod abuse;
+mod edges;
 
 /// What an ordinary run may take while others send what is refused.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -80,6 +85,42 @@ async fn refused_bodies_and_definitions_leave_the_journal_as_it_was(setting: Set
     refused_definitions(&client).await;
     assert_eq!(client.head().await, head, "a refused definition wrote something");
     client.run_to_end(&json!("p14"), json!({"n": 1})).await;
+}
+
+async fn what_is_at_a_limit_is_taken_and_what_is_one_beyond_is_refused(setting: Setting) {
+    let platform = crate::platform_in(setting).await;
+    let client = platform.client();
+    client.publish(edges::DEFINITION).await;
+    for edges::Edge { what, path, media, at, beyond, refusal } in edges::edges() {
+        let head = client.head().await;
+        let answer = client.post_bytes(path, media, beyond).await;
+        assert_eq!((answer.status, answer.code()), refusal, "{what}: {}", answer.text);
+        assert_eq!(client.head().await, head, "{what}: a refusal wrote something");
+        let answer = client.post_bytes(path, media, at).await;
+        assert!((200..300).contains(&answer.status), "{what}: {}", answer.text);
+        client.all_ended().await;
+    }
+}
+
+async fn a_cursor_that_nobody_was_given_is_refused(setting: Setting) {
+    let platform = crate::platform_in(setting).await;
+    let client = platform.client();
+    client.publish(edges::DEFINITION).await;
+    for n in 0..2 {
+        client.run_to_end(&json!("p14-edge"), json!({"n": n})).await;
+    }
+    let page = client.get("/runs?limit=1").await;
+    let cursor = page["next_cursor"].as_str().expect("there is another run");
+    let next = client.get(&format!("/runs?limit=1&cursor={cursor}")).await;
+    assert_eq!(next["items"].as_array().map(Vec::len), Some(1), "{next}");
+    let plain = BASE64URL_NOPAD.decode(cursor.as_bytes()).expect("it is base64");
+    let plain = String::from_utf8(plain).expect("it is text");
+    for odd in [format!("{plain}\0"), plain.replacen(':', ":+", 1), format!("{plain}'")] {
+        let cursor = BASE64URL_NOPAD.encode(odd.as_bytes());
+        let request = client.request(Method::GET, &format!("/runs?limit=1&cursor={cursor}"));
+        let answer = client.send(request).await.expect("it is answered");
+        assert_eq!((answer.status, answer.code()), (400, "invalid_cursor"), "{odd:?}");
+    }
 }
 
 async fn ordinary_runs_go_on_beside_it(setting: Setting) {

@@ -261,7 +261,11 @@ impl Actor {
         };
         match append::append(&stream, &self.run, &events, &cause, now, clock) {
             Ok(append) => {
+                let before = self.sequence;
                 self.sequence += events.len() as u64;
+                if (before + 1..=self.sequence).contains(&domain::limits::EVENTS_WARNED_OF) {
+                    tracing::warn!(run_id = %self.run_id, events = self.sequence, "a long run");
+                }
                 self.recorded_at = now;
                 if let Some(snapshot) = &append.snapshot {
                     self.snapshot_at = snapshot.sequence;

@@ -85,6 +85,7 @@ pub(crate) fn of_command(refusal: &Refusal) -> Rejection {
         Refusal::AlreadyPaused => (Conflict, "already_paused"),
         Refusal::NotPaused => (Conflict, "not_paused"),
         Refusal::WorkflowPaused => (Conflict, "workflow_paused"),
+        Refusal::TooManyEvents { .. } => (Conflict, "too_many_events"),
     };
     let rejection = Rejection::new(kind, code, refusal.to_string());
     match refusal {
@@ -110,7 +111,8 @@ pub(crate) fn of_command(refusal: &Refusal) -> Rejection {
         | Refusal::Compensating
         | Refusal::AlreadyPaused
         | Refusal::WorkflowPaused
-        | Refusal::NotPaused => rejection,
+        | Refusal::NotPaused
+        | Refusal::TooManyEvents { .. } => rejection,
     }
 }
 

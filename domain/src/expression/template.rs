@@ -21,6 +21,9 @@ use crate::limits;
 
 /// Levels that a render may nest.
 const RECURSION: usize = 50;
+/// Bytes of stack for reading a template: the reader's frames are large, and what nests as deep as it
+/// lets through must fit whatever stack the caller runs on.
+const STACK: usize = 64 * 1024 * 1024;
 /// The one template of each environment.
 const NAME: &str = "template";
 /// The context member that the budget of a render stands under; no source can name it.
@@ -85,8 +88,9 @@ impl Template {
             output.write_str(&text).map_err(Error::from)
         });
         filters::add(&mut environment);
-        environment
-            .add_template_owned(NAME, source.to_owned())
+        let read = on_own_stack(|| environment.add_template_owned(NAME, source.to_owned()));
+        let broken = || InvalidTemplate { message: "it can't be read".to_owned(), line: None };
+        read.ok_or_else(broken)?
             .map_err(|error| InvalidTemplate { message: described(&error), line: error.line() })?;
         Ok(Self(Arc::new(environment)))
     }
@@ -96,7 +100,8 @@ impl Template {
     pub fn variables(&self) -> Vec<String> {
         let Ok(template) = self.0.get_template(NAME) else { return Vec::new() };
         let source = template.source();
-        let mut names: Vec<_> = template.undeclared_variables(false).into_iter().collect();
+        let found = on_own_stack(|| template.undeclared_variables(false)).unwrap_or_default();
+        let mut names: Vec<_> = found.into_iter().collect();
         names.retain(|name| name != "range" && !is_optional(source, name));
         names.sort_unstable();
         names
@@ -127,6 +132,14 @@ impl Template {
         String::from_utf8(output.bytes)
             .map_err(|_| EvalError::new("template_failed", "the template wrote broken text"))
     }
+}
+
+/// What a reader gives that has [`STACK`]; `None` where it can't be had, or the reader fails.
+fn on_own_stack<T: Send>(read: impl FnOnce() -> T + Send) -> Option<T> {
+    std::thread::scope(|scope| {
+        let builder = std::thread::Builder::new().name("template".to_owned()).stack_size(STACK);
+        builder.spawn_scoped(scope, read).ok()?.join().ok()
+    })
 }
 
 /// Whether a source gives a name that may be missing a substitute, or asks whether it is there.

@@ -42,12 +42,18 @@ pub(crate) fn is_shallower(value: &Value, depth: usize) -> bool {
 pub(crate) fn normalised(spec: &Spec) -> Result<Spec, Error> {
     let unreadable = |error: serde_json::Error| Error::invalid("", error.to_string());
     let mut value = serde_json::to_value(spec).map_err(unreadable)?;
-    // The event around the spec's tagged form is one level more.
-    if !is_shallower(&value, limits::JSON_DEPTH - 1) {
-        let message = format!("a spec nests at most {} deep", limits::JSON_DEPTH - 2);
+    // What is published nests as deep as what is read; the spec and its tag are around it. Around
+    // other specs the tag and the event count.
+    let depth = match spec {
+        Spec::WorkflowDefinition(_) => limits::JSON_DEPTH + 2,
+        _ => limits::JSON_DEPTH - 1,
+    };
+    if !is_shallower(&value, depth) {
+        let message = format!("a spec nests at most {} deep", depth - 1);
         return Err(Error::invalid("", message));
     }
-    codec::normalise(&mut value).map_err(|error| Error::invalid("", error.to_string()))?;
+    codec::normalise_within(&mut value, depth)
+        .map_err(|error| Error::invalid("", error.to_string()))?;
     let bytes = value.to_string().len();
     let limit = match spec {
         Spec::WorkflowDefinition(_) => 2 * limits::DEFINITION_BYTES,

@@ -76,6 +76,7 @@ impl Run {
         };
         decider.accept(command)?;
         decider.settle();
+        decider.suspend();
         Ok(decider.decision)
     }
 }
@@ -161,7 +162,9 @@ impl Decider<'_> {
             if self.live().is_some_and(|live| !live.gates.contains(&token)) {
                 let (outcome, result) = (GateOutcome::Cancelled, Value::Null);
                 let closed = GateClosed { token, outcome, result, writes: Map::new(), error: None };
-                self.decision.events.push(Event::GateClosed(Box::new(closed)));
+                let closed = Event::GateClosed(Box::new(closed));
+                self.run.evolve(&closed, self.now);
+                self.decision.events.push(closed);
             }
         }
     }
@@ -339,6 +342,7 @@ impl Decider<'_> {
             // Of a paused run it is handed out when the run is resumed.
             Some(NodeWork::Task(_) | NodeWork::Child(_)) if self.run.is_paused() => {}
             Some(NodeWork::Task(_)) => self.decision.dispatch.push((id, attempt)),
+            Some(_) if self.is_suspended() => {}
             Some(_) if self.is_full() => self.decision.advance = true,
             Some(NodeWork::Compute(mapping)) => match self.writes(id, mapping, None) {
                 Ok(writes) => {

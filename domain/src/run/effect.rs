@@ -91,7 +91,7 @@ impl Run {
                     | NodeWork::Child(_)
                     | NodeWork::Emit(_),
                 )
-                | None => owed.advance = true,
+                | None => owed.advance |= !live.is_suspended(),
             }
         }
         owed

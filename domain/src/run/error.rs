@@ -64,4 +64,6 @@ pub enum Refusal {
     WorkflowPaused,
     #[error("the run is not paused")]
     NotPaused,
+    #[error("the run is suspended, since it has {limit} events, as many as it may: cancel it")]
+    TooManyEvents { limit: u64 },
 }

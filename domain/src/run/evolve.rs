@@ -33,6 +33,7 @@ impl Run {
         }
         let Self::Live(live) = self else { return };
         live.at = at;
+        live.events += 1;
         match event {
             Event::RunStarted(_) => {}
             Event::RunQueued(reason) => live.enqueue(reason),
@@ -177,6 +178,7 @@ impl Live {
             completions_bytes: 0,
             compensation: None,
             usage: Usage::default(),
+            events: 1,
             at,
         };
         if let Some(deadline) = started.deadline {

@@ -14,6 +14,7 @@ use super::event::{
 use super::vars::Vars;
 use crate::definition::{FailedPolicy, JoinSpec, JoinWait};
 use crate::ids::{ProjectId, RunId, WorkflowId};
+use crate::limits;
 
 mod closed;
 mod compensation;
@@ -121,6 +122,8 @@ pub struct Live {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compensation: Option<Box<Compensating>>,
     pub usage: Usage,
+    /// Events so far.
+    pub events: u64,
     /// When the last event was recorded.
     pub at: DateTime<Utc>,
 }
@@ -390,6 +393,12 @@ impl Live {
     pub fn is_held_back(&self, id: TokenId) -> bool {
         let (token, pause) = (self.tokens.get(&id), &self.pause);
         token.zip(pause.as_ref()).is_some_and(|(token, pause)| token.since > pause.since)
+    }
+
+    /// Whether it has come to [`limits::EVENTS_PER_RUN`]: it stands still until it is cancelled. What
+    /// undoes its work is bounded, and goes on.
+    pub fn is_suspended(&self) -> bool {
+        self.events >= limits::EVENTS_PER_RUN && self.compensation.is_none()
     }
 
     /// When the next timer is due; those of a paused run stand still.

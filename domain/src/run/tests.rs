@@ -7,6 +7,7 @@ mod extended;
 mod fixture;
 mod gates;
 mod joins;
+mod limits;
 mod mutexes;
 mod pauses;
 mod properties;

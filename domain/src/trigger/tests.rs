@@ -8,6 +8,8 @@ use super::validate::check;
 use super::webhook::{Secret, Signed, signatures};
 use super::*;
 
+mod hostile;
+
 fn at(text: &str) -> DateTime<Utc> {
     DateTime::parse_from_rfc3339(text).expect("a time").to_utc()
 }

@@ -1,7 +1,40 @@
-//! Random graphs for tests: trees of blocks, laid out as definitions.
+//! What property tests share: random graphs (trees of blocks, laid out as definitions), hostile
+//! inputs for parsers, and the runner of a property.
 
 use proptest::prelude::*;
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use serde_json::{Map, Value, json};
+
+mod hostile;
+
+pub use hostile::{hostile, hostile_text};
+
+/// Runs a property on so many cases, or on as many as `WONDER_CASES` asks for. The seed is printed,
+/// and `WONDER_SEED` repeats it.
+pub fn runner(cases: u32) -> TestRunner {
+    let asked = std::env::var("WONDER_CASES").ok().and_then(|cases| cases.parse().ok());
+    let seed = std::env::var("WONDER_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed: u64 = seed.unwrap_or_else(|| {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        now.map_or(1, |now| now.as_nanos() as u64)
+    });
+    eprintln!("WONDER_SEED={seed} repeats this run");
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
+    let config =
+        Config { cases: asked.unwrap_or(cases), failure_persistence: None, ..Config::default() };
+    TestRunner::new_with_rng(config, rng)
+}
+
+/// Checks a property of what a strategy gives; the smallest counterexample is the panic's message.
+pub fn holds<S: Strategy>(cases: u32, inputs: S, property: impl Fn(S::Value)) {
+    let checked = runner(cases).run(&inputs, |input| {
+        property(input);
+        Ok(())
+    });
+    checked.unwrap_or_else(|failure| panic!("{failure}"));
+}
 
 /// The signals that graphs wait for.
 pub const SIGNALS: [&str; 2] = ["red", "blue"];

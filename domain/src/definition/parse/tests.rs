@@ -6,6 +6,8 @@ use serde_json::json;
 use super::*;
 use crate::definition::validate::tests::PANEL;
 
+mod hostile;
+
 /// The codes and pointers of what is wrong.
 fn problems(source: &str) -> Vec<(ProblemCode, String)> {
     match read(source.as_bytes()) {

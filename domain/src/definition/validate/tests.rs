@@ -3,6 +3,7 @@
 use crate::definition::{ProblemCode as P, parse};
 
 mod effects;
+mod limits;
 mod undo;
 mod waits;
 

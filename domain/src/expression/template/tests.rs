@@ -94,6 +94,63 @@ fn what_reaches_out_or_builds_on_the_side_is_refused() {
 }
 
 #[test]
+fn long_chains_need_little_stack() {
+    let tag = |inner: &str| format!("{{{{ {inner} }}}}");
+    for times in [200, 1_000, 100_000] {
+        for (first, link) in [
+            ("a", ".a"),
+            ("a", "[0]"),
+            ("a", "()"),
+            ("a", "-a"),
+            ("a", " and a"),
+            ("a", "|upper"),
+            ("a", " is none"),
+            ("a", " if a else a"),
+            ("a", " in a"),
+            ("not a", " or not a"),
+        ] {
+            let _ = Template::compile(&tag(&format!("{first}{}", link.repeat(times))))
+                .map(|template| (template.variables(), template.render(&json!({"a": 1})).is_ok()));
+        }
+        for prefix in ["not ", "-", "(", "[", "{'a': ", "a(", "a["] {
+            let _ = Template::compile(&tag(&format!("{}a", prefix.repeat(times))));
+        }
+        let elifs = format!("{{% if a %}}{}{{% endif %}}", "{% elif a %}".repeat(times));
+        let _ = Template::compile(&elifs).map(|template| template.variables());
+    }
+    // The worst that is let in.
+    let most = tag(&format!("a{}", "()".repeat(249)));
+    let within = format!("{{% if a %}}{}{most}{{% endif %}}", "{% elif a %}".repeat(100));
+    assert!(Template::compile(&within).is_ok());
+    let invalid = Template::compile(&tag(&format!("a{}", "()".repeat(250)))).expect_err("longer");
+    assert!(invalid.message.contains("more than 500 words and signs"), "{invalid}");
+    let invalid =
+        Template::compile(&within.replacen("{% elif a %}", "{% elif a %}{% elif b %}", 1));
+    assert!(invalid.expect_err("longer").message.contains("more than 100 `elif`"));
+    // What is long but not deep is taken.
+    let map: Vec<_> = (0..400).map(|n| format!("'k{n}': {n}")).collect();
+    check(&format!("{{% set m = {{{}}} %}}{{{{ m.k399 }}}}", map.join(", ")), "399");
+    check(&"{% if n == 3 %}x{% endif %}".repeat(200), &"x".repeat(200));
+}
+
+#[test]
+fn nothing_hides_behind_a_comment_or_a_raw_part() {
+    for hidden in [
+        "{# {{ \" #}{% set x = name ~ name %}",
+        "{% raw %} endraw {{ \" {% endraw %}{% set x = name ~ name %}",
+        "{% raw %}{%{% endraw %}{% set x = name ~ name %}",
+        "{#{%- raw -%}#}{% for x in list recursive %}{% endfor %}",
+        "{%- raw +%} {% raw %} {{ ' {%-endraw-%}{% set x %}{% endset %}",
+    ] {
+        assert!(Template::compile(hidden).is_err(), "{hidden}");
+    }
+    check(
+        "{# {{ name ~ \" #}{{ name }}{% raw %} endraw {{ \" {%- endraw +%}!",
+        "Ada endraw {{ \"!",
+    );
+}
+
+#[test]
 fn bombs_end_in_errors() {
     fails("{% for i in range(10000) %}{{ t }}{% endfor %}", "too_large");
     fails(

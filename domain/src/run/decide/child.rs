@@ -174,8 +174,8 @@ impl<'a> Decider<'a> {
                 self.emit(Event::RunPaused { reason: None, by_parent, by_workflow });
                 Ok(())
             }
-            (Some(true), false) => self.go_on(),
-            (None, false) | (Some(_), true) | (Some(false), false) => Ok(()),
+            (Some(true), false) if !self.is_suspended() => self.go_on(),
+            (None, false) | (Some(_), true | false) => Ok(()),
         }
     }
 }

@@ -9,7 +9,6 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
-use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use serde_json::{Value, json};
 
 use super::fixture::{Fixture, error};
@@ -23,8 +22,11 @@ use crate::run::{Command, Event, Run, RunStatus};
 
 mod undone;
 
-use graphs::{Layout, PEOPLE, SIGNALS, blocks};
+use graphs::{Layout, PEOPLE, SIGNALS, blocks, runner};
 use undone::Undone;
+
+/// Cases of a property.
+const CASES: u32 = 2_000;
 
 /// What a schedule does with the attempt that it chose.
 fn outcome(choice: u32, faults: bool) -> Result<Value, FailureKind> {
@@ -232,6 +234,8 @@ impl Shadow {
             self.run = back;
         }
         self.seen = run.events.len();
+        let counted = self.run.live().map_or(self.seen as u64, |live| live.events);
+        assert_eq!(counted, self.seen as u64, "every event is counted once");
         assert_eq!(self.run, run.run, "the fold is the state in memory");
         self.check();
         self.check_children(run);
@@ -387,28 +391,11 @@ impl Shadow {
     }
 }
 
-/// Cases per property; `WONDER_CASES` asks for more.
-fn runner() -> TestRunner {
-    let cases = std::env::var("WONDER_CASES").ok().and_then(|cases| cases.parse().ok());
-    let seed = std::env::var("WONDER_SEED").ok().and_then(|seed| seed.parse().ok());
-    let seed: u64 = seed.unwrap_or_else(|| {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        now.map_or(1, |now| now.as_nanos() as u64)
-    });
-    eprintln!("WONDER_SEED={seed} repeats this run");
-    let mut bytes = [0; 32];
-    bytes[..8].copy_from_slice(&seed.to_le_bytes());
-    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
-    let config =
-        Config { cases: cases.unwrap_or(2_000), failure_persistence: None, ..Config::default() };
-    TestRunner::new_with_rng(config, rng)
-}
-
 #[test]
 fn every_schedule_with_faults_keeps_the_invariants_and_ends() {
     let schedules = prop::collection::vec(any::<u32>(), 8..64);
     let seen = RefCell::new(BTreeSet::new());
-    runner()
+    runner(CASES)
         .run(&(blocks(), 0..4_usize, schedules, any::<bool>()), |(block, items, schedule, undo)| {
             let definition = Layout::definition(&block, false, undo);
             let run = run_by(&definition, items, &schedule, true);
@@ -440,7 +427,7 @@ fn every_schedule_with_faults_keeps_the_invariants_and_ends() {
 #[test]
 fn with_wait_all_and_pure_nodes_every_schedule_gives_the_same_output() {
     let schedule = || prop::collection::vec(any::<u32>(), 8..64);
-    runner()
+    runner(CASES)
         .run(&(blocks(), 0..4_usize, schedule(), schedule()), |(block, items, one, other)| {
             let definition = Layout::definition(&block, true, false);
             let one = run_by(&definition, items, &one, false);
