@@ -117,7 +117,16 @@ impl<'a> Replay<'a> {
     /// Decides what the event is the first of.
     fn decide(&mut self, recorded: &Event, at: DateTime<Utc>) {
         if let Some(command) = from_outside(&self.run, recorded, at) {
-            return self.execute(&command, at);
+            self.execute(&command, at);
+            let is_met = self.decided.front().is_some_and(|first| (self.is_same)(recorded, first));
+            // The clock of a run that has to wait, or never begins, doesn't start with it. Which of
+            // them it is, the next event tells.
+            if let (Event::RunStarted(started), false) = (recorded, is_met) {
+                self.run = Run::default();
+                self.decided.clear();
+                self.execute(&Command::StartDropped(started.clone()), at);
+            }
+            return;
         }
         // Timers and what was put off are decided between commands, in either order.
         if std::mem::take(&mut self.advance) {
