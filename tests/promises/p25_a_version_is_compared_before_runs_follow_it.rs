@@ -109,7 +109,7 @@ async fn recorded_runs_are_rehearsed_by_another_version(setting: Setting) {
     assert_eq!(parted["decided"]["opened"][0]["branches"][0]["node"], "check", "{parted}");
     let events = client.events(runs[1].as_str().expect("an id")).await;
     let routed = events.iter().find(|event| event["sequence"] == parted["sequence"]);
-    assert_eq!(routed.expect("there is such an event")["type"], "token_routed");
+    assert_eq!(routed.expect("there is such an event")["event_type"], "token_routed");
     let changes = raised_limit["changes"].as_array().expect("a list");
     let when = changes.iter().find(|one| one["pointer"] == "/transitions/0/when");
     let when = when.expect("the condition is named");
