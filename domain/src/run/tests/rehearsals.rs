@@ -42,18 +42,16 @@ fn ran() -> Fixture {
     run
 }
 
-fn rehearsed(run: &Fixture, definition: Value) -> Result<Option<Parting>, Parting> {
+fn rehearsed(run: &Fixture, definition: Value) -> Result<Option<Box<Parting>>, Box<Parting>> {
     let plan = plan(definition);
     let mut rehearsal = Rehearsal::new(&plan);
-    for (event, at) in &run.events {
-        rehearsal.take(event, *at).map_err(|parting| *parting)?;
-    }
-    rehearsal.end().map(|values| values.map(|one| *one)).map_err(|parting| *parting)
+    run.events.iter().try_for_each(|(event, at)| rehearsal.take(event, *at))?;
+    rehearsal.end()
 }
 
 /// The run goes another way by this definition.
 fn parted(run: &Fixture, definition: Value) -> Parting {
-    rehearsed(run, definition).expect_err("it parts")
+    *rehearsed(run, definition).expect_err("it parts")
 }
 
 fn place(run: &Fixture, event_type: &str) -> u64 {
