@@ -3,6 +3,7 @@
 //! [`Definition`] is the document, [`parse`] reads YAML or JSON into it and names every problem
 //! with place and remedy, [`Plan`] is the definition compiled and with its references resolved.
 
+pub mod changes;
 pub mod hash;
 pub mod model;
 pub mod parse;
@@ -12,6 +13,7 @@ pub mod resolved;
 pub mod schema;
 pub mod validate;
 
+pub use changes::{Change, ChangeKind, changes};
 pub use hash::content_hash;
 pub use model::{
     ActionKind, ActionUse, Backoff, CancelNodes, CancelSpec, ChildSpec, ConcurrencySpec,

@@ -6,6 +6,8 @@ pub const DEFINITION_BYTES: usize = 1024 * 1024;
 pub const NODES: usize = 2_000;
 /// Transitions of a definition.
 pub const TRANSITIONS: usize = 10_000;
+/// Differences of two definitions that are named; the others are counted.
+pub const CHANGES: usize = 5_000;
 /// Tokens that one run may make in all.
 pub const TOKENS_PER_RUN: u64 = 100_000;
 /// Tokens that one append may make; a larger fan-out is expanded in slices.

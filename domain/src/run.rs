@@ -9,6 +9,7 @@ pub mod effect;
 pub mod error;
 pub mod event;
 mod evolve;
+pub mod rehearsal;
 pub mod replay;
 mod scope;
 pub mod state;

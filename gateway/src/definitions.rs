@@ -7,7 +7,8 @@ use domain::definition::schema::definition_schema;
 use domain::definition::{Definition, parse};
 use domain::ids::ProjectId;
 use domain::resource::{DefinitionSpec, Spec};
-use protocol::Command;
+use protocol::comparison::REHEARSED_RUNS;
+use protocol::{Command, Compare, ComparedTo};
 use serde::Serialize;
 use serde_json::json;
 
@@ -109,6 +110,38 @@ pub(crate) async fn validate(call: Call) -> Result<Response, Problem> {
         Err(problems) => problems,
     };
     answer(StatusCode::OK, &json!({"valid": problems.is_empty(), "problems": problems}))
+}
+
+/// `GET /{id}/compare`.
+pub(crate) async fn compare(call: Call) -> Result<Response, Problem> {
+    let to = ComparedTo::Version(version(&call, "to")?);
+    compared(&call, to).await
+}
+
+/// `POST /{id}/compare`: with a definition that isn't published.
+pub(crate) async fn compare_unpublished(call: Call) -> Result<Response, Problem> {
+    let definition = parse::read(source(&call)?).map_err(|found| Problem::definition(found, ""))?;
+    check_texts(&definition)?;
+    compared(&call, ComparedTo::Definition(Box::new(definition))).await
+}
+
+async fn compared(call: &Call, to: ComparedTo) -> Result<Response, Problem> {
+    let from = version(call, "from")?;
+    let runs = call.asked_as("runs")?.unwrap_or(50);
+    if runs > REHEARSED_RUNS {
+        return Err(Problem::parameter("runs", format_args!("use 0 to {REHEARSED_RUNS}")));
+    }
+    let min_position = call.min_position()?;
+    let asked = Compare { definition_id: call.id()?, from, to, runs, min_position };
+    let workspace = call.caller()?.workspace_id;
+    let comparison = call.edge.gateway.runs.compare(workspace, asked).await?;
+    answer(StatusCode::OK, &comparison)
+}
+
+/// A version of a definition, which has to be named.
+fn version(call: &Call, name: &str) -> Result<u64, Problem> {
+    let version = call.asked_as(name)?.filter(|version| *version > 0);
+    version.ok_or_else(|| Problem::parameter(name, "name a version, counted from 1"))
 }
 
 /// `GET /schema`: the JSON Schema of the document.

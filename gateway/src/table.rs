@@ -72,6 +72,13 @@ const AGGREGATE: &[Param] = &[
 ];
 const PROJECT: &[Param] =
     &[param("project_id", "string", "The project; default: the workspace's default one.")];
+const FROM: &[Param] = &[param("from", "integer", "The version that runs were recorded of.")];
+const TO: &[Param] = &[param("to", "integer", "The version that it is compared to.")];
+const REHEARSED: &[Param] = &[param(
+    "runs",
+    "integer",
+    "How many of the newest runs of `from` that have ended are rehearsed: 0 to 500, default 50.",
+)];
 const AT: &[Param] =
     &[param("at", "string", "A sequence of the run, or an RFC 3339 time; default: now.")];
 
@@ -183,10 +190,33 @@ const DEFINITIONS: &[Route] = &[
     )
     .takes(Body::Definition { limit: DEFINITION_BYTES })
     .answers(200, "Validation"),
+    Route::new(
+        Get,
+        "/api/v1/workflow-definitions/{id}/compare",
+        Read,
+        handler!(definitions::compare),
+    )
+    .says("Compare two versions", COMPARES)
+    .asks(&[FROM, TO, REHEARSED, MIN_POSITION])
+    .answers(200, "Comparison"),
+    Route::new(
+        Post,
+        "/api/v1/workflow-definitions/{id}/compare",
+        Read,
+        handler!(definitions::compare_unpublished),
+    )
+    .says("Compare a version with what isn't published", COMPARES)
+    .takes(Body::Definition { limit: DEFINITION_BYTES })
+    .asks(&[FROM, REHEARSED, MIN_POSITION])
+    .answers(200, "Comparison"),
     Route::new(Get, "/api/v1/workflow-definitions/schema", Public, handler!(definitions::schema))
         .says("Schema of definitions", "JSON Schema 2020-12, for editors.")
         .answers(200, "Document"),
 ];
+
+const COMPARES: &str = "Names what differs, and rehearses recorded runs of the version `from` by \
+                        the other one: which go the same way, and where the others part first. \
+                        Changes nothing.";
 
 const WAITS: &str = "With `Prefer: wait=N` (seconds, 1 to 60) it answers when the run has ended, \
                      with its outcome, or when the time is up.";
@@ -360,7 +390,8 @@ mod tests {
     #[test]
     fn whatever_changes_something_needs_more_than_read() {
         for route in routes().filter(|route| route.verb != Get) {
-            let checks = ["/validate", "/verify"].iter().any(|verb| route.path.ends_with(verb));
+            let only_reads = ["/validate", "/verify", "/compare"];
+            let checks = only_reads.iter().any(|end| route.path.ends_with(end));
             assert_eq!(route.permission == Read, checks, "{}", route.path);
         }
         assert_eq!(permission("/api/v1/api-keys", Get), Some(Admin));

@@ -19,6 +19,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 mod checkpoint;
+mod compare;
 mod compensation;
 mod cursor;
 mod events;

@@ -86,6 +86,9 @@ impl Queries {
             QueryCall::VerifyRun { workspace_id, run_id } => {
                 write(&runs.verify(workspace_id, run_id).await)
             }
+            QueryCall::Compare { workspace_id, asked } => {
+                write(&runs.compare(workspace_id, *asked).await)
+            }
             QueryCall::ListGates { workspace_id, filter, page } => {
                 write(&GateQueries::list(&*self.0, workspace_id, filter, page).await)
             }

@@ -13,8 +13,8 @@ use domain::run::event::Compensation;
 use domain::run::{RunStatus, Usage};
 use protocol::view::DefinitionRef;
 use protocol::{
-    Page, PageRequest, Rejection, RejectionKind, RunFilter, RunQueries, RunState, RunView, StateAt,
-    TimelineEntry, Verification, Waiting,
+    Compare, Comparison, Page, PageRequest, Rejection, RejectionKind, RunFilter, RunQueries,
+    RunState, RunView, StateAt, TimelineEntry, Verification, Waiting,
 };
 use serde_json::Value;
 use sqlx::FromRow;
@@ -224,6 +224,14 @@ impl RunQueries for Projections {
         run_id: RunId,
     ) -> Result<Verification, Rejection> {
         self.run_verified(workspace_id, run_id).await
+    }
+
+    async fn compare(
+        &self,
+        workspace_id: WorkspaceId,
+        asked: Compare,
+    ) -> Result<Comparison, Rejection> {
+        self.compared(workspace_id, &asked).await
     }
 }
 

@@ -90,7 +90,12 @@ impl Projections {
     }
 
     /// A version of a resource; `None` where the journal doesn't have it.
-    async fn spec_at(&self, kind: Kind, id: &str, version: u64) -> Result<Option<Spec>, Rejection> {
+    pub(crate) async fn spec_at(
+        &self,
+        kind: Kind,
+        id: &str,
+        version: u64,
+    ) -> Result<Option<Spec>, Rejection> {
         // Revisions are numbered as the events that bring them.
         let before = version.saturating_sub(1);
         let found = self.journal.load(kind.as_str(), id, before, 1).await;

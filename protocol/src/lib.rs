@@ -4,6 +4,7 @@
 //! event envelopes. No transport: in one process the traits are called directly.
 
 pub mod command;
+pub mod comparison;
 pub mod event;
 pub mod gate;
 pub mod query;
@@ -18,6 +19,9 @@ pub mod view;
 pub use command::{
     Actor, AnswerGate, Command, CommandEnvelope, Receipt, RunTarget, StartAnswer, StartHome,
     Webhook,
+};
+pub use comparison::{
+    Compare, ComparedTo, Comparison, DefinitionChange, NotRehearsed, PartedRun, RehearsalView,
 };
 pub use event::{Cursor, EventEnvelope, EventFilter};
 pub use gate::{GateAnswerView, GateFilter, GateId, GateStatus, GateView};

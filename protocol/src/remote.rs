@@ -11,6 +11,7 @@ use domain::resource::Kind;
 use serde::{Deserialize, Serialize};
 
 use crate::command::CommandEnvelope;
+use crate::comparison::Compare;
 use crate::event::{Cursor, EventFilter};
 use crate::gate::{GateFilter, GateId};
 use crate::query::{PageRequest, ResourceFilter, RunFilter, StateAt};
@@ -157,6 +158,10 @@ pub enum QueryCall {
     VerifyRun {
         workspace_id: WorkspaceId,
         run_id: RunId,
+    },
+    Compare {
+        workspace_id: WorkspaceId,
+        asked: Box<Compare>,
     },
     ListGates {
         workspace_id: WorkspaceId,

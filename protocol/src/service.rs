@@ -7,6 +7,7 @@ use domain::resource::Kind;
 use futures::stream::BoxStream;
 
 use crate::command::{CommandEnvelope, Receipt};
+use crate::comparison::{Compare, Comparison};
 use crate::event::{Cursor, EventEnvelope, EventFilter};
 use crate::gate::{GateFilter, GateId, GateView};
 use crate::query::{EventPage, Page, PageRequest, ResourceFilter, RunFilter, StateAt};
@@ -102,6 +103,14 @@ pub trait RunQueries: Send + Sync {
         workspace_id: WorkspaceId,
         run_id: RunId,
     ) -> Result<Verification, Rejection>;
+
+    /// Compares two versions of a definition, and rehearses recorded runs of the first one by the
+    /// second.
+    async fn compare(
+        &self,
+        workspace_id: WorkspaceId,
+        asked: Compare,
+    ) -> Result<Comparison, Rejection>;
 }
 
 /// Reads of gates.

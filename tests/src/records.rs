@@ -166,8 +166,8 @@ impl Records {
         let plan = Plan::compile(&spec.definition, &resolved).expect("it compiles, as it did");
         let mut replay = Replay::new(&plan);
         let mut places = steps.iter().zip(self.of_run(run_id));
-        let taken =
-            places.try_for_each(|(step, event)| replay.take(&step.event, event.recorded_at));
+        let taken = places
+            .try_for_each(|(step, event)| replay.take(&step.event, event.recorded_at).map(drop));
         if let Err(difference) = taken.and_then(|()| replay.end()) {
             panic!("{run_id} isn't decided again as it was: {difference:#?}");
         }

@@ -12,6 +12,7 @@ use crate::output::Format;
 
 mod apply;
 mod audit;
+mod compare;
 mod completions;
 mod config;
 mod dev;
@@ -99,6 +100,8 @@ enum Command {
     Events(events::EventsCommand),
     /// Show a run's state after an event or at a time
     State(state::StateArgs),
+    /// Compare two versions of a definition, and rehearse recorded runs of one by the other
+    Compare(compare::CompareArgs),
     /// Decide histories of runs again, and compare
     Replay(replay::ReplayArgs),
     /// Look after read models
@@ -136,6 +139,7 @@ pub(crate) fn execute(cli: Cli) -> Result<Exit, Failure> {
         Command::Pause(args) => on_one_core(waiting::pause(global, args)),
         Command::Resume(args) => on_one_core(waiting::resume(global, args)),
         Command::Events(command) => on_one_core(events::execute(global, command)),
+        Command::Compare(args) => on_one_core(compare::execute(global, args)),
         Command::Replay(args) => on_one_core(replay::execute(global, args)),
         Command::State(args) => on_one_core(state::execute(global, args)),
         Command::Projections(command) => on_all_cores(projections::execute(global, command)),

@@ -66,11 +66,17 @@ impl<'a> Replay<'a> {
         &self.run
     }
 
-    /// Takes the history's next event, and when it was recorded.
+    /// Whether all that was decided has been met: what comes next is of another command.
+    pub fn is_between_commands(&self) -> bool {
+        self.decided.is_empty()
+    }
+
+    /// Takes the history's next event, and when it was recorded. Answers the one that is decided
+    /// now, which is the same to `is_same`.
     ///
     /// # Errors
     /// The difference, where another event is decided now. Nothing can be taken after that.
-    pub fn take(&mut self, recorded: &Event, at: DateTime<Utc>) -> Result<(), Box<Difference>> {
+    pub fn take(&mut self, recorded: &Event, at: DateTime<Utc>) -> Result<Event, Box<Difference>> {
         self.sequence += 1;
         if let Some((before, first)) = self.open.take().map(|open| *open)
             && let Some(command) = both(&first, recorded)
@@ -87,7 +93,7 @@ impl<'a> Replay<'a> {
             self.decide(recorded, at);
         }
         match self.decided.pop_front() {
-            Some(decided) if (self.is_same)(recorded, &decided) => Ok(()),
+            Some(decided) if (self.is_same)(recorded, &decided) => Ok(decided),
             decided => Err(self.difference(Some(recorded.clone()), decided)),
         }
     }
@@ -111,7 +117,16 @@ impl<'a> Replay<'a> {
     /// Decides what the event is the first of.
     fn decide(&mut self, recorded: &Event, at: DateTime<Utc>) {
         if let Some(command) = from_outside(&self.run, recorded, at) {
-            return self.execute(&command, at);
+            self.execute(&command, at);
+            let is_met = self.decided.front().is_some_and(|first| (self.is_same)(recorded, first));
+            // The clock of a run that has to wait, or never begins, doesn't start with it. Which of
+            // them it is, the next event tells.
+            if let (Event::RunStarted(started), false) = (recorded, is_met) {
+                self.run = Run::default();
+                self.decided.clear();
+                self.execute(&Command::StartDropped(started.clone()), at);
+            }
+            return;
         }
         // Timers and what was put off are decided between commands, in either order.
         if std::mem::take(&mut self.advance) {

@@ -12,6 +12,7 @@ mod mutexes;
 mod pauses;
 mod properties;
 mod queued;
+mod rehearsals;
 mod replays;
 mod routing;
 mod undo;

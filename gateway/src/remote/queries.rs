@@ -6,9 +6,9 @@ use domain::ids::{RunId, WorkflowId, WorkspaceId};
 use domain::resource::Kind;
 use protocol::remote::{QUERIES, QueryCall};
 use protocol::{
-    GateFilter, GateId, GateQueries, GateView, Page, PageRequest, Rejection, ResourceFilter,
-    ResourceQueries, ResourceView, RunFilter, RunQueries, RunState, RunView, StateAt,
-    TimelineEntry, TriggerView, Verification, Waiting,
+    Compare, Comparison, GateFilter, GateId, GateQueries, GateView, Page, PageRequest, Rejection,
+    ResourceFilter, ResourceQueries, ResourceView, RunFilter, RunQueries, RunState, RunView,
+    StateAt, TimelineEntry, TriggerView, Verification, Waiting,
 };
 use serde::de::DeserializeOwned;
 
@@ -128,6 +128,14 @@ impl RunQueries for Remote {
         run_id: RunId,
     ) -> Result<Verification, Rejection> {
         self.query(QueryCall::VerifyRun { workspace_id, run_id }).await
+    }
+
+    async fn compare(
+        &self,
+        workspace_id: WorkspaceId,
+        asked: Compare,
+    ) -> Result<Comparison, Rejection> {
+        self.query(QueryCall::Compare { workspace_id, asked: Box::new(asked) }).await
     }
 }
 

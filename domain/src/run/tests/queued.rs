@@ -4,6 +4,7 @@
 use serde_json::json;
 
 use super::fixture::{Fixture, task};
+use super::replays::difference;
 use crate::definition::Overflow;
 use crate::run::event::{Admission, QueueReason};
 use crate::run::{Command, Event, RunStatus};
@@ -49,6 +50,15 @@ fn nothing_is_owed_before_it_is_admitted_and_its_clock_starts_then() {
     assert_eq!(fixture.run.status(), Some(RunStatus::Running));
     fixture.advance_clock(1);
     assert_eq!(fixture.closed().status, RunStatus::TimedOut);
+}
+
+#[test]
+fn its_history_is_decided_again_though_its_clock_starts_later() {
+    let mut fixture = queued();
+    fixture.advance_clock(60_000);
+    fixture.when(&Command::Admit).expect("it may begin");
+    fixture.succeed("work", json!(1));
+    assert_eq!(difference(&fixture, &fixture.plan), None);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::run::replay::{Difference, Replay};
 /// Where a run's history differs from what a plan decides, if it does.
 pub(super) fn difference(run: &Fixture, plan: &Plan) -> Option<Box<Difference>> {
     let mut replay = Replay::new(plan);
-    let taken = run.events.iter().try_for_each(|(event, at)| replay.take(event, *at));
+    let taken = run.events.iter().try_for_each(|(event, at)| replay.take(event, *at).map(drop));
     taken.and_then(|()| replay.end()).err()
 }
 
@@ -28,7 +28,7 @@ fn routed(high: i32, low: i32) -> Value {
     })
 }
 
-fn plan(definition: Value) -> Plan {
+pub(super) fn plan(definition: Value) -> Plan {
     let definition: Definition = serde_json::from_value(definition).expect("a definition");
     Plan::compile(&definition, &Resolved::default()).expect("it compiles")
 }
