@@ -2,7 +2,7 @@
 //! one, while clients go on.
 
 use serde_json::Value;
-use system_tests::{Platform, Shape, Traffic};
+use system_tests::{OPS, Platform, Shape, Traffic};
 
 mod chaos;
 mod echoes;
@@ -19,13 +19,14 @@ async fn platform(shape: impl Into<Shape>) -> Platform {
 /// Lets the clients finish, ends the platform, and has its journal checked against what they were
 /// told; answers the report. Nothing may be left open.
 async fn finish(platform: &mut Platform, traffic: Traffic) -> Value {
+    traffic.variety().await;
     let book = traffic.stop().await;
     platform.client().all_ended().await;
     // Workers may have tasks of cancelled runs that take minutes.
     platform.kill_9().await;
     let report = platform.audit(&book).await;
     assert_eq!(report["runs"]["open"], 0, "{report}");
-    for op in ["start", "cancel", "refused", "ended"] {
+    for op in OPS {
         assert!(report["claims"][op].as_u64() > Some(0), "no client saw a {op}: {report}");
     }
     report

@@ -29,6 +29,6 @@ pub use records::{Records, Step};
 pub use services::{Echo, NatsServer, PostgresServer};
 pub use shape::{Setting, Shape};
 pub use sse::{Follower, Sent};
-pub use traffic::Traffic;
+pub use traffic::{OPS, Traffic};
 pub use wait::{Pace, wait_for, wait_within, within};
 pub use writer::Writer;

@@ -17,6 +17,9 @@ use crate::workflows;
 /// How long a client waits for an answer or an end, whatever is broken meanwhile.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// What clients are told, by the names in their book.
+pub const OPS: [&str; 4] = ["start", "cancel", "refused", "ended"];
+
 /// Running clients.
 #[derive(Debug)]
 pub struct Traffic {
@@ -83,6 +86,15 @@ impl Traffic {
             (self.book.count("ended") >= wanted).then_some(())
         })
         .await;
+    }
+
+    /// Returns when the clients have seen each kind of answer: which orders they place is drawn, and
+    /// a few may all be of one kind.
+    pub async fn variety(&self) {
+        for op in OPS {
+            let has_come = || async { (self.book.count(op) > 0).then_some(()) };
+            wait_within(PATIENCE, &format!("a client to see a {op}"), has_come).await;
+        }
     }
 
     /// Lets the clients finish what they have begun; answers what they were told.
