@@ -29,6 +29,9 @@ const TASKS: usize = 900;
 /// Bytes that a process may grow by while events come that its slow reader doesn't take: a third of
 /// what they are.
 const GROWTH_BYTES: u64 = (TASKS * HEAVY_BYTES / 3) as u64;
+/// What a process keeps of recent events in any case. The run that fills it is one coordinator's, and
+/// the run after it may be another one's.
+const KEPT_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Reads up to a position that is told later, and reconnects with its cursor where a stream ends.
 /// Answers how often it connected.
@@ -134,7 +137,8 @@ async fn a_reader_that_hardly_reads_costs_nothing(setting: Setting) {
     for (name, before) in names.iter().zip(before) {
         let grown = platform.memory(name).saturating_sub(before);
         eprintln!("{name} has grown by {} KiB", grown / 1024);
-        assert!(grown < GROWTH_BYTES, "{name} has grown by {grown} bytes");
+        let kept = if name.starts_with("coordinator") { KEPT_BYTES } else { 0 };
+        assert!(grown < GROWTH_BYTES + kept, "{name} has grown by {grown} bytes");
     }
     assert!(!taking.is_finished(), "the slow reader was cut off");
     taking.abort();
