@@ -126,13 +126,9 @@ impl RunId {
     /// The child that a token of this run starts: always the same, and with the lower half of its
     /// parent's id, by which runs are spread, so that a run and all below it have one owner.
     pub fn child(self, token: u64) -> Self {
-        let high = derive("run", &self.to_string(), &token.to_string()).as_u128() >> 64;
-        let low = self.0.as_u128() & u128::from(u64::MAX);
-        Self(Uuid::from_u128(high << 64 | low))
+        self.home().run(derive("run", &self.to_string(), &token.to_string()))
     }
-}
 
-impl RunId {
     /// The run that a trigger starts for what has happened: always the same.
     pub fn triggered(workflow: WorkflowId, trigger: &Name, key: &str) -> Self {
         Self(derive("run", &format!("{workflow}/{trigger}"), key))
@@ -141,9 +137,18 @@ impl RunId {
     /// The same with the lower half of its workflow's id, by which runs are spread: whoever looks
     /// after the workflow's triggers has the run as well.
     pub fn triggered_beside(workflow: WorkflowId, trigger: &Name, key: &str) -> Self {
-        let high = Self::triggered(workflow, trigger, key).0.as_u128() >> 64;
-        let low = workflow.bits().as_u128() & u128::from(u64::MAX);
-        Self(Uuid::from_u128(high << 64 | low))
+        Home::of(workflow.bits()).run(Self::triggered(workflow, trigger, key).0)
+    }
+
+    /// A run of a queue: it has the lower half that all runs of the queue have, so that they have
+    /// one owner. Its upper half is derived from the command that starts it.
+    pub fn in_queue(command_id: CommandId, home: Home) -> Self {
+        home.run(derive("queued", &command_id.to_string(), ""))
+    }
+
+    /// The lower half, by which runs are spread.
+    pub fn home(self) -> Home {
+        Home::of(self.0)
     }
 }
 
@@ -151,20 +156,6 @@ impl TriggerId {
     /// The trigger's own events, by its workflow and its name.
     pub fn of(workflow: WorkflowId, name: &Name) -> Self {
         Self::derived(&workflow.to_string(), name.as_str())
-    }
-}
-
-impl RunId {
-    /// A run of a queue: it has the lower half that all runs of the queue have, so that they have
-    /// one owner. Its upper half is derived from the command that starts it.
-    pub fn in_queue(command_id: CommandId, home: Home) -> Self {
-        let high = derive("queued", &command_id.to_string(), "").as_u128() >> 64;
-        Self(Uuid::from_u128(high << 64 | u128::from(home.0)))
-    }
-
-    /// The lower half, by which runs are spread.
-    pub fn home(self) -> Home {
-        Home(self.0.as_u128() as u64)
     }
 }
 
@@ -176,8 +167,17 @@ impl Home {
     /// Of the runs of a definition with a concurrency key.
     pub fn of_queue(definition: DefinitionId, key: Option<&str>) -> Self {
         let prefix = if key.is_some() { "key" } else { "queue" };
-        let derived = derive(prefix, &definition.to_string(), key.unwrap_or_default());
-        Self(derived.as_u128() as u64)
+        Self::of(derive(prefix, &definition.to_string(), key.unwrap_or_default()))
+    }
+
+    const fn of(bits: Uuid) -> Self {
+        Self(bits.as_u128() as u64)
+    }
+
+    /// The run that has the upper half of these bits.
+    fn run(self, upper: Uuid) -> RunId {
+        let high = upper.as_u128() >> 64;
+        RunId(Uuid::from_u128(high << 64 | u128::from(self.0)))
     }
 
     /// The run with no upper half: it is in the shard, and on the worker, of all of them.

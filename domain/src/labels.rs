@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::definition::problem::escaped;
 use crate::limits;
 
 /// Bytes of a label's key.
@@ -40,7 +41,7 @@ pub fn check(labels: &BTreeMap<String, String>) -> Result<(), (String, String)> 
             ),
         };
         let key: String = key.chars().take(80).collect();
-        return Err((format!("/{}", key.replace('~', "~0").replace('/', "~1")), message));
+        return Err((format!("/{}", escaped(&key)), message));
     }
     Ok(())
 }

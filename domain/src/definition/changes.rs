@@ -1,9 +1,9 @@
 //! What differs between two definitions, by place (JSON Pointer).
 //!
-//! Definitions are compared as they are understood: the order of keys, and defaults that are spelled
-//! out, make no difference. Transitions have no names; they are matched by where they lead from and
-//! to, for which outcome, and their order among those that are equal in that, so that one that was
-//! inserted isn't a change of all that follow.
+//! Definitions are compared as they are understood: the order of keys, and defaults that are
+//! spelled out, make no difference. Transitions have no names; they are matched by where they lead
+//! from and to, for which outcome, and their order among those that are equal in that, so that one
+//! that was inserted isn't a change of all that follow.
 
 use std::collections::BTreeMap;
 
@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::model::{Definition, On, Transition, decode_nodes};
+use super::problem::escaped;
 use crate::limits;
 
 /// Bytes of a pointer from which on a value is compared whole.
@@ -101,7 +102,7 @@ impl Place {
     }
 
     fn below(&self, key: &str) -> Self {
-        let key = key.replace('~', "~0").replace('/', "~1");
+        let key = escaped(key);
         Self {
             from: format!("{}/{key}", self.from),
             to: format!("{}/{key}", self.to),

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::definition::problem::escaped;
 use crate::definition::{ActionKind, ActionUse, Definition, model};
 use crate::resource::{ActionSpec, ModelProfileSpec, PromptSpecSpec, Spec};
 use crate::run::event::Pin;
@@ -65,7 +66,7 @@ pub struct Use {
 pub fn uses(definition: &Definition) -> Result<Vec<Use>, serde_json::Error> {
     let mut uses = Vec::new();
     for (name, node) in model::decode_nodes(&definition.nodes)? {
-        let pointer = format!("/nodes/{}", name.replace('~', "~0").replace('/', "~1"));
+        let pointer = format!("/nodes/{}", escaped(&name));
         if let Some(action) = &node.action {
             uses.push(use_of(action, format!("{pointer}/action")));
         }

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 
 use super::cel::value_fits;
 use super::{EvalError, Expression, InvalidExpression, Scope};
+use crate::definition::problem::escaped;
 use crate::limits;
 
 /// A compiled value; cheap to clone.
@@ -182,7 +183,7 @@ impl Compiler {
     ) -> Result<Part, (String, InvalidExpression)> {
         let length = self.pointer.len();
         self.pointer.push('/');
-        self.pointer.push_str(&key.replace('~', "~0").replace('/', "~1"));
+        self.pointer.push_str(&escaped(key));
         let part = self.part(value, depth)?;
         self.pointer.truncate(length);
         Ok(part)

@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use crate::definition::problem::escaped;
 use crate::limits;
 use crate::resource::{Error, Spec};
 
@@ -85,7 +86,7 @@ fn culprit<T: DeserializeOwned>(
         merge_members(&mut after, &alone);
         serde_json::from_value::<T>(Value::Object(after)).is_err()
     })?;
-    Some(format!("/{}", key.replace('~', "~0").replace('/', "~1")))
+    Some(format!("/{}", escaped(key)))
 }
 
 fn keeps_identity(before: &Spec, after: &Spec) -> Result<(), Error> {

@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use serde_json::Value;
 
 use crate::codec;
+use crate::definition::problem::escaped;
 use crate::definition::{ActionKind, Retry};
 use crate::expression::Template;
 use crate::limits;
@@ -120,7 +121,7 @@ fn action(spec: &ActionSpec) -> Result<(), Error> {
         }
     };
     if let Some(key) = spec.with.keys().find(|key| !known.contains(&key.as_str())) {
-        let pointer = format!("/with/{}", key.replace('~', "~0").replace('/', "~1"));
+        let pointer = format!("/with/{}", escaped(key));
         return Err(Error::invalid(pointer, format!("unknown key; use {}", known.join(", "))));
     }
     schema("/input_schema", spec.input_schema.as_ref())?;

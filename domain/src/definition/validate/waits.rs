@@ -119,14 +119,19 @@ impl Checker<'_> {
         for (key, value) in given {
             let place = format!("{place}/{}", escaped(key));
             if !labels::is_key(key) {
-                let message =
-                    "a label's key takes 1 to 64 letters and digits of ascii, and . _ / -";
+                let message = format!(
+                    "a label's key takes 1 to {} letters and digits of ascii, and . _ / -",
+                    labels::KEY_BYTES
+                );
                 self.problem(ProblemCode::InvalidName, &place, message);
             }
             let fits = |text: &str| text.contains("${") || labels::is_value(text);
             if !(value.is_null() || value.as_str().is_some_and(fits)) {
-                let message = "a label is a text of at most 256 bytes without control characters, \
-                               or null to take it away";
+                let message = format!(
+                    "a label is a text of at most {} bytes without control characters, or null to \
+                     take it away",
+                    labels::VALUE_BYTES
+                );
                 self.problem(ProblemCode::InvalidValue, &place, message);
             }
         }
