@@ -1,12 +1,12 @@
 //! Triggers: starts runs of workflows on webhooks, at scheduled times and on events of runs.
 //!
 //! The run of what has happened has an id that follows from it, so that a start which is repeated
-//! (after a crash, by another owner, by a sender that got no answer) meets the first one's run. That
-//! alone makes it one run. What a trigger is done with stands in its own events (`log`), so that a
-//! start is not tried again for ever, and is known after a restart.
+//! (after a crash, by another owner, by a sender that got no answer) meets the first one's run.
+//! That alone makes it one run. What a trigger is done with stands in its own events (`log`), so
+//! that a start is not tried again for ever, and is known after a restart.
 //!
-//! Times and events are looked after by the owner of the shard that the workflow's id belongs to, and
-//! their runs live on the same shard. A webhook is taken by the owner of its run's shard.
+//! Times and events are looked after by the owner of the shard that the workflow's id belongs to,
+//! and their runs live on the same shard. A webhook is taken by the owner of its run's shard.
 
 use std::sync::Arc;
 
@@ -30,8 +30,6 @@ mod schedules;
 mod start;
 mod webhook;
 
-/// The aggregate type of triggers in the journal.
-pub(crate) const AGGREGATE: &str = "trigger";
 /// Who starts the runs.
 const ACTOR: &str = "trigger";
 /// How often it is looked whether workflows have changed, or shards, where nothing else is due.

@@ -1,9 +1,9 @@
 //! Triggers: what starts runs of a workflow by itself. Webhooks, schedules, and events of runs.
 //!
 //! What a trigger is stands in its workflow's spec. What it came to (which times and events it is
-//! done with, and what it couldn't start) is an aggregate of its own, since its workflow's revisions
-//! are people's. Which run a trigger starts follows from what happened, so that a repetition meets
-//! the first one's events.
+//! done with, and what it couldn't start) is an aggregate of its own, since its workflow's
+//! revisions are people's. Which run a trigger starts follows from what happened, so that a
+//! repetition meets the first one's events.
 
 use std::collections::BTreeMap;
 
@@ -31,6 +31,9 @@ pub use event::{Event, TriggerRef};
 pub use schedule::{InvalidSchedule, Schedule};
 pub use spec::{EventSpec, Missed, ScheduleSpec, Source, TriggerKind, WebhookSpec};
 pub use state::Trigger;
+
+/// The aggregate type of triggers in the journal.
+pub const AGGREGATE: &str = "trigger";
 
 /// A trigger of a workflow: exactly one of `webhook`, `schedule` and `event`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

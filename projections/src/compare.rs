@@ -20,10 +20,9 @@ use sqlx::FromRow;
 use tokio::time::Instant;
 
 use crate::store::sql::sql;
+use crate::time_travel::PAGE_EVENTS;
 use crate::{Projections, refusal};
 
-/// Events that are read at once.
-const PAGE_EVENTS: usize = 500;
 /// Events of all runs that one comparison rehearses.
 const EVENTS: u64 = 100_000;
 /// How long one comparison rehearses: less than a call over the bus waits for its answer.
@@ -143,11 +142,7 @@ impl By<'_> {
         &mut self,
         run_id: &str,
     ) -> Result<Result<Option<Parting>, String>, Rejection> {
-        let first = self.projections.first_event(self.workspace_id, run_id).await?;
-        let first = self.projections.decoded(std::slice::from_ref(&first)).await?.pop();
-        let Some((_, Event::RunStarted(started))) = first else {
-            return Err(refusal::damaged(run_id, &"its first event is another one"));
-        };
+        let started = self.projections.run_started(self.workspace_id, run_id).await?;
         let plan = match self.plan(&started.pins).await? {
             Ok(plan) => plan,
             Err(why) => return Ok(Err(why)),

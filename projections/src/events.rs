@@ -10,12 +10,13 @@ use chassis::journal::{Journal, ReadError, RecordedEvent};
 use domain::codec;
 use domain::ids::EventId;
 use domain::resource::Kind;
+use domain::trigger;
 use futures::stream::{self, BoxStream, StreamExt};
 use protocol::{Cursor, EventEnvelope, EventFilter, EventPage, Events, Rejection, RejectionKind};
 use serde_json::Value;
 
 use crate::payload::Blobs;
-use crate::{Projections, refusal, resources, runs, triggers};
+use crate::{Projections, refusal, resources, runs};
 
 mod follower;
 
@@ -204,7 +205,7 @@ fn aggregate(filter: &EventFilter) -> Option<Aggregate> {
         let kind = Kind::ALL.into_iter().find(|kind| kind.id_prefix() == prefix);
         match prefix {
             "run" => Some(runs::AGGREGATE),
-            "trg" => Some(triggers::AGGREGATE),
+            "trg" => Some(trigger::AGGREGATE),
             _ => kind.map(Kind::as_str),
         }
     };

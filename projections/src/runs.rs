@@ -11,6 +11,7 @@ use chrono::{DateTime, Utc};
 use domain::ids::{RunId, WorkspaceId};
 use domain::run::event::Compensation;
 use domain::run::{RunStatus, Usage};
+use domain::trigger;
 use protocol::view::DefinitionRef;
 use protocol::{
     Compare, Comparison, Page, PageRequest, Rejection, RejectionKind, RunFilter, RunQueries,
@@ -57,7 +58,7 @@ impl Projection for Runs {
     }
 
     fn concerns(&self, aggregate_type: &str) -> bool {
-        aggregate_type == AGGREGATE || aggregate_type == triggers::AGGREGATE
+        aggregate_type == AGGREGATE || aggregate_type == trigger::AGGREGATE
     }
 
     async fn apply(
@@ -324,8 +325,7 @@ impl Projections {
     pub(crate) async fn ahead_of(&self, run_id: RunId) -> Result<u64, Rejection> {
         let query = sql("select count(*) as count from runs as own join runs as other \
              on other.queue = own.queue and other.queued_micros is not null \
-             and (other.queue_rank, other.id) < (own.queue_rank, own.id) where own.id = $1"
-            .to_owned())
+             and (other.queue_rank, other.id) < (own.queue_rank, own.id) where own.id = $1")
         .bind(run_id.to_string());
         let row: Option<Counted> =
             self.store.readers().row(query).await.map_err(refusal::storage)?;

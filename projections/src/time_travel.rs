@@ -4,6 +4,7 @@ use chassis::journal::RecordedEvent;
 use chrono::{DateTime, Utc};
 use domain::codec;
 use domain::ids::{RunId, WorkspaceId};
+use domain::run::event::RunStarted;
 use domain::run::{Event, Run, RunStatus};
 use protocol::{Rejection, RejectionKind, RunState, StateAt};
 
@@ -11,8 +12,8 @@ use crate::payload::Blobs;
 use crate::runs::AGGREGATE;
 use crate::{Projections, refusal};
 
-/// Events that are read at once.
-const PAGE_EVENTS: usize = 500;
+/// Events of a run that are read at once.
+pub(crate) const PAGE_EVENTS: usize = 500;
 
 /// A run at a moment.
 pub(crate) struct Folded {
@@ -84,6 +85,19 @@ impl Projections {
         let first = self.run_events(id, 0, 1).await?.pop();
         let is_own = |event: &RecordedEvent| *event.workspace_id == workspace_id.to_string();
         first.filter(is_own).ok_or_else(|| refusal::not_found("run", id))
+    }
+
+    /// What a run was started with, by its first event. Another workspace's run isn't there.
+    pub(crate) async fn run_started(
+        &self,
+        workspace_id: WorkspaceId,
+        id: &str,
+    ) -> Result<Box<RunStarted>, Rejection> {
+        let first = self.first_event(workspace_id, id).await?;
+        match self.decoded(std::slice::from_ref(&first)).await?.pop() {
+            Some((_, Event::RunStarted(started))) => Ok(started),
+            _ => Err(refusal::damaged(id, &"its first event is another one")),
+        }
     }
 
     pub(crate) async fn run_events(

@@ -12,9 +12,7 @@ use domain::run::{self, Event, Usage};
 use protocol::{Rejection, RunError, TimelineEntry};
 
 use crate::Projections;
-
-/// Events that are read at once.
-const PAGE_EVENTS: usize = 500;
+use crate::time_travel::PAGE_EVENTS;
 
 impl Projections {
     pub(crate) async fn run_timeline(

@@ -1,4 +1,5 @@
-//! Triggers: one row per trigger with what has come of it. What a trigger is stands in its workflow.
+//! Triggers: one row per trigger with what has come of it. What a trigger is stands in its
+//! workflow.
 //!
 //! The rows are written with those of runs, in one projection, since a run's first event says which
 //! trigger started it.
@@ -15,9 +16,6 @@ use crate::store::sql::sql;
 use crate::{Projections, refusal};
 
 pub(crate) mod fold;
-
-/// The aggregate type of triggers in the journal.
-pub(crate) const AGGREGATE: &str = "trigger";
 
 #[derive(FromRow)]
 struct Row {
@@ -48,8 +46,7 @@ impl Projections {
             .map_err(|error| refusal::damaged(&format!("the row of {id}"), &error))?;
         let query =
             sql("select name, runs, last_micros, last_run_id, failures, last_error, last_missed \
-             from triggers where workflow_id = $1 and workspace_id = $2"
-                .to_owned())
+             from triggers where workflow_id = $1 and workspace_id = $2")
             .bind(id.clone())
             .bind(workspace_id.to_string());
         let rows: Vec<Row> = self.store.readers().rows(query).await.map_err(refusal::storage)?;

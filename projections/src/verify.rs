@@ -13,10 +13,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::payload::Blobs;
+use crate::time_travel::PAGE_EVENTS;
 use crate::{Projections, refusal};
-
-/// Events that are read at once.
-const PAGE_EVENTS: usize = 500;
 
 impl Projections {
     /// Decides a run's history again, by the plan that it follows.
@@ -26,11 +24,7 @@ impl Projections {
         run_id: RunId,
     ) -> Result<Verification, Rejection> {
         let id = run_id.to_string();
-        let first = self.first_event(workspace_id, &id).await?;
-        let first = self.decoded(std::slice::from_ref(&first)).await?.pop();
-        let Some((_, Event::RunStarted(started))) = first else {
-            return Err(refusal::damaged(&id, &"its first event is another one"));
-        };
+        let started = self.run_started(workspace_id, &id).await?;
         let plan = self.plan_of(&started).await?;
         let mut replay = Replay::new(&plan);
         let mut events = 0;

@@ -41,13 +41,13 @@ impl Projections {
         });
         let of_run = live.timers.iter().find(|(_, timer)| *timer == Timer::Run);
         waiting.deadline = of_run.map(|(due, _)| *due);
-        let Header { definition, .. } = &live.header;
-        let definition = self.definition_at(&definition.id.to_string(), definition.version).await?;
-        let definition = definition.as_ref();
         if let Some(in_queue) = &live.in_queue {
             waiting.items.push(self.of_queue(live, run_id, in_queue).await?);
             return Ok(waiting);
         }
+        let Header { definition, .. } = &live.header;
+        let definition = self.definition_at(&definition.id.to_string(), definition.version).await?;
+        let definition = definition.as_ref();
         let tokens = live.tokens.iter().map(|(id, token)| {
             let is_own = token.undo.is_none()
                 && definition.is_some_and(|definition| is_own(definition, &token.node));

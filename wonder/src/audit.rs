@@ -2,9 +2,9 @@
 //!
 //! Positions and sequences have no gap, every event decodes and fits the state that those before
 //! it led to, an ended run has nothing after its end, and the list of open runs is the runs that
-//! are open. Parents and children say the same of each other, and no more runs with a concurrency key
-//! go on at once than may. With a log of what clients were told, each acknowledged command stands in the journal
-//! once, where it was said to stand.
+//! are open. Parents and children say the same of each other, and no more runs with a concurrency
+//! key go on at once than may. With a log of what clients were told, each acknowledged command
+//! stands in the journal once, where it was said to stand.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -176,7 +176,7 @@ impl<'a> Auditor<'a> {
         }
         let problem = match &*event.aggregate_type {
             "run" => self.run_event(event, values),
-            "trigger" => self.trigger_event(event, values),
+            trigger::AGGREGATE => self.trigger_event(event, values),
             _ => self.resource_event(event, values),
         };
         if let Err(problem) = problem {

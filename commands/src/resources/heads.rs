@@ -11,11 +11,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chassis::journal::Journal;
 use domain::resource::{DefinitionSpec, Event, Kind, Resource, Spec};
+use domain::trigger;
 use protocol::Rejection;
 
 use crate::resources::refusal;
 use crate::store::{Fault, payload};
-use crate::triggers;
 
 /// Heads that are kept; beyond, all are forgotten and loaded again when they are needed.
 const HEADS: usize = 20_000;
@@ -94,7 +94,7 @@ impl Heads {
             position = last.position;
             let mut known = self.known();
             // What happens to triggers changes no resource.
-            let changes = written.iter().any(|one| &*one.aggregate_type != triggers::AGGREGATE);
+            let changes = written.iter().any(|one| &*one.aggregate_type != trigger::AGGREGATE);
             known.writes += u64::from(changes);
             for one in &written {
                 known.heads.remove(&*one.aggregate_id);

@@ -7,10 +7,10 @@ use chassis::journal::{Append, AppendError, Journal, NewEvent, Snapshot};
 use domain::codec;
 use domain::ids::{CommandId, TriggerId, WorkspaceId};
 use domain::trigger::state::STATE_VERSION;
-use domain::trigger::{Event, Trigger, TriggerRef};
+use domain::trigger::{AGGREGATE, Event, Trigger, TriggerRef};
 use protocol::{Rejection, RejectionKind};
 
-use super::{ACTOR, AGGREGATE, Triggers, shard_of_workflow};
+use super::{ACTOR, Triggers, shard_of_workflow};
 use crate::coordinator::unavailable;
 use crate::resources::refusal;
 use crate::store::{Fault, metadata, payload};
@@ -85,16 +85,12 @@ impl Triggers {
                 }
                 // Failures of webhooks are written by others, and take nothing from the owner.
                 Err(AppendError::Conflict { .. }) => {
-                    *log = Self::reloaded(self, trigger).await?;
+                    *log = Log::load(&*self.journal, trigger).await?;
                 }
                 Err(error) => return Err(fault(Fault::Append(error))),
             }
         }
         Err(unavailable("many writers record events of this trigger at once, try again"))
-    }
-
-    async fn reloaded(&self, trigger: &TriggerRef) -> Result<Log, Rejection> {
-        Log::load(&*self.journal, trigger).await
     }
 
     fn append_of(

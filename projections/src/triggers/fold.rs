@@ -6,11 +6,10 @@ use chassis::journal::RecordedEvent;
 use domain::codec;
 use domain::ids::TriggerId;
 use domain::run::event::TriggeredBy;
-use domain::trigger::{Event, TriggerRef};
+use domain::trigger::{AGGREGATE, Event, TriggerRef};
 use protocol::{MissedTimes, TriggerError};
 use serde::{Deserialize, Serialize};
 
-use super::AGGREGATE;
 use crate::projection::FoldError;
 use crate::store::dialect::Dialect;
 use crate::store::sql::{Session, sql};
