@@ -4,14 +4,14 @@
 //! providers and the project's limits change seldom: they are looked up once, and again after a
 //! write of any resource.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chrono::{DateTime, Utc};
 use domain::ids::{CommandId, DefinitionId, Home, ProjectId, RunId, WorkspaceId};
 use domain::resource::DefinitionSpec;
 use domain::run::check_start;
-use domain::run::event::{Admission, DefinitionRef};
+use domain::run::event::{Admission, DefinitionRef, RunStarted};
 use protocol::{Rejection, RejectionKind};
 use serde_json::Value;
 
@@ -44,6 +44,34 @@ impl Prepared {
             let refused = Rejection::new(RejectionKind::Invalid, "admission_failed", message);
             refused.at(problem.pointer.clone()).with_problems(vec![problem])
         })
+    }
+
+    /// The first event of a run that isn't a child: of no workflow, with no labels, and with no
+    /// turn to wait for.
+    pub(crate) fn started(
+        &self,
+        run_id: RunId,
+        input: Value,
+        now: DateTime<Utc>,
+        by: &str,
+    ) -> RunStarted {
+        RunStarted {
+            run_id,
+            project_id: self.project_id,
+            workflow_id: None,
+            definition: self.definition.clone(),
+            pins: self.plan.pins.clone(),
+            // Filled in by the decision.
+            start: String::new(),
+            input,
+            labels: BTreeMap::new(),
+            started_at: now,
+            deadline: None,
+            started_by: Some(by.to_owned()),
+            parent: None,
+            trigger: None,
+            admission: None,
+        }
     }
 
     /// The run that a command starts, among those that it takes turns with.

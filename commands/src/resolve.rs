@@ -103,12 +103,16 @@ impl Resolver {
         scope::project(&self.heads, workspace, project).await
     }
 
-    /// Whether a workflow is paused, as far as this process knows; `None` where there is no such
-    /// workflow. One that is archived isn't paused any more.
+    /// Whether a workflow is paused, as far as this process knows; `None` where there is none, or
+    /// no such workflow. One that is archived isn't paused any more.
     ///
     /// # Errors
     /// The journal's own.
-    pub(crate) async fn standing(&self, id: WorkflowId) -> Result<Option<Standing>, Rejection> {
+    pub(crate) async fn standing(
+        &self,
+        id: impl Into<Option<WorkflowId>> + Send,
+    ) -> Result<Option<Standing>, Rejection> {
+        let Some(id) = id.into() else { return Ok(None) };
         let head = self.heads.head(Kind::Workflow, &id.to_string()).await?;
         let resource = head.as_ref().map(|head| &head.resource);
         let Some((resource, revisions)) = resource.and_then(|one| Some((one, one.revisions()?)))

@@ -248,26 +248,14 @@ impl CommandService {
             return Ok(StartAnswer::Elsewhere(StartHome { shard, definition_id, version }));
         }
         let started = RunStarted {
-            run_id,
-            project_id: prepared.project_id,
             workflow_id,
-            definition: prepared.definition.clone(),
-            pins: prepared.plan.pins.clone(),
-            start: String::new(),
-            input: given.input,
             labels: given.labels,
-            started_at: self.clock.now(),
-            deadline: None,
-            started_by: Some(envelope.actor.0.clone()),
-            parent: None,
             trigger: start.trigger.clone(),
             admission,
+            ..prepared.started(run_id, given.input, self.clock.now(), &envelope.actor.0)
         };
         let cause = cause(envelope, remembered.clone());
-        let standing = match workflow_id {
-            Some(id) => self.resolver.standing(id).await?,
-            None => None,
-        };
+        let standing = self.resolver.standing(workflow_id).await?;
         let done = self.coordinator.start_run(run_id, started, standing, &prepared, cause).await;
         match self.settled(done, remembered.as_ref()).await {
             // In the second case the run has left memory since then.

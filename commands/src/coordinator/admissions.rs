@@ -24,6 +24,12 @@ struct Scope {
     key: Option<String>,
 }
 
+impl Scope {
+    fn home(&self) -> Home {
+        Home::of_queue(self.definition, self.key.as_deref())
+    }
+}
+
 /// What is asked of a run because of its queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Move {
@@ -140,7 +146,7 @@ impl Admissions {
     pub(super) fn moves(&mut self, room: usize) -> Vec<Move> {
         let mut moves = Vec::new();
         while let Some(scope) = self.due.pop_front() {
-            if !self.is_open(Home::of_queue(scope.definition, scope.key.as_deref()).first_run()) {
+            if !self.is_open(scope.home().first_run()) {
                 // It is looked at again when it opens.
                 continue;
             }
@@ -195,8 +201,7 @@ impl Admissions {
 
     fn look_again(&mut self, of: impl Fn(Home) -> bool) {
         self.has_opened = true;
-        let home = |scope: &Scope| Home::of_queue(scope.definition, scope.key.as_deref());
-        self.due.extend(self.queues.keys().filter(|scope| of(home(scope))).cloned());
+        self.due.extend(self.queues.keys().filter(|scope| of(scope.home())).cloned());
     }
 
     /// Whether queues were opened, or have left, since this was asked.
@@ -208,8 +213,7 @@ impl Admissions {
     pub(super) fn forget_shard(&mut self, shard: u16) {
         let stays = |run_id: RunId| shard_of(run_id) != shard;
         self.of_run.retain(|run_id, _| stays(*run_id));
-        let home = |scope: &Scope| Home::of_queue(scope.definition, scope.key.as_deref());
-        self.queues.retain(|scope, _| stays(home(scope).first_run()));
+        self.queues.retain(|scope, _| stays(scope.home().first_run()));
         self.unknown.retain(|home, _| stays(home.first_run()));
         self.unnamed.remove(&shard);
         self.has_opened = true;

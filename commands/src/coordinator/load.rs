@@ -106,10 +106,7 @@ pub(super) async fn load(
         .map_err(LoadError::Definition)?;
     let tasks_in_flight =
         resolver.tasks_in_flight_per_run(header.project_id).await.map_err(LoadError::Definition)?;
-    let standing = match header.workflow_id {
-        Some(id) => resolver.standing(id).await.map_err(LoadError::Definition)?,
-        None => None,
-    };
+    let standing = resolver.standing(header.workflow_id).await.map_err(LoadError::Definition)?;
     let plan = plans
         .get(&header.definition, &definition.spec.definition, &resolved)
         .map_err(|problems| LoadError::Definition(crate::service::invalid_definition(problems)))?;

@@ -5,7 +5,6 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use domain::ids::{CommandId, InvalidId, RunId, WorkspaceId};
 use domain::run::event::{RunStarted, TriggeredBy};
-
 use domain::trigger::{CompiledTrigger, Event, Occurrence, Start, TriggerRef};
 use protocol::command::StartRun;
 use protocol::{Actor, Command, CommandEnvelope, Receipt, Rejection, RejectionKind, RunTarget};
@@ -120,20 +119,11 @@ impl Triggers {
         let standing = self.resolver.standing(by.workflow_id).await?;
         let metadata = metadata::by(ACTOR, command_id, traceparent);
         let started = RunStarted {
-            run_id: *run_id,
-            project_id: prepared.project_id,
             workflow_id: Some(by.workflow_id),
-            definition: prepared.definition.clone(),
-            pins: prepared.plan.pins.clone(),
-            start: String::new(),
-            input: start.input,
             labels: start.labels,
-            started_at: now,
-            deadline: None,
-            started_by: Some(ACTOR.to_owned()),
-            parent: None,
             trigger: Some(by),
             admission,
+            ..prepared.started(*run_id, start.input, now, ACTOR)
         };
         let cause = Cause { workspace_id, metadata, remembered: None };
         self.coordinator.start_run(*run_id, started, standing, &prepared, cause).await

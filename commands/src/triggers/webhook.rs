@@ -33,9 +33,8 @@ impl Triggers {
     ) -> Result<Receipt, Rejection> {
         self.resolver.catch_up().await?;
         let (workflow_id, name) = (webhook.workflow_id, &webhook.trigger);
-        let Found { workspace_id, compiled, is_enabled } =
-            self.webhook_trigger(workflow_id, name).await?;
-        let Some(Source::Webhook(spec)) = compiled.spec.source() else {
+        let found = self.webhook_trigger(workflow_id, name).await?;
+        let Some(Source::Webhook(spec)) = found.compiled.spec.source() else {
             return Err(no_such_trigger(name));
         };
         let now = self.clock.now();
@@ -61,9 +60,9 @@ impl Triggers {
             key: webhook.id.clone(),
             depth: 0,
         };
-        match self.accept(envelope, webhook, workspace_id, &compiled, is_enabled, by).await {
-            Err(refused) if !may_pass(&refused) && is_enabled => {
-                self.record_failure(webhook, workspace_id, &refused).await;
+        match self.accept(envelope, webhook, &found, spec, by).await {
+            Err(refused) if !may_pass(&refused) && found.is_enabled => {
+                self.record_failure(webhook, found.workspace_id, &refused).await;
                 Err(refused)
             }
             done => done,
@@ -74,21 +73,17 @@ impl Triggers {
         &self,
         envelope: &CommandEnvelope,
         webhook: &Webhook,
-        workspace_id: WorkspaceId,
-        compiled: &CompiledTrigger,
-        is_enabled: bool,
+        found: &Found,
+        spec: &WebhookSpec,
         by: TriggeredBy,
     ) -> Result<Receipt, Rejection> {
         let run_id = webhook.run_id();
-        if !is_enabled {
+        if !found.is_enabled {
             let message =
                 format!("the trigger {} is disabled; enable it and its workflow", by.name);
             let disabled = Rejection::new(RejectionKind::NotFound, "trigger_disabled", message);
             return self.started(run_id).await?.ok_or(disabled);
         }
-        let Some(Source::Webhook(spec)) = compiled.spec.source() else {
-            return Err(no_such_trigger(&by.name));
-        };
         let body: Value = match serde_json::from_str(&webhook.body) {
             Ok(body) => body,
             Err(error) => {
@@ -107,7 +102,8 @@ impl Triggers {
         more.insert("body".to_owned(), body);
         more.insert("headers".to_owned(), json!(headers));
         let traceparent = envelope.traceparent.as_deref();
-        let trigger = compiled;
+        let Found { workspace_id, compiled: trigger, .. } = found;
+        let workspace_id = *workspace_id;
         self.start(Starting { workspace_id, run_id, trigger, by, more, traceparent }).await
     }
 

@@ -310,17 +310,13 @@ fn prepare(context: &Context, wish: Wish) {
             started.definition = definition.clone();
             started.pins.clone_from(&plan.pins);
             let (reply, _) = oneshot::channel();
-            let (plan, tasks_in_flight) = (Arc::clone(plan), *tasks_in_flight);
-            let verdict = Verdict::Begins;
-            let run_id = child;
-            let standing = None;
             Ok(Box::new(Start {
-                run_id,
+                run_id: child,
                 started,
-                plan,
-                tasks_in_flight,
-                standing,
-                verdict,
+                plan: Arc::clone(plan),
+                tasks_in_flight: *tasks_in_flight,
+                standing: None,
+                verdict: Verdict::Begins,
                 cause,
                 reply,
             }))
