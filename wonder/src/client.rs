@@ -156,6 +156,20 @@ impl Client {
         })
     }
 
+    /// The one thing of a list with a name, in a project that is given by its name.
+    pub(crate) async fn named(
+        &self,
+        list: &str,
+        project: &str,
+        name: &str,
+    ) -> Result<Option<Value>, Failure> {
+        let project_id = self.project_id(project).await?;
+        let query =
+            [("name", name.to_owned()), ("project_id", project_id), ("limit", "1".to_owned())];
+        let mut page: Value = self.get(list, &query).await?.read()?;
+        Ok(page.pointer_mut("/items/0").map(Value::take))
+    }
+
     /// Opens a stream of server-sent events after a cursor.
     async fn open_stream(
         &self,

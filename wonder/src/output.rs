@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::{self, IsTerminal, Write};
 
 use comfy_table::{ContentArrangement, Table, TableStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget};
 use serde_json::Value;
 
 use crate::client::Answer;
@@ -91,6 +92,13 @@ pub(crate) fn tell(words: fmt::Arguments<'_>) {
 /// Whether people look at stderr, so that bars may be drawn there.
 pub(crate) fn is_interactive() -> bool {
     io::stderr().is_terminal() && std::env::var_os("CI").is_none()
+}
+
+/// A bar on stderr where people look at it, else one that isn't drawn.
+pub(crate) fn bar(length: Option<u64>) -> ProgressBar {
+    let target =
+        if is_interactive() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+    ProgressBar::with_draw_target(length, target)
 }
 
 /// Whether colours are wanted on a stream: a terminal, and no `NO_COLOR`.

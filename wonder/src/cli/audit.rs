@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use chassis::journal::Journal;
-use indicatif::{ProgressBar, ProgressDrawTarget};
 
 use super::Global;
 use crate::audit::claims::Claims;
@@ -86,7 +85,7 @@ async fn verify(config: &Config, claims: &Claims) -> Result<Report, Failure> {
 }
 
 async fn read(journal: &dyn Journal, claims: &Claims) -> Result<Report, Failure> {
-    let bar = ProgressBar::with_draw_target(None, target());
+    let bar = output::bar(None);
     let report = audit::verify(journal, claims, |position, head| {
         bar.set_length(head);
         bar.set_position(position);
@@ -94,12 +93,4 @@ async fn read(journal: &dyn Journal, claims: &Claims) -> Result<Report, Failure>
     .await;
     bar.finish_and_clear();
     Ok(report.map_err(anyhow::Error::from)?)
-}
-
-fn target() -> ProgressDrawTarget {
-    if output::is_interactive() {
-        ProgressDrawTarget::stderr()
-    } else {
-        ProgressDrawTarget::hidden()
-    }
 }

@@ -93,17 +93,14 @@ fn read(path: &Path) -> Result<Value, Failure> {
 
 /// The id of a definition that is given by its name or by its id, and its newest version.
 async fn found(global: &Global, client: &Client, text: &str) -> Result<(String, u64), Failure> {
-    let view: Value = if text.parse::<DefinitionId>().is_ok() {
-        client.get(&format!("/workflow-definitions/{text}"), &[]).await?.read()?
+    let view: Option<Value> = if text.parse::<DefinitionId>().is_ok() {
+        Some(client.get(&format!("/workflow-definitions/{text}"), &[]).await?.read()?)
     } else {
-        let project_id = client.project_id(&global.project).await?;
-        let query =
-            [("name", text.to_owned()), ("project_id", project_id), ("limit", "1".to_owned())];
-        let page: Value = client.get("/workflow-definitions", &query).await?.read()?;
-        page["items"][0].clone()
+        client.named("/workflow-definitions", &global.project, text).await?
     };
-    let id = view["id"].as_str().map(str::to_owned);
     let missing = || Failure::Refused(format!("there is no definition {text:?} in the project"));
+    let view = view.ok_or_else(missing)?;
+    let id = view["id"].as_str().map(str::to_owned);
     Ok((id.ok_or_else(missing)?, view["version"].as_u64().unwrap_or(1)))
 }
 

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use ::projections::{Comparison, Progress, Projections, RebuildError, Views};
 use chassis::journal::Journal;
-use indicatif::{ProgressBar, ProgressDrawTarget};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -66,7 +65,7 @@ async fn rebuild(
     let shutdown = CancellationToken::new();
     let folding = projections.start(None, &shutdown);
     projections.caught_up(head).await;
-    let bar = ProgressBar::with_draw_target(Some(head), target());
+    let bar = output::bar(Some(head));
     let shown = bar.clone();
     let progress = move |at: Progress| {
         shown.set_length(at.target);
@@ -89,12 +88,4 @@ async fn rebuild(
         )),
         other => Failure::Other(other.into()),
     })
-}
-
-fn target() -> ProgressDrawTarget {
-    if output::is_interactive() {
-        ProgressDrawTarget::stderr()
-    } else {
-        ProgressDrawTarget::hidden()
-    }
 }

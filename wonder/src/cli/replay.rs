@@ -2,14 +2,13 @@
 
 use futures::StreamExt;
 use futures::stream;
-use indicatif::{ProgressBar, ProgressDrawTarget};
 use serde_json::{Value, json};
 
 use super::Global;
 use super::runs::segment;
 use crate::client::{Answer, Client};
 use crate::exit::{Exit, Failure};
-use crate::output::{Column, is_interactive, say};
+use crate::output::{self, Column, say};
 
 const COLUMNS: &[Column] = &[
     ("run", "/run_id"),
@@ -42,9 +41,7 @@ pub(crate) async fn execute(global: &Global, args: ReplayArgs) -> Result<Exit, F
         true => all(&client, args.definition.as_deref()).await?,
         false => args.runs,
     };
-    let target =
-        if is_interactive() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-    let bar = ProgressBar::with_draw_target(Some(runs.len() as u64), target);
+    let bar = output::bar(Some(runs.len() as u64));
     let verified = stream::iter(&runs).map(|run| {
         let client = &client;
         async move {

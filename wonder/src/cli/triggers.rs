@@ -1,7 +1,5 @@
 //! `wonder triggers`: lists the triggers of a workflow.
 
-use serde_json::Value;
-
 use super::Global;
 use crate::client::Client;
 use crate::exit::{Exit, Failure};
@@ -39,10 +37,8 @@ async fn workflow_id(global: &Global, client: &Client, text: String) -> Result<S
     if text.parse::<domain::ids::WorkflowId>().is_ok() {
         return Ok(text);
     }
-    let project_id = client.project_id(&global.project).await?;
-    let query = [("name", text.clone()), ("project_id", project_id), ("limit", "1".to_owned())];
-    let page: Value = client.get("/workflows", &query).await?.read()?;
-    let id = page["items"][0]["id"].as_str().map(str::to_owned);
+    let found = client.named("/workflows", &global.project, &text).await?;
+    let id = found.and_then(|workflow| workflow["id"].as_str().map(str::to_owned));
     let missing = || Failure::Refused(format!("there is no workflow {text:?} in the project"));
     id.ok_or_else(missing)
 }

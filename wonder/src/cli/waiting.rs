@@ -89,16 +89,15 @@ pub(crate) async fn signal(global: &Global, args: SignalArgs) -> Result<Exit, Fa
 
 pub(crate) async fn pause(global: &Global, args: PauseArgs) -> Result<Exit, Failure> {
     let client = Client::new(&global.client)?;
-    if is_workflow(&args.run) && args.reason.is_some() {
-        return Err(Failure::Refused("a workflow is paused without a reason".to_owned()));
-    }
+    let (body, receipt) = match (is_workflow(&args.run), &args.reason) {
+        (true, Some(_)) => {
+            return Err(Failure::Refused("a workflow is paused without a reason".to_owned()));
+        }
+        (true, None) => (json!({}), WORKFLOW_RECEIPT),
+        (false, reason) => (json!({"reason": reason}), RECEIPT),
+    };
     let path = format!("{}/pause", paused(&args.run)?);
-    if is_workflow(&args.run) {
-        global.output.one(&client.post(&path, &[], &json!({})).await?, WORKFLOW_RECEIPT)?;
-        return Ok(Exit::Completed);
-    }
-    let answer = client.post(&path, &[], &json!({"reason": args.reason})).await?;
-    global.output.one(&answer, RECEIPT)?;
+    global.output.one(&client.post(&path, &[], &body).await?, receipt)?;
     Ok(Exit::Completed)
 }
 
