@@ -273,8 +273,8 @@ pub trait Journal: Send + Sync + 'static {
     /// The store's random number: another one means another history.
     fn epoch(&self) -> u32;
 
-    /// Names of aggregates (type, id and the position of the event) that anybody has written after a
-    /// position, without those of one type, in order of position, at most 1,000. For what is kept
+    /// Names of aggregates (type, id and the position of the event) that anybody has written after
+    /// a position, without those of one type, in order of position, at most 1,000. For what is kept
     /// in memory of aggregates that other processes write too; a journal with one writer has none.
     async fn written_elsewhere(
         &self,

@@ -32,8 +32,9 @@ pub const SHARDS_RELEASED: &str = "shards.released";
 pub const DEFAULT_POOL: &str = "default";
 /// Code of the refusal of a coordinator that doesn't own the run (any more): ask again.
 pub const NOT_OWNER: &str = "not_owner";
-/// The work queue of a pool's tasks: its name and its subjects. A pool has a queue of its own, since
-/// NATS servers before 2.10 look through all subjects of a queue for a consumer that wants some.
+/// The work queue of a pool's tasks: its name and its subjects. A pool has a queue of its own,
+/// since NATS servers before 2.10 look through all subjects of a queue for a consumer that wants
+/// some.
 pub fn tasks_queue(pool: &str) -> (String, String) {
     (format!("TASKS_{}", pool.to_uppercase()), format!("tasks.{pool}.>"))
 }

@@ -29,8 +29,8 @@ const TASKS: usize = 900;
 /// Bytes that a process may grow by while events come that its slow reader doesn't take: a third of
 /// what they are.
 const GROWTH_BYTES: u64 = (TASKS * HEAVY_BYTES / 3) as u64;
-/// What a process keeps of recent events in any case. The run that fills it is one coordinator's, and
-/// the run after it may be another one's.
+/// What a process keeps of recent events in any case. The run that fills it is one coordinator's,
+/// and the run after it may be another one's.
 const KEPT_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Reads up to a position that is told later, and reconnects with its cursor where a stream ends.

@@ -1,9 +1,9 @@
 //! Promise 21: a run that doesn't complete undoes what it did, newest first and each completion
 //! once, whatever dies between, and ends with what made it do so.
 //!
-//! Real processes are killed in the middle of a compensation. It fails where what is to be undone is
-//! known in memory only, where an undo that succeeded is started again, and where one that fails for
-//! good stops the rest.
+//! Real processes are killed in the middle of a compensation. It fails where what is to be undone
+//! is known in memory only, where an undo that succeeded is started again, and where one that fails
+//! for good stops the rest.
 
 use std::collections::BTreeSet;
 

@@ -1,9 +1,10 @@
-//! Promise 23: of the runs with a concurrency key no more go on than may, each of them goes on in the
-//! end, and whoever waits is seen with the reason.
+//! Promise 23: of the runs with a concurrency key no more go on than may, each of them goes on in
+//! the end, and whoever waits is seen with the reason.
 //!
 //! Real processes are killed between the end of a run and the admission of the next. It fails where
-//! an admission is kept in memory only, where a place that has become free is lost, and where whoever
-//! takes over lets runs in before all are known: the journal is counted position by position.
+//! an admission is kept in memory only, where a place that has become free is lost, and where
+//! whoever takes over lets runs in before all are known: the journal is counted position by
+//! position.
 
 use serde_json::{Value, json};
 use system_tests::{Book, Client, Platform, Setting, wait_for};

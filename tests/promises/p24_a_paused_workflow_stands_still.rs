@@ -1,8 +1,8 @@
-//! Promise 24: the runs of a paused workflow stand still and new ones wait, whatever dies meanwhile, and
-//! all of them go on with it; what was paused for itself stays so.
+//! Promise 24: the runs of a paused workflow stand still and new ones wait, whatever dies
+//! meanwhile, and all of them go on with it; what was paused for itself stays so.
 //!
-//! It fails where a pause is known to the processes alone that were asked for it, where one that takes
-//! over hasn't heard of it, and where a run is told of the one and not of the other.
+//! It fails where a pause is known to the processes alone that were asked for it, where one that
+//! takes over hasn't heard of it, and where a run is told of the one and not of the other.
 
 use serde_json::{Value, json};
 use system_tests::{Book, Client, Platform, Setting, wait_for};

@@ -1,6 +1,6 @@
-//! Promise 25: two versions of a definition are compared, and the runs of the one that have ended are
-//! rehearsed by the other: each that would go another way is named, with where first; nothing is
-//! written.
+//! Promise 25: two versions of a definition are compared, and the runs of the one that have ended
+//! are rehearsed by the other: each that would go another way is named, with where first; nothing
+//! is written.
 //!
 //! It fails where a difference of no meaning parts a run, where a run that parts is counted as the
 //! same, and where what the comparison was asked for changes by asking.

@@ -122,8 +122,8 @@ impl Records {
     }
 
     /// Checks what holds for every journal: positions 1, 2, 3 … without a gap, each aggregate's
-    /// sequences 1, 2, 3 … without a gap, every event id once, every event readable, and every run decided
-    /// again as it was.
+    /// sequences 1, 2, 3 … without a gap, every event id once, every event readable, and every run
+    /// decided again as it was.
     ///
     /// # Panics
     /// With the first event that breaks it.

@@ -88,8 +88,8 @@ impl Traffic {
         .await;
     }
 
-    /// Returns when the clients have seen each kind of answer: which orders they place is drawn, and
-    /// a few may all be of one kind.
+    /// Returns when the clients have seen each kind of answer: which orders they place is drawn,
+    /// and a few may all be of one kind.
     pub async fn variety(&self) {
         for op in OPS {
             let has_come = || async { (self.book.count(op) > 0).then_some(()) };

@@ -91,7 +91,8 @@ enum Command {
     Triggers(triggers::TriggersArgs),
     /// Send a signal to a run
     Signal(waiting::SignalArgs),
-    /// Pause a run, or a workflow with all its runs: nothing is handed to workers, timers stand still
+    /// Pause a run, or a workflow with all its runs: nothing is handed to workers, timers stand
+    /// still
     Pause(waiting::PauseArgs),
     /// Go on with a paused run or workflow
     Resume(waiting::ResumeArgs),

@@ -30,7 +30,8 @@ pub(super) use queued::{Holds, Queued, count_refused, refuse_all, settle};
 /// A run in memory.
 pub(super) struct Actor {
     pub run_id: RunId,
-    /// The epoch of its shard's ownership under which it was loaded; 0 where nobody else can own it.
+    /// The epoch of its shard's ownership under which it was loaded; 0 where nobody else can own
+    /// it.
     pub epoch: u64,
     id: Arc<str>,
     workspace_id: WorkspaceId,

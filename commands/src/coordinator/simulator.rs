@@ -1,5 +1,6 @@
-//! A simulator: coordinators, their timers and their dispatch, over a store and queues in memory that
-//! fail in every way that is promised to do no harm, in simulated time, all drawn from one seed.
+//! A simulator: coordinators, their timers and their dispatch, over a store and queues in memory
+//! that fail in every way that is promised to do no harm, in simulated time, all drawn from one
+//! seed.
 //!
 //! A world has two coordinators that share the shards. Appends and reads are slow, fail, or fail
 //! after they have worked; tasks and outcomes are lost, repeated, late and out of order; workers
@@ -8,8 +9,8 @@
 //! cancelled regions), pause, resume, signal, answer and cancel them. Then it becomes calm, and
 //! every run has to come to its end.
 //!
-//! A seed gives the same history each time. `make sim DURATION=1h SEED=1` goes on with others for so
-//! long, from a million times `SEED` on.
+//! A seed gives the same history each time. `make sim DURATION=1h SEED=1` goes on with others for
+//! so long, from a million times `SEED` on.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -20,9 +21,9 @@ use std::time::{Duration, Instant};
 use domain::ids::RunId;
 use domain::run::{Event, Run};
 use domain::span::Span;
-use graphs::{Layout, blocks};
+use graphs::{Layout, blocks, seeded};
 use proptest::strategy::{Strategy, ValueTree};
-use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+use proptest::test_runner::Config;
 use serde_json::{Value, json};
 
 mod broker;
@@ -42,7 +43,8 @@ const LANES: u64 = 4;
 /// Simulated time within which everything has ended once it is calm. Clocks that were put back make
 /// timers late.
 const CALM: Duration = Duration::from_secs(12 * 3_600);
-/// Seeds that failed once: a lost task of a run that had left memory was looked for again and again.
+/// Seeds that failed once: a lost task of a run that had left memory was looked for again and
+/// again.
 const FAILED_ONCE: [u64; 4] = [18, 19, 68, 85];
 
 /// What each test has to go through.
@@ -146,10 +148,7 @@ async fn simulate(seed: u64) -> Lived {
 
 /// A few random graphs.
 fn graphs_of(seed: u64) -> Vec<Value> {
-    let mut bytes = [0; 32];
-    bytes[..8].copy_from_slice(&seed.to_le_bytes());
-    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
-    let mut runner = TestRunner::new_with_rng(Config::default(), rng);
+    let mut runner = seeded(seed, Config::default());
     let count = 2 + seed % 4;
     let graph = |_| {
         let block = blocks().new_tree(&mut runner).expect("a tree of blocks").current();

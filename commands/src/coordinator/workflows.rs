@@ -1,7 +1,7 @@
 //! Which of a worker's runs belong to which workflow, and which workflows are paused.
 //!
-//! What is known of a workflow comes with its runs, when they are started and loaded, and with looks
-//! at the journal; the newest version counts.
+//! What is known of a workflow comes with its runs, when they are started and loaded, and with
+//! looks at the journal; the newest version counts.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 

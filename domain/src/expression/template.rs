@@ -21,8 +21,8 @@ use crate::limits;
 
 /// Levels that a render may nest.
 const RECURSION: usize = 50;
-/// Bytes of stack for reading a template: the reader's frames are large, and what nests as deep as it
-/// lets through must fit whatever stack the caller runs on.
+/// Bytes of stack for reading a template: the reader's frames are large, and what nests as deep as
+/// it lets through must fit whatever stack the caller runs on.
 const STACK: usize = 64 * 1024 * 1024;
 /// The one template of each environment.
 const NAME: &str = "template";

@@ -68,7 +68,8 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         undo: Option<Value>,
     },
-    /// An attempt failed. With `retry_at`, the token backs off until then; without, its node failed.
+    /// An attempt failed. With `retry_at`, the token backs off until then; without, its node
+    /// failed.
     TaskFailed {
         token: TokenId,
         attempt: u32,

@@ -395,8 +395,8 @@ impl Live {
         token.zip(pause.as_ref()).is_some_and(|(token, pause)| token.since > pause.since)
     }
 
-    /// Whether it has come to [`limits::EVENTS_PER_RUN`]: it stands still until it is cancelled. What
-    /// undoes its work is bounded, and goes on.
+    /// Whether it has come to [`limits::EVENTS_PER_RUN`]: it stands still until it is cancelled.
+    /// What undoes its work is bounded, and goes on.
     pub fn is_suspended(&self) -> bool {
         self.events >= limits::EVENTS_PER_RUN && self.compensation.is_none()
     }

@@ -1,10 +1,10 @@
 //! When a schedule is due: cron patterns in a time zone, and fixed distances.
 //!
-//! Patterns are read by croner; what a pattern means where clocks are set is decided here. A pattern
-//! with fixed times of the day fires once for each of them: right after the gap where clocks are put
-//! forward over it, and at the first of two where they are put back. A pattern with `*` or a step in
-//! its seconds, minutes or hours goes by what the clock shows: it skips the gap, and fires in both
-//! passes.
+//! Patterns are read by croner; what a pattern means where clocks are set is decided here. A
+//! pattern with fixed times of the day fires once for each of them: right after the gap where
+//! clocks are put forward over it, and at the first of two where they are put back. A pattern with
+//! `*` or a step in its seconds, minutes or hours goes by what the clock shows: it skips the gap,
+//! and fires in both passes.
 
 use chrono::{DateTime, Datelike, NaiveDateTime, Offset, TimeDelta, TimeZone, Utc};
 use chrono_tz::Tz;
@@ -33,8 +33,8 @@ pub struct InvalidSchedule {
     pub message: String,
 }
 
-/// Wall times that are looked at for one time of a pattern with fixed times. More than the seconds of
-/// the longest overlap, of which each may be named.
+/// Wall times that are looked at for one time of a pattern with fixed times. More than the seconds
+/// of the longest overlap, of which each may be named.
 const LOOKS: usize = 4 * 3_600;
 /// Parts between two changes of a zone's clock that are looked at for one time: beyond 100 years.
 const PARTS: usize = 400;

@@ -19,12 +19,16 @@ pub fn runner(cases: u32) -> TestRunner {
         now.map_or(1, |now| now.as_nanos() as u64)
     });
     eprintln!("WONDER_SEED={seed} repeats this run");
-    let mut bytes = [0; 32];
-    bytes[..8].copy_from_slice(&seed.to_le_bytes());
-    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
     let config =
         Config { cases: asked.unwrap_or(cases), failure_persistence: None, ..Config::default() };
-    TestRunner::new_with_rng(config, rng)
+    seeded(seed, config)
+}
+
+/// A runner whose values follow from a seed.
+pub fn seeded(seed: u64, config: Config) -> TestRunner {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes))
 }
 
 /// Checks a property of what a strategy gives; the smallest counterexample is the panic's message.

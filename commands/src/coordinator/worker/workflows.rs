@@ -11,7 +11,8 @@ use crate::coordinator::Message;
 use crate::coordinator::actor::{Actor, Queued};
 use crate::coordinator::workflows::Standing;
 
-/// Runs that are told of their workflow at the same time: a workflow with many runs delays no other.
+/// Runs that are told of their workflow at the same time: a workflow with many runs delays no
+/// other.
 const TOLD: usize = 64;
 
 impl Worker {

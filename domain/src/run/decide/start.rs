@@ -1,5 +1,5 @@
-//! How a run begins. One that may not yet stands in a queue: who may is decided over all runs of a key
-//! (see [`crate::queue`]); here it is recorded.
+//! How a run begins. One that may not yet stands in a queue: who may is decided over all runs of a
+//! key (see [`crate::queue`]); here it is recorded.
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;

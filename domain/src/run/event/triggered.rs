@@ -16,7 +16,8 @@ pub struct TriggeredBy {
     pub at: DateTime<Utc>,
     /// What happened: the webhook's id, the scheduled time, or the event's id.
     pub key: String,
-    /// How many runs are before it in a chain in which each is started by an event of the one before.
+    /// How many runs are before it in a chain in which each is started by an event of the one
+    /// before.
     #[serde(default, skip_serializing_if = "is_first")]
     pub depth: u32,
 }

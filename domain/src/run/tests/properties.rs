@@ -1,9 +1,9 @@
 //! The engine's invariants over random graphs, inputs, faults and schedules.
 //!
 //! A graph is a random tree of blocks (steps, waits, gates, children, choices, bounded loops,
-//! fan-outs with every kind of join), laid out as a definition. A schedule is a list of random numbers
-//! that choose which attempt is reported, with what, which signals, answers and ends of children come,
-//! when the run is paused and resumed, and when the clock moves.
+//! fan-outs with every kind of join), laid out as a definition. A schedule is a list of random
+//! numbers that choose which attempt is reported, with what, which signals, answers and ends of
+//! children come, when the run is paused and resumed, and when the clock moves.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
