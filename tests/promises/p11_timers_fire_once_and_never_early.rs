@@ -5,17 +5,15 @@
 //! where a restart fires what has been fired, and where the deadline isn't the one in the event.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
-use chassis::clock::{Clock, ManualClock};
+use chassis::clock::Clock;
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::ids::RunId;
 use domain::run::Event;
 use protocol::{Failure, FailureKind, Outcome, OutcomeResult, RunStatus};
 use serde_json::{Value, json};
-use system_tests::{Records, Setting, Writer, wait_for, within, workflows};
-use tempfile::TempDir;
+use system_tests::{Records, Setting, World, Writer, wait_for, within, workflows};
 
 system_tests::in_both_settings!(retries_that_came_due_while_all_was_down_start_once);
 
@@ -30,24 +28,6 @@ fn hourly(name: &str) -> Value {
     definition["nodes"]["try"]["retry"]["initial"] = json!("1h");
     definition["nodes"]["try"]["retry"]["max"] = json!("1h");
     definition
-}
-
-struct World {
-    folder: TempDir,
-    clock: Arc<ManualClock>,
-}
-
-impl World {
-    fn new() -> Self {
-        let at = DateTime::from_timestamp(1_800_000_000, 0).expect("a time");
-        let folder = tempfile::tempdir().expect("a temporary folder can be made");
-        Self { folder, clock: Arc::new(ManualClock::new(at)) }
-    }
-
-    async fn start(&self) -> Writer {
-        let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
-        Writer::start_by(self.folder.path(), clock).await
-    }
 }
 
 /// Takes tasks and has each fail as transient, until so many have.
@@ -107,7 +87,7 @@ fn retries(records: &Records) -> HashMap<String, (DateTime<Utc>, DateTime<Utc>)>
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_came_due_in_an_hour_of_downtime_fires_once() {
-    let world = World::new();
+    let world = World::default();
     let writer = world.start().await;
     let definition = hourly("p11");
     let mut runs = Vec::new();
@@ -134,7 +114,7 @@ async fn what_came_due_in_an_hour_of_downtime_fires_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clock_that_jumps_fires_nothing_early_and_nothing_twice() {
-    let world = World::new();
+    let world = World::default();
     let mut writer = world.start().await;
     let waiting: RunId = writer.start_run(&hourly("p11"), json!({})).await;
     fail(&writer, 1).await;

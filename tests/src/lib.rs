@@ -4,7 +4,7 @@
 //! PostgreSQL and NATS, and kills, stops, freezes and restarts them. [`Client`] speaks the public
 //! API. [`Traffic`] is clients at work, and [`Book`] what they were told. [`Records`] reads the
 //! journal. [`Writer`] is the write side without a process, for tests that play the worker
-//! themselves.
+//! themselves; a [`World`] outlives it.
 //!
 //! It panics with a message that says what was waited for, because a test has nothing better to
 //! do, and every wait in it is bounded.
@@ -20,6 +20,7 @@ mod sse;
 pub mod traffic;
 mod wait;
 pub mod workflows;
+mod world;
 mod writer;
 
 pub use book::Book;
@@ -31,4 +32,5 @@ pub use shape::{Setting, Shape};
 pub use sse::{Follower, Sent};
 pub use traffic::{OPS, Traffic};
 pub use wait::{Pace, wait_for, wait_within, within};
+pub use world::World;
 pub use writer::Writer;

@@ -1,37 +1,14 @@
 //! Times that came while nobody was there, by a clock that the test moves.
 
-use std::sync::Arc;
-
-use chassis::clock::{Clock, ManualClock};
 use domain::definition::Definition;
 use domain::resource::{DefinitionSpec, Kind, Spec, WorkflowSpec};
 use protocol::Command;
-use system_tests::Writer;
-use tempfile::TempDir;
+use system_tests::{World, Writer};
 
 use super::*;
 
-struct World {
-    folder: TempDir,
-    clock: Arc<ManualClock>,
-}
-
-impl World {
-    fn new() -> Self {
-        // A whole hour.
-        let at = DateTime::from_timestamp(1_800_000_000, 0).expect("a time");
-        let folder = tempfile::tempdir().expect("a temporary folder can be made");
-        Self { folder, clock: Arc::new(ManualClock::new(at)) }
-    }
-
-    async fn start(&self) -> Writer {
-        let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
-        Writer::start_by(self.folder.path(), clock).await
-    }
-
-    fn hours_on(&self, hours: i64) {
-        self.clock.advance(TimeDelta::hours(hours));
-    }
+fn hours_on(world: &World, hours: i64) {
+    world.clock.advance(TimeDelta::hours(hours));
 }
 
 /// Makes a workflow with an hourly trigger; answers its id.
@@ -93,19 +70,19 @@ async fn hours(writer: &Writer, id: &str, last: i64) -> Vec<i64> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn times_that_came_while_all_was_down_are_skipped_or_made_up_for() {
-    let world = World::new();
+    let world = World::default();
     let writer = world.start().await;
     let skip = hourly(&writer, "skip", "skip").await;
     let one = hourly(&writer, "one", "one").await;
     let all = hourly(&writer, "all", "all").await;
-    world.hours_on(1);
+    hours_on(&world, 1);
     for id in [&skip, &one, &all] {
         // Not the hour in which it was made.
         assert_eq!(hours(&writer, id, 1).await, [1]);
     }
     writer.stop().await;
     // Down from the second hour to after the fifth.
-    world.hours_on(4);
+    hours_on(&world, 4);
     world.clock.advance(TimeDelta::minutes(30));
     let writer = world.start().await;
     assert_eq!(hours(&writer, &skip, 5).await, [1]);
@@ -123,30 +100,30 @@ async fn times_that_came_while_all_was_down_are_skipped_or_made_up_for() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_trigger_makes_up_for_nothing_that_was_before_it_was_changed_or_enabled() {
-    let world = World::new();
+    let world = World::default();
     let writer = world.start().await;
     let id = hourly(&writer, "off", "all").await;
-    world.hours_on(1);
+    hours_on(&world, 1);
     assert_eq!(hours(&writer, &id, 1).await, [1]);
     // Disabled for two hours, the trigger first and then the workflow.
     revise(&writer, &id, json!({"triggers": {"tick": {"enabled": false}}})).await;
-    world.hours_on(1);
+    hours_on(&world, 1);
     let patch = json!({"enabled": false, "triggers": {"tick": {"enabled": true}}});
     revise(&writer, &id, patch).await;
-    world.hours_on(1);
+    hours_on(&world, 1);
     world.clock.advance(TimeDelta::minutes(10));
     revise(&writer, &id, json!({"enabled": true})).await;
-    world.hours_on(1);
+    hours_on(&world, 1);
     assert_eq!(hours(&writer, &id, 4).await, [1, 4]);
     // Other times from here on; what isn't about times takes nothing away.
     writer.stop().await;
-    world.hours_on(1);
+    hours_on(&world, 1);
     let writer = world.start().await;
     assert_eq!(hours(&writer, &id, 5).await, [1, 4, 5]);
     let every = json!({"cron": null, "every": "2h"});
     revise(&writer, &id, json!({"triggers": {"tick": {"schedule": every}}})).await;
     revise(&writer, &id, json!({"triggers": {"tick": {"labels": {"a": "b"}}}})).await;
-    world.hours_on(3);
+    hours_on(&world, 3);
     let hours = hours(&writer, &id, 8).await;
     assert_eq!(hours, [1, 4, 5, 6, 8]);
     writer.stop().await;
