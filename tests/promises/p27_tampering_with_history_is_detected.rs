@@ -22,7 +22,9 @@ fn alter(platform: &Platform, text: &str) {
     };
     let folder = std::env::var("WONDER_TEST_POSTGRES_BIN").expect("scripts/with-services sets it");
     let mut command = Command::new(format!("{folder}/psql"));
-    command.args(["-qX", "-v", "ON_ERROR_STOP=1", &url]).env("PGOPTIONS", "-csearch_path=wonder");
+    // Parameters that are only sqlx's are refused by others.
+    let url = url.split('?').next().unwrap_or_default();
+    command.args(["-qX", "-v", "ON_ERROR_STOP=1", url]).env("PGOPTIONS", "-csearch_path=wonder");
     let done = command.args(["-c", text]).stdin(Stdio::null()).status().expect("psql runs");
     assert!(done.success(), "{text}");
 }
