@@ -37,7 +37,7 @@ fn a_burst_begins_at_once_and_is_made_up_for_by_waiting() {
 }
 
 #[test]
-fn a_turn_is_rounded_up_to_microseconds() {
+fn a_slot_is_rounded_up_to_microseconds() {
     assert_eq!(rate(7, 1_000, 1).slot(), TimeDelta::microseconds(142_858));
     assert_eq!(rate(100_000, 1_000, 1).slot(), TimeDelta::microseconds(10));
 }
@@ -55,7 +55,7 @@ fn a_clock_that_is_put_back_stops_nobody_for_long() {
 }
 
 #[test]
-fn turns_of_a_longer_rate_are_cut_where_the_shorter_one_reaches() {
+fn slots_of_a_slower_rate_are_cut_where_the_faster_one_reaches() {
     let (mut slots, day) = (Slots::default(), rate(1, 86_400_000, 1));
     slots.take(&day, at(0));
     let faster = rate(10, 1_000, 1);

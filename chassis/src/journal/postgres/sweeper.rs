@@ -18,8 +18,8 @@ const FORGET: &str = "delete from inbox where key in (\
      where oldest.kept_at < now() - interval '25 hours')";
 /// What another process forgets or renews at this moment is left alone.
 const FORGET_MARKS: &str = "delete from marks where (shard, name) in (\
-     select over.shard, over.name from marks over where over.until < now() \
-     order by over.until limit $1 for update skip locked)";
+     select past.shard, past.name from marks past where past.until < now() \
+     order by past.until limit $1 for update skip locked)";
 
 /// Sweeps until nothing more is committed.
 pub(super) async fn run(pool: PgPool, mut committed: watch::Receiver<u64>) {

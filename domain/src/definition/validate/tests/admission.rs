@@ -31,7 +31,7 @@ fn a_rate_is_a_limit_in_a_period() {
     rate("{limit: 4, period: 1m, burst: 5}", &[(P::InvalidValue, "/burst")]);
     rate("{limit: 4, period: 1m, burst: 0}", &[(P::InvalidValue, "/burst")]);
     rate("{limit: 4, period: 1m, then: cancel_oldest}", &[(P::InvalidValue, "/then")]);
-    rate("{limit: 4, per: 1m}", &[(P::UnknownKey, "/per")]);
+    rate("{limit: 4, period: 1m, per: 1m}", &[(P::UnknownKey, "/per")]);
     rate("{key: user, limit: 4, period: 1m}", &[(P::InvalidValue, "/key")]);
     rate("{key: '${state.user}', limit: 4, period: 1m}", &[(P::UndeclaredName, "/key")]);
 }
