@@ -163,7 +163,7 @@ impl Queue {
         }
         let ahead = self.ahead(place);
         let own = self.runs.get(&run_id).and_then(|entry| entry.rate).filter(|_| is_known);
-        let not_before = own.and_then(|rate| rate.after(slots.opens_at(&rate, now), ahead));
+        let not_before = own.and_then(|rate| slots.opens_after(ahead, &rate, now));
         Entered::Waits { ahead, has_room: self.has_room(admission.limit), not_before }
     }
 

@@ -40,7 +40,6 @@ const fn one() -> u32 {
     1
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
 const fn is_one(number: &u32) -> bool {
     *number == 1
 }
@@ -55,12 +54,6 @@ impl Rate {
         let micros = self.period.as_millis().saturating_mul(1_000);
         let slot = micros.div_ceil(u64::from(self.limit.max(1)));
         TimeDelta::microseconds(i64::try_from(slot).unwrap_or(i64::MAX))
-    }
-
-    /// The time at which so many slots are over.
-    pub fn after(&self, from: DateTime<Utc>, slots: u64) -> Option<DateTime<Utc>> {
-        let all = self.slot().checked_mul(i32::try_from(slots).ok()?)?;
-        from.checked_add_signed(all)
     }
 
     /// How far the newest slot may end ahead of the clock.
@@ -86,6 +79,20 @@ impl Slots {
         }
         let ready = self.0.map(|end| end + rate.slot() - rate.reach());
         ready.map_or(now, |ready| ready.max(now))
+    }
+
+    /// When a run may begin that comes after so many others, if all of them begin as early as they
+    /// may; `None` beyond what times can say.
+    pub fn opens_after(
+        &mut self,
+        others: u64,
+        rate: &Rate,
+        now: DateTime<Utc>,
+    ) -> Option<DateTime<Utc>> {
+        let opens_at = self.opens_at(rate, now);
+        let end = self.0.map_or(now, |end| end.max(now));
+        let others = rate.slot().checked_mul(i32::try_from(others).ok()?)?;
+        Some(opens_at.max(end.checked_add_signed(others)? + rate.slot() - rate.reach()))
     }
 
     /// Takes a slot now; `None` where it is too early. Gives when the slot ends.

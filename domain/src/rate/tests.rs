@@ -32,6 +32,10 @@ fn a_burst_begins_at_once_and_is_made_up_for_by_waiting() {
     let begun = (0..9).filter(|_| slots.take(&rate, at(0)).is_some()).count();
     assert_eq!(begun, 3);
     assert_eq!(slots.opens_at(&rate, at(0)), at(250));
+    assert_eq!(slots.opens_after(2, &rate, at(0)), Some(at(750)));
+    let mut quiet = Slots::default();
+    let after = [0, 2, 3].map(|others| quiet.opens_after(others, &rate, at(0)));
+    assert_eq!(after, [Some(at(0)), Some(at(0)), Some(at(250))]);
     assert_eq!(slots.take(&rate, at(250)), Some(at(1_000)));
     assert_eq!(slots.take(&rate, at(250)), None);
 }
@@ -86,9 +90,9 @@ proptest! {
         let mut begun: Vec<DateTime<Utc>> = Vec::new();
         for gap in gaps {
             now += TimeDelta::microseconds(gap);
-            let forgotten = Slots(slots.0.filter(|end| *end > now));
+            let mut forgotten = Slots(slots.0.filter(|end| *end > now));
             let opens = slots.opens_at(&rate, now);
-            prop_assert_eq!(forgotten.clone().opens_at(&rate, now), opens);
+            prop_assert_eq!(forgotten.opens_at(&rate, now), opens);
             if opens > now {
                 prop_assert_eq!(slots.take(&rate, opens - TimeDelta::microseconds(1)), None);
                 now = opens;
