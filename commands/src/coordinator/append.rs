@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use chassis::clock::Clock;
-use chassis::journal::{Append, InboxEntry, NewEvent, Payload, Snapshot};
+use chassis::journal::{Append, InboxEntry, Mark, NewEvent, Payload, Snapshot};
 use chrono::{DateTime, Utc};
 use domain::codec::{self, EncodeError};
 use domain::ids::WorkspaceId;
 use domain::run::{Event, Run, STATE_VERSION};
 use protocol::Receipt;
 
-use super::outcome;
+use super::{admissions, outcome};
 use crate::store::inbox::{self, Remembered};
 
 /// What made a run's events happen: their metadata, and the answer to keep for a retried command.
@@ -86,6 +86,7 @@ pub(super) fn append(
             (true, true) | (false, false) => None,
         },
         snapshot: snapshot(stream, run, last),
+        mark: mark(run, events),
         shard: stream.shard,
         epoch: stream.epoch,
     })
@@ -114,6 +115,12 @@ fn answer(
         fingerprint: remembered.fingerprint.clone(),
         answer: inbox::encode(&receipt),
     })
+}
+
+/// Until when the run counts for its rate, where that is said now.
+fn mark(run: &Run, events: &[Event]) -> Option<Mark> {
+    let until = events.iter().find_map(Event::slot_until)?;
+    Some(admissions::mark(run.header()?.run_id.home(), until))
 }
 
 fn snapshot(stream: &Stream<'_>, run: &Run, last: u64) -> Option<Snapshot> {

@@ -37,7 +37,7 @@ pub(super) fn is_same_value(recorded: &Event, decided: &Event) -> bool {
 fn strip_marks(event: &mut Event) {
     match event {
         Event::RunStarted(started) => started.deadline = None,
-        Event::RunAdmitted { deadline } => *deadline = None,
+        Event::RunAdmitted { deadline, until } => (*deadline, *until) = (None, None),
         Event::TaskFailed { retry_at, .. } | Event::UndoFailed { retry_at, .. } => {
             *retry_at = retry_at.map(|_| DateTime::<Utc>::UNIX_EPOCH);
         }
