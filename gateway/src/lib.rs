@@ -33,6 +33,7 @@ mod server;
 mod signals;
 mod sse;
 mod table;
+mod time_travel;
 mod trace;
 mod triggers;
 

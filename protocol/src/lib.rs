@@ -5,7 +5,9 @@
 
 pub mod command;
 pub mod comparison;
+pub mod difference;
 pub mod event;
+pub mod explanation;
 pub mod gate;
 pub mod query;
 pub mod rejection;
@@ -23,7 +25,11 @@ pub use command::{
 pub use comparison::{
     Compare, ComparedTo, Comparison, DefinitionChange, NotRehearsed, PartedRun, RehearsalView,
 };
+pub use difference::{DiffSide, DiffTo, Divergence, NodeCounts, NodeDiff, RunDiff};
 pub use event::{Cursor, EventEnvelope, EventFilter};
+pub use explanation::{
+    Came, Explain, Explanation, Fact, JoinExplanation, LedTo, Left, Looked, TokenExplanation, Way,
+};
 pub use gate::{GateAnswerView, GateFilter, GateId, GateStatus, GateView};
 pub use query::{EventPage, Page, PageRequest, ResourceFilter, RunFilter, StateAt};
 pub use rejection::{Rejection, RejectionKind};
@@ -35,5 +41,5 @@ pub use task::{
 pub use trigger::{MissedTimes, RunTrigger, TriggerError, TriggerView};
 pub use view::{
     ResourceView, RunError, RunOutcome, RunState, RunStatus, RunView, TimelineEntry, Usage,
-    Verification, Waiting,
+    Verification, WaitKind, WaitKinds, Waiting,
 };

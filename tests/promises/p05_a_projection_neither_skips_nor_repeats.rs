@@ -30,14 +30,6 @@ fn folded(records: &Records) -> Vec<(String, Vec<Step>)> {
     records.run_ids().into_iter().map(|id| (id.clone(), records.fold(&id))).collect()
 }
 
-/// The list doesn't tell waiting from running: that would take a row for each token.
-fn status(run: &Run) -> Option<RunStatus> {
-    run.status().map(|status| match status {
-        RunStatus::Waiting => RunStatus::Running,
-        other => other,
-    })
-}
-
 /// What the list of runs must say at a position, by run.
 fn expected(folded: &[(String, Vec<Step>)], up_to: u64) -> BTreeMap<String, Value> {
     let view = |step: &Step| {
@@ -47,7 +39,7 @@ fn expected(folded: &[(String, Vec<Step>)], up_to: u64) -> BTreeMap<String, Valu
             _ => (None, None),
         };
         json!({
-            "status": status(&step.run), "sequence": step.sequence, "position": step.position,
+            "status": step.run.status(), "sequence": step.sequence, "position": step.position,
             "input": header.input, "labels": header.labels, "output": output,
             "error": error.map(|error| error.code), "definition": header.definition,
             "usage": step.run.usage(),
