@@ -15,8 +15,8 @@ use domain::resource::Scope;
 use protocol::command::StartRun;
 use protocol::{Command, RunFilter, RunOutcome, RunStatus, RunTarget, WaitKind};
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::call::{Call, answer, done, located, tagged};
 use crate::definitions::project;

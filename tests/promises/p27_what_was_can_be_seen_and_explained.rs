@@ -82,9 +82,11 @@ async fn what_was_stays_visible(setting: Setting) {
     // Why it waits there, and not at the gate.
     let why = client.get(&format!("/runs/{rests}/explain?token=1")).await;
     let looked = why["tokens"][0]["left"]["transitions"].as_array().expect("a list");
-    let verdicts: Vec<_> = looked.iter().map(|one| (&one["to"], &one["verdict"])).collect();
+    let text = |one: &Value, key: &str| one[key].as_str().expect("a text").to_owned();
+    let verdicts: Vec<_> =
+        looked.iter().map(|one| (text(one, "to"), text(one, "verdict"))).collect();
     let wanted = [("ask", "not_held"), ("rest", "fired"), ("pay", "earlier_tier")];
-    assert_eq!(verdicts, wanted.map(|(to, verdict)| (to, verdict)), "{why}");
+    assert_eq!(verdicts, wanted.map(|(to, verdict)| (to.to_owned(), verdict.to_owned())), "{why}");
     assert_eq!(looked[1]["read"], json!({"input.amount": 50}));
     let why = client.get(&format!("/runs/{rests}/explain?node=rest")).await;
     assert_eq!(why["tokens"][0]["waits_for"]["for"], "timer", "{why}");

@@ -10,6 +10,7 @@ use domain::definition::{Plan, Resolved};
 use domain::resource::{self, Kind, Spec};
 use domain::run::event::DefinitionRef;
 use domain::run::replay::Replay;
+use domain::run::state::WaitKinds;
 use domain::run::{Event, Run, STATE_VERSION};
 use serde_json::{Value, json};
 
@@ -180,21 +181,30 @@ impl Records {
             let fold = serde_json::to_vec(&step.run).expect("a run is JSON");
             assert!(fold == *state, "the snapshot of {run_id} at {sequence} isn't its fold");
         }
-        let metadata = |event: &RecordedEvent| -> Value {
-            serde_json::from_slice(&event.metadata).unwrap_or_default()
-        };
         let events = self.of_run(run_id);
-        let mut said = json!(["task"]);
-        for (place, (step, event)) in steps.iter().zip(&events).enumerate() {
-            if let Value::Array(waits) = &metadata(event)["waits"] {
-                said = json!(waits);
-            }
+        for (place, (step, said)) in steps.iter().zip(self.said_waits(run_id)).enumerate() {
             // Within an append all metadata is the same, so another one tells that it was the last.
-            let is_last = events.get(place + 1).is_none_or(|next| next.metadata != event.metadata);
+            let own = &events[place].metadata;
+            let is_last = events.get(place + 1).is_none_or(|next| next.metadata != *own);
             if let Some(live) = step.run.live().filter(|_| is_last) {
-                assert_eq!(json!(live.waiting_on()), said, "{run_id} after {}", step.sequence);
+                assert_eq!(live.waiting_on(), said, "{run_id} after {}", step.sequence);
             }
         }
+    }
+
+    /// What a run is said to wait for, after each of its events: by what stands beside them, which
+    /// is right after the last one of an append.
+    pub fn said_waits(&self, run_id: &str) -> Vec<WaitKinds> {
+        let mut said = WaitKinds::TASK;
+        let events = self.of_run(run_id).into_iter();
+        let said = events.map(|event| {
+            let metadata: Value = serde_json::from_slice(&event.metadata).unwrap_or_default();
+            if metadata["waits"].is_array() {
+                said = serde_json::from_value(metadata["waits"].clone()).expect("kinds");
+            }
+            said
+        });
+        said.collect()
     }
 
     /// Decides a run again from what came from outside, and compares.

@@ -87,11 +87,12 @@ impl Standing {
     const WORKS: Self = Self { paused_micros: None, queued_micros: None, waits: WaitKinds::TASK };
 
     fn status(&self) -> RunStatus {
-        match (self.paused_micros, self.queued_micros, self.waits.has(WaitKind::Task)) {
+        let is_queued = self.queued_micros.is_some() || self.waits.has(WaitKind::Queue);
+        match (self.paused_micros, is_queued, self.waits.has(WaitKind::Task)) {
             (Some(_), ..) => RunStatus::Paused,
-            (None, Some(_), _) => RunStatus::Queued,
-            (None, None, false) => RunStatus::Waiting,
-            (None, None, true) => RunStatus::Running,
+            (None, true, _) => RunStatus::Queued,
+            (None, false, false) => RunStatus::Waiting,
+            (None, false, true) => RunStatus::Running,
         }
     }
 
