@@ -96,15 +96,19 @@ fn of_side(side: &DiffSide) -> String {
     )
 }
 
+/// The members of both events that differ.
 fn of_divergence(divergence: &Divergence) -> String {
     let node = divergence.node.as_ref().map(|node| format!(" at {node}")).unwrap_or_default();
-    let shown = |event: &Option<Value>| {
-        event.as_ref().map_or_else(|| "nothing".to_owned(), ToString::to_string)
+    let shown = |own: &Option<Value>, other: &Option<Value>| {
+        let Some(Value::Object(own)) = own else { return "nothing".to_owned() };
+        let differs = |(key, value): &(&String, &Value)| {
+            *key != "type" && other.as_ref().is_none_or(|other| other.get(*key) != Some(value))
+        };
+        let members = own.iter().filter(differs).map(|(key, value)| format!(" {key}={value}"));
+        let kind = own.get("type").and_then(Value::as_str).unwrap_or_default();
+        format!("{kind}{}", members.collect::<String>())
     };
-    format!(
-        "event {}{node}\n  left:  {}\n  right: {}",
-        divergence.sequence,
-        shown(&divergence.left),
-        shown(&divergence.right)
-    )
+    let Divergence { sequence, left, right, .. } = divergence;
+    let (ours, theirs) = (shown(left, right), shown(right, left));
+    format!("event {sequence}{node}\n  left:  {ours}\n  right: {theirs}")
 }

@@ -160,9 +160,11 @@ fn of_looked(looked: &Looked) -> String {
 fn of_led_to(led_to: &LedTo) -> String {
     let LedTo { token, instance, branches, arrived, late, iteration } = led_to;
     let late = if *late { ", too late" } else { "" };
-    let iteration = iteration.map(|count| format!(", for the {count}. time")).unwrap_or_default();
+    let iteration =
+        iteration.map(|count| format!(", time {count} of this way")).unwrap_or_default();
     let what = match (token, instance, branches) {
         (Some(token), ..) => format!(", token {token}"),
+        (None, Some(_), Some(1)) => ", 1 branch".to_owned(),
         (None, Some(_), Some(count)) => format!(", {count} branches"),
         (None, Some(_), None) if *arrived => format!(", and it arrived at the join{late}"),
         _ => String::new(),
