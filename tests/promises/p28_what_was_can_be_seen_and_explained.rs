@@ -1,4 +1,4 @@
-//! Promise 27: what runs did and waited for can be seen as of any moment, is explained from what
+//! Promise 28: what runs did and waited for can be seen as of any moment, is explained from what
 //! was recorded, and stays so when processes die.
 //!
 //! It fails where a list of a time past says what is so now, where what a run waited for isn't what
