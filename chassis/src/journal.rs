@@ -16,6 +16,7 @@ mod fault;
 pub mod feed;
 pub mod postgres;
 mod queue;
+mod snapshots;
 pub mod sqlite;
 pub mod tail;
 
@@ -151,6 +152,15 @@ pub struct Snapshot {
     pub state: Bytes,
 }
 
+/// A moment of an aggregate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// After the event with this sequence.
+    Sequence(u64),
+    /// After the last event that was recorded up to this time.
+    Time(DateTime<Utc>),
+}
+
 /// Where an append ended up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Appended {
@@ -254,6 +264,16 @@ pub trait Journal: Send + Sync + 'static {
         aggregate_type: &str,
         aggregate_id: &str,
         version: u32,
+    ) -> Result<Option<Snapshot>, ReadError>;
+
+    /// The newest one that is kept and isn't later than a moment. Of those that newer ones have
+    /// replaced, some are.
+    async fn snapshot_until(
+        &self,
+        aggregate_type: &str,
+        aggregate_id: &str,
+        version: u32,
+        until: Until,
     ) -> Result<Option<Snapshot>, ReadError>;
 
     /// A command's answer, if it was done in the last 24 hours (or longer ago and still kept).

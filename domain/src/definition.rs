@@ -13,7 +13,7 @@ pub mod resolved;
 pub mod schema;
 pub mod validate;
 
-pub use changes::{Change, ChangeKind, changes};
+pub use changes::{Change, ChangeKind, changes, differences};
 pub use hash::content_hash;
 pub use model::{
     ActionKind, ActionUse, Backoff, CancelNodes, CancelSpec, ChildSpec, ConcurrencySpec,

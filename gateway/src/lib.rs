@@ -34,6 +34,7 @@ mod server;
 mod signals;
 mod sse;
 mod table;
+mod time_travel;
 mod trace;
 mod triggers;
 

@@ -4,10 +4,12 @@ use domain::definition::{Definition, JoinSpec};
 use domain::ids::{RunId, WorkspaceId};
 use domain::run::event::{Decision, QueueReason, TokenId};
 use domain::run::state::{Gate, Header, InQueue, Instance, Live, Phase, Timer, Token};
+use domain::run::{Run, RunStatus};
 use protocol::view::{
     WaitingBranches, WaitingGate, WaitingItem, WaitingMutex, WaitingPause, WaitingQueue,
 };
 use protocol::{GateId, Rejection, StateAt, Waiting};
+use serde_json::Value;
 
 use crate::{Projections, compensation};
 
@@ -21,17 +23,27 @@ impl Projections {
         run_id: RunId,
     ) -> Result<Waiting, Rejection> {
         let folded = self.folded(workspace_id, run_id, StateAt::Latest).await?;
+        self.waiting_of(run_id, &folded.run, folded.sequence).await
+    }
+
+    /// What a run waits for at a sequence.
+    pub(crate) async fn waiting_of(
+        &self,
+        run_id: RunId,
+        run: &Run,
+        sequence: u64,
+    ) -> Result<Waiting, Rejection> {
         let mut waiting = Waiting {
             run_id: run_id.to_string(),
-            sequence: folded.sequence,
-            status: folded.status,
+            sequence,
+            status: run.status().unwrap_or(RunStatus::Running),
             pause: None,
             compensation: None,
             deadline: None,
             items: Vec::new(),
             left_out: 0,
         };
-        let Some(live) = folded.run.live() else { return Ok(waiting) };
+        let Some(live) = run.live() else { return Ok(waiting) };
         waiting.pause = live
             .pause
             .as_ref()
@@ -49,8 +61,7 @@ impl Projections {
         let definition = self.definition_at(&definition.id.to_string(), definition.version).await?;
         let definition = definition.as_ref();
         let tokens = live.tokens.iter().map(|(id, token)| {
-            let is_own = token.undo.is_none()
-                && definition.is_some_and(|definition| is_own(definition, &token.node));
+            let is_own = definition.is_some_and(|definition| is_own(definition, token));
             of_token(live, run_id, *id, token, is_own)
         });
         let groups = live.instances.values().map(|instance| {
@@ -111,10 +122,11 @@ impl Projections {
     }
 }
 
-/// Whether the coordinator itself does a node's work.
-fn is_own(definition: &Definition, node: &str) -> bool {
-    let node = definition.nodes.get(node);
-    node.is_some_and(|node| node.get("action").is_none() && node.get("steps").is_none())
+/// Whether the coordinator itself does a token's work.
+pub(crate) fn is_own(definition: &Definition, token: &Token) -> bool {
+    let node = definition.nodes.get(&*token.node);
+    let is_own = |node: &Value| node.get("action").is_none() && node.get("steps").is_none();
+    token.undo.is_none() && node.is_some_and(is_own)
 }
 
 /// Where a group comes together, and how.
@@ -146,7 +158,14 @@ fn item(what: &str, by: String) -> WaitingItem {
     }
 }
 
-fn of_token(live: &Live, run_id: RunId, id: TokenId, token: &Token, is_own: bool) -> WaitingItem {
+/// What a token waits for.
+pub(crate) fn of_token(
+    live: &Live,
+    run_id: RunId,
+    id: TokenId,
+    token: &Token,
+    is_own: bool,
+) -> WaitingItem {
     let paused = if live.pause.is_some() { ", once the run is resumed" } else { "" };
     let undo = if token.undo.is_some() { " to undo the node" } else { "" };
     let goes_on = || item("coordinator", "the coordinator, which goes on by itself".to_owned());
@@ -154,10 +173,7 @@ fn of_token(live: &Live, run_id: RunId, id: TokenId, token: &Token, is_own: bool
         Phase::Working { .. } if is_own => goes_on(),
         Phase::Working { attempt } => WaitingItem {
             attempt: Some(*attempt),
-            ..item(
-                "worker",
-                format!("a worker, with the outcome of attempt {attempt}{undo}{paused}"),
-            )
+            ..item("task", format!("a worker, with the outcome of attempt {attempt}{undo}{paused}"))
         },
         Phase::BackingOff { attempt, until } => WaitingItem {
             attempt: Some(*attempt),
@@ -165,7 +181,7 @@ fn of_token(live: &Live, run_id: RunId, id: TokenId, token: &Token, is_own: bool
             ..item("retry", format!("the clock: attempt {attempt}{undo} starts then{paused}"))
         },
         Phase::Waiting { until, signal: None } => {
-            WaitingItem { until: *until, ..item("time", format!("the clock{paused}")) }
+            WaitingItem { until: *until, ..item("timer", format!("the clock{paused}")) }
         }
         Phase::Waiting { until, signal: Some(name) } => WaitingItem {
             until: *until,

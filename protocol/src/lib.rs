@@ -6,7 +6,9 @@
 pub mod audit;
 pub mod command;
 pub mod comparison;
+pub mod difference;
 pub mod event;
+pub mod explanation;
 pub mod gate;
 pub mod query;
 pub mod rejection;
@@ -25,7 +27,11 @@ pub use command::{
 pub use comparison::{
     Compare, ComparedTo, Comparison, DefinitionChange, NotRehearsed, PartedRun, RehearsalView,
 };
+pub use difference::{DiffSide, DiffTo, Divergence, NodeCounts, NodeDiff, RunDiff};
 pub use event::{Cursor, EventEnvelope, EventFilter};
+pub use explanation::{
+    Came, Explain, Explanation, Fact, JoinExplanation, LedTo, Left, Looked, TokenExplanation, Way,
+};
 pub use gate::{GateAnswerView, GateFilter, GateId, GateStatus, GateView};
 pub use query::{EventPage, Page, PageRequest, ResourceFilter, RunFilter, StateAt};
 pub use rejection::{Rejection, RejectionKind};
@@ -37,5 +43,5 @@ pub use task::{
 pub use trigger::{MissedTimes, RunTrigger, TriggerError, TriggerView};
 pub use view::{
     ResourceView, RunError, RunOutcome, RunState, RunStatus, RunView, TimelineEntry, Usage,
-    Verification, Waiting,
+    Verification, WaitKind, WaitKinds, Waiting,
 };

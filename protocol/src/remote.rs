@@ -12,7 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::command::CommandEnvelope;
 use crate::comparison::Compare;
+use crate::difference::DiffTo;
 use crate::event::{Cursor, EventFilter};
+use crate::explanation::Explain;
 use crate::gate::{GateFilter, GateId};
 use crate::query::{PageRequest, ResourceFilter, RunFilter, StateAt};
 use crate::rejection::Rejection;
@@ -155,6 +157,16 @@ pub enum QueryCall {
     RunWaiting {
         workspace_id: WorkspaceId,
         run_id: RunId,
+    },
+    ExplainRun {
+        workspace_id: WorkspaceId,
+        run_id: RunId,
+        asked: Explain,
+    },
+    DiffRun {
+        workspace_id: WorkspaceId,
+        run_id: RunId,
+        to: DiffTo,
     },
     VerifyRun {
         workspace_id: WorkspaceId,

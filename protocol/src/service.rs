@@ -9,7 +9,9 @@ use futures::stream::BoxStream;
 use crate::audit::AuditHeads;
 use crate::command::{CommandEnvelope, Receipt};
 use crate::comparison::{Compare, Comparison};
+use crate::difference::{DiffTo, RunDiff};
 use crate::event::{Cursor, EventEnvelope, EventFilter};
+use crate::explanation::{Explain, Explanation};
 use crate::gate::{GateFilter, GateId, GateView};
 use crate::query::{EventPage, Page, PageRequest, ResourceFilter, RunFilter, StateAt};
 use crate::rejection::Rejection;
@@ -97,6 +99,22 @@ pub trait RunQueries: Send + Sync {
     /// What each live token and each join of a run waits for.
     async fn waiting(&self, workspace_id: WorkspaceId, run_id: RunId)
     -> Result<Waiting, Rejection>;
+
+    /// Why a run is where it is, and its tokens.
+    async fn explain(
+        &self,
+        workspace_id: WorkspaceId,
+        run_id: RunId,
+        asked: Explain,
+    ) -> Result<Explanation, Rejection>;
+
+    /// What two moments of a run differ in, or two runs.
+    async fn diff(
+        &self,
+        workspace_id: WorkspaceId,
+        run_id: RunId,
+        to: DiffTo,
+    ) -> Result<RunDiff, Rejection>;
 
     /// Decides a run's history again, and compares.
     async fn verify(

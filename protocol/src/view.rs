@@ -7,6 +7,7 @@ use domain::resource::Kind;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use domain::run::state::{WaitKind, WaitKinds};
 pub use domain::run::{RunStatus, Usage};
 
 use crate::trigger::RunTrigger;
@@ -40,6 +41,11 @@ pub struct RunView {
     pub workflow_id: Option<String>,
     #[schema(value_type = String)]
     pub status: RunStatus,
+    /// What a run that has not ended waits for, each kind once: `task`, `timer`, `retry`,
+    /// `signal`, `gate`, `child`, `mutex`, or `queue` (its turn).
+    #[serde(default, skip_serializing_if = "WaitKinds::is_empty")]
+    #[schema(value_type = Vec<String>)]
+    pub waiting_on: WaitKinds,
     pub definition: DefinitionRef,
     #[schema(value_type = Object)]
     pub input: Value,
@@ -276,7 +282,7 @@ pub struct WaitingItem {
     pub group: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub index: Option<u64>,
-    /// `worker`, `retry`, `time`, `signal`, `gate`, `mutex`, `child`, `coordinator`, `branches`, or
+    /// `task`, `retry`, `timer`, `signal`, `gate`, `mutex`, `child`, `coordinator`, `branches`, or
     /// `queue` (the whole run waits for its turn).
     #[serde(rename = "for")]
     pub what: String,

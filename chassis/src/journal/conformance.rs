@@ -55,6 +55,7 @@ macro_rules! journal_conformance {
             pages_follow_each_other
             payloads_are_found_by_their_hash
             the_newest_snapshot_is_kept
+            some_older_snapshots_are_kept
             open_aggregates_are_listed_in_order
             marks_are_kept_until_their_time
             aggregates_are_listed_by_type

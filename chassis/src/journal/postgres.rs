@@ -12,7 +12,7 @@ use super::feed::{Feed, FeedLimits};
 use super::queue::Queue;
 use super::{
     Append, AppendError, Appended, Journal, Mark, Payload, ReadError, Recalled, RecordedEvent,
-    Snapshot, Tail, Written,
+    Snapshot, Tail, Until, Written,
 };
 use crate::database::{Database, DatabaseError};
 
@@ -206,6 +206,16 @@ impl Journal for PostgresJournal {
         version: u32,
     ) -> Result<Option<Snapshot>, ReadError> {
         self.reader.snapshot(aggregate_type, aggregate_id, version).await
+    }
+
+    async fn snapshot_until(
+        &self,
+        aggregate_type: &str,
+        aggregate_id: &str,
+        version: u32,
+        until: Until,
+    ) -> Result<Option<Snapshot>, ReadError> {
+        self.reader.snapshot_until(aggregate_type, aggregate_id, version, until).await
     }
 
     async fn recall(&self, key: &str) -> Result<Option<Recalled>, ReadError> {

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use super::feed::{Feed, FeedLimits};
 use super::{
     Append, AppendError, Appended, Journal, Mark, Payload, ReadError, Recalled, RecordedEvent,
-    Snapshot, Tail,
+    Snapshot, Tail, Until,
 };
 use crate::clock::{Clock, SystemClock};
 
@@ -139,6 +139,16 @@ impl Journal for SqliteJournal {
         version: u32,
     ) -> Result<Option<Snapshot>, ReadError> {
         self.reader.snapshot(aggregate_type, aggregate_id, version).await
+    }
+
+    async fn snapshot_until(
+        &self,
+        aggregate_type: &str,
+        aggregate_id: &str,
+        version: u32,
+        until: Until,
+    ) -> Result<Option<Snapshot>, ReadError> {
+        self.reader.snapshot_until(aggregate_type, aggregate_id, version, until).await
     }
 
     async fn recall(&self, key: &str) -> Result<Option<Recalled>, ReadError> {

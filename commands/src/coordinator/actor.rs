@@ -7,7 +7,7 @@ use chassis::clock::Clock;
 use chassis::journal::{Append, Appended};
 use chrono::{DateTime, Utc};
 use domain::ids::{RunId, WorkspaceId};
-use domain::run::state::Header;
+use domain::run::state::{Header, Live, WaitKinds};
 use domain::run::{Command, Decision, Event, Run};
 use protocol::{Outcome, OutcomeResult, Receipt, Rejection, RejectionKind, RunOutcome, Task};
 use serde_json::Value;
@@ -213,6 +213,8 @@ impl Actor {
         let mut events = Vec::new();
         let mut under_way = UnderWay::default();
         let mut cause = None;
+        // A run works on tasks as long as nothing else is recorded of it.
+        let waited_on = self.run.live().map_or(WaitKinds::TASK, Live::waiting_on);
         while let Some(queued) = self.queue.pop_front() {
             let at = queued.at();
             if (queued.is_from_client() || at.is_some()) && !events.is_empty() {
@@ -268,7 +270,7 @@ impl Actor {
             shard: protocol::shard_of(self.run_id),
             epoch: (self.epoch > 0).then_some(self.epoch),
         };
-        match append::append(&stream, &self.run, &events, &cause, now, clock) {
+        match append::append(&stream, &self.run, waited_on, &events, &cause, now, clock) {
             Ok(append) => {
                 let before = self.sequence;
                 self.sequence += events.len() as u64;

@@ -8,11 +8,13 @@ use chassis::journal::{Append, InboxEntry, Mark, NewEvent, Payload, Snapshot};
 use chrono::{DateTime, Utc};
 use domain::codec::{self, EncodeError};
 use domain::ids::WorkspaceId;
+use domain::run::state::{Live, WaitKinds};
 use domain::run::{Event, Run, STATE_VERSION};
 use protocol::Receipt;
 
 use super::{admissions, outcome};
 use crate::store::inbox::{self, Remembered};
+use crate::store::metadata;
 
 /// What made a run's events happen: their metadata, and the answer to keep for a retried command.
 #[derive(Debug, Clone)]
@@ -41,10 +43,11 @@ pub(super) struct Stream<'a> {
     pub epoch: Option<u64>,
 }
 
-/// Encodes a run's events. `run` is the run after them.
+/// Encodes a run's events. `run` is the run after them, `waited_on` what it waited for before.
 pub(super) fn append(
     stream: &Stream<'_>,
     run: &Run,
+    waited_on: WaitKinds,
     events: &[Event],
     cause: &Cause,
     at: DateTime<Utc>,
@@ -75,7 +78,10 @@ pub(super) fn append(
         aggregate_id: Arc::clone(stream.id),
         expected_sequence: stream.sequence,
         workspace_id: Arc::clone(stream.workspace),
-        metadata: cause.metadata.clone(),
+        metadata: match run.live().map(Live::waiting_on).filter(|now| *now != waited_on) {
+            Some(waits) => metadata::waiting_on(&cause.metadata, waits),
+            None => cause.metadata.clone(),
+        },
         recorded_at: at,
         events: new_events,
         inbox: answer(stream, run, last, at, cause).into_iter().collect(),

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use chassis::journal::{
     Append, AppendError, Appended, Journal, Mark, Payload, ReadError, Recalled, RecordedEvent,
-    Snapshot, SqliteJournal, Tail,
+    Snapshot, SqliteJournal, Tail, Until,
 };
 
 /// How an append of a run fails.
@@ -166,6 +166,17 @@ impl Journal for Watched {
     ) -> Result<Option<Snapshot>, ReadError> {
         self.count();
         self.inner.snapshot(aggregate_type, aggregate_id, version).await
+    }
+
+    async fn snapshot_until(
+        &self,
+        aggregate_type: &str,
+        aggregate_id: &str,
+        version: u32,
+        until: Until,
+    ) -> Result<Option<Snapshot>, ReadError> {
+        self.count();
+        self.inner.snapshot_until(aggregate_type, aggregate_id, version, until).await
     }
 
     async fn recall(&self, key: &str) -> Result<Option<Recalled>, ReadError> {

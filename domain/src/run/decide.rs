@@ -29,6 +29,7 @@ mod start;
 mod undo;
 mod wait;
 
+pub use route::fits;
 pub use start::check_start;
 
 /// What a command leads to.

@@ -137,6 +137,7 @@ pub(crate) fn run_view() -> RunView {
         project_id: "prj_x".to_owned(),
         workflow_id: None,
         status: RunStatus::Completed,
+        waiting_on: WaitKinds::default(),
         definition: protocol::view::DefinitionRef {
             id: "wfd_x".to_owned(),
             name: "demo".to_owned(),
@@ -199,6 +200,51 @@ impl RunQueries for World {
             deadline: None,
             items: Vec::new(),
             left_out: 0,
+        })
+    }
+
+    async fn explain(
+        &self,
+        own: WorkspaceId,
+        id: RunId,
+        asked: Explain,
+    ) -> Result<Explanation, Rejection> {
+        let view = RunQueries::get(self, own, id, None).await?;
+        Ok(Explanation {
+            run_id: view.id,
+            sequence: 3,
+            status: view.status,
+            why: format!("{asked:?}"),
+            error: None,
+            because: Vec::new(),
+            waiting: Vec::new(),
+            waiting_left_out: 0,
+            tokens: Vec::new(),
+            tokens_left_out: 0,
+            ways: Vec::new(),
+        })
+    }
+
+    async fn diff(&self, own: WorkspaceId, id: RunId, to: DiffTo) -> Result<RunDiff, Rejection> {
+        let view = RunQueries::get(self, own, id, None).await?;
+        let side = DiffSide {
+            run_id: view.id,
+            sequence: 3,
+            at: start_time(),
+            status: view.status,
+            definition: format!("{to:?}"),
+            error: None,
+            usage: Usage::default(),
+        };
+        Ok(RunDiff {
+            left: side.clone(),
+            right: side,
+            parts: None,
+            values: None,
+            nodes: Vec::new(),
+            changes: Vec::new(),
+            changes_left_out: 0,
+            events: Default::default(),
         })
     }
 

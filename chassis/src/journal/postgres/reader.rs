@@ -12,8 +12,9 @@ use sqlx::{PgPool, Postgres};
 
 use super::decoding::{EVENT, Names, event, failed, signed, unsigned};
 use crate::database::DatabaseError;
+use crate::journal::snapshots::SNAPSHOT_UNTIL;
 use crate::journal::tail::Pages;
-use crate::journal::{Mark, Payload, ReadError, Recalled, RecordedEvent, Snapshot, Written};
+use crate::journal::{Mark, Payload, ReadError, Recalled, RecordedEvent, Snapshot, Until, Written};
 
 /// Bytes after which a page for tails ends, as they are stored and as they are read.
 const PAGE_BYTES: usize = 4 * 1024 * 1024;
@@ -141,6 +142,30 @@ impl Reader {
         .bind(aggregate_type)
         .bind(aggregate_id)
         .bind(i64::from(version));
+        let row: Option<(i64, Vec<u8>)> = within(query.fetch_optional(&self.pool)).await?;
+        row.map(|(sequence, state)| {
+            Ok(Snapshot { sequence: unsigned(sequence)?, version, state: state.into() })
+        })
+        .transpose()
+    }
+
+    pub(super) async fn snapshot_until(
+        &self,
+        aggregate_type: &str,
+        aggregate_id: &str,
+        version: u32,
+        until: Until,
+    ) -> Result<Option<Snapshot>, ReadError> {
+        let (sequence, time) = match until {
+            Until::Sequence(sequence) => (signed(sequence), None),
+            Until::Time(time) => (i64::MAX, Some(time)),
+        };
+        let query = sqlx::query_as(SNAPSHOT_UNTIL)
+            .bind(aggregate_type)
+            .bind(aggregate_id)
+            .bind(i64::from(version))
+            .bind(sequence)
+            .bind(time);
         let row: Option<(i64, Vec<u8>)> = within(query.fetch_optional(&self.pool)).await?;
         row.map(|(sequence, state)| {
             Ok(Snapshot { sequence: unsigned(sequence)?, version, state: state.into() })

@@ -10,8 +10,9 @@ use sqlx::sqlite::{SqlitePool, SqliteRow};
 use sqlx::{Row, Sqlite, query::Query, sqlite::SqliteArguments};
 use uuid::Uuid;
 
+use crate::journal::snapshots::SNAPSHOT_UNTIL;
 use crate::journal::tail::Pages;
-use crate::journal::{Mark, Payload, ReadError, Recalled, RecordedEvent, Snapshot};
+use crate::journal::{Mark, Payload, ReadError, Recalled, RecordedEvent, Snapshot, Until};
 
 /// Bytes after which a page for a tail ends.
 const PAGE_BYTES: usize = 4 * 1024 * 1024;
@@ -82,6 +83,30 @@ impl Reader {
         .fetch_optional(&self.pool)
         .await
         .map_err(failed)?;
+        row.map(|(sequence, state)| {
+            Ok(Snapshot { sequence: unsigned(sequence)?, version, state: state.into() })
+        })
+        .transpose()
+    }
+
+    pub(super) async fn snapshot_until(
+        &self,
+        aggregate_type: &str,
+        aggregate_id: &str,
+        version: u32,
+        until: Until,
+    ) -> Result<Option<Snapshot>, ReadError> {
+        let (sequence, time) = match until {
+            Until::Sequence(sequence) => (signed(sequence), None),
+            Until::Time(time) => (i64::MAX, Some(time)),
+        };
+        let query = sqlx::query_as(SNAPSHOT_UNTIL)
+            .bind(aggregate_type)
+            .bind(aggregate_id)
+            .bind(version)
+            .bind(sequence)
+            .bind(time.map(|time| time.timestamp_micros()));
+        let row: Option<(i64, Vec<u8>)> = query.fetch_optional(&self.pool).await.map_err(failed)?;
         row.map(|(sequence, state)| {
             Ok(Snapshot { sequence: unsigned(sequence)?, version, state: state.into() })
         })

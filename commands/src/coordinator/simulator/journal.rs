@@ -10,7 +10,7 @@ use chassis::journal::feed::{Feed, FeedLimits};
 use chassis::journal::tail::Pages;
 use chassis::journal::{
     Append, AppendError, Appended, Journal, Mark, Payload, ReadError, Recalled, RecordedEvent,
-    Snapshot, Tail, Written,
+    Snapshot, Tail, Until, Written,
 };
 use chrono::{DateTime, Utc};
 
@@ -222,6 +222,26 @@ impl Journal for Connection {
         let kept = self.reading().await?;
         let snapshot = kept.snapshots.get(&(aggregate_type.into(), aggregate_id.into()));
         Ok(snapshot.filter(|snapshot| snapshot.version == version).cloned())
+    }
+
+    async fn snapshot_until(
+        &self,
+        aggregate_type: &str,
+        aggregate_id: &str,
+        version: u32,
+        until: Until,
+    ) -> Result<Option<Snapshot>, ReadError> {
+        let newest = self.snapshot(aggregate_type, aggregate_id, version).await?;
+        let kept = self.reading().await?;
+        Ok(newest.filter(|snapshot| match until {
+            Until::Sequence(sequence) => snapshot.sequence <= sequence,
+            Until::Time(time) => {
+                let stream = kept.streams.get(&(aggregate_type.into(), aggregate_id.into()));
+                let place = usize::try_from(snapshot.sequence).ok().and_then(|n| n.checked_sub(1));
+                let at = stream.zip(place).and_then(|(stream, place)| stream.get(place));
+                at.is_some_and(|at| kept.events[*at].recorded_at <= time)
+            }
+        }))
     }
 
     async fn recall(&self, key: &str) -> Result<Option<Recalled>, ReadError> {
