@@ -22,7 +22,7 @@ use crate::output::{self, Format, say};
 pub(crate) enum AuditCommand {
     /// Read all events and check that they can be what happened; nothing may write to it meanwhile
     #[command(after_help = "Exit codes: 0 where nothing was found, else 1")]
-    Verify(VerifyArgs),
+    Verify(Box<VerifyArgs>),
     /// List signed heads of the audit chain, for keeping them elsewhere
     Heads(HeadsArgs),
 }
@@ -64,7 +64,7 @@ and `output` may be left out."
 
 pub(crate) async fn execute(global: &Global, command: AuditCommand) -> Result<Exit, Failure> {
     match command {
-        AuditCommand::Verify(args) => check(global, args).await,
+        AuditCommand::Verify(args) => check(global, *args).await,
         AuditCommand::Heads(args) => heads(global, args).await,
     }
 }
