@@ -21,7 +21,7 @@ async fn explanations_and_comparisons_are_asked_for_as_they_were_asked() {
             "diff?from=2&to=2026-01-31T12:00:00Z",
             "Moments { from: Sequence(2), to: Time(2026-01-31T12:00:00Z) }".to_owned(),
         ),
-        (&format!("diff?other={other}"), format!("{:?}", protocol::DiffTo::Run(other))),
+        (format!("diff?other={other}").as_str(), format!("{:?}", protocol::DiffTo::Run(other))),
     ] {
         let answer = client.get(&format!("{run}/{query}")).await;
         assert_eq!(answer.json()["left"]["definition"], asked, "{query}");
