@@ -57,8 +57,10 @@ pub struct Append {
     pub open: Option<bool>,
     /// The aggregate's state after the events, where the writer wants it kept.
     pub snapshot: Option<Snapshot>,
+    /// A name that means something until a time, stored in the same transaction.
+    pub mark: Option<Mark>,
     /// The shard that the aggregate belongs to; 0 where its kind isn't spread over shards. The list
-    /// of open aggregates is kept by shard.
+    /// of open aggregates and marks are kept by shard.
     pub shard: u16,
     /// The epoch under which the writer owns the shard. The append is refused where the shard has
     /// another one by now. `None` for aggregates that anybody may write.
@@ -90,7 +92,8 @@ impl Append {
             .iter()
             .map(|entry| entry.key.len() + entry.fingerprint.len() + entry.answer.len());
         let snapshot = self.snapshot.as_ref().map_or(0, |snapshot| snapshot.state.len());
-        payloads.sum::<usize>() + answers.sum::<usize>() + snapshot
+        let mark = self.mark.as_ref().map_or(0, |mark| mark.name.len());
+        payloads.sum::<usize>() + answers.sum::<usize>() + snapshot + mark
     }
 
     /// Refuses what is over a limit, before anything is queued or written.
@@ -128,6 +131,16 @@ pub struct Recalled {
 pub struct Payload {
     pub hash: Arc<str>,
     pub bytes: Bytes,
+}
+
+/// A name that means something until a time, and nothing from then on: it is forgotten. Of two
+/// marks of one name in a shard the later time stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mark {
+    /// Few bytes: it is a key of a table.
+    pub name: Arc<str>,
+    /// In whole microseconds.
+    pub until: DateTime<Utc>,
 }
 
 /// An aggregate's state at a sequence. Derived: it may be dropped at any time.
@@ -277,6 +290,14 @@ pub trait Journal: Send + Sync + 'static {
         after_id: &str,
         limit: usize,
     ) -> Result<Vec<Arc<str>>, ReadError>;
+
+    /// A shard's marks, in the order of names, after a name, at most `limit`. Some may be over.
+    async fn marks(
+        &self,
+        shard: u16,
+        after_name: &str,
+        limit: usize,
+    ) -> Result<Vec<Mark>, ReadError>;
 
     /// Ids of all aggregates of a type, in order, after an id, at most `limit`. For types of which
     /// there are few: it walks over all of their events.

@@ -10,6 +10,7 @@ pub mod ids;
 pub mod labels;
 pub mod limits;
 pub mod queue;
+pub mod rate;
 pub mod resource;
 pub mod run;
 pub mod span;

@@ -263,6 +263,7 @@ impl World {
             payloads,
             open: None,
             snapshot: None,
+            mark: None,
             shard: 0,
             epoch: None,
         };

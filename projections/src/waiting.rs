@@ -80,27 +80,40 @@ impl Projections {
         run_id: RunId,
         in_queue: &InQueue,
     ) -> Result<WaitingItem, Rejection> {
-        let (queue, by) = match &in_queue.reason {
+        let mut queue = WaitingQueue {
+            reason: "workflow_paused".to_owned(),
+            key: None,
+            limit: None,
+            period: None,
+            ahead: None,
+            not_before: None,
+        };
+        let with = |key: &Option<String>| {
+            key.as_ref().map_or_else(String::new, |key| format!(" with the key {key:?}"))
+        };
+        let by = match &in_queue.reason {
             QueueReason::Concurrency { key, limit, .. } => {
                 let ahead = self.ahead_of(run_id).await?;
-                let with_key =
-                    key.as_ref().map_or_else(String::new, |key| format!(" with the key {key:?}"));
-                let by = format!(
-                    "the end of a run{with_key}: {limit} may go on at the same time, and {ahead} \
-                     wait before this one"
-                );
-                let queue = WaitingQueue {
-                    reason: "concurrency".to_owned(),
-                    key: key.clone(),
-                    limit: Some(*limit),
-                    ahead: Some(ahead),
-                };
-                (queue, by)
+                queue.reason = "concurrency".to_owned();
+                (queue.key, queue.limit, queue.ahead) = (key.clone(), Some(*limit), Some(ahead));
+                format!(
+                    "the end of a run{}: {limit} may go on at the same time, and {ahead} wait \
+                     before this one",
+                    with(key)
+                )
+            }
+            QueueReason::RateLimit { key, limit, period, not_before, .. } => {
+                let ahead = self.ahead_of(run_id).await?;
+                queue.reason = "rate_limit".to_owned();
+                (queue.key, queue.limit, queue.ahead) = (key.clone(), Some(*limit), Some(ahead));
+                (queue.period, queue.not_before) = (Some(period.to_string()), *not_before);
+                format!(
+                    "time: {limit} runs{} may begin in {period}, and {ahead} wait before this one",
+                    with(key)
+                )
             }
             QueueReason::WorkflowPaused { workflow_id } => {
-                let reason = "workflow_paused".to_owned();
-                let queue = WaitingQueue { reason, key: None, limit: None, ahead: None };
-                (queue, format!("POST /api/v1/workflows/{workflow_id}/resume"))
+                format!("POST /api/v1/workflows/{workflow_id}/resume")
             }
         };
         let paused = if live.pause.is_some() { ", once the run is resumed" } else { "" };

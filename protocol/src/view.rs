@@ -332,17 +332,24 @@ pub struct WaitingGate {
 /// A queue that a run waits in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct WaitingQueue {
-    /// `concurrency`: as many runs with its key go on as may. `workflow_paused`: its workflow is.
+    /// `concurrency`: as many runs with its key go on as may. `rate_limit`: as many have begun in the
+    /// period as may. `workflow_paused`: its workflow is.
     pub reason: String,
-    /// The concurrency key, where the definition gives one.
+    /// The key that runs are counted by, where the definition gives one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
-    /// How many runs with the key may go on at the same time.
+    /// How many runs with the key may go on at the same time, or begin in the period.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<u32>,
+    /// The period of a rate, as `1m`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub period: Option<String>,
     /// How many runs of the queue are before it, as the read model has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ahead: Option<u64>,
+    /// When it may begin at the earliest, as it stood when it began to wait for its rate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<DateTime<Utc>>,
 }
 
 /// A mutex that a token waits for.

@@ -2,8 +2,8 @@
 //!
 //! Positions and sequences have no gap, every event decodes and fits the state that those before
 //! it led to, an ended run has nothing after its end, and the list of open runs is the runs that
-//! are open. Parents and children say the same of each other, and no more runs with a concurrency
-//! key go on at once than may. With a log of what clients were told, each acknowledged command
+//! are open. Parents and children say the same of each other, and of the runs with a key no
+//! more go on at once, and begin in a period, than may. With a log of what clients were told, each acknowledged command
 //! stands in the journal once, where it was said to stand.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -12,6 +12,7 @@ use std::sync::Arc;
 use chassis::journal::{Journal, ReadError, RecordedEvent};
 use domain::codec::{self, DecodeError};
 use domain::ids::RunId;
+use domain::rate::Book;
 use domain::resource::{self, Resource};
 use domain::run::{self, Run, RunStatus};
 use domain::trigger;
@@ -65,6 +66,7 @@ struct Auditor<'a> {
     /// What triggers are done with: the trigger, and the key of what happened.
     fired: HashSet<(Arc<str>, String)>,
     queues: Queues,
+    rates: Book,
     resources: HashMap<Arc<str>, Resource>,
     workspaces: BTreeSet<Arc<str>>,
     /// The aggregates that stand at claimed positions.
@@ -164,6 +166,7 @@ impl<'a> Auditor<'a> {
             families: Families::default(),
             fired: HashSet::new(),
             queues: Queues::default(),
+            rates: Book::default(),
             resources: HashMap::new(),
             workspaces: BTreeSet::new(),
             at: HashMap::new(),
@@ -220,6 +223,7 @@ impl<'a> Auditor<'a> {
         }
         let fits = fit::check(&known.state, &event, id);
         let of_queue = self.queues.check(known.state.header(), &event);
+        let of_rate = self.rates.enter(&known.state, &event, recorded.recorded_at);
         known.state.evolve(&event, recorded.recorded_at);
         // A child has the labels of its parent.
         if let run::Event::RunStarted(started) = &event
@@ -233,7 +237,7 @@ impl<'a> Auditor<'a> {
             known.end = Some(End { status: closed.status, output });
             known.state = Run::NotStarted;
         }
-        fits.and(of_family).and(of_queue)
+        fits.and(of_family).and(of_queue).and(of_rate)
     }
 
     /// Whatever a trigger is done with has its one run, and nothing is done twice.

@@ -11,8 +11,8 @@ use super::fault::Fault;
 use super::feed::{Feed, FeedLimits};
 use super::queue::Queue;
 use super::{
-    Append, AppendError, Appended, Journal, Payload, ReadError, Recalled, RecordedEvent, Snapshot,
-    Tail, Until, Written,
+    Append, AppendError, Appended, Journal, Mark, Payload, ReadError, Recalled, RecordedEvent,
+    Snapshot, Tail, Until, Written,
 };
 use crate::database::{Database, DatabaseError};
 
@@ -234,6 +234,15 @@ impl Journal for PostgresJournal {
         limit: usize,
     ) -> Result<Vec<Arc<str>>, ReadError> {
         self.reader.open_aggregates(aggregate_type, shard, after_id, limit).await
+    }
+
+    async fn marks(
+        &self,
+        shard: u16,
+        after_name: &str,
+        limit: usize,
+    ) -> Result<Vec<Mark>, ReadError> {
+        self.reader.marks(shard, after_name, limit).await
     }
 
     async fn aggregates(

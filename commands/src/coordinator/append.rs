@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use chassis::clock::Clock;
-use chassis::journal::{Append, InboxEntry, NewEvent, Payload, Snapshot};
+use chassis::journal::{Append, InboxEntry, Mark, NewEvent, Payload, Snapshot};
 use chrono::{DateTime, Utc};
 use domain::codec::{self, EncodeError};
 use domain::ids::WorkspaceId;
@@ -12,7 +12,7 @@ use domain::run::state::{Live, WaitKinds};
 use domain::run::{Event, Run, STATE_VERSION};
 use protocol::Receipt;
 
-use super::outcome;
+use super::{admissions, outcome};
 use crate::store::inbox::{self, Remembered};
 use crate::store::metadata;
 
@@ -92,6 +92,7 @@ pub(super) fn append(
             (true, true) | (false, false) => None,
         },
         snapshot: snapshot(stream, run, last),
+        mark: mark(run, events),
         shard: stream.shard,
         epoch: stream.epoch,
     })
@@ -120,6 +121,12 @@ fn answer(
         fingerprint: remembered.fingerprint.clone(),
         answer: inbox::encode(&receipt),
     })
+}
+
+/// Until when the run counts for its rate, where that is said now.
+fn mark(run: &Run, events: &[Event]) -> Option<Mark> {
+    let until = events.iter().find_map(Event::slot_until)?;
+    Some(admissions::mark(run.header()?.run_id.home(), until))
 }
 
 fn snapshot(stream: &Stream<'_>, run: &Run, last: u64) -> Option<Snapshot> {

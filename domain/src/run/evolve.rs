@@ -37,7 +37,7 @@ impl Run {
         match event {
             Event::RunStarted(_) => {}
             Event::RunQueued(reason) => live.enqueue(reason),
-            Event::RunAdmitted { deadline } => live.admit(*deadline),
+            Event::RunAdmitted { deadline, .. } => live.admit(*deadline),
             Event::TaskSucceeded { token, result, writes, usage, undo, .. } => {
                 live.usage.add(usage);
                 live.keep_undo(*token, undo.as_ref());

@@ -99,6 +99,9 @@ pub(super) fn told(event: &Event) -> String {
         Event::RunQueued(QueueReason::Concurrency { limit, .. }) => {
             format!("the run waits for its turn: {limit} may go on at the same time")
         }
+        Event::RunQueued(QueueReason::RateLimit { limit, period, .. }) => {
+            format!("the run waits for its turn: {limit} may begin in {period}")
+        }
         Event::RunQueued(QueueReason::WorkflowPaused { .. }) => {
             "the run waits for its turn: its workflow is paused".to_owned()
         }

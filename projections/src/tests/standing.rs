@@ -72,7 +72,7 @@ async fn runs_are_listed_as_they_were(storage: Storage) {
     let queued = json!({"type": "run_queued", "reason": "concurrency", "limit": 1, "ahead": 0});
     let queued = event(queued);
     world.waits(c, 0, &[began(c), queued], &[Queue]).await;
-    world.waits(c, 2, &[Event::RunAdmitted { deadline: None }], &[Task]).await;
+    world.waits(c, 2, &[Event::RunAdmitted { deadline: None, until: None }], &[Task]).await;
     world.caught_up().await;
 
     let now = world.listed(RunFilter::default()).await;

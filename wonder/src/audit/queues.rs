@@ -28,10 +28,9 @@ impl Queues {
         let going = self.0.entry((definition, key)).or_default();
         let before = going.len();
         going.insert(header.run_id);
-        if before < admission.limit as usize {
+        let Some(limit) = admission.limit.filter(|limit| before >= *limit as usize) else {
             return Ok(());
-        }
-        let limit = admission.limit;
+        };
         Err(format!("the run is admitted while {before} of its key go on, and {limit} may"))
     }
 }

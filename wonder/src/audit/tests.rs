@@ -99,6 +99,7 @@ impl Store {
             payloads: Vec::new(),
             open,
             snapshot: None,
+            mark: None,
             shard: protocol::shard_of(run_id),
             epoch: None,
         };

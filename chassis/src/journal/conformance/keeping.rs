@@ -6,7 +6,7 @@ use bytes::Bytes;
 use chrono::{DateTime, TimeDelta};
 
 use super::{Storage, answer, append, event, everything, must};
-use crate::journal::{Append, Payload, ReadError, Snapshot, Until};
+use crate::journal::{Append, Mark, Payload, ReadError, Snapshot, Until};
 
 fn payload(hash: &str, bytes: &'static [u8]) -> Payload {
     Payload { hash: hash.into(), bytes: Bytes::from_static(bytes) }
@@ -218,6 +218,35 @@ pub async fn open_aggregates_are_listed_in_order(storage: &impl Storage) {
     assert_eq!(list("d", 10).await, Ok(Vec::new()));
     assert_eq!(journal.open_aggregates("thing", 7, "", 10).await, Ok(vec!["f".into()]));
     assert_eq!(journal.open_aggregates("other", 0, "", 10).await, Ok(Vec::new()));
+}
+
+/// The latest time of each name, by shard, of what was appended; also where a batch has several.
+pub async fn marks_are_kept_until_their_time(storage: &impl Storage) {
+    let journal = storage.open().await;
+    let mark = |name: &str, day: i64| {
+        // Long after any test.
+        let until = DateTime::from_timestamp(8_000_000_000 + 86_400 * day, 120_000);
+        Mark { name: name.into(), until: until.unwrap_or_default() }
+    };
+    let marked = |id: &str, sequence, shard, mark| {
+        let mark = Some(mark);
+        Append { mark, shard, ..append(id, sequence, 1) }
+    };
+    let both = futures::future::join(
+        must(&*journal, marked("a", 0, 5, mark("y", 2))),
+        must(&*journal, marked("b", 0, 5, mark("y", 1))),
+    );
+    both.await;
+    must(&*journal, marked("c", 0, 5, mark("x", 3))).await;
+    must(&*journal, marked("d", 0, 6, mark("x", 9))).await;
+    must(&*journal, marked("c", 1, 5, mark("x", 1))).await;
+    assert!(journal.append(marked("a", 0, 5, mark("y", 7))).await.is_err());
+    assert_eq!(journal.marks(5, "", 9).await, Ok(vec![mark("x", 3), mark("y", 2)]));
+    assert_eq!(journal.marks(5, "x", 9).await, Ok(vec![mark("y", 2)]));
+    assert_eq!(journal.marks(5, "", 1).await, Ok(vec![mark("x", 3)]));
+    must(&*journal, marked("c", 2, 5, mark("x", 4))).await;
+    assert_eq!(journal.marks(5, "", 1).await, Ok(vec![mark("x", 4)]));
+    assert_eq!(journal.marks(7, "", 9).await, Ok(Vec::new()));
 }
 
 /// Each once, in the order of ids, whatever it owes.

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::journal::snapshots::SNAPSHOT_UNTIL;
 use crate::journal::tail::Pages;
-use crate::journal::{Payload, ReadError, Recalled, RecordedEvent, Snapshot, Until};
+use crate::journal::{Mark, Payload, ReadError, Recalled, RecordedEvent, Snapshot, Until};
 
 /// Bytes after which a page for a tail ends.
 const PAGE_BYTES: usize = 4 * 1024 * 1024;
@@ -163,6 +163,30 @@ impl Reader {
         .await
         .map_err(failed)?;
         Ok(ids.into_iter().map(Arc::from).collect())
+    }
+
+    pub(super) async fn marks(
+        &self,
+        shard: u16,
+        after_name: &str,
+        limit: usize,
+    ) -> Result<Vec<Mark>, ReadError> {
+        let rows: Vec<(String, i64)> = sqlx::query_as(
+            "select name, until from marks where shard = $1 and name > $2 order by name limit $3",
+        )
+        .bind(shard)
+        .bind(after_name)
+        .bind(signed(limit as u64))
+        .fetch_all(&self.pool)
+        .await
+        .map_err(failed)?;
+        let mark = |(name, until): (String, i64)| {
+            let until = DateTime::from_timestamp_micros(until).ok_or_else(|| {
+                ReadError::Damaged(format!("the mark {name} has the time {until}").into())
+            })?;
+            Ok(Mark { name: name.into(), until })
+        };
+        rows.into_iter().map(mark).collect()
     }
 
     pub(super) async fn aggregates(

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::codec;
-use domain::ids::{CommandId, RunId};
+use domain::ids::{CommandId, DefinitionId, Home, RunId};
+use domain::rate::Book;
 use domain::run::event::Decision;
 use domain::run::state::{Live, Phase};
 use domain::run::{Event, Run};
@@ -38,6 +39,8 @@ pub(super) struct Log {
 pub(super) struct Views {
     position: u64,
     pub(super) runs: BTreeMap<RunId, View>,
+    /// How fast runs began.
+    rates: Book,
 }
 
 #[derive(Default)]
@@ -63,6 +66,8 @@ impl Views {
             )
             .expect("what was stored is read");
             let view = self.runs.entry(run_id).or_default();
+            let entered = self.rates.enter(&view.run, &event, recorded.recorded_at);
+            entered.unwrap_or_else(|problem| panic!("{run_id}: {problem}"));
             view.run.evolve(&event, recorded.recorded_at);
             view.events.push(event);
         }
@@ -87,6 +92,17 @@ pub(super) async fn ask(
     let id = CommandId::new(world.chance.uuid());
     let is_start = matches!(command, Command::StartRun(_));
     let run_id = if is_start { Some(run_of(id)) } else { command.run_id() };
+    ask_at(world, actor, command, id, run_id).await
+}
+
+/// Asks whoever owns what is beside a run.
+async fn ask_at(
+    world: &World,
+    actor: &str,
+    command: Command,
+    id: CommandId,
+    run_id: Option<RunId>,
+) -> Result<Receipt, Rejection> {
     loop {
         let service = match run_id {
             Some(run_id) => world.owner_of(shard_of(run_id)),
@@ -119,13 +135,31 @@ fn may_pass(rejection: &Rejection) -> bool {
     rejection.kind == RejectionKind::Unavailable || rejection.code == "conflict"
 }
 
-/// Publishes a definition.
-pub(super) async fn publish(world: &World, definition: Value) {
+/// Publishes a definition; answers its id.
+pub(super) async fn publish(world: &World, definition: Value) -> DefinitionId {
     let project_id = world.any().expect("a coordinator lives").defaults().project_id;
     let spec = json!({"project_id": project_id, "definition": definition, "hash": ""});
     let spec = serde_json::from_value(spec).expect("a definition");
     let spec = domain::resource::Spec::WorkflowDefinition(spec);
-    ask(world, "ann", Command::Create(Box::new(spec))).await.expect("it is published");
+    let receipt = ask(world, "ann", Command::Create(Box::new(spec))).await;
+    receipt.expect("it is published").id.parse().expect("an id")
+}
+
+/// Starts a run of a published definition that counts its runs by their user.
+pub(super) async fn start_counted(
+    world: &World,
+    (id, name): (DefinitionId, &str),
+    user: &str,
+) -> RunId {
+    let project_id = world.any().expect("a coordinator lives").defaults().project_id;
+    let target = RunTarget::Named { project_id, reference: name.to_owned() };
+    let (input, labels) = (json!({"user": user}), BTreeMap::new());
+    let start = StartRun { target, input, labels, home: None, trigger: None };
+    let command = Command::StartRun(Box::new(start));
+    let home = Home::of_queue(id, Some(user)).first_run();
+    let command_id = CommandId::new(world.chance.uuid());
+    let receipt = ask_at(world, "ann", command, command_id, Some(home)).await;
+    receipt.expect("it starts").id.parse().expect("a run's id")
 }
 
 /// Starts a run, with so many items.

@@ -9,9 +9,10 @@ use async_trait::async_trait;
 use chassis::journal::feed::{Feed, FeedLimits};
 use chassis::journal::tail::Pages;
 use chassis::journal::{
-    Append, AppendError, Appended, Journal, Payload, ReadError, Recalled, RecordedEvent, Snapshot,
-    Tail, Until, Written,
+    Append, AppendError, Appended, Journal, Mark, Payload, ReadError, Recalled, RecordedEvent,
+    Snapshot, Tail, Until, Written,
 };
+use chrono::{DateTime, Utc};
 
 use super::chance::{Chance, Troubles};
 
@@ -31,6 +32,7 @@ struct Kept {
     snapshots: HashMap<Name, Snapshot>,
     open: BTreeSet<(Arc<str>, u16, Arc<str>)>,
     epochs: BTreeMap<u16, u64>,
+    marks: BTreeMap<(u16, Arc<str>), DateTime<Utc>>,
 }
 
 impl Store {
@@ -109,6 +111,10 @@ impl Store {
             Some(true) => drop(kept.open.insert(entry)),
             Some(false) => drop(kept.open.remove(&entry)),
             None => {}
+        }
+        if let Some(Mark { name, until }) = append.mark {
+            let kept = kept.marks.entry((append.shard, name)).or_insert(until);
+            *kept = until.max(*kept);
         }
         if let Some(snapshot) = append.snapshot {
             kept.snapshots.insert(name, snapshot);
@@ -264,6 +270,22 @@ impl Journal for Connection {
             &*one.0 == aggregate_type && one.1 == shard && &*one.2 > after_id
         };
         Ok(kept.open.iter().filter(of_shard).take(limit).map(|one| Arc::clone(&one.2)).collect())
+    }
+
+    async fn marks(
+        &self,
+        shard: u16,
+        after_name: &str,
+        limit: usize,
+    ) -> Result<Vec<Mark>, ReadError> {
+        let kept = self.reading().await?;
+        let of_shard = kept.marks.range((shard, Arc::from(after_name))..);
+        let of_shard = of_shard.filter(|((at, name), _)| *at == shard && &**name > after_name);
+        let mark = |((_, name), until): (&(u16, Arc<str>), &DateTime<Utc>)| Mark {
+            name: Arc::clone(name),
+            until: *until,
+        };
+        Ok(of_shard.take(limit).map(mark).collect())
     }
 
     async fn aggregates(

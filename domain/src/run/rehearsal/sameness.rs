@@ -106,7 +106,7 @@ fn strip_outside(event: &mut Event) {
 fn strip_marks(event: &mut Event) {
     match event {
         Event::RunStarted(started) => started.deadline = None,
-        Event::RunAdmitted { deadline } => *deadline = None,
+        Event::RunAdmitted { deadline, until } => (*deadline, *until) = (None, None),
         Event::TaskFailed { retry_at, .. } | Event::UndoFailed { retry_at, .. } => {
             *retry_at = retry_at.map(|_| DateTime::<Utc>::UNIX_EPOCH);
         }
