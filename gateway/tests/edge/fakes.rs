@@ -19,6 +19,8 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 use uuid::Uuid;
 
+mod time_travel;
+
 pub(crate) fn home() -> WorkspaceId {
     WorkspaceId::derived("", "default")
 }
@@ -209,43 +211,13 @@ impl RunQueries for World {
         id: RunId,
         asked: Explain,
     ) -> Result<Explanation, Rejection> {
-        let view = RunQueries::get(self, own, id, None).await?;
-        Ok(Explanation {
-            run_id: view.id,
-            sequence: 3,
-            status: view.status,
-            why: format!("{asked:?}"),
-            error: None,
-            because: Vec::new(),
-            waiting: Vec::new(),
-            waiting_left_out: 0,
-            tokens: Vec::new(),
-            tokens_left_out: 0,
-            ways: Vec::new(),
-        })
+        RunQueries::get(self, own, id, None)
+            .await
+            .map(|view| time_travel::explanation(view, &asked))
     }
 
     async fn diff(&self, own: WorkspaceId, id: RunId, to: DiffTo) -> Result<RunDiff, Rejection> {
-        let view = RunQueries::get(self, own, id, None).await?;
-        let side = DiffSide {
-            run_id: view.id,
-            sequence: 3,
-            at: start_time(),
-            status: view.status,
-            definition: format!("{to:?}"),
-            error: None,
-            usage: Usage::default(),
-        };
-        Ok(RunDiff {
-            left: side.clone(),
-            right: side,
-            parts: None,
-            values: None,
-            nodes: Vec::new(),
-            changes: Vec::new(),
-            changes_left_out: 0,
-            events: Default::default(),
-        })
+        RunQueries::get(self, own, id, None).await.map(|view| time_travel::diff(view, &to))
     }
 
     async fn verify(&self, own: WorkspaceId, id: RunId) -> Result<Verification, Rejection> {

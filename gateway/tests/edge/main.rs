@@ -8,5 +8,6 @@ mod fakes;
 mod hooks;
 mod probes;
 mod streams;
+mod time_travel;
 mod waiting;
 mod writes;
