@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
+use chrono::DateTime;
 use domain::definition::parse::parse_value;
 use domain::definition::validate;
 use domain::ids::{ProjectId, RunId, WorkflowId};
@@ -13,7 +14,7 @@ use domain::labels;
 use domain::limits::INPUT_BYTES;
 use domain::resource::Scope;
 use protocol::command::StartRun;
-use protocol::{Command, RunFilter, RunOutcome, RunStatus, RunTarget, StateAt};
+use protocol::{Command, Receipt, RunFilter, RunOutcome, RunStatus, RunTarget, StateAt};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -132,14 +133,20 @@ async fn start(
     }
     check_labels(&labels)?;
     let input = value_at(input, "/input")?;
-    let wait = call.wait()?;
     let command =
         Command::StartRun(Box::new(StartRun { target, input, labels, home: None, trigger: None }));
-    let mut receipt = call.execute(command).await?;
+    call.wait()?;
+    let receipt = call.execute(command).await?;
+    started(&call, receipt).await
+}
+
+/// The answer of a start, with the run's outcome where the client waits and it ends in time.
+pub(crate) async fn started(call: &Call, mut receipt: Receipt) -> Result<Response, Problem> {
+    let wait = call.wait()?;
     let mut outcome = receipt.outcome.take();
     if let (Some(wait), None) = (wait, &outcome) {
         let id = receipt.id.parse().map_err(|_| Problem::internal())?;
-        outcome = wait_for(&call, id, wait).await?;
+        outcome = wait_for(call, id, wait).await?;
     }
     let (status, version, position) = match &outcome {
         Some(outcome) => (outcome.status, outcome.sequence, outcome.position),
@@ -159,13 +166,13 @@ async fn start(
     Ok(preferred(response, wait))
 }
 
-fn value_at(text: &RawValue, pointer: &str) -> Result<Value, Problem> {
+pub(crate) fn value_at(text: &RawValue, pointer: &str) -> Result<Value, Problem> {
     serde_json::from_str(text.get()).map_err(|error| {
         Problem::new(StatusCode::BAD_REQUEST, "invalid_json", error.to_string()).at(pointer)
     })
 }
 
-fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), Problem> {
+pub(crate) fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), Problem> {
     labels::check(labels).map_err(|(below, detail)| {
         let status = StatusCode::UNPROCESSABLE_ENTITY;
         Problem::new(status, "invalid_body", detail).at(format!("/labels{below}"))
@@ -296,18 +303,22 @@ pub(crate) async fn verify(call: Call) -> Result<Response, Problem> {
 pub(crate) async fn state(call: Call) -> Result<Response, Problem> {
     let at = match call.asked("at") {
         None => StateAt::Latest,
-        Some(text) => match text.parse() {
-            Ok(sequence) => StateAt::Sequence(sequence),
-            Err(_) => StateAt::Time(call.asked_time("at").ok().flatten().ok_or_else(|| {
-                let detail = "write a sequence of the run, 1 or more, as in 12, or an rfc 3339 \
-                              time, as in 2026-01-31T12:00:00Z";
-                Problem::parameter("at", detail)
-            })?),
-        },
+        Some(text) => moment(text).ok_or_else(|| {
+            let detail = "write a sequence of the run, 1 or more, as in 12, or an rfc 3339 \
+                          time, as in 2026-01-31T12:00:00Z";
+            Problem::parameter("at", detail)
+        })?,
     };
     let workspace = call.caller()?.workspace_id;
     let state = call.edge.gateway.runs.state(workspace, call.id()?, at).await?;
     answer(StatusCode::OK, &state)
+}
+
+/// A moment of a run: a sequence, or a time.
+pub(crate) fn moment(text: &str) -> Option<StateAt> {
+    let sequence = text.parse().ok().map(StateAt::Sequence);
+    let time = || DateTime::parse_from_rfc3339(text).ok().map(|time| StateAt::Time(time.to_utc()));
+    sequence.or_else(time)
 }
 
 /// `GET /runs/{id}/timeline`.

@@ -44,7 +44,7 @@ impl Projection for Runs {
     }
 
     fn version(&self) -> i64 {
-        4
+        5
     }
 
     fn tables(&self) -> &'static [(&'static str, &'static str)] {
@@ -107,13 +107,14 @@ struct Row {
     undo_failed: i64,
     undo_failures: Option<String>,
     started_by_trigger: Option<String>,
+    forked_from: Option<String>,
 }
 
 const COLUMNS: &str = "id, workspace_id, project_id, workflow_id, status, definition_id, \
     definition_name, definition_version, definition_hash, input, output, error, labels, \
     sequence, position, started_micros, ended_micros, input_tokens, output_tokens, cost_micros, \
     parent_run_id, root_run_id, undo_cause, undo_total, undone, undo_failed, undo_failures, \
-    started_by_trigger";
+    started_by_trigger, forked_from";
 
 /// Both databases compare without regard to the case of ASCII letters, and of no others.
 fn filter(dialect: Dialect, of_parent: bool) -> String {
@@ -266,6 +267,8 @@ impl Row {
             serde_json::from_value(Value::String(self.status)).map_err(|e| unreadable(&e))?;
         let trigger = self.started_by_trigger.as_deref().map(serde_json::from_str).transpose();
         let trigger = trigger.map_err(|e| unreadable(&e))?;
+        let forked_from = self.forked_from.as_deref().map(serde_json::from_str).transpose();
+        let forked_from = forked_from.map_err(|e| unreadable(&e))?;
         let labels: BTreeMap<String, String> =
             serde_json::from_str(&self.labels).map_err(|e| unreadable(&e))?;
         let failures = self.undo_failures.as_deref().map(value).transpose()?;
@@ -311,6 +314,7 @@ impl Row {
             parent_run_id: self.parent_run_id,
             root_run_id: self.root_run_id,
             trigger,
+            forked_from,
         })
     }
 }

@@ -218,6 +218,7 @@ impl World {
                 event_type: tagged["type"].as_str().expect("a tag").into(),
                 event_version: 1,
                 payload: one.payload.into(),
+                recorded_at: None,
             });
         }
         self.append_encoded(stream, workspace, after, encoded, payloads).await
@@ -230,6 +231,7 @@ impl World {
             event_type: event_type.into(),
             event_version: 1,
             payload: payload.to_owned().into(),
+            recorded_at: None,
         };
         self.append_encoded(("run", "run_raw"), ours(), 0, vec![event], Vec::new()).await
     }

@@ -6,6 +6,7 @@
 pub mod command;
 pub mod comparison;
 pub mod event;
+pub mod fork;
 pub mod gate;
 pub mod query;
 pub mod rejection;
@@ -24,6 +25,7 @@ pub use comparison::{
     Compare, ComparedTo, Comparison, DefinitionChange, NotRehearsed, PartedRun, RehearsalView,
 };
 pub use event::{Cursor, EventEnvelope, EventFilter};
+pub use fork::{ForkCall, ForkCalls, ForkOutcome, ForkPlan, ForkRun, ForkedFrom};
 pub use gate::{GateAnswerView, GateFilter, GateId, GateStatus, GateView};
 pub use query::{EventPage, Page, PageRequest, ResourceFilter, RunFilter, StateAt};
 pub use rejection::{Rejection, RejectionKind};

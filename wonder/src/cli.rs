@@ -18,6 +18,7 @@ mod config;
 mod dev;
 mod doctor;
 mod events;
+mod fork;
 mod gates;
 mod migrate;
 mod mock_model;

@@ -8,8 +8,9 @@ use std::collections::{BTreeMap, HashMap};
 use chassis::journal::RecordedEvent;
 use chrono::{DateTime, Utc};
 use domain::codec;
-use domain::run::event::{Admission, ParentRun};
+use domain::run::event::{Admission, ForkedFrom, ParentRun};
 use domain::run::{RunStatus, Usage};
+use protocol::event::is_shared;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -47,8 +48,17 @@ struct Change<'a> {
     undone: u64,
     undo_failed: u64,
     undo_failures: Option<&'a str>,
+    /// Of a run that was forked before the batch.
+    other: Option<Other<'a>>,
     #[serde(flatten)]
     usage: Usage,
+}
+
+/// What a fork has otherwise than the other run.
+#[derive(Serialize)]
+struct Other<'a> {
+    input: Option<&'a str>,
+    definition: Option<protocol::view::DefinitionRef>,
 }
 
 /// A stretch of time that has begun or ended; counts where it is known.
@@ -85,6 +95,7 @@ struct Started<'a> {
     started_by_trigger: Option<&'a str>,
     queue: Option<String>,
     queue_rank: Option<i64>,
+    forked_from: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -103,6 +114,16 @@ struct StartedPayload<'a> {
     trigger: Option<&'a RawValue>,
     #[serde(default)]
     admission: Option<Admission>,
+    #[serde(default)]
+    forked_from: Option<ForkedFrom>,
+}
+
+#[derive(Deserialize)]
+struct ForkedPayload<'a> {
+    #[serde(borrow, default)]
+    input: Option<&'a RawValue>,
+    #[serde(default)]
+    definition: Option<protocol::view::DefinitionRef>,
 }
 
 #[derive(Deserialize)]
@@ -168,6 +189,11 @@ pub(crate) fn queue_of(definition_id: &str, key: Option<&str>) -> String {
     key.map_or_else(|| definition_id.to_owned(), |key| format!("{definition_id}/{key}"))
 }
 
+fn forked_from(fork: &ForkedFrom) -> Result<String, serde_json::Error> {
+    let (run_id, sequence) = (fork.run_id.to_string(), fork.sequence);
+    serde_json::to_string(&protocol::ForkedFrom { run_id, sequence })
+}
+
 /// Whether there may be a usage, without reading the whole.
 fn has_usage(payload: &[u8]) -> bool {
     payload.windows(8).any(|window| window == b"\"usage\":")
@@ -220,6 +246,7 @@ impl<'a> Changes<'a> {
             "run_cancelled" => change.cancel(event)?,
             "run_paused" => change.paused = Stretch::begun(event),
             "run_resumed" => change.paused = Stretch::over(),
+            "run_forked" => change.fork(event)?,
             // Recorded again where only the reason has changed.
             "run_queued" if change.queued.since_micros.is_some() => {}
             "run_queued" => change.queued = Stretch::begun(event),
@@ -277,6 +304,7 @@ impl<'a> Change<'a> {
             undone: 0,
             undo_failed: 0,
             undo_failures: None,
+            other: None,
             usage: Usage::default(),
         }
     }
@@ -294,7 +322,8 @@ impl<'a> Change<'a> {
                 serde_json::from_value(plain)?
             }
         };
-        let admission = payload.admission;
+        let (admission, fork) = (payload.admission, payload.forked_from);
+        let started_at = fork.map_or(payload.started_at, |fork| fork.at);
         let definition_id = payload.definition.id;
         self.started = Some(Started {
             workspace_id: &event.workspace_id,
@@ -306,18 +335,39 @@ impl<'a> Change<'a> {
             definition_hash: payload.definition.hash,
             input: payload.input.get(),
             labels: serde_json::to_string(&labels)?,
-            started_micros: payload.started_at.timestamp_micros(),
+            started_micros: started_at.timestamp_micros(),
             parent_run_id: payload.parent.map(|parent| parent.run_id.to_string()),
             root_run_id: payload.parent.map(|parent| parent.root_run_id.to_string()),
             started_by_trigger: payload.trigger.map(RawValue::get),
             queue_rank: admission.as_ref().map(|admission| admission.rank.timestamp_micros()),
             queue: admission.map(|one| queue_of(&definition_id, one.key.as_deref())),
+            forked_from: fork.map(|fork| forked_from(&fork)).transpose()?,
         });
         Ok(labels)
     }
 
+    /// From here on it is a run of its own.
+    fn fork(&mut self, event: &'a RecordedEvent) -> Result<(), serde_json::Error> {
+        let payload: ForkedPayload<'a> = serde_json::from_slice(&event.payload)?;
+        let (input, definition) = (payload.input.map(RawValue::get), payload.definition);
+        (self.paused, self.queued) = (Stretch::over(), Stretch::over());
+        let Some(started) = &mut self.started else {
+            self.other = Some(Other { input, definition });
+            return Ok(());
+        };
+        started.input = input.unwrap_or(started.input);
+        if let Some(definition) = definition {
+            started.definition_id = definition.id;
+            started.definition_name = definition.name;
+            started.definition_version = definition.version;
+            started.definition_hash = definition.hash;
+        }
+        Ok(())
+    }
+
+    /// What was used up before a fork is the other run's.
     fn spend(&mut self, event: &RecordedEvent) -> Result<(), serde_json::Error> {
-        if has_usage(&event.payload) {
+        if has_usage(&event.payload) && !is_shared(&event.metadata, event.sequence) {
             let payload: UsagePayload = serde_json::from_slice(&event.payload)?;
             self.usage.add(&payload.usage);
         }
@@ -372,7 +422,7 @@ fn insert(dialect: Dialect) -> String {
             error_message, labels, sequence, position, started_micros, ended_micros, \
             input_tokens, output_tokens, cost_micros, paused_micros, parent_run_id, \
             root_run_id, queued_micros, queue, queue_rank, undo_cause, undo_total, undone, \
-            undo_failed, undo_failures, started_by_trigger) \
+            undo_failed, undo_failures, started_by_trigger, forked_from) \
         select change.value ->> 'id', change.value ->> 'workspace_id', \
             change.value ->> 'project_id', change.value ->> 'workflow_id', \
             change.value ->> 'status', change.value ->> 'definition_id', \
@@ -395,7 +445,8 @@ fn insert(dialect: Dialect) -> String {
             change.value ->> 'undo_cause', cast(change.value ->> 'undo_total' as bigint), \
             cast(change.value ->> 'undone' as bigint), \
             cast(change.value ->> 'undo_failed' as bigint), \
-            change.value ->> 'undo_failures', change.value ->> 'started_by_trigger' \
+            change.value ->> 'undo_failures', change.value ->> 'started_by_trigger', \
+            change.value ->> 'forked_from' \
         from {} as change",
         dialect.each("$1")
     )
@@ -418,6 +469,7 @@ fn update(dialect: Dialect) -> String {
         )
     };
     let (paused, queued) = (stretch("paused"), stretch("queued"));
+    let definition = "change.value -> 'other' -> 'definition'";
     format!(
         "update runs set \
             status = case when change.value ->> 'status' is not null \
@@ -425,6 +477,12 @@ fn update(dialect: Dialect) -> String {
                 when ended_micros is not null then status \
                 when {paused} is not null then 'paused' \
                 when {queued} is not null then 'queued' else 'running' end, \
+            input = coalesce(change.value -> 'other' ->> 'input', input), \
+            definition_id = coalesce({definition} ->> 'id', definition_id), \
+            definition_name = coalesce({definition} ->> 'name', definition_name), \
+            definition_version = coalesce(cast({definition} ->> 'version' as bigint), \
+                definition_version), \
+            definition_hash = coalesce({definition} ->> 'hash', definition_hash), \
             output = coalesce(change.value ->> 'output', output), \
             error = coalesce(change.value ->> 'error', error), \
             error_message = coalesce(change.value ->> 'error_message', error_message), \
