@@ -44,6 +44,7 @@ macro_rules! on_both_storages {
 mod children;
 mod compensation;
 mod events;
+mod forks;
 mod gates;
 mod history;
 mod lead;

@@ -130,6 +130,15 @@ mod tests {
     }
 
     #[test]
+    fn what_a_fork_shares_is_marked_up_to_a_sequence() {
+        let metadata = br#"{"actor":"ann","shared":3}"#;
+        assert!(is_shared(metadata, 1) && is_shared(metadata, 3) && !is_shared(metadata, 4));
+        for plain in [&br#"{"actor":"\"shared\":9"}"#[..], b"{}", b"", br#"{"shared":}"#] {
+            assert!(!is_shared(plain, 1));
+        }
+    }
+
+    #[test]
     fn a_cursor_has_one_text() {
         assert_eq!("0000002a:7".parse(), Ok(Cursor { epoch: 42, position: 7 }));
         for bad in [

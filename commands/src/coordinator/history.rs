@@ -26,7 +26,7 @@ pub(crate) struct Sources<'a> {
 /// A run up to a moment, and beyond it.
 pub(crate) struct History {
     pub workspace_id: WorkspaceId,
-    /// How many events there are up to the moment; 0 where there is no such run.
+    /// How many events there are up to the moment.
     pub events: u64,
     /// The last event that was looked at.
     pub last: u64,
@@ -43,6 +43,9 @@ pub(crate) enum HistoryError {
     Load(#[from] LoadError),
     #[error("there is no such run")]
     Missing,
+    /// It began after the moment.
+    #[error("it began later")]
+    Early,
     /// There are more events up to the moment, or larger ones, than one append takes.
     #[error("it is longer than a fork can share")]
     TooLong,
@@ -91,7 +94,7 @@ pub(crate) async fn read(
     let workspace_id = workspace_id.ok_or(HistoryError::Missing)?;
     let damaged = |error: domain::ids::InvalidId| ReadError::Damaged(error.to_string().into());
     let workspace_id = workspace_id.parse().map_err(damaged)?;
-    let (definition, pins) = followed(&shared).ok_or(HistoryError::Missing)?;
+    let (definition, pins) = followed(&shared).ok_or(HistoryError::Early)?;
     let (resolver, plans) = (sources.resolver, sources.plans);
     let plan = load::plan_of(resolver, plans, &definition, &pins).await?;
     let events = shared.len() as u64;

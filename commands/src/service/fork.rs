@@ -6,7 +6,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use domain::limits;
 use domain::run::command::{AttemptError, Report};
-use domain::run::event::{Event, ForkedFrom, RunForked, RunStarted, Usage};
+use domain::run::event::{BranchPatch, Event, ForkedFrom, RunForked, RunStarted, TokenId, Usage};
 use domain::run::fork::Place;
 use domain::run::state::{Header, Phase};
 use domain::run::{Command, Run, RunStatus};
@@ -14,6 +14,7 @@ use protocol::{
     CommandEnvelope, ForkCall, ForkCalls, ForkOutcome, ForkPlan, ForkRun, Receipt, Rejection,
     RejectionKind, StateAt,
 };
+use serde_json::Value;
 
 use super::{CommandService, cause, internal};
 use crate::coordinator::{
@@ -88,7 +89,7 @@ impl CommandService {
             return Err(not_found(from));
         }
         let out_of_range = matches!(asked.at, StateAt::Sequence(wanted) if wanted != events);
-        if events == 0 || out_of_range {
+        if out_of_range {
             let message = format!("{from} has {last} events so far: fork at one of 1 to {last}");
             return Err(refused(RejectionKind::Invalid, "no_such_moment", message).at("/at"));
         }
@@ -142,7 +143,7 @@ impl CommandService {
             forked_by: Some(envelope.actor.0.clone()),
             input: asked.input,
             state: asked.state,
-            branches: asked.branches,
+            branches: asked.branches.into_iter().map(of_branch).collect(),
             outcomes: asked.outcomes.into_keys().collect(),
             pins: definition.as_ref().map(|_| own.pins.clone()).unwrap_or_default(),
             definition,
@@ -181,6 +182,10 @@ fn started(
         forked_from: Some(forked_from),
         ..(**first).clone()
     })
+}
+
+fn of_branch((token, patch): (TokenId, Value)) -> BranchPatch {
+    BranchPatch { token, patch }
 }
 
 /// The outcomes that attempts are given.
@@ -292,6 +297,10 @@ fn unreadable(run_id: domain::ids::RunId, error: &HistoryError) -> Rejection {
     let (events, mib) = (limits::FORK_EVENTS, limits::FORK_BYTES >> 20);
     match error {
         HistoryError::Missing => not_found(run_id),
+        HistoryError::Early => {
+            let message = format!("{run_id} began later: fork at a later moment, or at a sequence");
+            refused(RejectionKind::Invalid, "no_such_moment", message).at("/at")
+        }
         HistoryError::Load(error) => error.refusal(),
         HistoryError::TooLong => {
             let message = format!(

@@ -1,7 +1,7 @@
 //! Outcomes that a run has recorded, for a fork of it that asks for the same.
 //!
-//! An attempt asks for the same where it stands at the same node, is the same attempt, and its
-//! mapped input has the same content. What fits is taken over in the order in which it was recorded,
+//! An attempt asks for the same where it stands at the same node in the same branches, is the same
+//! attempt, and its mapped input has the same content. What fits is taken over in the order in which it was recorded,
 //! one after the other, so that a fork in which nothing is different does what the other run did.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -20,7 +20,7 @@ use super::vars::size_of;
 use crate::definition::Plan;
 use crate::limits;
 
-/// What was asked for: a node and the content of its input.
+/// What was asked for: a node, the branches that it is in, and the content of its input.
 type Ask = [u8; 32];
 
 /// What a run has recorded, and what of it a fork has asked for.
@@ -184,13 +184,21 @@ impl Adoption {
             (Outcome::Child(_), None) => true,
             (Outcome::Attempt { .. }, None) | (Outcome::Child(_), Some(_)) => false,
         };
+        // Whoever made the same call is asked first. Another one's is taken over where it won't ask
+        // for it any more: it has been here, and is gone.
+        let has_left = |other: TokenId| {
+            let is_here = live.tokens.get(&other).is_some_and(|other| other.node == at.node);
+            at.branch.is_none() || other < live.next_token && !is_here
+        };
         let free = |place: &&usize| {
             self.recorded.get(**place).is_some_and(|one| !one.is_taken && fits(one))
         };
+        let is_by = |place: &&usize, wanted: &dyn Fn(TokenId) -> bool| {
+            self.recorded.get(**place).is_some_and(|one| wanted(one.token))
+        };
         let places = self.by_ask.get(&ask).into_iter().flatten();
-        let of_same =
-            |place: &&usize| self.recorded.get(**place).is_some_and(|one| one.token == token);
-        let found = places.clone().filter(free).find(of_same).or_else(|| places.clone().find(free));
+        let own = places.clone().filter(free).find(|place| is_by(place, &|other| other == token));
+        let found = own.or_else(|| places.filter(free).find(|place| is_by(place, &has_left)));
         let Some(place) = found.copied() else { return false };
         if let Some(one) = self.recorded.get_mut(place) {
             one.is_taken = true;
@@ -263,7 +271,13 @@ fn ask(
         }
         _ => run.task_input(plan, id).ok()?,
     };
-    let text = serde_json_canonicalizer::to_string(&json!([&*token.node, input])).ok()?;
+    let live = run.live()?;
+    let around = std::iter::successors(token.branch, |branch| {
+        live.instances.get(&branch.instance)?.parent.branch
+    });
+    let branches: Vec<u64> = around.map(|branch| branch.index).collect();
+    let asked = json!([&*token.node, branches, input]);
+    let text = serde_json_canonicalizer::to_string(&asked).ok()?;
     let text = match own {
         Some((own, other)) if text.contains(&own) => text.replace(&own, &other.to_string()),
         _ => text,

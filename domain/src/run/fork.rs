@@ -71,7 +71,8 @@ impl<'a> Prefix<'a> {
         if self.sequence <= self.at {
             self.replay.take(&event, at)?;
             self.pending.push((event, at));
-            if self.replay.is_between_commands() {
+            // What follows from a start is owed to it, and so need not belong to it.
+            if self.sequence == 1 || self.replay.is_between_commands() {
                 for (event, at) in &self.pending {
                     self.run.evolve(event, *at);
                 }

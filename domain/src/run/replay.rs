@@ -83,13 +83,8 @@ impl<'a> Replay<'a> {
     /// The difference, where another event is decided now. Nothing can be taken after that.
     pub fn take(&mut self, recorded: &Event, at: DateTime<Utc>) -> Result<Event, Box<Difference>> {
         self.sequence += 1;
-        if let Some((before, first)) = self.open.take().map(|open| *open)
-            && let Some(command) = both(&first, recorded)
-        {
-            self.run = before;
-            self.decided.clear();
-            self.execute(&command, at);
-            self.decided.pop_front();
+        if let Some((before, first)) = self.open.take().map(|open| *open) {
+            self.reconsider(before, &first, recorded, at);
         }
         if self.decided.is_empty() {
             if matches!(recorded, Event::RunStarted(_) | Event::RunResumed {}) {
@@ -100,6 +95,21 @@ impl<'a> Replay<'a> {
         match self.decided.pop_front() {
             Some(decided) if (self.is_same)(recorded, &decided) => Ok(decided),
             decided => Err(self.difference(Some(recorded.clone()), decided)),
+        }
+    }
+
+    /// The last event may have been the first of another command than it seemed.
+    fn reconsider(&mut self, before: Run, first: &Event, second: &Event, at: DateTime<Utc>) {
+        if let Some(command) = both(first, second) {
+            self.run = before;
+            self.decided.clear();
+            self.execute(&command, at);
+            self.decided.pop_front();
+        } else if let (Event::RunStarted(started), Event::RunForked(_)) = (first, second) {
+            // A fork shares no more than the start, and what follows from it is owed.
+            (self.run, self.advance) = (before, false);
+            self.decided.clear();
+            self.run.evolve(first, started.started_at);
         }
     }
 

@@ -3,7 +3,7 @@
 use super::Decider;
 use crate::run::decide::check_start;
 use crate::run::error::Refusal;
-use crate::run::event::{Event, RunForked};
+use crate::run::event::{BranchPatch, Event, RunForked};
 use crate::run::vars::size_of;
 use crate::{codec, limits};
 
@@ -26,7 +26,7 @@ impl Decider<'_> {
         if let Some(input) = &mut forked.input {
             *input = check_start(plan, input, live.header.labels.len())?;
         }
-        for (token, patch) in &mut forked.branches {
+        for BranchPatch { token, patch } in &mut forked.branches {
             if live.tokens.get(token).is_none_or(|token| token.branch.is_none()) {
                 return Err(Refusal::NoBranch { token: *token });
             }

@@ -1,7 +1,5 @@
 //! Forks as events hold them.
 
-use std::collections::BTreeMap;
-
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -33,6 +31,15 @@ pub enum Adopt {
     None,
 }
 
+/// A change of what a branch has written.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BranchPatch {
+    /// A token of the branch.
+    pub token: TokenId,
+    /// A JSON merge patch.
+    pub patch: Value,
+}
+
 /// See [`super::Event::RunForked`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunForked {
@@ -58,9 +65,9 @@ pub struct RunForked {
     /// A JSON merge patch (RFC 7386) over `state` on the run's own level.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<Value>,
-    /// The same over what the branches of these tokens have written themselves.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub branches: BTreeMap<TokenId, Value>,
+    /// The same over what branches have written themselves.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub branches: Vec<BranchPatch>,
     /// Tokens whose attempt was given another outcome; it follows as their attempt's own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub outcomes: Vec<TokenId>,

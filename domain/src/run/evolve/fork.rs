@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::run::event::{RunForked, Usage};
+use crate::run::event::{BranchPatch, RunForked, Usage};
 use crate::run::state::{Fork, Live, Phase, Timer};
 
 impl Live {
@@ -43,7 +43,7 @@ impl Live {
         for (name, patch) in members(forked.state.as_ref()) {
             self.root.patch(name, patch, None);
         }
-        for (id, patch) in &forked.branches {
+        for BranchPatch { token: id, patch } in &forked.branches {
             let Some(branch) = self.tokens.get(id).and_then(|token| token.branch) else { continue };
             for (name, patch) in members(Some(patch)) {
                 let beneath = self.beneath(branch, name);

@@ -12,7 +12,7 @@ use super::fixture::{Fixture, error, task_into};
 use super::replays::difference;
 use crate::ids::RunId;
 use crate::run::command::{ChildReport, GateAnswer, Report};
-use crate::run::event::{Adopt, Decision as Answer, FailureKind, RunForked, Usage};
+use crate::run::event::{Adopt, BranchPatch, Decision as Answer, FailureKind, RunForked, Usage};
 use crate::run::fork::{Place, Prefix};
 use crate::run::state::Phase;
 use crate::run::{Command, Decision, Event, Refusal, Run, RunStatus};
@@ -42,7 +42,7 @@ fn unchanged(parent: &Fixture, place: &Place, adopt: Adopt) -> RunForked {
         forked_by: Some("eve".to_owned()),
         input: None,
         state: None,
-        branches: Default::default(),
+        branches: Vec::new(),
         outcomes: Vec::new(),
         definition: None,
         pins: Vec::new(),
@@ -285,7 +285,11 @@ fn what_an_edit_reaches_is_called_again_and_the_rest_is_taken_over() {
     // Nothing is taken over.
     let fork = at(&|_| (), Adopt::None, false).expect("it is forked");
     assert_eq!(fork.at("second"), (2, 1));
-    let refused = at(&|event| drop(event.branches.insert(2, json!({}))), Adopt::All, false);
+    let refused = at(
+        &|event| event.branches.push(BranchPatch { token: 2, patch: json!({}) }),
+        Adopt::All,
+        false,
+    );
     assert_eq!(refused.err(), Some(Refusal::NoBranch { token: 2 }));
 }
 
