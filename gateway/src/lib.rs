@@ -7,6 +7,7 @@
 
 mod api_keys;
 mod auth;
+mod body;
 mod call;
 mod config;
 mod connections;

@@ -35,6 +35,8 @@ use crate::table::routes;
     protocol::GateView,
     protocol::GateAnswerView,
     protocol::EventEnvelope,
+    protocol::AuditHeads,
+    protocol::AuditHead,
     protocol::RunTrigger,
     protocol::TriggerView,
     protocol::TriggerError,

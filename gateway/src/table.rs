@@ -67,6 +67,10 @@ const CURSOR: &[Param] = &[
     param("after", "string", "Go on after this cursor, `<epoch>:<position>`."),
     param("limit", "integer", "Events of a page: 1 to 1,000, default 100. Not for streams."),
 ];
+const AFTER_POSITION: &[Param] = &[
+    param("after", "integer", "Only heads after this position."),
+    param("limit", "integer", "Heads of a page: 1 to 1,000, default 100."),
+];
 const EVENT_TYPE: &[Param] = &[param("type", "string", "Only events of this type.")];
 const AGGREGATE: &[Param] = &[
     param("aggregate_type", "string", "Only events of this kind of thing, as `run`."),
@@ -296,6 +300,14 @@ const RUN_ROUTES: &[Route] = &[
         .asks(&[CURSOR, AGGREGATE, EVENT_TYPE])
         .answers(200, "EventPage")
         .streams(),
+    Route::new(Get, "/api/v1/audit/heads", Read, handler!(events::audit_heads))
+        .says(
+            "Signed heads of the audit chain",
+            "In order of position. Keep them elsewhere: whoever has one can tell whether history up \
+             to there was altered since.",
+        )
+        .asks(&[AFTER_POSITION])
+        .answers(200, "AuditHeads"),
 ];
 
 const WAITING_ROUTES: &[Route] = &[

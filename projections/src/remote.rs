@@ -99,6 +99,9 @@ impl Queries {
                 write(&self.0.page(filter, after, limit).await)
             }
             QueryCall::EventHead => write(&self.0.head().await),
+            QueryCall::AuditHeads { after, limit } => {
+                write(&self.0.audit_heads(after, limit).await)
+            }
         }
     }
 }

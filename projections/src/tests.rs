@@ -41,6 +41,7 @@ macro_rules! on_both_storages {
     };
 }
 
+mod audit;
 mod children;
 mod compensation;
 mod events;

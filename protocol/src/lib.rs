@@ -3,6 +3,7 @@
 //! Only shapes stand here: commands and their answers, queries and views, tasks and outcomes,
 //! event envelopes. No transport: in one process the traits are called directly.
 
+pub mod audit;
 pub mod command;
 pub mod comparison;
 pub mod event;
@@ -17,6 +18,7 @@ pub mod task;
 pub mod trigger;
 pub mod view;
 
+pub use audit::{AuditHead, AuditHeads};
 pub use command::{
     Actor, AnswerGate, Command, CommandEnvelope, Receipt, RunTarget, StartAnswer, StartHome,
     Webhook,

@@ -180,6 +180,10 @@ pub enum QueryCall {
         limit: u32,
     },
     EventHead,
+    AuditHeads {
+        after: u64,
+        limit: u32,
+    },
 }
 
 /// Asks for a stream of events: history and then live ones. Each message of the stream is an

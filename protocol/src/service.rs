@@ -6,6 +6,7 @@ use domain::ids::{RunId, WorkflowId, WorkspaceId};
 use domain::resource::Kind;
 use futures::stream::BoxStream;
 
+use crate::audit::AuditHeads;
 use crate::command::{CommandEnvelope, Receipt};
 use crate::comparison::{Compare, Comparison};
 use crate::event::{Cursor, EventEnvelope, EventFilter};
@@ -152,6 +153,9 @@ pub trait Events: Send + Sync {
 
     /// The cursor of the newest event.
     async fn head(&self) -> Result<Cursor, Rejection>;
+
+    /// Signed heads of the audit chain after a position, in order, at most `limit` (1 to 1,000).
+    async fn audit_heads(&self, after: u64, limit: u32) -> Result<AuditHeads, Rejection>;
 }
 
 /// Where workers get tasks and leave outcomes.

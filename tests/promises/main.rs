@@ -28,6 +28,7 @@ mod p23_runs_of_a_key_go_in_turn;
 mod p24_a_paused_workflow_stands_still;
 mod p25_a_version_is_compared_before_runs_follow_it;
 mod p26_a_fork_goes_on_from_any_event;
+mod p27_tampering_with_history_is_detected;
 
 /// The real binary on an empty folder.
 async fn platform() -> Platform {

@@ -15,8 +15,10 @@ use domain::ids::RunId;
 use domain::resource::{self, Resource};
 use domain::run::{self, Run, RunStatus};
 use domain::trigger;
+use protocol::Rejection;
 use serde_json::Value;
 
+pub(crate) mod chain;
 pub(crate) mod claims;
 mod families;
 mod fit;
@@ -25,6 +27,7 @@ mod report;
 #[cfg(test)]
 mod tests;
 
+use chain::{ChainCheck, Evidence};
 use claims::Claims;
 use families::Families;
 use queues::Queues;
@@ -70,15 +73,26 @@ struct Auditor<'a> {
     labelled: HashMap<BTreeMap<String, String>, Vec<Arc<str>>>,
 }
 
-/// Checks a journal that nobody writes to, against what clients were told. `progress` is told the
-/// position that was reached and the last one.
+/// Why a check came to no end.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CheckError {
+    #[error(transparent)]
+    Journal(#[from] ReadError),
+    #[error("the seals can't be read: {0}")]
+    Seals(#[from] Rejection),
+}
+
+/// Checks a journal that nobody writes to, against what clients were told and what was sealed.
+/// `progress` is told the position that was reached and the last one.
 pub(crate) async fn verify(
     journal: &dyn Journal,
     claims: &Claims,
+    evidence: &Evidence,
     progress: impl Fn(u64, u64),
-) -> Result<Report, ReadError> {
+) -> Result<Report, CheckError> {
     let head = journal.head().await?;
     let mut auditor = Auditor::new(claims);
+    let mut chain = ChainCheck::new(evidence, journal.epoch(), &mut auditor.report);
     let (mut position, mut limit) = (0, PAGE);
     while position < head {
         let page = match journal.read(position, limit).await {
@@ -92,7 +106,7 @@ pub(crate) async fn verify(
                 auditor.report.find(Subject::position(position + 1), problem.to_string());
                 return Ok(auditor.cut_off(position));
             }
-            Err(unavailable) => return Err(unavailable),
+            Err(unavailable) => return Err(unavailable.into()),
         };
         if page.is_empty() {
             let problem = format!("the journal says its head is {head}, and has no event here");
@@ -104,8 +118,10 @@ pub(crate) async fn verify(
             auditor.event(event, position + 1, &values);
             position = event.position;
         }
+        chain.follow(&page, &mut auditor.report).await?;
         progress(position, head);
     }
+    chain.finish(&mut auditor.report).await?;
     auditor.open_runs(journal).await?;
     auditor.claimed(journal).await?;
     Ok(auditor.finished(position))
