@@ -98,10 +98,15 @@ async fn a_fork_is_made_once_through_kills_and_calls_what_is_different(setting: 
     // The last call was never made before.
     assert_eq!(counted(&events, "task_succeeded"), (rated + 1, rated));
     // What is different reaches every branch.
-    let (status, told, _) = platform
-        .wonder(&["runs", "fork", &parent, "--at", &at.to_string(), "--state", r#"{"words": "b"}"#])
-        .await;
-    assert!(status.success(), "{told}");
+    let gateway = match setting {
+        Setting::Distributed => "gateway-1",
+        Setting::Embedded | Setting::Database => "platform",
+    };
+    let (at, server) = (at.to_string(), platform.url(gateway));
+    let named = ["runs", "fork", &parent, "--server", server, "--at", &at];
+    let (status, told, talk) =
+        platform.wonder(&[&named[..], &["--state", r#"{"words": "b"}"#]].concat()).await;
+    assert!(status.success(), "{told}{talk}");
     let other = wait_for("the other fork", || async {
         let runs = client.get("/runs?limit=1").await;
         let id = runs["items"][0]["id"].as_str().map(str::to_owned);

@@ -1,11 +1,13 @@
 //! A run's history as a fork of it needs it: what it shares, and what it may take over.
 
+use std::sync::Arc;
+
 use chassis::journal::{Journal, ReadError, RecordedEvent};
 use chrono::{DateTime, Utc};
 use domain::ids::{RunId, WorkspaceId};
 use domain::limits;
 use domain::run::Event;
-use domain::run::event::{Adopt, DefinitionRef, Pin};
+use domain::run::event::Adopt;
 use domain::run::fork::{Place, Prefix};
 use domain::run::replay::Difference;
 use protocol::StateAt;
@@ -33,7 +35,7 @@ pub(crate) struct History {
     /// Where a fork goes on; absent where the run had ended by then.
     pub place: Option<Place>,
     /// The plan that the run followed there.
-    pub plan: std::sync::Arc<LivePlan>,
+    pub plan: Arc<LivePlan>,
 }
 
 /// Why a history can't be used.
@@ -94,15 +96,19 @@ pub(crate) async fn read(
     let workspace_id = workspace_id.ok_or(HistoryError::Missing)?;
     let damaged = |error: domain::ids::InvalidId| ReadError::Damaged(error.to_string().into());
     let workspace_id = workspace_id.parse().map_err(damaged)?;
-    let (definition, pins) = followed(&shared).ok_or(HistoryError::Early)?;
-    let (resolver, plans) = (sources.resolver, sources.plans);
-    let plan = load::plan_of(resolver, plans, &definition, &pins).await?;
+    let plans = followed(sources, &shared).await?;
+    let (Some((_, first)), Some((_, plan))) = (plans.first(), plans.last()) else {
+        return Err(HistoryError::Early);
+    };
     let events = shared.len() as u64;
-    let mut prefix = Prefix::new(&plan.plan, events, adopt);
+    let mut prefix = Prefix::new(&first.plan, events, adopt);
     let mut last = 0;
     for (event, at) in shared {
-        prefix.take(event, at).map_err(HistoryError::Differs)?;
         last += 1;
+        if let Some((_, plan)) = plans.iter().find(|(from, _)| *from == last) {
+            prefix.follow(&plan.plan);
+        }
+        prefix.take(event, at).map_err(HistoryError::Differs)?;
     }
     'pages: loop {
         for (event, at) in beyond {
@@ -118,26 +124,30 @@ pub(crate) async fn read(
         beyond = page.into_iter().map(|(recorded, event)| (event, recorded.recorded_at)).collect();
     }
     let place = prefix.place();
+    let plan = Arc::clone(plan);
     Ok(History { workspace_id, events, last, place, plan })
 }
 
-/// The definition that a run follows after its events.
-fn followed(events: &[(Event, DateTime<Utc>)]) -> Option<(DefinitionRef, Vec<Pin>)> {
-    let mut followed = None;
-    for (event, _) in events {
-        match event {
-            Event::RunStarted(started) => {
-                followed = Some((started.definition.clone(), started.pins.clone()));
-            }
-            Event::RunForked(forked) => {
-                if let Some(definition) = &forked.definition {
-                    followed = Some((definition.clone(), forked.pins.clone()));
-                }
-            }
-            _ => {}
-        }
+/// The plans that a run follows, and the event from which on it does: a fork may follow another one
+/// than the run that it was forked from.
+async fn followed(
+    sources: Sources<'_>,
+    events: &[(Event, DateTime<Utc>)],
+) -> Result<Vec<(u64, Arc<LivePlan>)>, HistoryError> {
+    let mut followed = Vec::new();
+    for ((event, _), sequence) in events.iter().zip(1..) {
+        let (definition, pins) = match event {
+            Event::RunStarted(started) => (&started.definition, &started.pins),
+            Event::RunForked(forked) => match &forked.definition {
+                Some(definition) => (definition, &forked.pins),
+                None => continue,
+            },
+            _ => continue,
+        };
+        let plan = load::plan_of(sources.resolver, sources.plans, definition, pins).await?;
+        followed.push((sequence, plan));
     }
-    followed
+    Ok(followed)
 }
 
 struct Pages<'a> {

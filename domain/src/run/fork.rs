@@ -61,6 +61,12 @@ impl<'a> Prefix<'a> {
         }
     }
 
+    /// Goes on by another plan: from the event on by which the run follows another definition.
+    pub const fn follow(&mut self, plan: &'a Plan) {
+        self.plan = plan;
+        self.replay.follow(plan);
+    }
+
     /// Takes the next event, and when it was recorded. False once no more is needed.
     ///
     /// # Errors

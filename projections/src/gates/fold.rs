@@ -24,6 +24,8 @@ pub(crate) struct Changes {
     /// Since when runs are paused.
     paused: HashMap<String, i64>,
     people: Vec<(String, &'static str, String)>,
+    /// Runs that were forked, and may follow another definition since.
+    forked: BTreeSet<String>,
 }
 
 /// A gate's row as it will be; the names are those of the statements below.
@@ -239,6 +241,7 @@ impl Changes {
             "run_forked" => {
                 let Since { since } = serde_json::from_slice(&event.payload)?;
                 self.paused.remove(run_id);
+                self.forked.insert(run_id.to_owned());
                 self.postpone(run_id, at - since.timestamp_micros());
             }
             other if ENDS.contains(&other) => {
@@ -332,6 +335,10 @@ impl Changes {
             let rows = json!(known).to_string();
             session.execute(sql(update(dialect)).bind(rows)).await?;
         }
+        if !self.forked.is_empty() {
+            let renamed = sql(renamed(dialect)).bind(listed(&self.forked));
+            session.execute(renamed).await?;
+        }
         Ok(())
     }
 }
@@ -369,6 +376,15 @@ fn insert_people(dialect: Dialect) -> String {
     format!(
         "insert into gate_people (gate_id, kind, name) \
         select one.value ->> 0, one.value ->> 1, one.value ->> 2 from {} as one",
+        dialect.each("$1")
+    )
+}
+
+fn renamed(dialect: Dialect) -> String {
+    format!(
+        "update gates set definition_name = \
+            (select runs.definition_name from runs where runs.id = gates.run_id) \
+        where run_id in (select one.value ->> 0 from {} as one)",
         dialect.each("$1")
     )
 }
