@@ -102,10 +102,10 @@ async fn a_fork_is_made_once_through_kills_and_calls_what_is_different(setting: 
         Setting::Distributed => "gateway-1",
         Setting::Embedded | Setting::Database => "platform",
     };
-    let (at, server) = (at.to_string(), platform.url(gateway));
-    let named = ["runs", "fork", &parent, "--server", server, "--at", &at];
+    let server = platform.url(gateway);
+    let named = ["runs", "fork", &parent, "--server", server, "--at", "1"];
     let (status, told, talk) =
-        platform.wonder(&[&named[..], &["--state", r#"{"words": "b"}"#]].concat()).await;
+        platform.wonder(&[&named[..], &["--input", r#"{"words": "b"}"#]].concat()).await;
     assert!(status.success(), "{told}{talk}");
     let other = wait_for("the other fork", || async {
         let runs = client.get("/runs?limit=1").await;

@@ -190,7 +190,7 @@ fn run_by(definition: Value, schedule: &[u32]) -> Fixture {
 #[test]
 fn a_fork_at_any_event_that_changes_nothing_ends_as_its_run_did_and_costs_no_call() {
     let graphs = (blocks(), prop::collection::vec(any::<u32>(), 1..40), any::<bool>());
-    runner(300)
+    runner(60)
         .run(&graphs, |(block, schedule, compensate)| {
             let definition = Layout::definition(&calls(block), false, compensate);
             let parent = run_by(definition, &schedule);
