@@ -32,6 +32,9 @@ pub struct NewEvent {
     pub event_version: u32,
     /// Canonical JSON (RFC 8785).
     pub payload: Bytes,
+    /// When it was recorded, where that is another time than the append's: an event that happened
+    /// to another aggregate before.
+    pub recorded_at: Option<DateTime<Utc>>,
 }
 
 /// Events of one aggregate that are appended together or not at all, with what goes with them.
@@ -44,7 +47,7 @@ pub struct Append {
     pub workspace_id: Arc<str>,
     /// JSON, the same for all events of the append.
     pub metadata: Bytes,
-    /// When the writer decided; stored with every event.
+    /// When the writer decided; stored with every event that has no time of its own.
     pub recorded_at: DateTime<Utc>,
     /// At least one, at most [`MAX_EVENTS_PER_APPEND`].
     pub events: Vec<NewEvent>,
@@ -75,6 +78,12 @@ pub const MAX_BYTES_PER_APPEND: usize = 16 * 1024 * 1024;
 pub const MAX_ATTACHED_BYTES_PER_APPEND: usize = 64 * 1024 * 1024;
 
 impl Append {
+    /// When an event of it was recorded, as it will be read back: storages keep microseconds.
+    pub fn recorded_at(&self, event: &NewEvent) -> DateTime<Utc> {
+        let at = event.recorded_at.unwrap_or(self.recorded_at);
+        DateTime::from_timestamp_micros(at.timestamp_micros()).unwrap_or(at)
+    }
+
     /// Bytes of its events as they are stored.
     pub fn event_bytes(&self) -> usize {
         let each = self.aggregate_type.len()

@@ -303,6 +303,7 @@ fn append(id: &str, expected_sequence: u64, shard: u16, epoch: u64) -> Append {
             event_type: "thing.changed".into(),
             event_version: 1,
             payload: Bytes::from_static(b"{}"),
+            recorded_at: None,
         }],
         inbox: Vec::new(),
         payloads: Vec::new(),

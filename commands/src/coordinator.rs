@@ -29,6 +29,8 @@ mod admissions;
 mod append;
 mod children;
 mod dispatch;
+mod forking;
+mod history;
 mod load;
 mod outcome;
 mod plans;
@@ -44,8 +46,10 @@ mod workflows;
 use actor::Settled;
 pub(crate) use append::Cause;
 pub(crate) use dispatch::{Attempt, Look};
+pub(crate) use forking::{Forking, changed};
+pub(crate) use history::{History, HistoryError, Sources, read as read_history};
 pub(crate) use plans::{LivePlan, Plans};
-pub(crate) use refusal::{of_command, unavailable};
+pub(crate) use refusal::{not_found, of_command, unavailable};
 use worker::Worker;
 pub(crate) use workflows::Standing;
 
@@ -196,6 +200,8 @@ struct Start {
     standing: Option<Standing>,
     /// Found by the run's worker.
     verdict: Verdict,
+    /// The history that it begins with, where it is forked.
+    fork: Option<Box<Forking>>,
     cause: Cause,
     reply: Reply<Receipt>,
 }
@@ -270,9 +276,28 @@ impl Coordinator {
         let (reply, answer) = oneshot::channel();
         let plan = Arc::clone(&prepared.plan);
         let tasks_in_flight = prepared.tasks_in_flight;
-        let verdict = Verdict::Begins;
+        let (verdict, fork) = (Verdict::Begins, None);
         let start =
-            Start { run_id, started, plan, tasks_in_flight, standing, verdict, cause, reply };
+            Start { run_id, started, plan, tasks_in_flight, standing, verdict, fork, cause, reply };
+        self.send(run_id, Message::Start(Box::new(start))).await;
+        answered(answer).await
+    }
+
+    /// Starts a run with the history of another one; answers once all of it is durable.
+    pub(crate) async fn fork_run(
+        &self,
+        forking: Forking,
+        started: RunStarted,
+        standing: Option<Standing>,
+        plan: Arc<LivePlan>,
+        tasks_in_flight: Option<usize>,
+        cause: Cause,
+    ) -> Result<Receipt, Rejection> {
+        let (reply, answer) = oneshot::channel();
+        let (run_id, verdict) = (forking.forked.run_id, Verdict::Begins);
+        let fork = Some(Box::new(forking));
+        let start =
+            Start { run_id, started, plan, tasks_in_flight, standing, verdict, fork, cause, reply };
         self.send(run_id, Message::Start(Box::new(start))).await;
         answered(answer).await
     }

@@ -71,6 +71,7 @@ impl Prepared {
             parent: None,
             trigger: None,
             admission: None,
+            forked_from: None,
         }
     }
 
@@ -97,6 +98,11 @@ pub(crate) struct Preparations {
 impl Preparations {
     pub(crate) fn new(resolver: Arc<Resolver>, plans: Arc<Plans>) -> Self {
         Self { resolver, plans, kept: Mutex::default() }
+    }
+
+    /// The plans of this process.
+    pub(crate) fn plans(&self) -> &Plans {
+        &self.plans
     }
 
     /// A version of a definition, as a run that starts in a workspace now has to follow it.

@@ -35,6 +35,7 @@ use crate::store::inbox::Remembered;
 use crate::store::{Writes, metadata};
 use crate::triggers::Triggers;
 
+mod fork;
 mod of_run;
 
 use of_run::of_run;
@@ -425,6 +426,10 @@ impl Commands for CommandService {
                 StartAnswer::Done(receipt) => Ok(*receipt),
                 StartAnswer::Elsewhere(_) => Err(internal("the start belongs elsewhere")),
             };
+        }
+        if let Command::ForkRun(fork) = &mut envelope.command {
+            let fork = (**fork).clone();
+            return self.fork_run(&envelope, fork).await;
         }
         if let Some((run_id, command)) = of_run(&mut envelope)? {
             return self.command_run(&envelope, run_id, command).await;

@@ -78,7 +78,7 @@ pub trait Stored: Serialize + DeserializeOwned {
 }
 
 /// Every event type of a run; the golden files hold one of each.
-const RUN_EVENTS: [&str; 37] = [
+const RUN_EVENTS: [&str; 38] = [
     "run_started",
     "run_queued",
     "run_admitted",
@@ -107,6 +107,7 @@ const RUN_EVENTS: [&str; 37] = [
     "child_ended",
     "run_paused",
     "run_resumed",
+    "run_forked",
     "compensation_started",
     "undo_started",
     "undo_succeeded",

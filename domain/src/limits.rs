@@ -68,6 +68,15 @@ pub const PRIORITY: i32 = 10_000;
 pub const AHEAD_COUNTED: usize = 1_000;
 /// Labels of a run.
 pub const LABELS: usize = 32;
+/// Events that a fork shares with its run at most: they are copied in one append.
+pub const FORK_EVENTS: u64 = 5_000;
+/// Bytes of these events as they are stored, without the values that stand apart.
+pub const FORK_BYTES: usize = 8 * 1024 * 1024;
+/// Outcomes beyond the place of a fork that are looked at, in order; the calls of others are made
+/// again.
+pub const ADOPTED: usize = 20_000;
+/// Bytes of the results of these outcomes.
+pub const ADOPTED_BYTES: usize = 64 * 1024 * 1024;
 /// How deep child runs are nested: a run at the top has depth 0.
 pub const CHILD_DEPTH: u32 = 10;
 /// Attempts of one node.

@@ -23,6 +23,7 @@ pub use decide::{Decision, decide};
 pub use error::Error;
 pub use event::Event;
 pub use identity::{check_id, id_of, owned};
+pub(crate) use patch::merge;
 pub use spec::{
     ActionSpec, ApiKeySpec, DefinitionSpec, Fallback, Kind, ModelProfileSpec, Prices,
     ProjectLimits, ProjectSpec, PromptSpecSpec, Provider, Scope, Spec, WorkflowSpec, WorkspaceSpec,

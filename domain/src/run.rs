@@ -3,12 +3,14 @@
 //! [`decide`] turns a command into events or a refusal and changes nothing; [`Run::evolve`] folds
 //! an event and can't refuse; [`Run::owed`] says what the folded state still waits for.
 
+pub mod adoption;
 pub mod command;
 pub mod decide;
 pub mod effect;
 pub mod error;
 pub mod event;
 mod evolve;
+pub mod fork;
 pub mod rehearsal;
 pub mod replay;
 mod scope;

@@ -12,7 +12,7 @@ use domain::run::Event;
 use domain::trigger;
 use uuid::Uuid;
 
-const VARIANTS: usize = 37;
+const VARIANTS: usize = 38;
 
 /// A new variant doesn't compile here until it has a number, and then fails until it has a file.
 fn number(event: &Event) -> usize {
@@ -54,6 +54,7 @@ fn number(event: &Event) -> usize {
         Event::CompensationEnded(_) => 34,
         Event::RunQueued(_) => 35,
         Event::RunAdmitted { .. } => 36,
+        Event::RunForked(_) => 37,
     }
 }
 

@@ -78,6 +78,7 @@ impl<'p> Driver<'p> {
             parent: None,
             trigger: None,
             admission: None,
+            forked_from: None,
         };
         self.give(&Command::Start(Box::new(started)))
     }
@@ -185,7 +186,14 @@ fn failure(step: &Step) -> AttemptError {
 
 fn report(token: TokenId, attempt: u32, result: Result<Value, AttemptError>) -> Command {
     let usage = Usage::default();
-    Command::Report(Box::new(Report { token, attempt, result, usage, duration_ms: 0 }))
+    Command::Report(Box::new(Report {
+        token,
+        attempt,
+        result,
+        usage,
+        duration_ms: 0,
+        adopted: None,
+    }))
 }
 
 #[test]

@@ -16,6 +16,7 @@ mod edge;
 mod environment;
 mod error_pages;
 mod events;
+mod forks;
 mod gates;
 mod headers;
 mod health;

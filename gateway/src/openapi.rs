@@ -12,6 +12,7 @@ use crate::table::routes;
 #[derive(OpenApi)]
 #[openapi(components(schemas(
     protocol::RunView,
+    protocol::ForkPlan,
     protocol::RunState,
     protocol::RunError,
     protocol::view::DefinitionRef,

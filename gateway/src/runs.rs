@@ -13,7 +13,7 @@ use domain::labels;
 use domain::limits::INPUT_BYTES;
 use domain::resource::Scope;
 use protocol::command::StartRun;
-use protocol::{Command, RunFilter, RunOutcome, RunStatus, RunTarget, WaitKind};
+use protocol::{Command, Receipt, RunFilter, RunOutcome, RunStatus, RunTarget, WaitKind};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -132,14 +132,20 @@ async fn start(
     }
     check_labels(&labels)?;
     let input = value_at(input, "/input")?;
-    let wait = call.wait()?;
     let command =
         Command::StartRun(Box::new(StartRun { target, input, labels, home: None, trigger: None }));
-    let mut receipt = call.execute(command).await?;
+    call.wait()?;
+    let receipt = call.execute(command).await?;
+    started(&call, receipt).await
+}
+
+/// The answer of a start, with the run's outcome where the client waits and it ends in time.
+pub(crate) async fn started(call: &Call, mut receipt: Receipt) -> Result<Response, Problem> {
+    let wait = call.wait()?;
     let mut outcome = receipt.outcome.take();
     if let (Some(wait), None) = (wait, &outcome) {
         let id = receipt.id.parse().map_err(|_| Problem::internal())?;
-        outcome = wait_for(&call, id, wait).await?;
+        outcome = wait_for(call, id, wait).await?;
     }
     let (status, version, position) = match &outcome {
         Some(outcome) => (outcome.status, outcome.sequence, outcome.position),
@@ -159,13 +165,13 @@ async fn start(
     Ok(preferred(response, wait))
 }
 
-fn value_at(text: &RawValue, pointer: &str) -> Result<Value, Problem> {
+pub(crate) fn value_at(text: &RawValue, pointer: &str) -> Result<Value, Problem> {
     serde_json::from_str(text.get()).map_err(|error| {
         Problem::new(StatusCode::BAD_REQUEST, "invalid_json", error.to_string()).at(pointer)
     })
 }
 
-fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), Problem> {
+pub(crate) fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), Problem> {
     labels::check(labels).map_err(|(below, detail)| {
         let status = StatusCode::UNPROCESSABLE_ENTITY;
         Problem::new(status, "invalid_body", detail).at(format!("/labels{below}"))

@@ -140,6 +140,29 @@ fn requests() -> Value {
         "CancelRun": strict(&[], json!({
             "reason": {"type": "string", "maxLength": 1000},
             "compensate": {"type": "boolean", "default": true, "description": "Whether the run undoes its work before it ends, where its definition says so. With false it ends at once, also in the middle of that."}})),
+        "ForkRun": strict(&["at"], json!({
+            "at": {"description": "A sequence of the run, or an RFC 3339 time: the last event \
+                that is shared.", "oneOf": [whole(), text()]},
+            "adopt": {"type": "string", "enum": ["all", "successes", "none"], "default": "all",
+                "description": "Which later outcomes are adopted where the same is asked for."},
+            "input": {"description": "Another input; at most 4194304 bytes."},
+            "state": {"type": "object",
+                "description": "A JSON merge patch over `state` on the run's own level."},
+            "branches": {"type": "object", "additionalProperties": {"type": "object"},
+                "description": "The same over what branches see, by a token of each."},
+            "outcomes": {"type": "object", "additionalProperties": strict(&[], json!({
+                "result": {}, "error": strict(&["code"], json!({
+                    "code": text(), "message": text(),
+                    "kind": {"type": "string", "default": "permanent",
+                        "enum": ["transient", "permanent", "timeout", "policy", "cancelled"]},
+                })),
+            })), "description": "Outcomes of attempts that are under way there, by token."},
+            "definition": {"type": "string",
+                "description": "Another definition of the project: `name` or `name@version`."},
+            "labels": labels,
+            "dry_run": {"type": "boolean", "default": false,
+                "description": "Answer what would happen, and do nothing."},
+        })),
         "PauseRun": strict(&[], json!({"reason": {"type": "string", "maxLength": 1000}})),
         "ResumeRun": strict(&[], json!({})),
         "VerifyRun": strict(&[], json!({})),
@@ -258,6 +281,7 @@ pub(crate) fn example(schema: &str) -> Option<Value> {
         "StartWorkflow" => json!({"input": {"topic": "rivers"}, "labels": {"team": "docs"}}),
         "StartDefinition" => json!({"definition": "summaries@3", "input": {"topic": "rivers"}}),
         "CancelRun" => json!({"reason": "no longer needed"}),
+        "ForkRun" => json!({"at": 12, "state": {"draft": "other words"}, "dry_run": true}),
         "PauseRun" => json!({"reason": "the supplier is down"}),
         "ResumeRun" => json!({}),
         "VerifyRun" => json!({}),

@@ -7,7 +7,7 @@ use crate::route::Permission::{Admin, Public, Read, Run, Write};
 use crate::route::Verb::{Delete, Get, Patch, Post};
 use crate::route::{Body, Handler, Param, Route};
 use crate::{
-    api_keys, definitions, events, gates, operations, resources, runs, signals, time_travel,
+    api_keys, definitions, events, forks, gates, operations, resources, runs, signals, time_travel,
     triggers,
 };
 
@@ -248,6 +248,11 @@ const COMPARES: &str = "Names what differs, and rehearses recorded runs of the v
 const WAITS: &str = "With `Prefer: wait=N` (seconds, 1 to 60) it answers when the run has ended, \
                      with its outcome, or when the time is up.";
 
+const FORKS: &str = "Starts a run that shares the events of another one up to `at` and goes on from \
+                     there, with another input, state, outcome or definition. Outcomes that the \
+                     other run recorded later are adopted where the same is asked for, without a \
+                     call. With `dry_run` it answers the plan (200, `ForkPlan`) and does nothing.";
+
 const RUN_ROUTES: &[Route] = &[
     Route::new(Post, "/api/v1/workflows/{id}/pause", Write, handler!(resources::pause_workflow))
         .says(
@@ -286,6 +291,11 @@ const RUN_ROUTES: &[Route] = &[
         .says("Cancel a run", "Open work is abandoned.")
         .takes(Body::Optional { schema: "CancelRun", limit: BODY_BYTES })
         .answers(200, "Receipt"),
+    Route::new(Post, "/api/v1/runs/{id}/fork", Run, handler!(forks::fork))
+        .says("Fork a run", FORKS)
+        .takes(Body::Json { schema: "ForkRun", limit: START_BYTES })
+        .answers(201, "RunStarted")
+        .waits(),
     Route::new(Get, "/api/v1/runs/{id}/events", Read, handler!(events::of_run))
         .says("Events of a run", STREAMS)
         .asks(&[CURSOR, EVENT_TYPE])

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use chassis::bus::{EventStream, EventStreamOptions, Nats, NatsError, Publication, PublishError};
 use chassis::journal::{RecordedEvent, TailError};
+use protocol::event::is_shared;
 use protocol::{Rejection, RejectionKind};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -152,8 +153,8 @@ impl<'a> Publisher<'a> {
                     let batch = batch?;
                     let mut rest = &batch[..];
                     while !rest.is_empty() {
-                        let publications = self.messages(rest).await?;
-                        let (done, left) = rest.split_at(publications.len());
+                        let (publications, taken) = self.messages(rest).await?;
+                        let (done, left) = rest.split_at(taken);
                         stream.publish(publications).await?;
                         let position = done.last().map_or(0, |event| event.position);
                         self.reached(position, tail.position() - position + tail.lag());
@@ -221,10 +222,18 @@ impl<'a> Publisher<'a> {
         metrics::gauge!("wonder_outside_lag_events").set(lag as f64);
     }
 
-    /// The messages of the first events, as many as are published at once.
-    async fn messages(&self, events: &[Arc<RecordedEvent>]) -> Result<Vec<Publication>, Fault> {
-        let (mut publications, mut bytes) = (Vec::new(), 0);
+    /// The messages of the first events, as many as are published at once, and of how many events
+    /// they are. What a fork shares was published when it happened.
+    async fn messages(
+        &self,
+        events: &[Arc<RecordedEvent>],
+    ) -> Result<(Vec<Publication>, usize), Fault> {
+        let (mut publications, mut bytes, mut taken) = (Vec::new(), 0, 0);
         for event in events {
+            taken += 1;
+            if is_shared(&event.metadata, event.sequence) {
+                continue;
+            }
             let publication = self.message(event).await?;
             bytes += publication.body.len();
             publications.push(publication);
@@ -232,7 +241,7 @@ impl<'a> Publisher<'a> {
                 break;
             }
         }
-        Ok(publications)
+        Ok((publications, taken))
     }
 
     /// An event's message, with as much of its payload as fits.

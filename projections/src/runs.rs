@@ -112,13 +112,14 @@ struct Row {
     undo_failures: Option<String>,
     started_by_trigger: Option<String>,
     waits: i64,
+    forked_from: Option<String>,
 }
 
 const COLUMNS: &str = "id, workspace_id, project_id, workflow_id, status, definition_id, \
     definition_name, definition_version, definition_hash, input, output, error, labels, \
     sequence, position, started_micros, ended_micros, input_tokens, output_tokens, cost_micros, \
     parent_run_id, root_run_id, undo_cause, undo_total, undone, undo_failed, undo_failures, \
-    started_by_trigger, waits";
+    started_by_trigger, waits, forked_from";
 
 /// Runs as they were at the time `$14`: those that had been started, with where they stood.
 /// Without a time, as they are.
@@ -325,6 +326,8 @@ impl Row {
             serde_json::from_value(Value::String(self.status)).map_err(|e| unreadable(&e))?;
         let trigger = self.started_by_trigger.as_deref().map(serde_json::from_str).transpose();
         let trigger = trigger.map_err(|e| unreadable(&e))?;
+        let forked_from = self.forked_from.as_deref().map(serde_json::from_str).transpose();
+        let forked_from = forked_from.map_err(|e| unreadable(&e))?;
         let labels: BTreeMap<String, String> =
             serde_json::from_str(&self.labels).map_err(|e| unreadable(&e))?;
         let failures = self.undo_failures.as_deref().map(value).transpose()?;
@@ -371,6 +374,7 @@ impl Row {
             root_run_id: self.root_run_id,
             trigger,
             waiting_on: WaitKinds::from_bits(u8::try_from(self.waits).unwrap_or_default()),
+            forked_from,
         })
     }
 }

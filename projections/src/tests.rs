@@ -48,6 +48,7 @@ mod differ;
 mod driven;
 mod events;
 mod explain;
+mod forks;
 mod gates;
 mod history;
 mod lead;
@@ -225,6 +226,7 @@ impl World {
                 event_type: tagged["type"].as_str().expect("a tag").into(),
                 event_version: 1,
                 payload: one.payload.into(),
+                recorded_at: None,
             });
         }
         self.append_encoded(stream, workspace, after, encoded, payloads, METADATA).await
@@ -237,6 +239,7 @@ impl World {
             event_type: event_type.into(),
             event_version: 1,
             payload: payload.to_owned().into(),
+            recorded_at: None,
         };
         let stream = ("run", "run_raw");
         self.append_encoded(stream, ours(), 0, vec![event], Vec::new(), METADATA).await

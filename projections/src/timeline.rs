@@ -88,7 +88,7 @@ impl Timeline {
                 self.attempt(*token, *attempt, usage, *duration_ms, moment);
                 self.end(*token, "succeeded", moment);
             }
-            Event::TaskFailed { token, attempt, error, retry_at, usage, duration_ms }
+            Event::TaskFailed { token, attempt, error, retry_at, usage, duration_ms, .. }
             | Event::UndoFailed { token, attempt, error, retry_at, usage, duration_ms } => {
                 self.attempt(*token, *attempt, usage, *duration_ms, moment);
                 self.fail(*token, error, retry_at.is_some(), moment);
@@ -151,6 +151,7 @@ impl Timeline {
             | Event::SignalReceived(_)
             | Event::RunPaused { .. }
             | Event::RunResumed {}
+            | Event::RunForked(_)
             | Event::CompensationEnded(_) => {}
             Event::UndoStarted { token, undoes, node } => {
                 self.enter(*token, node, None, moment);

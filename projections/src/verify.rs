@@ -1,11 +1,13 @@
 //! Runs decided again: their history compared with what the engine makes of the same commands now.
 
+use std::collections::BTreeMap;
+
 use domain::codec;
 use domain::definition::{Definition, Plan, Resolved};
 use domain::ids::{RunId, WorkspaceId};
 use domain::resource::{self, Kind, Spec};
 use domain::run::Event;
-use domain::run::event::{Pin, RunStarted};
+use domain::run::event::{DefinitionRef, Pin, RunStarted};
 use domain::run::replay::{Difference, Replay};
 use protocol::view::HistoryDifference;
 use protocol::{Rejection, RejectionKind, Verification};
@@ -25,12 +27,16 @@ impl Projections {
     ) -> Result<Verification, Rejection> {
         let id = run_id.to_string();
         let started = self.run_started(workspace_id, &id).await?;
-        let plan = self.plan_of(&started).await?;
+        let plan = self.plan_of(&started.definition, &started.pins).await?;
+        let others = self.plans_of_forks(&id, &started).await?;
         let mut replay = Replay::new(&plan);
         let mut events = 0;
         let difference = 'pages: loop {
             let page = self.run_events(&id, events, PAGE_EVENTS).await?;
             for (recorded, event) in self.decoded(&page).await? {
+                if let Some(other) = others.get(&recorded.sequence) {
+                    replay.follow(other);
+                }
                 if let Err(found) = replay.take(&event, recorded.recorded_at) {
                     break 'pages Some(found);
                 }
@@ -44,16 +50,40 @@ impl Projections {
         Ok(Verification { run_id: id, verified: difference.is_none(), events, difference })
     }
 
+    /// The plans that a fork follows from some of its events on.
+    async fn plans_of_forks(
+        &self,
+        id: &str,
+        started: &RunStarted,
+    ) -> Result<BTreeMap<u64, Plan>, Rejection> {
+        let (mut plans, mut sequence) = (BTreeMap::new(), 0);
+        let last = started.forked_from.map_or(0, |from| from.sequence + 1);
+        while sequence < last {
+            let page = self.run_events(id, sequence, PAGE_EVENTS).await?;
+            for recorded in page.iter().filter(|one| &*one.event_type == "run_forked") {
+                for (recorded, event) in self.decoded(std::slice::from_ref(recorded)).await? {
+                    if let Event::RunForked(forked) = event
+                        && let Some(definition) = &forked.definition
+                    {
+                        let plan = self.plan_of(definition, &forked.pins).await?;
+                        plans.insert(recorded.sequence, plan);
+                    }
+                }
+            }
+            sequence = page.last().map_or(last, |event| event.sequence);
+        }
+        Ok(plans)
+    }
+
     /// The plan that a run follows, with what its references were resolved to.
-    async fn plan_of(&self, started: &RunStarted) -> Result<Plan, Rejection> {
-        let reference = &started.definition;
+    async fn plan_of(&self, reference: &DefinitionRef, pins: &[Pin]) -> Result<Plan, Rejection> {
         let definition = self.definition_at(&reference.id.to_string(), reference.version).await?;
         let missing = || {
             let named = format!("{}@{}", reference.name, reference.version);
             refusal::not_found("definition", &named)
         };
         let definition = definition.ok_or_else(missing)?;
-        let resolved = self.resolved(&started.pins).await?;
+        let resolved = self.resolved(pins).await?;
         Plan::compile(&definition, &resolved).map_err(|problems| {
             let message = "the run's definition can't be compiled by this version of the engine";
             Rejection::new(RejectionKind::Conflict, "invalid_definition", message)

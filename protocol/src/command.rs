@@ -10,6 +10,7 @@ use domain::run::event::{Decision, TriggeredBy};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::fork::{ForkPlan, ForkRun};
 use crate::gate::GateId;
 use crate::view::RunOutcome;
 
@@ -77,6 +78,8 @@ pub enum Command {
     PauseRun { run_id: RunId, reason: Option<String> },
     /// Goes on with a paused run.
     ResumeRun { run_id: RunId },
+    /// Starts a run that goes on from an event of another one.
+    ForkRun(Box<ForkRun>),
 }
 
 const fn yes() -> bool {
@@ -91,6 +94,7 @@ impl Command {
             | Self::SignalRun { run_id, .. }
             | Self::PauseRun { run_id, .. }
             | Self::ResumeRun { run_id } => Some(*run_id),
+            Self::ForkRun(fork) => Some(fork.run_id),
             Self::AnswerGate { gate, .. } => Some(gate.run_id),
             Self::Create(_)
             | Self::Revise { .. }
@@ -207,4 +211,7 @@ pub struct Receipt {
     /// A run's outcome, where the caller waited for it and it ended in time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<RunOutcome>,
+    /// What a fork would do, where only that was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<Box<ForkPlan>>,
 }

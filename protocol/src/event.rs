@@ -36,6 +36,19 @@ pub struct EventEnvelope {
     pub recorded_at: DateTime<Utc>,
 }
 
+/// Whether an event, by its metadata as it is stored, is shared with the run that its run was forked
+/// from: it happened there, and has been told of then.
+pub fn is_shared(metadata: &[u8], sequence: u64) -> bool {
+    #[derive(Deserialize)]
+    struct Metadata {
+        #[serde(default)]
+        shared: u64,
+    }
+    let is_marked = || metadata.windows(9).any(|window| window == b"\"shared\":");
+    is_marked()
+        && serde_json::from_slice::<Metadata>(metadata).is_ok_and(|found| sequence <= found.shared)
+}
+
 /// Where a reader stands: after the event at this position of this store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cursor {
@@ -114,6 +127,15 @@ mod tests {
             Ok(cursor) => assert_eq!(cursor.to_string(), text),
             Err(InvalidCursor(shown)) => assert!(text.starts_with(&shown)),
         });
+    }
+
+    #[test]
+    fn what_a_fork_shares_is_marked_up_to_a_sequence() {
+        let metadata = br#"{"actor":"ann","shared":3}"#;
+        assert!(is_shared(metadata, 1) && is_shared(metadata, 3) && !is_shared(metadata, 4));
+        for plain in [&br#"{"actor":"\"shared\":9"}"#[..], b"{}", b"", br#"{"shared":}"#] {
+            assert!(!is_shared(plain, 1));
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub mod comparison;
 pub mod difference;
 pub mod event;
 pub mod explanation;
+pub mod fork;
 pub mod gate;
 pub mod query;
 pub mod rejection;
@@ -32,6 +33,7 @@ pub use event::{Cursor, EventEnvelope, EventFilter};
 pub use explanation::{
     Came, Explain, Explanation, Fact, JoinExplanation, LedTo, Left, Looked, TokenExplanation, Way,
 };
+pub use fork::{ForkCall, ForkCalls, ForkOutcome, ForkPlan, ForkRun, ForkedFrom};
 pub use gate::{GateAnswerView, GateFilter, GateId, GateStatus, GateView};
 pub use query::{EventPage, Page, PageRequest, ResourceFilter, RunFilter, StateAt};
 pub use rejection::{Rejection, RejectionKind};

@@ -10,6 +10,7 @@ use serde_json::Value;
 pub use domain::run::state::{WaitKind, WaitKinds};
 pub use domain::run::{RunStatus, Usage};
 
+use crate::fork::ForkedFrom;
 use crate::trigger::RunTrigger;
 
 /// A resource as lists and reads show it.
@@ -74,6 +75,9 @@ pub struct RunView {
     /// The trigger that started it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trigger: Option<RunTrigger>,
+    /// The run that it was forked from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forked_from: Option<ForkedFrom>,
 }
 
 /// How far a run has undone its work.

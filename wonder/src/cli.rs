@@ -20,6 +20,7 @@ mod diff;
 mod doctor;
 mod events;
 mod explain;
+mod fork;
 mod gates;
 mod migrate;
 mod mock_model;

@@ -185,6 +185,8 @@ impl Progress {
             | Event::RunPaused { .. }
             | Event::RunResumed {}
             | Event::CompensationEnded(_) => {}
+            // What was used up before was the other run's.
+            Event::RunForked(_) => self.usage = Usage::default(),
             Event::CompensationStarted(_) => self.give_all_up(),
             Event::UndoStarted { token, node, .. } => {
                 self.arrive(token, &format!("undo {node}"), None, true);

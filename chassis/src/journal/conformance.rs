@@ -108,6 +108,7 @@ fn event(payload: &str) -> NewEvent {
         event_type: "thing.changed".into(),
         event_version: 3,
         payload: Bytes::from(payload.to_owned()),
+        recorded_at: None,
     }
 }
 

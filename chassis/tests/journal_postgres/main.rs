@@ -115,6 +115,7 @@ fn append(id: &str, expected_sequence: u64) -> Append {
             event_type: "thing.changed".into(),
             event_version: 1,
             payload: Bytes::from_static(b"{}"),
+            recorded_at: None,
         }],
         inbox: Vec::new(),
         payloads: Vec::new(),

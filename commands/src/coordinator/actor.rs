@@ -7,6 +7,7 @@ use chassis::clock::Clock;
 use chassis::journal::{Append, Appended};
 use chrono::{DateTime, Utc};
 use domain::ids::{RunId, WorkspaceId};
+use domain::run::adoption::Adoption;
 use domain::run::state::{Header, Live, WaitKinds};
 use domain::run::{Command, Decision, Event, Run};
 use protocol::{Outcome, OutcomeResult, Receipt, Rejection, RejectionKind, RunOutcome, Task};
@@ -21,6 +22,7 @@ use super::plans::LivePlan;
 use super::refusal;
 use super::workflows::Standing;
 
+mod adopting;
 mod queued;
 
 pub(crate) use queued::Settled;
@@ -38,6 +40,8 @@ pub(super) struct Actor {
     workspace: Arc<str>,
     pub run: Run,
     pub plan: Arc<LivePlan>,
+    /// What it may take over of the run that it was forked from.
+    adoption: Option<Box<Adoption>>,
     /// The project's cap on attempts that are on workers.
     pub tasks_in_flight: Option<usize>,
     /// The sequence of the last event that was decided, durable or under way.
@@ -109,6 +113,8 @@ pub(super) struct Taken {
     pub workspace_id: WorkspaceId,
     pub run: Run,
     pub plan: Arc<LivePlan>,
+    /// What a fork may take over of the other run.
+    pub adoption: Option<Box<Adoption>>,
     /// See [`crate::resolve::Resolver::tasks_in_flight_per_run`].
     pub tasks_in_flight: Option<usize>,
     /// How its workflow stands, where it has one.
@@ -131,6 +137,7 @@ impl Actor {
             workspace: Arc::from(taken.workspace_id.to_string()),
             run: taken.run,
             plan: taken.plan,
+            adoption: taken.adoption,
             tasks_in_flight: taken.tasks_in_flight,
             sequence: taken.sequence,
             snapshot_at: taken.snapshot_at,
@@ -215,6 +222,7 @@ impl Actor {
         let mut cause = None;
         // A run works on tasks as long as nothing else is recorded of it.
         let waited_on = self.run.live().map_or(WaitKinds::TASK, Live::waiting_on);
+        let mut shared = Vec::new();
         while let Some(queued) = self.queue.pop_front() {
             let at = queued.at();
             if (queued.is_from_client() || at.is_some()) && !events.is_empty() {
@@ -226,9 +234,15 @@ impl Actor {
                 return Turn::SlotIsPast;
             }
             now = at.map_or(now, |at| at.max(self.recorded_at));
-            let Asked { command, cause: own_cause, reply, settled } = asked(queued);
+            let Asked { command, cause: own_cause, reply, settled, fork } = asked(queued);
             under_way.durable.created |= self.sequence == 0 && events.is_empty();
-            let decided = self.run.execute(&self.plan.plan, &command, now);
+            let decided = match fork {
+                Some(fork) => self.fork(*fork, now).map(|(decision, before)| {
+                    shared = before;
+                    decision
+                }),
+                None => self.decide(&command, now),
+            };
             let is_alone = own_cause.is_some() || at.is_some();
             match (decided, reply) {
                 (Ok(decision), reply) => {
@@ -270,10 +284,10 @@ impl Actor {
             shard: protocol::shard_of(self.run_id),
             epoch: (self.epoch > 0).then_some(self.epoch),
         };
-        match append::append(&stream, &self.run, waited_on, &events, &cause, now, clock) {
+        match append::append(&stream, &self.run, waited_on, &shared, &events, &cause, now, clock) {
             Ok(append) => {
                 let before = self.sequence;
-                self.sequence += events.len() as u64;
+                self.sequence += (shared.len() + events.len()) as u64;
                 if (before + 1..=self.sequence).contains(&domain::limits::EVENTS_WARNED_OF) {
                     tracing::warn!(run_id = %self.run_id, events = self.sequence, "a long run");
                 }
@@ -336,6 +350,7 @@ impl Actor {
                 at: self.recorded_at,
                 queued: under_way.durable.created && self.run.is_in_queue(),
                 outcome: self.outcome(),
+                plan: None,
             })));
         }
         if std::mem::take(&mut self.advance) {

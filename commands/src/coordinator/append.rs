@@ -43,19 +43,22 @@ pub(super) struct Stream<'a> {
     pub epoch: Option<u64>,
 }
 
-/// Encodes a run's events. `run` is the run after them, `waited_on` what it waited for before.
+/// Encodes a run's events. `run` is the run after them, `waited_on` what it waited for before;
+/// `shared` are events of another run that come first, with the times at which they happened to it.
 pub(super) fn append(
     stream: &Stream<'_>,
     run: &Run,
     waited_on: WaitKinds,
+    shared: &[(Event, DateTime<Utc>)],
     events: &[Event],
     cause: &Cause,
     at: DateTime<Utc>,
     clock: &dyn Clock,
 ) -> Result<Append, EncodeError> {
     let mut payloads = Vec::new();
-    let mut new_events = Vec::with_capacity(events.len());
-    for event in events {
+    let mut new_events = Vec::with_capacity(shared.len() + events.len());
+    let shared = shared.iter().map(|(event, at)| (event, Some(*at)));
+    for (event, recorded_at) in shared.chain(events.iter().map(|event| (event, None))) {
         let encoded = codec::encode(event, stream.workspace_id)?;
         payloads.extend(
             encoded
@@ -68,9 +71,10 @@ pub(super) fn append(
             event_type: super::actor::event_type(event),
             event_version: event.event_version(),
             payload: Bytes::from(encoded.payload),
+            recorded_at,
         });
     }
-    let last = stream.sequence + events.len() as u64;
+    let last = stream.sequence + new_events.len() as u64;
     let started = stream.sequence == 0;
     let ended = matches!(run, Run::Closed(_));
     Ok(Append {
@@ -115,6 +119,7 @@ fn answer(
         at,
         queued: stream.sequence == 0 && run.is_in_queue(),
         outcome: outcome::of(run, version, 0).filter(outcome::is_small),
+        plan: None,
     };
     Some(InboxEntry {
         key: remembered.key.clone(),

@@ -6,11 +6,14 @@ use std::sync::Arc;
 use chassis::journal::{Journal, ReadError, RecordedEvent};
 use domain::codec::{self, DecodeError};
 use domain::ids::{InvalidId, RunId};
+use domain::run::event::{DefinitionRef, Pin};
 use domain::run::{Event, Run, STATE_VERSION};
 use protocol::{Rejection, RejectionKind};
 
 use super::actor::Taken;
-use super::plans::Plans;
+use super::forking;
+use super::history::{HistoryError, Sources};
+use super::plans::{LivePlan, Plans};
 use super::refusal::unavailable;
 use crate::resolve::Resolver;
 
@@ -19,7 +22,7 @@ pub(super) type Loaded = Option<Box<Taken>>;
 
 /// Why a run couldn't be loaded.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum LoadError {
+pub(crate) enum LoadError {
     #[error(transparent)]
     Read(#[from] ReadError),
     #[error("event {sequence} can't be read: {source}")]
@@ -32,7 +35,7 @@ pub(super) enum LoadError {
 
 impl LoadError {
     /// What those are told who wait for the run: whether to try again, or to look at the store.
-    pub(super) fn refusal(&self) -> Rejection {
+    pub(crate) fn refusal(&self) -> Rejection {
         match self {
             Self::Read(ReadError::Unavailable(_)) | Self::Definition(_) => {
                 unavailable("the run can't be loaded at the moment, try again")
@@ -96,26 +99,27 @@ pub(super) async fn load(
         .parse()
         .map_err(|error: InvalidId| ReadError::Damaged(Arc::from(error.to_string())))?;
     let Some(header) = run.header() else { return Ok(None) };
-    let definition = resolver
-        .definition_by_id(header.definition.id, Some(header.definition.version))
-        .await
-        .map_err(LoadError::Definition)?;
-    let resolved = resolver
-        .resolved(&definition.spec, Some(&header.pins))
-        .await
-        .map_err(LoadError::Definition)?;
+    let plan = plan_of(resolver, plans, &header.definition, &header.pins).await?;
+    let sources = Sources { journal, resolver, plans };
+    let adoption = match forking::adoption(sources, &run, &plan).await {
+        Ok(adoption) => adoption.map(Box::new),
+        Err(HistoryError::Load(error)) => return Err(error),
+        // Then all that it asks for is done.
+        Err(error) => {
+            tracing::warn!(%run_id, %error, "nothing can be adopted of the run that was forked");
+            None
+        }
+    };
     let tasks_in_flight =
         resolver.tasks_in_flight_per_run(header.project_id).await.map_err(LoadError::Definition)?;
     let standing = resolver.standing(header.workflow_id).await.map_err(LoadError::Definition)?;
-    let plan = plans
-        .get(&header.definition, &definition.spec.definition, &resolved)
-        .map_err(|problems| LoadError::Definition(crate::service::invalid_definition(problems)))?;
     Ok(Some(Box::new(Taken {
         run_id,
         epoch,
         workspace_id,
         run,
         plan,
+        adoption,
         tasks_in_flight,
         standing,
         sequence,
@@ -125,7 +129,26 @@ pub(super) async fn load(
     })))
 }
 
-async fn decode(journal: &dyn Journal, recorded: &RecordedEvent) -> Result<Event, LoadError> {
+/// The plan that a run follows, with what its references were resolved to.
+pub(super) async fn plan_of(
+    resolver: &Resolver,
+    plans: &Plans,
+    reference: &DefinitionRef,
+    pins: &[Pin],
+) -> Result<Arc<LivePlan>, LoadError> {
+    let definition = resolver.definition_by_id(reference.id, Some(reference.version)).await;
+    let definition = definition.map_err(LoadError::Definition)?;
+    let resolved =
+        resolver.resolved(&definition.spec, Some(pins)).await.map_err(LoadError::Definition)?;
+    plans
+        .get(reference, &definition.spec.definition, &resolved)
+        .map_err(|problems| LoadError::Definition(crate::service::invalid_definition(problems)))
+}
+
+pub(super) async fn decode(
+    journal: &dyn Journal,
+    recorded: &RecordedEvent,
+) -> Result<Event, LoadError> {
     let hashes: Vec<Arc<str>> = codec::refs(&recorded.payload).into_iter().map(Arc::from).collect();
     let blobs: HashMap<Arc<str>, Vec<u8>> = if hashes.is_empty() {
         HashMap::new()

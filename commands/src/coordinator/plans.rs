@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use domain::definition::plan::{Action, NodeWork, PlanNode, TaskBody};
-use domain::definition::{Definition, Plan, Problem, Resolved};
+use domain::definition::{ActionKind, Definition, Plan, Problem, Resolved};
 use domain::run::event::{DefinitionRef, Pin};
 use domain::run::state::Token;
 use protocol::task::{WorkBody, WorkStep};
@@ -26,6 +26,21 @@ impl LivePlan {
     pub(crate) fn work(&self, token: &Token) -> Option<&Arc<Work>> {
         let works = if token.undo.is_some() { &self.undos } else { &self.works };
         works.get(&token.node)
+    }
+
+    /// Whether a node's work in another plan is the same, whatever else is different there.
+    pub(crate) fn does_the_same(&self, other: &Self, node: &str) -> bool {
+        match (self.works.get(node), other.works.get(node)) {
+            (Some(own), Some(other)) => {
+                own.key == other.key
+                    || own.body == other.body
+                        && (!asks_models(&own.body)
+                            || (&own.models, &own.prompts, &own.default_model)
+                                == (&other.models, &other.prompts, &other.default_model))
+            }
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        }
     }
 }
 
@@ -113,6 +128,15 @@ fn work(key: String, node: &PlanNode, resolved: &Resolved) -> Option<Work> {
         prompts: resolved.prompts.clone(),
         default_model: resolved.default_model.clone(),
     })
+}
+
+/// Whether models or prompts that are set up elsewhere take part in it.
+fn asks_models(body: &WorkBody) -> bool {
+    let is_llm = |action: &WorkAction| action.kind == ActionKind::Llm;
+    match body {
+        WorkBody::Action(action) => is_llm(action),
+        WorkBody::Steps(steps) => steps.iter().any(|step| is_llm(&step.action)),
+    }
 }
 
 fn work_action(action: &Action) -> WorkAction {

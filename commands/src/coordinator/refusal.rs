@@ -6,7 +6,7 @@ use domain::ids::RunId;
 use domain::run::Refusal;
 use protocol::{Rejection, RejectionKind, RunOutcome};
 
-pub(super) fn not_found(run_id: RunId) -> Rejection {
+pub(crate) fn not_found(run_id: RunId) -> Rejection {
     let message = format!("there is no run {run_id}");
     Rejection::new(RejectionKind::NotFound, "run_not_found", message)
 }
@@ -85,6 +85,11 @@ pub(crate) fn of_command(refusal: &Refusal) -> Rejection {
         Refusal::AlreadyPaused => (Conflict, "already_paused"),
         Refusal::NotPaused => (Conflict, "not_paused"),
         Refusal::WorkflowPaused => (Conflict, "workflow_paused"),
+        Refusal::ForkWhileUndoing => (Conflict, "fork_while_undoing"),
+        Refusal::NodeMissing { .. } => (Conflict, "fork_node_missing"),
+        Refusal::NoBranch { .. } => (Invalid, "fork_token"),
+        Refusal::PatchTooLarge { .. } => (TooLarge, "value_too_large"),
+        Refusal::PatchNotStorable(_) => (Invalid, "unstorable"),
         Refusal::TooManyEvents { .. } => (Conflict, "too_many_events"),
     };
     let rejection = Rejection::new(kind, code, refusal.to_string());
@@ -98,6 +103,9 @@ pub(crate) fn of_command(refusal: &Refusal) -> Rejection {
         Refusal::SignalTooLarge { .. } | Refusal::SignalNotStorable(_) => rejection.at("/payload"),
         Refusal::AnswerTooLarge { .. } | Refusal::AnswerNotStorable(_) => rejection.at("/value"),
         Refusal::CommentTooLong { .. } => rejection.at("/comment"),
+        Refusal::NodeMissing { .. } => rejection.at("/definition"),
+        Refusal::NoBranch { .. } => rejection.at("/branches"),
+        Refusal::PatchTooLarge { .. } | Refusal::PatchNotStorable(_) => rejection.at("/state"),
         Refusal::NotStarted
         | Refusal::AlreadyStarted
         | Refusal::Ended { .. }
@@ -112,6 +120,7 @@ pub(crate) fn of_command(refusal: &Refusal) -> Rejection {
         | Refusal::AlreadyPaused
         | Refusal::WorkflowPaused
         | Refusal::NotPaused
+        | Refusal::ForkWhileUndoing
         | Refusal::TooManyEvents { .. } => rejection,
     }
 }

@@ -258,6 +258,7 @@ impl Worker {
             workspace_id: start.cause.workspace_id,
             run: Run::default(),
             plan: Arc::clone(&start.plan),
+            adoption: None,
             tasks_in_flight: start.tasks_in_flight,
             standing: None,
             sequence: 0,

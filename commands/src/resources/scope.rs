@@ -46,7 +46,8 @@ pub(crate) async fn check(
         | Command::SignalRun { .. }
         | Command::AnswerGate { .. }
         | Command::PauseRun { .. }
-        | Command::ResumeRun { .. } => Err(Rejection::new(
+        | Command::ResumeRun { .. }
+        | Command::ForkRun(_) => Err(Rejection::new(
             RejectionKind::Internal,
             "not_a_resource_command",
             "this command is about a run; send it to the coordinator",

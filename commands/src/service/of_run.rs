@@ -34,6 +34,7 @@ pub(super) fn of_run(
         | Command::Revise { .. }
         | Command::Archive { .. }
         | Command::StartRun(_)
+        | Command::ForkRun(_)
         | Command::DeliverWebhook(_) => return Ok(None),
     };
     Ok(envelope.command.run_id().map(|run_id| (run_id, command)))

@@ -14,6 +14,8 @@ struct Metadata<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     traceparent: Option<&'a str>,
     engine_version: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shared: Option<u64>,
 }
 
 /// The metadata of a command's events, as compact JSON.
@@ -29,13 +31,29 @@ pub(crate) fn waiting_on(metadata: &Bytes, waits: WaitKinds) -> Bytes {
     serde_json::to_vec(&members).unwrap_or_default().into()
 }
 
+/// The same of a fork, of which the first events are shared: see [`protocol::event::is_shared`].
+pub(crate) fn of_fork(envelope: &CommandEnvelope, shared: u64) -> Bytes {
+    let (actor, traceparent) = (&envelope.actor.0, envelope.traceparent.as_deref());
+    written(actor, envelope.id, traceparent, Some(shared))
+}
+
 /// The same of what an actor does, under the id of a command.
 pub(crate) fn by(actor: &str, command_id: CommandId, traceparent: Option<&str>) -> Bytes {
+    written(actor, command_id, traceparent, None)
+}
+
+fn written(
+    actor: &str,
+    command_id: CommandId,
+    traceparent: Option<&str>,
+    shared: Option<u64>,
+) -> Bytes {
     let metadata = Metadata {
         actor,
         command_id: command_id.to_string(),
         traceparent,
         engine_version: env!("CARGO_PKG_VERSION"),
+        shared,
     };
     // Texts always have a JSON form.
     serde_json::to_vec(&metadata).unwrap_or_default().into()

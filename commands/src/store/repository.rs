@@ -66,6 +66,7 @@ impl Repository {
                 event_type: event.event_type().into(),
                 event_version: event.event_version(),
                 payload: bytes,
+                recorded_at: None,
             });
         }
         let receipt = Receipt {
@@ -76,6 +77,7 @@ impl Repository {
             at: self.at,
             queued: false,
             outcome: None,
+            plan: None,
         };
         Ok(Append {
             aggregate_type: A::TYPE.into(),

@@ -117,6 +117,7 @@ impl Triggers {
                 event_type: event.event_type().into(),
                 event_version: event.event_version(),
                 payload: encoded.payload.into(),
+                recorded_at: None,
             });
         }
         let last = log.sequence + events.len() as u64;

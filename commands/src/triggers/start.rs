@@ -143,6 +143,7 @@ impl Triggers {
             at: first.recorded_at,
             queued,
             outcome: None,
+            plan: None,
         }))
     }
 }

@@ -4,6 +4,7 @@
 mod children;
 mod commits;
 mod faults;
+mod forks;
 mod limits;
 mod lost_workers;
 mod pauses;

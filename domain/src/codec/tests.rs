@@ -99,6 +99,7 @@ fn large_values_move_out_and_equal_ones_move_once() {
         usage: run::Usage::default(),
         duration_ms: 0,
         undo: None,
+        adopted: None,
     };
     let encoded = encode(&event, workspace(1)).expect("encodes");
     assert_eq!(encoded.blobs.len(), 1, "the same text in result and writes");

@@ -36,7 +36,7 @@ pub(crate) fn revised(current: &Spec, patch: &Value) -> Result<Spec, Error> {
 
 /// Merges a patch into a value as RFC 7386 says: objects member by member, `null` removes,
 /// everything else replaces.
-fn merge(target: &mut Value, patch: &Value) {
+pub(crate) fn merge(target: &mut Value, patch: &Value) {
     let Value::Object(members) = patch else {
         *target = patch.clone();
         return;

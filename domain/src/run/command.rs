@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::event::{
-    Decision, Dropped, FailureKind, QueueReason, RunError, RunStarted, TokenId, Usage,
+    Decision, Dropped, FailureKind, QueueReason, RunError, RunForked, RunStarted, TokenId, Usage,
 };
 use super::state::RunStatus;
 use crate::ids::{Name, RunId, WorkflowId};
@@ -54,6 +54,9 @@ pub enum Command {
     FollowWorkflow { workflow_id: WorkflowId, is_paused: bool, ahead: u64 },
     /// The parent was paused, or goes on, and its child with it.
     FollowParent { is_paused: bool },
+    /// Makes a run of its own of one that has the first events of another one. Since when timers
+    /// stood still is found by the decision where the other run was paused.
+    Fork(Box<RunForked>),
 }
 
 /// See [`Command::ReportChild`].
@@ -68,6 +71,9 @@ pub struct ChildReport {
     pub output: Option<Value>,
     #[serde(default)]
     pub error: Option<RunError>,
+    /// The event of the run that this one was forked from which says so; no child ran here.
+    #[serde(default)]
+    pub adopted: Option<u64>,
 }
 
 /// See [`Command::Answer`].
@@ -91,6 +97,9 @@ pub struct Report {
     pub result: Result<Value, AttemptError>,
     pub usage: Usage,
     pub duration_ms: u64,
+    /// The event of the run that this one was forked from which says so; no call was made here.
+    #[serde(default)]
+    pub adopted: Option<u64>,
 }
 
 /// Why an attempt failed.

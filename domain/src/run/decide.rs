@@ -18,6 +18,7 @@ use crate::limits;
 
 mod cancel;
 mod child;
+mod fork;
 mod gate;
 mod join;
 mod mutex;
@@ -136,6 +137,7 @@ impl Decider<'_> {
             (Run::Live(_), Command::Cancel { reason, compensate }) => {
                 self.cancel_run(reason.as_ref(), *compensate)
             }
+            (Run::Live(_), Command::Fork(forked)) => self.fork(forked),
             (Run::Live(_), Command::Admit { until }) => {
                 self.admit(*until);
                 Ok(())

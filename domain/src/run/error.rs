@@ -64,6 +64,16 @@ pub enum Refusal {
     WorkflowPaused,
     #[error("the run is not paused")]
     NotPaused,
+    #[error("the run was undoing its work there, and a fork has nothing to undo")]
+    ForkWhileUndoing,
+    #[error("token {token} stands at the node {node:?}, which the definition doesn't have")]
+    NodeMissing { token: TokenId, node: String },
+    #[error("no token {token} is in a branch")]
+    NoBranch { token: TokenId },
+    #[error("the patch has {bytes} bytes, at most {limit} are allowed")]
+    PatchTooLarge { bytes: usize, limit: usize },
+    #[error("the patch can't be stored: {0}")]
+    PatchNotStorable(EncodeError),
     #[error("the run is suspended, since it has {limit} events, as many as it may: cancel it")]
     TooManyEvents { limit: u64 },
 }

@@ -13,6 +13,7 @@ mod cancelled;
 mod child;
 mod compensation;
 mod failure;
+mod fork;
 mod gate;
 mod queue;
 mod routed;
@@ -23,6 +24,7 @@ pub use cancelled::{Extent, Region, TokensCancelled};
 pub use child::{ChildEnded, ChildStarted, ParentRun};
 pub use compensation::{Cause, Compensation, CompensationStarted, UndoFailure};
 pub use failure::{FailureKind, RunError, Usage};
+pub use fork::{Adopt, BranchPatch, ForkedFrom, RunForked};
 pub use gate::{Decision, GateAnswered, GateClosed, GateOpened, GateOutcome};
 pub use queue::{Admission, Dropped, QueueReason};
 pub use routed::{
@@ -71,6 +73,9 @@ pub enum Event {
         /// What the node's `undo` gets, where the run may have to undo it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         undo: Option<Value>,
+        /// No call was made: the run that this one was forked from has recorded it as this event.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        adopted: Option<u64>,
     },
     /// An attempt failed. With `retry_at`, the token backs off until then; without, its node
     /// failed.
@@ -84,6 +89,9 @@ pub enum Event {
         usage: Usage,
         #[serde(default, skip_serializing_if = "is_zero")]
         duration_ms: u64,
+        /// As above; then the next attempt starts at once.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        adopted: Option<u64>,
     },
     /// An attempt is handed to a worker. Recorded only where it must not be made twice, and where
     /// it may have been handed out before.
@@ -236,6 +244,8 @@ pub enum Event {
     },
     /// The run goes on; its timers are due later by the length of the pause.
     RunResumed {},
+    /// All before it was shared with another run; from here on it is a run of its own.
+    RunForked(Box<RunForked>),
     /// The run won't complete: all it was doing is given up, and what it did is undone first.
     CompensationStarted(Box<CompensationStarted>),
     /// A new token undoes what another one had completed at this node.
@@ -318,6 +328,9 @@ pub struct RunStarted {
     /// What its admission goes by, where its definition bounds its runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub admission: Option<Admission>,
+    /// The run that it was forked from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forked_from: Option<ForkedFrom>,
 }
 
 /// Which version of which definition.
@@ -386,6 +399,7 @@ impl Event {
             Self::ChildEnded(_) => "child_ended",
             Self::RunPaused { .. } => "run_paused",
             Self::RunResumed {} => "run_resumed",
+            Self::RunForked(_) => "run_forked",
             Self::CompensationStarted(_) => "compensation_started",
             Self::UndoStarted { .. } => "undo_started",
             Self::UndoSucceeded { .. } => "undo_succeeded",

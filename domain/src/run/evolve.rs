@@ -15,6 +15,7 @@ use super::state::{
 use super::vars::{Vars, size_of};
 
 mod cancelled;
+mod fork;
 mod groups;
 mod mutexes;
 mod queue;
@@ -110,6 +111,7 @@ impl Run {
                 live.stand_still(reason.clone(), *by_parent, *by_workflow);
             }
             Event::RunResumed {} => live.go_on(),
+            Event::RunForked(forked) => live.fork(forked),
             Event::CompensationStarted(started) => live.compensate(started),
             Event::UndoStarted { token, undoes, .. } => live.start_undo(*token, *undoes),
             Event::UndoSucceeded { token, usage, .. } => {
@@ -160,6 +162,7 @@ impl Live {
                 started_by: started.started_by.clone(),
                 parent: started.parent,
                 admission: started.admission.clone(),
+                fork: None,
             },
             root: Vars::default(),
             tokens: [(1, Box::new(Token { since: at, ..Token::at(&started.start) }))].into(),

@@ -61,6 +61,11 @@ impl<'a> Replay<'a> {
         Self { plan, is_same, run, decided, advance: false, open: None, sequence: 0 }
     }
 
+    /// Goes on by another plan: from the event on by which the run follows another definition.
+    pub const fn follow(&mut self, plan: &'a Plan) {
+        self.plan = plan;
+    }
+
     /// The run as it is decided now.
     pub const fn run(&self) -> &Run {
         &self.run
@@ -78,13 +83,8 @@ impl<'a> Replay<'a> {
     /// The difference, where another event is decided now. Nothing can be taken after that.
     pub fn take(&mut self, recorded: &Event, at: DateTime<Utc>) -> Result<Event, Box<Difference>> {
         self.sequence += 1;
-        if let Some((before, first)) = self.open.take().map(|open| *open)
-            && let Some(command) = both(&first, recorded)
-        {
-            self.run = before;
-            self.decided.clear();
-            self.execute(&command, at);
-            self.decided.pop_front();
+        if let Some((before, first)) = self.open.take().map(|open| *open) {
+            self.reconsider(before, &first, recorded, at);
         }
         if self.decided.is_empty() {
             if matches!(recorded, Event::RunStarted(_) | Event::RunResumed {}) {
@@ -95,6 +95,21 @@ impl<'a> Replay<'a> {
         match self.decided.pop_front() {
             Some(decided) if (self.is_same)(recorded, &decided) => Ok(decided),
             decided => Err(self.difference(Some(recorded.clone()), decided)),
+        }
+    }
+
+    /// The last event may have been the first of another command than it seemed.
+    fn reconsider(&mut self, before: Run, first: &Event, second: &Event, at: DateTime<Utc>) {
+        if let Some(command) = both(first, second) {
+            self.run = before;
+            self.decided.clear();
+            self.execute(&command, at);
+            self.decided.pop_front();
+        } else if let (Event::RunStarted(started), Event::RunForked(_)) = (first, second) {
+            // A fork shares no more than the start, and what follows from it is owed.
+            (self.run, self.advance) = (before, false);
+            self.decided.clear();
+            self.run.evolve(first, started.started_at);
         }
     }
 
@@ -152,7 +167,7 @@ impl<'a> Replay<'a> {
 }
 
 /// The command that an event is the first of, where it came from outside of the engine.
-fn from_outside(run: &Run, event: &Event, at: DateTime<Utc>) -> Option<Command> {
+pub(super) fn from_outside(run: &Run, event: &Event, at: DateTime<Utc>) -> Option<Command> {
     Some(match event {
         Event::RunStarted(started) => Command::Start(started.clone()),
         Event::TaskSucceeded { token, attempt, result, usage, duration_ms, .. }
@@ -163,9 +178,10 @@ fn from_outside(run: &Run, event: &Event, at: DateTime<Utc>) -> Option<Command> 
                 result: Ok(result.clone()),
                 usage: *usage,
                 duration_ms: *duration_ms,
+                adopted: adopted_as(event),
             }))
         }
-        Event::TaskFailed { token, attempt, error, retry_at, usage, duration_ms }
+        Event::TaskFailed { token, attempt, error, retry_at, usage, duration_ms, .. }
         | Event::UndoFailed { token, attempt, error, retry_at, usage, duration_ms } => {
             let wait = retry_at.map(|retry_at| (retry_at - at).num_milliseconds());
             let failure = AttemptError {
@@ -181,6 +197,7 @@ fn from_outside(run: &Run, event: &Event, at: DateTime<Utc>) -> Option<Command> 
                 result: Err(failure),
                 usage: *usage,
                 duration_ms: *duration_ms,
+                adopted: adopted_as(event),
             }))
         }
         Event::TaskHandedOut { token, attempt } => {
@@ -212,6 +229,7 @@ fn from_outside(run: &Run, event: &Event, at: DateTime<Utc>) -> Option<Command> 
             Some(pause) if pause.by_workflow => follow_workflow(run, false)?,
             Some(_) | None => Command::Resume,
         },
+        Event::RunForked(forked) => Command::Fork(forked.clone()),
         Event::RunCancelled { reason, code: Some(_) } => {
             Command::Displace { by: named_in(reason.as_deref()?)? }
         }
@@ -243,6 +261,14 @@ fn from_outside(run: &Run, event: &Event, at: DateTime<Utc>) -> Option<Command> 
         | Event::RunFailed { .. }
         | Event::RunTimedOut { .. } => return None,
     })
+}
+
+/// The event of another run that an outcome was taken over from.
+const fn adopted_as(event: &Event) -> Option<u64> {
+    match event {
+        Event::TaskSucceeded { adopted, .. } | Event::TaskFailed { adopted, .. } => *adopted,
+        _ => None,
+    }
 }
 
 /// The command that led to two events, where the first one alone may have come of another one.
@@ -290,7 +316,7 @@ fn roles_at(run: &Run, token: TokenId) -> Vec<String> {
 
 /// What was told of a child, from what became of it. A node that catches has it as its result; one
 /// that doesn't has the output, or the child's error in its own.
-fn report_of(ended: &ChildEnded) -> ChildReport {
+pub(super) fn report_of(ended: &ChildEnded) -> ChildReport {
     let ChildEnded { token, run_id, status, result, error, .. } = ended;
     let told = |key: &str| result.get(key).filter(|value| !value.is_null()).cloned();
     let is_caught = result.get("status").is_some_and(|told| *told == status.as_str())
@@ -304,7 +330,8 @@ fn report_of(ended: &ChildEnded) -> ChildReport {
         }
         None => (Some(result.clone()), None),
     };
-    ChildReport { token: *token, run_id: *run_id, status: *status, output, error }
+    let adopted = ended.adopted;
+    ChildReport { token: *token, run_id: *run_id, status: *status, output, error, adopted }
 }
 
 /// The error of the child itself, which the node's wraps.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::event::{
-    Admission, DefinitionRef, InstanceId, OpenedBranches, ParentRun, Pin, RunError, TokenId,
+    Admission, Adopt, DefinitionRef, InstanceId, OpenedBranches, ParentRun, Pin, RunError, TokenId,
     TransitionIndex, Usage,
 };
 use super::vars::Vars;
@@ -66,6 +66,20 @@ pub struct Header {
     /// What its admission goes by, where its definition bounds its runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub admission: Option<Admission>,
+    /// The run that it was forked from, and what of it may be adopted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fork: Option<Fork>,
+}
+
+/// Where a run was forked from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fork {
+    pub run_id: RunId,
+    /// The last event that both have.
+    pub sequence: u64,
+    /// Outcomes that the other run recorded after that and up to this are looked at.
+    pub until: u64,
+    pub adopt: Adopt,
 }
 
 impl Header {

@@ -5,6 +5,7 @@ mod cancels;
 mod children;
 mod extended;
 mod fixture;
+mod forks;
 mod gates;
 mod joins;
 mod limits;

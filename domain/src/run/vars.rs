@@ -6,6 +6,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::resource::merge;
+
 /// The values that were written on one level. Copies share what they don't change.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -43,6 +45,19 @@ impl Vars {
             .entry(name.to_owned())
             .or_insert_with(|| beneath.unwrap_or_else(|| Arc::new(Value::Object(Map::new()))));
         set_member(Arc::make_mut(entry), &rest, value);
+    }
+
+    /// Changes the value of a top-level name by a merge patch; `beneath` is what is seen of it from
+    /// below where this level doesn't have it.
+    pub fn patch(&mut self, name: &str, patch: &Value, beneath: Option<Arc<Value>>) {
+        let values = Arc::make_mut(&mut self.0);
+        if patch.is_null() {
+            values.remove(name);
+            return;
+        }
+        let entry = values.entry(name.to_owned());
+        let entry = entry.or_insert_with(|| beneath.unwrap_or_default());
+        merge(Arc::make_mut(entry), patch);
     }
 }
 

@@ -75,7 +75,7 @@ impl Commands for World {
         self.commands.lock().expect("lock").push(envelope);
         let outcome = self.ended.lock().expect("lock").clone();
         let (at, queued) = (start_time(), false);
-        Ok(Receipt { id, version: 1, position: 17, created, at, queued, outcome })
+        Ok(Receipt { id, version: 1, position: 17, created, at, queued, outcome, plan: None })
     }
 
     async fn wait(
@@ -159,6 +159,7 @@ pub(crate) fn run_view() -> RunView {
         root_run_id: None,
         compensation: None,
         trigger: None,
+        forked_from: None,
     }
 }
 

@@ -5,6 +5,7 @@ mod bodies;
 mod connections;
 mod documents;
 mod fakes;
+mod forks;
 mod hooks;
 mod probes;
 mod streams;

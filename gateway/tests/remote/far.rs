@@ -141,6 +141,7 @@ pub(crate) fn receipt(id: impl ToString) -> Receipt {
         at: DateTime::from_timestamp(1_790_000_000, 0).expect("a time"),
         queued: false,
         outcome: None,
+        plan: None,
     }
 }
 

@@ -39,6 +39,7 @@ pub(super) fn token_of(event: &Event) -> Option<TokenId> {
         | Event::SignalReceived(_)
         | Event::RunPaused { .. }
         | Event::RunResumed {}
+        | Event::RunForked(_)
         | Event::CompensationStarted(_)
         | Event::CompensationEnded(_)
         | Event::RunCompleted { .. }
@@ -66,6 +67,7 @@ pub(super) fn leads_to_the_end(event: &Event) -> bool {
         Event::GateClosed(gate) => gate.error.is_some(),
         Event::RunStarted(_)
         | Event::RunQueued(_)
+        | Event::RunForked(_)
         | Event::RunAdmitted { .. }
         | Event::TaskSucceeded { .. }
         | Event::TaskHandedOut { .. }
@@ -106,6 +108,10 @@ pub(super) fn told(event: &Event) -> String {
             "the run waits for its turn: its workflow is paused".to_owned()
         }
         Event::RunAdmitted { .. } => "the run may begin".to_owned(),
+        Event::RunForked(forked) => {
+            let (from, sequence) = (forked.from, forked.sequence);
+            format!("all before is shared with {from}, up to its event {sequence}")
+        }
         Event::TaskSucceeded { attempt, .. } => format!("attempt {attempt} succeeded"),
         Event::TaskFailed { attempt, error, retry_at, .. } => {
             let then = retry_at.map_or_else(String::new, |at| {

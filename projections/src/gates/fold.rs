@@ -24,6 +24,8 @@ pub(crate) struct Changes {
     /// Since when runs are paused.
     paused: HashMap<String, i64>,
     people: Vec<(String, &'static str, String)>,
+    /// Runs that were forked, and may follow another definition since.
+    forked: BTreeSet<String>,
 }
 
 /// A gate's row as it will be; the names are those of the statements below.
@@ -116,6 +118,12 @@ pub(super) struct Answer<'a> {
     pub(super) at: DateTime<Utc>,
 }
 
+/// Since when the timers of a run stood still that is forked.
+#[derive(Deserialize)]
+struct Since {
+    since: DateTime<Utc>,
+}
+
 /// What closes all gates of a run.
 const ENDS: [&str; 5] =
     ["compensation_started", "run_completed", "run_failed", "run_cancelled", "run_timed_out"];
@@ -149,6 +157,9 @@ impl Changes {
                 "gate_answered" | "gate_closed" => {
                     let of: Result<OfToken, _> = serde_json::from_slice(&event.payload);
                     gates.extend(of.ok().map(|of| gate_id(event, of.token)));
+                }
+                "run_forked" => {
+                    runs.insert(event.aggregate_id.to_string());
                 }
                 "run_resumed" => {
                     resumed.insert(event.aggregate_id.to_string());
@@ -225,12 +236,13 @@ impl Changes {
             }
             "run_resumed" => {
                 let length = self.paused.remove(run_id).map_or(0, |since| at - since);
-                for id in self.open.get(run_id).into_iter().flatten() {
-                    let gate = self.gates.get_mut(id);
-                    if let Some(deadline) = gate.and_then(|gate| gate.deadline_micros.as_mut()) {
-                        *deadline += length;
-                    }
-                }
+                self.postpone(run_id, length);
+            }
+            "run_forked" => {
+                let Since { since } = serde_json::from_slice(&event.payload)?;
+                self.paused.remove(run_id);
+                self.forked.insert(run_id.to_owned());
+                self.postpone(run_id, at - since.timestamp_micros());
             }
             other if ENDS.contains(&other) => {
                 for id in self.open.remove(run_id).unwrap_or_default() {
@@ -240,6 +252,15 @@ impl Changes {
             _ => {}
         }
         Ok(())
+    }
+
+    fn postpone(&mut self, run_id: &str, micros: i64) {
+        for id in self.open.get(run_id).into_iter().flatten() {
+            let gate = self.gates.get_mut(id);
+            if let Some(deadline) = gate.and_then(|gate| gate.deadline_micros.as_mut()) {
+                *deadline += micros;
+            }
+        }
     }
 
     fn open(&mut self, event: &RecordedEvent) -> Result<(), serde_json::Error> {
@@ -314,6 +335,10 @@ impl Changes {
             let rows = json!(known).to_string();
             session.execute(sql(update(dialect)).bind(rows)).await?;
         }
+        if !self.forked.is_empty() {
+            let renamed = sql(renamed(dialect)).bind(listed(&self.forked));
+            session.execute(renamed).await?;
+        }
         Ok(())
     }
 }
@@ -351,6 +376,15 @@ fn insert_people(dialect: Dialect) -> String {
     format!(
         "insert into gate_people (gate_id, kind, name) \
         select one.value ->> 0, one.value ->> 1, one.value ->> 2 from {} as one",
+        dialect.each("$1")
+    )
+}
+
+fn renamed(dialect: Dialect) -> String {
+    format!(
+        "update gates set definition_name = \
+            (select runs.definition_name from runs where runs.id = gates.run_id) \
+        where run_id in (select one.value ->> 0 from {} as one)",
         dialect.each("$1")
     )
 }

@@ -8,15 +8,19 @@ use std::collections::{BTreeMap, HashMap};
 use chassis::journal::RecordedEvent;
 use chrono::{DateTime, Utc};
 use domain::codec;
-use domain::run::event::{Admission, ParentRun};
+use domain::run::event::{Admission, ForkedFrom, ParentRun};
 use domain::run::{RunStatus, Usage};
+use protocol::event::is_shared;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::standing::{self, Stands, Stretches, Turns};
 use crate::projection::FoldError;
-use crate::store::dialect::Dialect;
 use crate::store::sql::{Session, sql};
+
+mod statements;
+
+use statements::{insert, insert_labels, update};
 
 /// What a batch changes.
 #[derive(Default)]
@@ -49,8 +53,17 @@ struct Change<'a> {
     undone: u64,
     undo_failed: u64,
     undo_failures: Option<&'a str>,
+    /// Of a run that was forked before the batch.
+    other: Option<Other<'a>>,
     #[serde(flatten)]
     usage: Usage,
+}
+
+/// What a fork has otherwise than the other run.
+#[derive(Serialize)]
+struct Other<'a> {
+    input: Option<&'a str>,
+    definition: Option<protocol::view::DefinitionRef>,
 }
 
 #[derive(Serialize)]
@@ -70,6 +83,7 @@ struct Started<'a> {
     started_by_trigger: Option<&'a str>,
     queue: Option<String>,
     queue_rank: Option<i64>,
+    forked_from: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -88,6 +102,16 @@ struct StartedPayload<'a> {
     trigger: Option<&'a RawValue>,
     #[serde(default)]
     admission: Option<Admission>,
+    #[serde(default)]
+    forked_from: Option<ForkedFrom>,
+}
+
+#[derive(Deserialize)]
+struct ForkedPayload<'a> {
+    #[serde(borrow, default)]
+    input: Option<&'a RawValue>,
+    #[serde(default)]
+    definition: Option<protocol::view::DefinitionRef>,
 }
 
 #[derive(Deserialize)]
@@ -153,6 +177,11 @@ pub(crate) fn queue_of(definition_id: &str, key: Option<&str>) -> String {
     key.map_or_else(|| definition_id.to_owned(), |key| format!("{definition_id}/{key}"))
 }
 
+fn forked_from(fork: &ForkedFrom) -> Result<String, serde_json::Error> {
+    let (run_id, sequence) = (fork.run_id.to_string(), fork.sequence);
+    serde_json::to_string(&protocol::ForkedFrom { run_id, sequence })
+}
+
 /// Whether there may be a usage, without reading the whole.
 fn has_usage(payload: &[u8]) -> bool {
     payload.windows(8).any(|window| window == b"\"usage\":")
@@ -171,7 +200,10 @@ impl<'a> Changes<'a> {
         let change = &mut self.runs[at];
         change.sequence = event.sequence;
         change.position = event.position;
-        change.turns.take(event)?;
+        // Where the other run stood is told of the other run.
+        if !is_shared(&event.metadata, event.sequence) {
+            change.turns.take(event)?;
+        }
         match &*event.event_type {
             "run_started" => {
                 let labels = change.start(event)?;
@@ -204,6 +236,7 @@ impl<'a> Changes<'a> {
             "run_failed" => change.fail(RunStatus::Failed, event)?,
             "run_timed_out" => change.fail(RunStatus::TimedOut, event)?,
             "run_cancelled" => change.cancel(event)?,
+            "run_forked" => change.fork(event)?,
             // What happens inside of a run moves its sequence and position only.
             _ => {}
         }
@@ -267,6 +300,7 @@ impl<'a> Change<'a> {
             undone: 0,
             undo_failed: 0,
             undo_failures: None,
+            other: None,
             usage: Usage::default(),
         }
     }
@@ -284,7 +318,8 @@ impl<'a> Change<'a> {
                 serde_json::from_value(plain)?
             }
         };
-        let admission = payload.admission;
+        let (admission, fork) = (payload.admission, payload.forked_from);
+        let started_at = fork.map_or(payload.started_at, |fork| fork.at);
         let definition_id = payload.definition.id;
         self.started = Some(Started {
             workspace_id: &event.workspace_id,
@@ -296,18 +331,38 @@ impl<'a> Change<'a> {
             definition_hash: payload.definition.hash,
             input: payload.input.get(),
             labels: serde_json::to_string(&labels)?,
-            started_micros: payload.started_at.timestamp_micros(),
+            started_micros: started_at.timestamp_micros(),
             parent_run_id: payload.parent.map(|parent| parent.run_id.to_string()),
             root_run_id: payload.parent.map(|parent| parent.root_run_id.to_string()),
             started_by_trigger: payload.trigger.map(RawValue::get),
             queue_rank: admission.as_ref().map(|admission| admission.rank.timestamp_micros()),
             queue: admission.map(|one| queue_of(&definition_id, one.key.as_deref())),
+            forked_from: fork.map(|fork| forked_from(&fork)).transpose()?,
         });
         Ok(labels)
     }
 
+    /// From here on it is a run of its own.
+    fn fork(&mut self, event: &'a RecordedEvent) -> Result<(), serde_json::Error> {
+        let payload: ForkedPayload<'a> = serde_json::from_slice(&event.payload)?;
+        let (input, definition) = (payload.input.map(RawValue::get), payload.definition);
+        let Some(started) = &mut self.started else {
+            self.other = Some(Other { input, definition });
+            return Ok(());
+        };
+        started.input = input.unwrap_or(started.input);
+        if let Some(definition) = definition {
+            started.definition_id = definition.id;
+            started.definition_name = definition.name;
+            started.definition_version = definition.version;
+            started.definition_hash = definition.hash;
+        }
+        Ok(())
+    }
+
+    /// What was used up before a fork is the other run's.
     fn spend(&mut self, event: &RecordedEvent) -> Result<(), serde_json::Error> {
-        if has_usage(&event.payload) {
+        if has_usage(&event.payload) && !is_shared(&event.metadata, event.sequence) {
             let payload: UsagePayload = serde_json::from_slice(&event.payload)?;
             self.usage.add(&payload.usage);
         }
@@ -342,81 +397,4 @@ impl<'a> Change<'a> {
         self.end(RunStatus::Cancelled, event);
         Ok(())
     }
-}
-
-fn insert(dialect: Dialect) -> String {
-    format!(
-        "insert into runs (id, workspace_id, project_id, workflow_id, status, definition_id, \
-            definition_name, definition_version, definition_hash, input, output, error, \
-            error_message, labels, sequence, position, started_micros, ended_micros, \
-            input_tokens, output_tokens, cost_micros, paused_micros, parent_run_id, \
-            root_run_id, queued_micros, queue, queue_rank, undo_cause, undo_total, undone, \
-            undo_failed, undo_failures, started_by_trigger, waits) \
-        select change.value ->> 'id', change.value ->> 'workspace_id', \
-            change.value ->> 'project_id', change.value ->> 'workflow_id', \
-            change.value ->> 'status', change.value ->> 'definition_id', \
-            change.value ->> 'definition_name', \
-            cast(change.value ->> 'definition_version' as bigint), \
-            change.value ->> 'definition_hash', change.value ->> 'input', \
-            change.value ->> 'output', change.value ->> 'error', \
-            change.value ->> 'error_message', change.value ->> 'labels', \
-            cast(change.value ->> 'sequence' as bigint), \
-            cast(change.value ->> 'position' as bigint), \
-            cast(change.value ->> 'started_micros' as bigint), \
-            cast(change.value ->> 'ended_micros' as bigint), \
-            cast(change.value ->> 'input_tokens' as bigint), \
-            cast(change.value ->> 'output_tokens' as bigint), \
-            cast(change.value ->> 'cost_micros' as bigint), \
-            cast(change.value ->> 'paused_micros' as bigint), \
-            change.value ->> 'parent_run_id', change.value ->> 'root_run_id', \
-            cast(change.value ->> 'queued_micros' as bigint), \
-            change.value ->> 'queue', cast(change.value ->> 'queue_rank' as bigint), \
-            change.value ->> 'undo_cause', cast(change.value ->> 'undo_total' as bigint), \
-            cast(change.value ->> 'undone' as bigint), \
-            cast(change.value ->> 'undo_failed' as bigint), \
-            change.value ->> 'undo_failures', change.value ->> 'started_by_trigger', \
-            cast(change.value ->> 'waits' as bigint) \
-        from {} as change",
-        dialect.each("$1")
-    )
-}
-
-fn insert_labels(dialect: Dialect) -> String {
-    format!(
-        "insert into run_labels (run_id, key, value) \
-        select label.value ->> 0, label.value ->> 1, label.value ->> 2 from {} as label",
-        dialect.each("$1")
-    )
-}
-
-fn update(dialect: Dialect) -> String {
-    let stands = |name: &str| {
-        format!(
-            "case when change.value ->> 'stood' is not null \
-                then cast(change.value ->> '{name}' as bigint) else {name} end"
-        )
-    };
-    let (paused, queued) = (stands("paused_micros"), stands("queued_micros"));
-    format!(
-        "update runs set status = coalesce(change.value ->> 'status', status), \
-            waits = coalesce(cast(change.value ->> 'waits' as bigint), waits), \
-            output = coalesce(change.value ->> 'output', output), \
-            error = coalesce(change.value ->> 'error', error), \
-            error_message = coalesce(change.value ->> 'error_message', error_message), \
-            sequence = cast(change.value ->> 'sequence' as bigint), \
-            position = cast(change.value ->> 'position' as bigint), \
-            ended_micros = coalesce(cast(change.value ->> 'ended_micros' as bigint), \
-                ended_micros), \
-            input_tokens = input_tokens + cast(change.value ->> 'input_tokens' as bigint), \
-            output_tokens = output_tokens + cast(change.value ->> 'output_tokens' as bigint), \
-            cost_micros = cost_micros + cast(change.value ->> 'cost_micros' as bigint), \
-            paused_micros = {paused}, queued_micros = {queued}, \
-            undo_cause = coalesce(change.value ->> 'undo_cause', undo_cause), \
-            undo_total = coalesce(cast(change.value ->> 'undo_total' as bigint), undo_total), \
-            undone = undone + cast(change.value ->> 'undone' as bigint), \
-            undo_failed = undo_failed + cast(change.value ->> 'undo_failed' as bigint), \
-            undo_failures = coalesce(change.value ->> 'undo_failures', undo_failures) \
-        from {} as change where runs.id = change.value ->> 'id'",
-        dialect.each("$1")
-    )
 }

@@ -87,7 +87,7 @@ impl<'w> Driven<'w> {
 
     async fn report(&mut self, token: u64, result: Result<Value, AttemptError>) {
         let usage = Usage { input_tokens: 7, ..Usage::default() };
-        let report = Report { token, attempt: 1, result, usage, duration_ms: 5 };
+        let report = Report { token, attempt: 1, result, usage, duration_ms: 5, adopted: None };
         self.when(Command::Report(Box::new(report))).await;
     }
 }

@@ -90,6 +90,7 @@ async fn a_snapshot_is_used_for_later_moments_only(storage: Storage) {
             event_type: events[4].event_type().into(),
             event_version: 1,
             payload: codec::encode(&events[4], ours()).expect("it encodes").payload.into(),
+            recorded_at: None,
         }],
         inbox: Vec::new(),
         payloads: Vec::new(),

@@ -14,6 +14,7 @@ impl World {
             event_type: event.event_type().into(),
             event_version: 1,
             payload: codec::encode(event, ours()).expect("it encodes").payload.into(),
+            recorded_at: None,
         };
         let events = events.iter().map(encode).collect();
         let metadata = json!({"actor": "test", "waits": waits}).to_string();

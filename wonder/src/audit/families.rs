@@ -31,8 +31,8 @@ impl Families {
                 let (above, token) = (parent.run_id, parent.token);
                 Err(format!("the run says that token {token} of {above} started it, which didn't"))
             }
-            // The node waited no longer, and the child may end in any way.
-            Event::ChildEnded(ended) if ended.given_up => Ok(()),
+            // The node waited no longer, and the child may end in any way; or none ran here.
+            Event::ChildEnded(ended) if ended.given_up || ended.adopted.is_some() => Ok(()),
             Event::ChildEnded(ended) => {
                 let (child, told) = (ended.run_id, ended.status);
                 match end_of(child) {

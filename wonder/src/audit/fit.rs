@@ -108,7 +108,10 @@ pub(super) fn check(run: &Run, event: &Event, id: &str) -> Result<(), String> {
         Event::RunResumed {} if live.pause.is_none() => {
             Err("the run is resumed while it isn't paused".to_owned())
         }
-        Event::RunPaused { .. } | Event::RunResumed {} => Ok(()),
+        Event::RunForked(_) if live.compensation.is_some() => {
+            Err("the run is forked while it undoes its work".to_owned())
+        }
+        Event::RunPaused { .. } | Event::RunResumed {} | Event::RunForked(_) => Ok(()),
         Event::TokenRouted { token, fired, extended, .. } => {
             for one in extended {
                 instance_of(live, one.instance)?;
@@ -156,7 +159,12 @@ pub(super) fn check(run: &Run, event: &Event, id: &str) -> Result<(), String> {
 
 fn check_start(started: &RunStarted, id: &str) -> Result<(), String> {
     let own = started.run_id.to_string();
-    if own == id { Ok(()) } else { Err(format!("the run says that it is {own}")) }
+    // Up to where it was forked, a fork is called as the other run is.
+    if own == id || started.forked_from.is_some() {
+        Ok(())
+    } else {
+        Err(format!("the run says that it is {own}"))
+    }
 }
 
 /// Whether more has happened than the start.

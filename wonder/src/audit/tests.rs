@@ -82,6 +82,7 @@ impl Store {
                 event_type: Arc::from(event.event_type()),
                 event_version: event.event_version(),
                 payload: Bytes::from(encoded.payload),
+                recorded_at: None,
             }
         });
         let key = format!("{workspace}/{key}");

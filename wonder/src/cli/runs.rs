@@ -1,10 +1,10 @@
-//! `wonder runs`: lists, shows, watches and cancels runs.
+//! `wonder runs`: lists, shows, watches, forks and cancels runs.
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use domain::span::Span;
 use serde_json::json;
 
-use super::{Global, diff, explain, watch};
+use super::{Global, diff, explain, fork, watch};
 use crate::client::Client;
 use crate::exit::{EXIT_CODES, Exit, Failure};
 use crate::output::Column;
@@ -29,6 +29,8 @@ const ONE: &[Column] = &[
     ("workflow", "/workflow_id"),
     ("parent", "/parent_run_id"),
     ("root", "/root_run_id"),
+    ("forked from", "/forked_from/run_id"),
+    ("forked at", "/forked_from/sequence"),
     ("started", "/started_at"),
     ("ended", "/ended_at"),
     ("labels", "/labels"),
@@ -69,6 +71,9 @@ pub(crate) enum RunsCommand {
         #[arg(long, value_name = "DURATION")]
         timeout: Option<Span>,
     },
+    /// Start a run that goes on from any event of another one
+    #[command(after_help = EXIT_CODES)]
+    Fork(Box<fork::ForkArgs>),
     /// Cancel a run
     Cancel {
         /// The run (`run_…`)
@@ -156,6 +161,7 @@ pub(crate) async fn execute(global: &Global, command: RunsCommand) -> Result<Exi
                 None => Exit::TimedOut,
             });
         }
+        RunsCommand::Fork(args) => return fork::execute(global, *args).await,
         RunsCommand::Cancel { id, reason, no_compensation } => {
             let path = format!("/runs/{}/cancel", segment(&id)?);
             let body = json!({"reason": reason, "compensate": !no_compensation});

@@ -62,6 +62,7 @@ struct Appends<'a> {
     expected: Vec<i64>,
     workspaces: Vec<&'a str>,
     metadata: Vec<Json<'a>>,
+    /// One for each append, or one for each event where some have a time of their own.
     recorded: Vec<DateTime<Utc>>,
     shards: Vec<i32>,
     epochs: Vec<Option<i64>>,
@@ -119,6 +120,13 @@ impl<'a> Arrays<'a> {
         let mut arrays = Self::default();
         for (number, request) in (1..).zip(batch) {
             arrays.push(number, &request.append);
+        }
+        let appends = || batch.iter().map(|request| &request.append);
+        let events =
+            || appends().flat_map(|append| append.events.iter().map(move |one| (append, one)));
+        if events().any(|(_, event)| event.recorded_at.is_some()) {
+            arrays.appends.recorded =
+                events().map(|(append, event)| append.recorded_at(event)).collect();
         }
         arrays
     }

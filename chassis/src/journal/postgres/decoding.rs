@@ -4,7 +4,6 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use chrono::DateTime;
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 
@@ -56,9 +55,6 @@ fn refusal(append: &Append, verdict: &str, row: &PgRow) -> Result<AppendError, s
 
 /// The events of an append as they will be read back.
 fn appended(append: &Append, head: &mut u64, events: &mut Vec<Arc<RecordedEvent>>) -> Appended {
-    let micros = append.recorded_at.timestamp_micros();
-    // The storage keeps microseconds.
-    let recorded_at = DateTime::from_timestamp_micros(micros).unwrap_or(append.recorded_at);
     let (first_position, mut sequence) = (*head + 1, append.expected_sequence);
     for event in &append.events {
         *head += 1;
@@ -74,7 +70,7 @@ fn appended(append: &Append, head: &mut u64, events: &mut Vec<Arc<RecordedEvent>
             workspace_id: Arc::clone(&append.workspace_id),
             payload: event.payload.clone(),
             metadata: append.metadata.clone(),
-            recorded_at,
+            recorded_at: append.recorded_at(event),
         }));
     }
     Appended { first_position, last_position: *head, last_sequence: sequence }

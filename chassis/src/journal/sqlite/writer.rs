@@ -7,7 +7,6 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::sync::Arc;
 
-use chrono::DateTime;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 
 use crate::clock::Clock;
@@ -216,14 +215,12 @@ impl Batch<'_> {
     }
 
     fn insert_events(&mut self, append: &Append, last: u64) -> rusqlite::Result<u64> {
-        let micros = append.recorded_at.timestamp_micros();
-        // As it will be read back: the storage keeps microseconds.
-        let recorded_at = DateTime::from_timestamp_micros(micros).unwrap_or(append.recorded_at);
         let mut sequence = last;
         self.done.events.reserve(append.events.len());
         for event in &append.events {
             self.head += 1;
             sequence += 1;
+            let recorded_at = append.recorded_at(event);
             self.insert_event.execute(params![
                 self.head,
                 event.id.as_bytes().as_slice(),
@@ -233,7 +230,7 @@ impl Batch<'_> {
                 &*event.event_type,
                 event.event_version,
                 &*append.workspace_id,
-                micros,
+                recorded_at.timestamp_micros(),
                 &*append.metadata,
                 &*event.payload,
             ])?;

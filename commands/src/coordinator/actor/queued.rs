@@ -3,12 +3,13 @@
 use chrono::{DateTime, Utc};
 use domain::run::Command;
 use domain::run::command::{AttemptError, Report};
+use domain::run::event::QueueReason;
 use protocol::{Outcome, OutcomeResult, Receipt, Rejection};
 use tokio::sync::oneshot;
 
 use crate::coordinator::admissions::RateSlot;
 use crate::coordinator::append::Cause;
-use crate::coordinator::{Reply, Start, Verdict};
+use crate::coordinator::{Forking, Reply, Start, Verdict};
 
 /// A command that waits for its decision.
 pub(in crate::coordinator) enum Queued {
@@ -64,20 +65,23 @@ pub(super) struct Asked {
     pub cause: Option<Cause>,
     pub reply: Option<Reply<Receipt>>,
     pub settled: Settled,
+    /// The history that a run begins with.
+    pub fork: Option<Box<Forking>>,
 }
 
 pub(super) fn asked(queued: Queued) -> Asked {
-    let own = |command| Asked { command, cause: None, reply: None, settled: None };
+    let own = |command| Asked { command, cause: None, reply: None, settled: None, fork: None };
     match queued {
         Queued::Start(start) => {
-            let Start { started, cause, reply, verdict, .. } = *start;
+            let Start { started, cause, reply, verdict, fork, .. } = *start;
+            let fork = fork.map(|fork| following(fork, &verdict));
             let started = Box::new(started);
             let command = match verdict {
                 Verdict::Begins => Command::Start(started),
                 Verdict::Waits(reason) => Command::StartInQueue { started, reason },
                 Verdict::IsDropped(over) => Command::StartDropped { started, over },
             };
-            Asked { cause: Some(cause), reply: Some(reply), ..own(command) }
+            Asked { cause: Some(cause), reply: Some(reply), fork, ..own(command) }
         }
         Queued::Command { command, cause, reply } => {
             Asked { cause: Some(*cause), reply: Some(reply), ..own(*command) }
@@ -91,6 +95,15 @@ pub(super) fn asked(queued: Queued) -> Asked {
         Queued::Wake => own(Command::Wake),
         Queued::Advance => own(Command::Advance),
     }
+}
+
+/// A fork whose workflow is paused is paused with it.
+fn following(mut fork: Box<Forking>, verdict: &Verdict) -> Box<Forking> {
+    if let Verdict::Waits(QueueReason::WorkflowPaused { workflow_id }) = verdict {
+        let (workflow_id, is_paused, ahead) = (*workflow_id, true, 0);
+        fork.first.push(Command::FollowWorkflow { workflow_id, is_paused, ahead });
+    }
+    fork
 }
 
 /// How long a refusal holds.
@@ -146,6 +159,7 @@ fn report(outcome: Outcome) -> Report {
         result,
         usage,
         duration_ms: outcome.duration_ms,
+        adopted: None,
     }
 }
 

@@ -193,6 +193,7 @@ impl Worker {
             status: closed.status,
             output: closed.output.as_deref().cloned(),
             error: failure,
+            adopted: None,
         };
         self.tell(awaited.parent, Command::ReportChild(Box::new(report)));
     }
@@ -234,6 +235,7 @@ impl Worker {
                     status: RunStatus::Failed,
                     output: None,
                     error: Some(not_started(&rejection)),
+                    adopted: None,
                 };
                 self.tell(awaited.parent, Command::ReportChild(Box::new(report)));
             }
@@ -269,6 +271,7 @@ fn wish(parent: &Actor, child: RunId, token: TokenId) -> Option<Wish> {
         parent: Some(header.parent_of_child(token)),
         trigger: None,
         admission: None,
+        forked_from: None,
     };
     Some(Wish {
         reference: definition,
@@ -317,6 +320,7 @@ fn prepare(context: &Context, wish: Wish) {
                 tasks_in_flight: *tasks_in_flight,
                 standing: None,
                 verdict: Verdict::Begins,
+                fork: None,
                 cause,
                 reply,
             }))

@@ -105,7 +105,7 @@ impl Worker {
             self.follow_workflow(run_id, workflow_id, standing);
         }
         let mut actor = Box::new(Actor::new(taken));
-        let owed = actor.run.owed(&actor.plan.plan);
+        let owed = actor.owed();
         for queued in queue {
             let foreign = match &queued {
                 Queued::Command { cause, .. } => cause.workspace_id != actor.workspace_id(),

@@ -112,7 +112,8 @@ impl<'a> Decider<'a> {
             OnChildFailure::Propagate => Err(Box::new(child_failed(report))),
         };
         // A child that didn't complete has nothing that its parent could undo.
-        let is_done = report.status == RunStatus::Completed;
+        // One that was adopted ran for another run.
+        let is_done = report.status == RunStatus::Completed && report.adopted.is_none();
         let accepted = result.and_then(|result| self.accept_result(id, node, &result, is_done));
         let (accepted, error) = match accepted {
             Ok(accepted) => (accepted, None),
@@ -121,9 +122,19 @@ impl<'a> Decider<'a> {
                 (Accepted::default(), Some(*error))
             }
         };
-        let (run_id, status) = (report.run_id, report.status);
+        let ChildReport { run_id, status, adopted, .. } = *report;
         let Accepted { result, writes, undo } = accepted;
-        let ended = ChildEnded { token: id, run_id, status, given_up, result, writes, undo, error };
+        let ended = ChildEnded {
+            token: id,
+            run_id,
+            status,
+            given_up,
+            result,
+            writes,
+            undo,
+            error,
+            adopted,
+        };
         self.emit(Event::ChildEnded(Box::new(ended)));
         self.route(id);
     }
@@ -138,8 +149,8 @@ impl<'a> Decider<'a> {
         match self.child_node(id).filter(|(_, child)| child.catches()) {
             Some((node, child)) => {
                 let status = RunStatus::TimedOut;
-                let report =
-                    ChildReport { token: id, run_id, status, output: None, error: Some(error) };
+                let (output, error, adopted) = (None, Some(error), None);
+                let report = ChildReport { token: id, run_id, status, output, error, adopted };
                 self.end_child(node, child, &report, true);
             }
             None => self.fail_node(id, error),

@@ -29,28 +29,31 @@ impl Decider<'_> {
         let node = plan.work_of(token).filter(|node| node.work.is_task());
         let Some(node) = node.filter(|_| attempt == report.attempt) else { return Err(stale) };
         match &report.result {
-            Ok(result) => match self.accept_result(report.token, node, result, true) {
-                Ok(accepted) if undoes => self.emit(Event::UndoSucceeded {
-                    token: report.token,
-                    attempt,
-                    result: accepted.result,
-                    usage: report.usage,
-                    duration_ms: report.duration_ms,
-                }),
-                Ok(Accepted { result, writes, undo }) => {
-                    self.emit(Event::TaskSucceeded {
+            Ok(result) => {
+                match self.accept_result(report.token, node, result, report.adopted.is_none()) {
+                    Ok(accepted) if undoes => self.emit(Event::UndoSucceeded {
                         token: report.token,
                         attempt,
-                        result,
-                        writes,
+                        result: accepted.result,
                         usage: report.usage,
                         duration_ms: report.duration_ms,
-                        undo,
-                    });
-                    self.route(report.token);
+                    }),
+                    Ok(Accepted { result, writes, undo }) => {
+                        self.emit(Event::TaskSucceeded {
+                            token: report.token,
+                            attempt,
+                            result,
+                            writes,
+                            usage: report.usage,
+                            duration_ms: report.duration_ms,
+                            undo,
+                            adopted: report.adopted,
+                        });
+                        self.route(report.token);
+                    }
+                    Err(error) => self.fail_attempt(node, report, *error, None),
                 }
-                Err(error) => self.fail_attempt(node, report, *error, None),
-            },
+            }
             Err(failure) => {
                 let error = RunError {
                     code: failure.code.clone(),

@@ -29,7 +29,7 @@ impl Decider<'_> {
             .as_ref()
             .filter(|retry| error.kind.is_retryable() && report.attempt < retry.max_attempts)
             .and_then(|retry| self.retry_at(retry, report, retry_after));
-        let Report { token, attempt, usage, duration_ms, .. } = *report;
+        let Report { token, attempt, usage, duration_ms, adopted, .. } = *report;
         if self.token(token).is_some_and(|token| token.undo.is_some()) {
             return self.emit(Event::UndoFailed {
                 token,
@@ -40,7 +40,15 @@ impl Decider<'_> {
                 duration_ms,
             });
         }
-        self.emit(Event::TaskFailed { token, attempt, error, retry_at, usage, duration_ms });
+        self.emit(Event::TaskFailed {
+            token,
+            attempt,
+            error,
+            retry_at,
+            usage,
+            duration_ms,
+            adopted,
+        });
         if retry_at.is_none() {
             self.route(token);
         }
@@ -52,6 +60,10 @@ impl Decider<'_> {
         report: &Report,
         retry_after: Option<Span>,
     ) -> Option<DateTime<Utc>> {
+        if report.adopted.is_some() {
+            // Nobody was called, so nobody has to be spared.
+            return Some(self.now);
+        }
         let run_id = self.run.header()?.run_id;
         let delay_ms = delay_ms(retry, run_id, report.token, report.attempt)
             .max(retry_after.map_or(0, Span::as_millis));
@@ -84,7 +96,7 @@ impl Decider<'_> {
             retry_after: None,
         });
         let (usage, duration_ms) = (Usage::default(), 0);
-        let report = Report { token, attempt, result, usage, duration_ms };
+        let report = Report { token, attempt, result, usage, duration_ms, adopted: None };
         self.fail_attempt(node, &report, error, None);
         Ok(())
     }

@@ -54,4 +54,7 @@ pub struct ChildEnded {
     /// The node's failure, where it fails.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<RunError>,
+    /// No child ran: the run that this one was forked from has recorded it as this event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adopted: Option<u64>,
 }

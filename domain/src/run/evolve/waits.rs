@@ -1,6 +1,9 @@
 //! How gates, child runs and pauses change a run.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+
+use chrono::TimeDelta;
 
 use crate::run::event::{ChildEnded, ChildStarted, GateAnswered, GateClosed, GateOpened};
 use crate::run::state::{Gate, Live, Pause, Phase, Timer};
@@ -62,9 +65,17 @@ impl Live {
 
     /// Every timer is due later by the length of the pause.
     pub(super) fn go_on(&mut self) {
-        let Some(pause) = self.pause.take() else { return };
-        let length = self.at - pause.since;
-        for (due, timer) in std::mem::take(&mut self.timers) {
+        if let Some(pause) = self.pause.take() {
+            self.postpone(self.at - pause.since, |_| true);
+        }
+    }
+
+    /// Moves timers by a length.
+    pub(super) fn postpone(&mut self, length: TimeDelta, which: impl Fn(Timer) -> bool) {
+        let timers = std::mem::take(&mut self.timers).into_iter();
+        let (moved, kept): (BTreeSet<_>, _) = timers.partition(|(_, timer)| which(*timer));
+        self.timers = kept;
+        for (due, timer) in moved {
             let later = due.checked_add_signed(length).unwrap_or(due);
             self.timers.insert((later, timer));
             match timer {

@@ -154,6 +154,7 @@ fn strip_marks(event: &mut Event) {
         | Event::ChildEnded(_)
         | Event::RunPaused { .. }
         | Event::RunResumed {}
+        | Event::RunForked(_)
         | Event::CompensationStarted(_)
         | Event::UndoStarted { .. }
         | Event::UndoSucceeded { .. }
@@ -241,6 +242,7 @@ fn strip_values(event: &mut Event) {
         | Event::GateAnswered(_)
         | Event::RunPaused { .. }
         | Event::RunResumed {}
+        | Event::RunForked(_)
         | Event::UndoStarted { .. }
         | Event::RunCancelled { .. } => {}
     }

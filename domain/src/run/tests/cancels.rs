@@ -78,6 +78,7 @@ fn a_region_reaches_branches_that_are_not_made_yet() {
             result: Ok(Value::Null),
             usage: Default::default(),
             duration_ms: 0,
+            adopted: None,
         }))
     };
     // The first slice is made, and `stop` reports before the next one is.

@@ -34,7 +34,14 @@ fn report(run: &Run, token: u64, status: RunStatus) -> Command {
     });
     let run_id = run.awaited_child(token).expect("it waits");
     let output = (!failed).then(|| json!({"answer": 42}));
-    Command::ReportChild(Box::new(ChildReport { token, run_id, status, output, error }))
+    Command::ReportChild(Box::new(ChildReport {
+        token,
+        run_id,
+        status,
+        output,
+        error,
+        adopted: None,
+    }))
 }
 
 fn ended(fixture: &mut Fixture, status: RunStatus) -> Decision {

@@ -1,5 +1,7 @@
 //! A run in a test: a definition, a clock that is set by hand, and every event that it made.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -13,7 +15,7 @@ use crate::run::{Command, Decision, Event, Refusal, Run, RunStatus};
 
 /// A run under test.
 pub(super) struct Fixture {
-    pub plan: Plan,
+    pub plan: Arc<Plan>,
     pub run: Run,
     pub events: Vec<(Event, DateTime<Utc>)>,
     pub now: DateTime<Utc>,
@@ -35,7 +37,7 @@ impl Fixture {
         assert!(problems.is_empty(), "{problems:#?}");
         let plan = Plan::compile(&definition, &Resolved::default()).expect("it compiles");
         Self {
-            plan,
+            plan: Arc::new(plan),
             run: Run::default(),
             events: Vec::new(),
             now: DateTime::from_timestamp(1_700_000_000, 0).expect("in range"),
@@ -79,6 +81,7 @@ impl Fixture {
             parent: self.parent,
             trigger: None,
             admission: self.admission.clone(),
+            forked_from: None,
         }
     }
 
@@ -166,6 +169,7 @@ impl Fixture {
             result,
             usage,
             duration_ms: 1,
+            adopted: None,
         })))
     }
 

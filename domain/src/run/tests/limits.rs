@@ -179,6 +179,7 @@ fn an_append_makes_at_most_1000_tokens() {
             result: Ok(json!(1)),
             usage: Default::default(),
             duration_ms: 1,
+            adopted: None,
         };
         let first = run
             .run

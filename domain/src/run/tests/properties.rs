@@ -160,7 +160,14 @@ fn child_ends(token: u64, run_id: RunId, more: u32, faults: bool) -> Command {
         }
         _ => (RunStatus::Completed, Some(json!({"z": 1.0, "big": 1e17})), None),
     };
-    Command::ReportChild(Box::new(ChildReport { token, run_id, status, output, error }))
+    Command::ReportChild(Box::new(ChildReport {
+        token,
+        run_id,
+        status,
+        output,
+        error,
+        adopted: None,
+    }))
 }
 
 /// The next of the people answers.
@@ -188,6 +195,7 @@ fn report(
         result,
         usage: Default::default(),
         duration_ms: 0,
+        adopted: None,
     }))
 }
 

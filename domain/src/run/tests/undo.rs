@@ -307,7 +307,7 @@ fn a_completed_child_is_undone_by_an_action_that_takes_its_output() {
         let run_id = run.run.awaited_child(1).expect("it waits");
         // What the undo gets can't be mapped where there is no output.
         let output = undoes.then(|| json!({"id": 7}));
-        let report = ChildReport { token: 1, run_id, status, output, error: None };
+        let report = ChildReport { token: 1, run_id, status, output, error: None, adopted: None };
         run.when(&Command::ReportChild(Box::new(report))).expect("it is awaited");
         run.fail("after", FailureKind::Permanent);
         assert_eq!(matches!(run.run, Run::Live(_)), undoes);

@@ -32,6 +32,7 @@ async fn triggers_that_are_done_with_something_twice_or_without_a_run_are_found(
         event_type: Arc::from(event.event_type()),
         event_version: event.event_version(),
         payload: codec::encode(&event, workspace).expect("it can be stored").payload.into(),
+        recorded_at: None,
     });
     let append = Append {
         aggregate_type: Arc::from("trigger"),

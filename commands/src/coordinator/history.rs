@@ -1,0 +1,185 @@
+//! A run's history as a fork of it needs it: what it shares, and what it may take over.
+
+use std::sync::Arc;
+
+use chassis::journal::{Journal, ReadError, RecordedEvent};
+use chrono::{DateTime, Utc};
+use domain::ids::{RunId, WorkspaceId};
+use domain::limits;
+use domain::run::Event;
+use domain::run::event::Adopt;
+use domain::run::fork::{Place, Prefix};
+use domain::run::replay::Difference;
+use protocol::StateAt;
+
+use super::LivePlan;
+use super::load::{self, LoadError};
+use super::plans::Plans;
+use crate::resolve::Resolver;
+
+/// What runs are read from.
+#[derive(Clone, Copy)]
+pub(crate) struct Sources<'a> {
+    pub journal: &'a dyn Journal,
+    pub resolver: &'a Resolver,
+    pub plans: &'a Plans,
+}
+
+/// A run up to a moment, and beyond it.
+pub(crate) struct History {
+    pub workspace_id: WorkspaceId,
+    /// How many events there are up to the moment.
+    pub events: u64,
+    /// The last event that was looked at.
+    pub last: u64,
+    /// Where a fork goes on; absent where the run had ended by then.
+    pub place: Option<Place>,
+    /// The plan that the run followed there.
+    pub plan: Arc<LivePlan>,
+}
+
+/// Why a history can't be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum HistoryError {
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    #[error("there is no such run")]
+    Missing,
+    /// It began after the moment.
+    #[error("it began later")]
+    Early,
+    /// There are more events up to the moment, or larger ones, than one append takes.
+    #[error("it is longer than a fork can share")]
+    TooLong,
+    #[error("event {} is decided otherwise by this engine", .0.sequence)]
+    Differs(Box<Difference>),
+}
+
+impl From<ReadError> for HistoryError {
+    fn from(error: ReadError) -> Self {
+        Self::Load(error.into())
+    }
+}
+
+const PAGE: usize = 500;
+
+/// Reads a run up to a moment, and on to the event `until` for what may be adopted.
+pub(crate) async fn read(
+    sources: Sources<'_>,
+    run_id: RunId,
+    at: StateAt,
+    until: u64,
+    adopt: Adopt,
+) -> Result<History, HistoryError> {
+    let mut pages = Pages { sources, id: run_id.to_string(), sequence: 0, is_last: false };
+    let (mut shared, mut bytes) = (Vec::new(), 0);
+    let mut workspace_id = None;
+    let mut beyond = Vec::new();
+    while beyond.is_empty() {
+        let page = pages.next().await?;
+        if page.is_empty() {
+            break;
+        }
+        for (recorded, event) in page {
+            workspace_id.get_or_insert_with(|| recorded.workspace_id.clone());
+            if !beyond.is_empty() || is_past(&recorded, at) {
+                beyond.push((event, recorded.recorded_at));
+                continue;
+            }
+            bytes += recorded.payload.len();
+            shared.push((event, recorded.recorded_at));
+        }
+        if shared.len() as u64 > limits::FORK_EVENTS || bytes > limits::FORK_BYTES {
+            return Err(HistoryError::TooLong);
+        }
+    }
+    let workspace_id = workspace_id.ok_or(HistoryError::Missing)?;
+    let damaged = |error: domain::ids::InvalidId| ReadError::Damaged(error.to_string().into());
+    let workspace_id = workspace_id.parse().map_err(damaged)?;
+    let plans = followed(sources, &shared).await?;
+    let (Some((_, first)), Some((_, plan))) = (plans.first(), plans.last()) else {
+        return Err(HistoryError::Early);
+    };
+    let events = shared.len() as u64;
+    let mut prefix = Prefix::new(&first.plan, events, adopt);
+    let mut last = 0;
+    for (event, at) in shared {
+        last += 1;
+        if let Some((_, plan)) = plans.iter().find(|(from, _)| *from == last) {
+            prefix.follow(&plan.plan);
+        }
+        prefix.take(event, at).map_err(HistoryError::Differs)?;
+    }
+    'pages: loop {
+        for (event, at) in beyond {
+            if last >= until || !prefix.take(event, at).map_err(HistoryError::Differs)? {
+                break 'pages;
+            }
+            last += 1;
+        }
+        let page = pages.next().await?;
+        if page.is_empty() {
+            break;
+        }
+        beyond = page.into_iter().map(|(recorded, event)| (event, recorded.recorded_at)).collect();
+    }
+    let place = prefix.place();
+    let plan = Arc::clone(plan);
+    Ok(History { workspace_id, events, last, place, plan })
+}
+
+/// The plans that a run follows, and the event from which on it does: a fork may follow another one
+/// than the run that it was forked from.
+async fn followed(
+    sources: Sources<'_>,
+    events: &[(Event, DateTime<Utc>)],
+) -> Result<Vec<(u64, Arc<LivePlan>)>, HistoryError> {
+    let mut followed = Vec::new();
+    for ((event, _), sequence) in events.iter().zip(1..) {
+        let (definition, pins) = match event {
+            Event::RunStarted(started) => (&started.definition, &started.pins),
+            Event::RunForked(forked) => match &forked.definition {
+                Some(definition) => (definition, &forked.pins),
+                None => continue,
+            },
+            _ => continue,
+        };
+        let plan = load::plan_of(sources.resolver, sources.plans, definition, pins).await?;
+        followed.push((sequence, plan));
+    }
+    Ok(followed)
+}
+
+struct Pages<'a> {
+    sources: Sources<'a>,
+    id: String,
+    sequence: u64,
+    is_last: bool,
+}
+
+impl Pages<'_> {
+    /// The next events; none after the last.
+    async fn next(&mut self) -> Result<Vec<(RecordedEvent, Event)>, HistoryError> {
+        if self.is_last {
+            return Ok(Vec::new());
+        }
+        let journal = self.sources.journal;
+        let page = journal.load("run", &self.id, self.sequence, PAGE).await?;
+        self.is_last = page.len() < PAGE;
+        let mut events = Vec::with_capacity(page.len());
+        for recorded in page {
+            let event = load::decode(journal, &recorded).await?;
+            self.sequence = recorded.sequence;
+            events.push((recorded, event));
+        }
+        Ok(events)
+    }
+}
+
+fn is_past(event: &RecordedEvent, at: StateAt) -> bool {
+    match at {
+        StateAt::Latest => false,
+        StateAt::Sequence(sequence) => event.sequence > sequence,
+        StateAt::Time(time) => event.recorded_at > time,
+    }
+}

@@ -1,0 +1,324 @@
+//! Forks: what is shared is read, what is different is checked, and then the run begins.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use domain::limits;
+use domain::run::command::{AttemptError, Report};
+use domain::run::event::{BranchPatch, Event, ForkedFrom, RunForked, RunStarted, TokenId, Usage};
+use domain::run::fork::Place;
+use domain::run::state::{Header, Phase};
+use domain::run::{Command, Run, RunStatus};
+use protocol::{
+    CommandEnvelope, ForkCall, ForkCalls, ForkOutcome, ForkPlan, ForkRun, Receipt, Rejection,
+    RejectionKind, StateAt,
+};
+use serde_json::Value;
+
+use super::{CommandService, cause, internal};
+use crate::coordinator::{
+    CONFLICT, Cause, Forking, History, HistoryError, LivePlan, RUN_ALREADY_STARTED, Sources,
+    changed, not_found, of_command, read_history, unavailable,
+};
+use crate::store::inbox::Remembered;
+use crate::store::metadata;
+
+/// Rounds in which a plan is made: each takes over as much as one append holds.
+const ROUNDS: usize = 100;
+
+/// A fork that is ready to begin.
+struct Ready {
+    forking: Forking,
+    started: RunStarted,
+    plan: Arc<LivePlan>,
+}
+
+impl CommandService {
+    pub(super) async fn fork_run(
+        &self,
+        envelope: &CommandEnvelope,
+        asked: ForkRun,
+    ) -> Result<Receipt, Rejection> {
+        let remembered = Remembered::of(envelope);
+        if let Some(receipt) = self.recalled(&remembered).await? {
+            return Ok(receipt);
+        }
+        self.resources.catch_up().await?;
+        let (dry_run, now) = (asked.dry_run, self.clock.now());
+        let Ready { forking, started, plan } = self.ready(envelope, asked, now).await?;
+        if dry_run || !forking.awaited().is_empty() {
+            let planned = planned(&forking, &plan, now)?;
+            if dry_run {
+                return Ok(dry(&forking, planned, now));
+            }
+        }
+        let workflow_id = started.workflow_id;
+        let standing = self.resolver.standing(workflow_id).await?;
+        let project_id = started.project_id;
+        let tasks_in_flight = self.resolver.tasks_in_flight_per_run(project_id).await?;
+        let metadata = metadata::of_fork(envelope, forking.forked.sequence);
+        let cause = Cause { metadata, ..cause(envelope, Some(remembered.clone())) };
+        let begun =
+            self.coordinator.fork_run(forking, started, standing, plan, tasks_in_flight, cause);
+        match self.settled(begun.await, Some(&remembered)).await {
+            // Its own repetition is under way.
+            Err(refused) if matches!(&*refused.code, RUN_ALREADY_STARTED | CONFLICT) => {
+                Err(unavailable("the run is being forked, try again"))
+            }
+            done => done,
+        }
+    }
+
+    async fn ready(
+        &self,
+        envelope: &CommandEnvelope,
+        asked: ForkRun,
+        now: DateTime<Utc>,
+    ) -> Result<Ready, Rejection> {
+        let (workspace_id, from) = (envelope.workspace_id, asked.run_id);
+        let sources = Sources {
+            journal: &*self.journal,
+            resolver: &self.resolver,
+            plans: self.preparations.plans(),
+        };
+        let read = read_history(sources, from, asked.at, u64::MAX, asked.adopt).await;
+        let History { workspace_id: of, events, last, place, plan } =
+            read.map_err(|error| unreadable(from, &error))?;
+        if of != workspace_id {
+            return Err(not_found(from));
+        }
+        let out_of_range = matches!(asked.at, StateAt::Sequence(wanted) if wanted != events);
+        if out_of_range {
+            let message = format!("{from} has {last} events so far: fork at one of 1 to {last}");
+            return Err(refused(RejectionKind::Invalid, "no_such_moment", message).at("/at"));
+        }
+        let ended = || {
+            let message = format!("the run had ended by event {events}: fork at an earlier one");
+            refused(RejectionKind::Conflict, "fork_after_end", message).at("/at")
+        };
+        let Place { run, shared, since, again, mut adoption } = place.ok_or_else(ended)?;
+        let header = run.header().ok_or_else(|| internal("a run without a beginning"))?;
+        self.resources.authorise_project(workspace_id, header.project_id).await?;
+        if let Some(workflow_id) = header.workflow_id {
+            self.resolver.workflow(workspace_id, workflow_id).await?;
+        }
+        let (definition, own) = match &asked.definition {
+            None => (None, Arc::clone(&plan)),
+            Some(reference) => {
+                let found = self.resolver.definition(header.project_id, reference).await;
+                let found = found.map_err(|error| error.at("/definition"))?;
+                let (id, version) = (super::parsed(&found.id)?, found.version);
+                let prepared =
+                    self.preparations.get(workspace_id, id, version, &found.spec).await?;
+                (Some(prepared.definition.clone()), Arc::clone(&prepared.plan))
+            }
+        };
+        if own.plan.admission().is_some() || header.admission.is_some() {
+            let message = "the definition bounds its runs with `concurrency`, and forks of them \
+                           aren't counted yet: start a run of its own, or fork with a version \
+                           without `concurrency`";
+            return Err(refused(RejectionKind::Invalid, "fork_concurrency", message));
+        }
+        if let (Some(_), Some(live)) = (&definition, run.live())
+            && !live.fits(&plan.plan, &own.plan)
+        {
+            let message = "the run is inside of groups or loops there that the other definition \
+                           lays out otherwise: fork before they begin";
+            let refused = refused(RejectionKind::Conflict, "fork_transitions_differ", message);
+            return Err(refused.at("/definition"));
+        }
+        adoption.leave_out(changed(&plan, &own));
+        let sequence = shared.len() as u64;
+        let started = started(&shared, &asked, header, now)?;
+        let first = outcomes(&run, &asked)?.into_iter().chain(again).collect();
+        let forked = RunForked {
+            run_id: from.forked(envelope.id),
+            from,
+            sequence,
+            until: last,
+            adopt: asked.adopt,
+            since,
+            deadline: None,
+            forked_by: Some(envelope.actor.0.clone()),
+            input: asked.input,
+            state: asked.state,
+            branches: asked.branches.into_iter().map(of_branch).collect(),
+            outcomes: asked.outcomes.into_keys().collect(),
+            pins: definition.as_ref().map(|_| own.pins.clone()).unwrap_or_default(),
+            definition,
+        };
+        let mut shared = shared;
+        if let Some((event, _)) = shared.first_mut() {
+            *event = Event::RunStarted(Box::new(started.clone()));
+        }
+        let forking = Forking { shared, forked, first, adoption };
+        Ok(Ready { forking, started, plan: own })
+    }
+}
+
+/// The first event of the fork. It has no parent, no trigger and no place in a queue: it is started
+/// by whoever forks.
+fn started(
+    shared: &[(Event, DateTime<Utc>)],
+    asked: &ForkRun,
+    header: &Header,
+    now: DateTime<Utc>,
+) -> Result<RunStarted, Rejection> {
+    let Some((Event::RunStarted(first), _)) = shared.first() else {
+        return Err(internal("a run without a beginning"));
+    };
+    let labels = asked.labels.clone().unwrap_or_else(|| header.labels.clone());
+    if labels.len() > limits::LABELS {
+        let (count, limit) = (labels.len(), limits::LABELS);
+        return Err(of_command(&domain::run::Refusal::TooManyLabels { count, limit }));
+    }
+    let forked_from = ForkedFrom { run_id: asked.run_id, sequence: shared.len() as u64, at: now };
+    Ok(RunStarted {
+        labels,
+        parent: None,
+        trigger: None,
+        admission: None,
+        forked_from: Some(forked_from),
+        ..(**first).clone()
+    })
+}
+
+fn of_branch((token, patch): (TokenId, Value)) -> BranchPatch {
+    BranchPatch { token, patch }
+}
+
+/// The outcomes that attempts are given.
+fn outcomes(run: &Run, asked: &ForkRun) -> Result<Vec<Command>, Rejection> {
+    let reports = asked.outcomes.iter().map(|(token, outcome)| {
+        let under_way = run.live().and_then(|live| live.tokens.get(token)).map(|at| &at.phase);
+        let Some(Phase::Working { attempt }) = under_way else {
+            let message = format!(
+                "token {token} has no attempt under way there: fork at an event between the one \
+                 that brought it to its node and the one that records its outcome"
+            );
+            let refused = refused(RejectionKind::Invalid, "fork_token", message);
+            return Err(refused.at(format!("/outcomes/{token}")));
+        };
+        let result = match outcome {
+            ForkOutcome::Result(result) => Ok(result.clone()),
+            ForkOutcome::Error(error) => Err(AttemptError {
+                code: error.code.clone(),
+                message: error.message.clone(),
+                kind: error.kind,
+                detail: error.detail.clone(),
+                retry_after: None,
+            }),
+        };
+        let (usage, duration_ms, adopted) = (Usage::default(), 0, None);
+        let (token, attempt) = (*token, *attempt);
+        Ok(Command::Report(Box::new(Report {
+            token,
+            attempt,
+            result,
+            usage,
+            duration_ms,
+            adopted,
+        })))
+    });
+    reports.collect()
+}
+
+/// What a fork would do, tried without writing anything.
+fn planned(forking: &Forking, plan: &LivePlan, now: DateTime<Utc>) -> Result<ForkPlan, Rejection> {
+    let (mut trial, mut run, plan) = (forking.clone(), Run::default(), &plan.plan);
+    let begun = trial.begin(&mut run, plan, now).map_err(|refusal| of_command(&refusal))?;
+    let mut decision = begun;
+    for _ in 0..ROUNDS {
+        if !decision.advance {
+            break;
+        }
+        decision.events.clear();
+        decision = trial.adoption.follow(&mut run, plan, now, decision);
+    }
+    let lived = forking.awaited();
+    if let Some((token, child)) = decision.children.iter().find(|(token, _)| lived.contains(token))
+    {
+        let message = format!(
+            "token {token} waits for a child run there whose end can't be taken over ({child} would \
+             be started anew): fork before the child was started, or after it has ended"
+        );
+        return Err(refused(RejectionKind::Conflict, "fork_child_live", message).at("/at"));
+    }
+    let mut planned = ForkPlan {
+        forked_from: protocol::ForkedFrom {
+            run_id: forking.forked.from.to_string(),
+            sequence: forking.forked.sequence,
+        },
+        status: run.status().unwrap_or(RunStatus::Running),
+        adopted: ForkCalls::default(),
+        calls: ForkCalls::default(),
+        later: ForkCalls::default(),
+        gates: run.live().map_or(0, |live| live.gates.len() as u64),
+        waits: run.live().map_or(0, |live| live.waits.total() - live.gates.len() as u64),
+    };
+    let mut last: HashMap<&str, Usage> = HashMap::new();
+    for one in trial.adoption.recorded() {
+        last.insert(&one.node, one.usage);
+        let calls = if one.is_taken { &mut planned.adopted } else { &mut planned.later };
+        calls.push(ForkCall {
+            node: one.node.to_string(),
+            token: one.token,
+            sequence: Some(one.sequence),
+            usage: one.usage,
+        });
+    }
+    for (token, _) in decision.dispatch {
+        let Some((at, _)) = run.working_attempt(token) else { continue };
+        planned.calls.push(ForkCall {
+            node: at.node.to_string(),
+            token,
+            sequence: None,
+            usage: last.get(&*at.node).copied().unwrap_or_default(),
+        });
+    }
+    Ok(planned)
+}
+
+fn dry(forking: &Forking, planned: ForkPlan, at: DateTime<Utc>) -> Receipt {
+    Receipt {
+        id: forking.forked.from.to_string(),
+        version: forking.forked.sequence,
+        position: 0,
+        created: false,
+        at,
+        queued: false,
+        outcome: None,
+        plan: Some(Box::new(planned)),
+    }
+}
+
+fn unreadable(run_id: domain::ids::RunId, error: &HistoryError) -> Rejection {
+    let (events, mib) = (limits::FORK_EVENTS, limits::FORK_BYTES >> 20);
+    match error {
+        HistoryError::Missing => not_found(run_id),
+        HistoryError::Early => {
+            let message = format!("{run_id} began later: fork at a later moment, or at a sequence");
+            refused(RejectionKind::Invalid, "no_such_moment", message).at("/at")
+        }
+        HistoryError::Load(error) => error.refusal(),
+        HistoryError::TooLong => {
+            let message = format!(
+                "a fork shares at most {events} events of {mib} MiB: fork at an earlier one"
+            );
+            refused(RejectionKind::Conflict, "fork_too_long", message).at("/at")
+        }
+        HistoryError::Differs(difference) => {
+            let sequence = difference.sequence;
+            let message = format!(
+                "this engine decides event {sequence} of the run otherwise than it is recorded: \
+                 fork at an earlier one"
+            );
+            refused(RejectionKind::Conflict, "fork_history_differs", message).at("/at")
+        }
+    }
+}
+
+fn refused(kind: RejectionKind, code: &'static str, message: impl Into<String>) -> Rejection {
+    Rejection::new(kind, code, message.into())
+}

@@ -1,0 +1,185 @@
+//! Forks, over a real journal: what is shared, what is adopted, and what is called.
+
+use std::collections::BTreeMap;
+
+use domain::ids::RunId;
+use domain::run::event::Adopt;
+use protocol::{Command, Commands, ForkOutcome, ForkRun, RunStatus, StateAt, Task};
+use serde_json::{Value, json};
+
+use crate::platform::{Platform, folder, node};
+
+/// Three branches that work on a word, and a step over what came of them.
+fn panel() -> Value {
+    let mut work = node();
+    work["input"] = json!({"index": "${index}", "word": "${state.word}"});
+    let mut after = node();
+    after["input"] = json!({"all": "${state.all}", "run": "${run.id}"});
+    after["output"] = json!({"state.after": "${result}"});
+    json!({
+        "name": "panel", "start": "begin",
+        "nodes": {"begin": {"compute": {"state.word": "yes"}}, "work": work, "after": after},
+        "transitions": [
+            {"from": "begin", "to": "work", "spawn": 3, "group": "g"},
+            {"from": "work", "to": "after",
+             "join": {"group": "g", "merge": {"strategy": "collect", "into": "state.all"}}}],
+        "output": {"all": "${state.all}", "after": "${state.after}"},
+    })
+}
+
+/// The event after which the branches are under way.
+const SPAWNED: u64 = 4;
+
+fn fork_of(run_id: RunId, at: u64) -> ForkRun {
+    ForkRun {
+        run_id,
+        at: StateAt::Sequence(at),
+        adopt: Adopt::All,
+        input: None,
+        state: None,
+        branches: BTreeMap::new(),
+        outcomes: BTreeMap::new(),
+        definition: None,
+        labels: None,
+        dry_run: false,
+    }
+}
+
+async fn forked(platform: &Platform, fork: ForkRun) -> RunId {
+    let receipt = platform.execute(Command::ForkRun(Box::new(fork))).await.expect("it is forked");
+    receipt.id.parse().expect("a run")
+}
+
+async fn refused(platform: &Platform, fork: ForkRun) -> String {
+    let refused = platform.execute(Command::ForkRun(Box::new(fork))).await;
+    refused.expect_err("it can't be forked").code.to_string()
+}
+
+/// A run of the panel that has ended.
+async fn ended(platform: &Platform) -> RunId {
+    let run_id = platform.run(&panel()).await;
+    let mut tasks: Vec<Task> = Vec::new();
+    while tasks.len() < 3 {
+        tasks.extend(platform.pull().await);
+    }
+    for task in tasks.iter().rev() {
+        let word = task.input["word"].as_str().expect("a word");
+        platform.succeed(task, json!(format!("{word}{}", task.input["index"]))).await;
+    }
+    let task = platform.pull_one().await;
+    platform.succeed(&task, json!("done")).await;
+    assert_eq!(platform.end_of(run_id).await.status, RunStatus::Completed);
+    run_id
+}
+
+#[tokio::test]
+async fn a_fork_at_any_event_calls_nothing_where_nothing_is_different() {
+    let folder = folder();
+    let platform = Platform::start(folder.path()).await;
+    let parent = ended(&platform).await;
+    let before = platform.events(parent).await;
+    let end = platform.end_of(parent).await;
+    for at in 1..before.len() as u64 {
+        let fork = forked(&platform, fork_of(parent, at)).await;
+        let forked = platform.end_of(fork).await;
+        assert_eq!((&forked.status, &forked.output), (&end.status, &end.output), "at {at}");
+        let events = platform.events(fork).await;
+        let place = events.iter().position(|name| name == "run_forked").expect("a fork");
+        assert!(place as u64 <= at && events[..place] == before[..place], "{events:?}");
+    }
+    assert_eq!(refused(&platform, fork_of(parent, before.len() as u64)).await, "fork_after_end");
+    let beyond = fork_of(parent, before.len() as u64 + 1);
+    assert_eq!(refused(&platform, beyond).await, "no_such_moment");
+    assert_eq!(platform.events(parent).await, before, "it is as it was");
+    platform.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_different_is_called_and_a_restart_still_adopts_the_rest() {
+    let folder = folder();
+    let platform = Platform::start(folder.path()).await;
+    let parent = ended(&platform).await;
+    let mut fork = fork_of(parent, SPAWNED);
+    fork.branches.insert(3, json!({"word": "no"}));
+    let mut dry = fork.clone();
+    dry.dry_run = true;
+    let receipt = platform.execute(Command::ForkRun(Box::new(dry))).await.expect("a plan");
+    let plan = receipt.plan.expect("a plan");
+    assert_eq!((plan.adopted.count, plan.calls.count, plan.later.count), (2, 1, 2));
+    assert_eq!((plan.calls.items[0].node.as_str(), plan.status), ("work", RunStatus::Running));
+    let command = platform.envelope(Command::ForkRun(Box::new(fork)));
+    let first = platform.service.execute(command.clone()).await.expect("it is forked");
+    let again = platform.service.execute(command).await.expect("it was forked");
+    assert_eq!(
+        (&first.id, first.version, first.position),
+        (&again.id, again.version, again.position)
+    );
+    let fork: RunId = first.id.parse().expect("a run");
+    let task = platform.pull_one().await;
+    assert_eq!((task.run_id, task.token), (fork, 3));
+    assert_eq!(task.input, json!({"index": 1, "word": "no"}));
+    platform.stop().await;
+    let platform = Platform::start(folder.path()).await;
+    let task = platform.pull_one().await;
+    // The same after all: so what comes after it was recorded.
+    platform.succeed(&task, json!("yes1")).await;
+    let end = platform.end_of(fork).await;
+    assert_eq!(end.output, Some(json!({"all": ["yes0", "yes1", "yes2"], "after": "done"})));
+    platform.stop().await;
+}
+
+#[tokio::test]
+async fn an_outcome_can_be_another_one_and_nothing_need_be_adopted() {
+    let folder = folder();
+    let platform = Platform::start(folder.path()).await;
+    let parent = ended(&platform).await;
+    let mut fork = fork_of(parent, SPAWNED);
+    fork.outcomes.insert(4, ForkOutcome::Result(json!("other")));
+    let other = forked(&platform, fork).await;
+    let task = platform.pull_one().await;
+    assert_eq!(task.input, json!({"all": ["yes0", "yes1", "other"], "run": other}));
+    platform.succeed(&task, json!("new")).await;
+    let end = platform.end_of(other).await;
+    assert_eq!(end.output.map(|output| output["after"].clone()), Some(json!("new")));
+    let mut fork = fork_of(parent, SPAWNED);
+    fork.outcomes.insert(1, ForkOutcome::Result(json!(1)));
+    assert_eq!(refused(&platform, fork).await, "fork_token");
+    let mut fork = fork_of(parent, SPAWNED);
+    fork.adopt = Adopt::None;
+    let fresh = forked(&platform, fork).await;
+    let mut tasks = Vec::new();
+    while tasks.len() < 3 {
+        tasks.extend(platform.pull().await);
+    }
+    assert!(tasks.iter().all(|task| task.run_id == fresh), "{tasks:?}");
+    // A fork of it, while it goes on: it is nobody's end.
+    let of_fork = forked(&platform, fork_of(fresh, 2)).await;
+    assert_ne!(of_fork, fresh);
+    platform.stop().await;
+}
+
+#[tokio::test]
+async fn a_fork_that_would_start_a_child_anew_or_be_counted_is_refused() {
+    let folder = folder();
+    let platform = Platform::start(folder.path()).await;
+    let mut below = json!({"name": "below", "start": "a", "nodes": {"a": node()}});
+    platform.run(&below).await;
+    let task = platform.pull_one().await;
+    platform.succeed(&task, json!(1)).await;
+    let above = json!({"name": "above", "start": "call",
+        "nodes": {"call": {"workflow": {"definition": "below"}}}});
+    let parent = platform.run(&above).await;
+    let task = platform.pull_one().await;
+    assert_eq!(refused(&platform, fork_of(parent, 2)).await, "fork_child_live");
+    platform.succeed(&task, json!(2)).await;
+    let end = platform.end_of(parent).await;
+    assert_eq!(end.status, RunStatus::Completed);
+    let fork = forked(&platform, fork_of(parent, 2)).await;
+    assert_eq!(platform.end_of(fork).await.status, RunStatus::Completed);
+    below["name"] = json!("bounded");
+    below["concurrency"] = json!({"limit": 1});
+    let bounded = platform.run(&below).await;
+    platform.pull_one().await;
+    assert_eq!(refused(&platform, fork_of(bounded, 1)).await, "fork_concurrency");
+    platform.stop().await;
+}

@@ -1,0 +1,286 @@
+//! Outcomes that a run has recorded, for a fork of it that asks for the same.
+//!
+//! An attempt asks for the same where it stands at the same node in the same branches, is the same
+//! attempt, and its mapped input has the same content. What fits is taken over in the order in which it was recorded,
+//! one after the other, so that a fork in which nothing is different does what the other run did.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::command::{AttemptError, ChildReport, Command, Report};
+use super::decide::Decision;
+use super::event::{Adopt, Event, RunError, TokenId, Usage};
+use super::replay::report_of;
+use super::state::{Phase, Run};
+use super::vars::size_of;
+use crate::definition::Plan;
+use crate::limits;
+
+/// What was asked for: a node, the branches that it is in, and the content of its input.
+type Ask = [u8; 32];
+
+/// What a run has recorded, and what of it a fork has asked for.
+#[derive(Debug, Clone, Default)]
+pub struct Adoption {
+    adopt: Adopt,
+    /// In the order in which it was recorded.
+    recorded: Vec<Recorded>,
+    bytes: usize,
+    by_ask: HashMap<Ask, Vec<usize>>,
+    /// Nodes whose work is another one in the fork.
+    changed: HashSet<Arc<str>>,
+    /// What the fork has asked for and waits for, by its place in `recorded`.
+    asked: BTreeMap<usize, TokenId>,
+}
+
+/// An outcome that was recorded.
+#[derive(Debug, Clone)]
+pub struct Recorded {
+    /// The event of it.
+    pub sequence: u64,
+    pub token: TokenId,
+    pub node: Arc<str>,
+    pub usage: Usage,
+    /// A fork has it.
+    pub is_taken: bool,
+    outcome: Outcome,
+}
+
+#[derive(Debug, Clone)]
+enum Outcome {
+    Attempt { attempt: u32, result: Result<Value, AttemptError> },
+    Child(Box<ChildReport>),
+}
+
+impl Adoption {
+    /// Of nothing yet.
+    pub fn new(adopt: Adopt) -> Self {
+        Self { adopt, ..Self::default() }
+    }
+
+    /// Whether more would be kept.
+    pub fn has_room(&self) -> bool {
+        self.adopt != Adopt::None
+            && self.recorded.len() < limits::ADOPTED
+            && self.bytes < limits::ADOPTED_BYTES
+    }
+
+    /// What was recorded, in order.
+    pub fn recorded(&self) -> &[Recorded] {
+        &self.recorded
+    }
+
+    /// The work of these nodes is another one in the fork: nothing of them is taken over.
+    pub fn leave_out(&mut self, nodes: impl IntoIterator<Item = Arc<str>>) {
+        self.changed.extend(nodes);
+    }
+
+    /// Keeps the outcome that an event records. `run` is the run before it.
+    pub(super) fn gather(&mut self, run: &Run, plan: &Plan, event: &Event, sequence: u64) {
+        if !self.has_room() {
+            return;
+        }
+        let only_successes = self.adopt == Adopt::Successes;
+        let (token, usage, outcome) = match event {
+            Event::TaskSucceeded { token, attempt, result, usage, .. } => {
+                let result = Ok(result.clone());
+                (*token, *usage, Outcome::Attempt { attempt: *attempt, result })
+            }
+            Event::TaskFailed { token, attempt, error, usage, .. }
+                if !only_successes && !is_of_workers(error) =>
+            {
+                let failure = AttemptError {
+                    code: error.code.clone(),
+                    message: error.message.clone(),
+                    kind: error.kind,
+                    detail: error.detail.clone(),
+                    retry_after: None,
+                };
+                (*token, *usage, Outcome::Attempt { attempt: *attempt, result: Err(failure) })
+            }
+            Event::ChildEnded(ended)
+                if !ended.given_up && (!only_successes || ended.error.is_none()) =>
+            {
+                let report = report_of(ended);
+                (ended.token, Usage::default(), Outcome::Child(Box::new(report)))
+            }
+            _ => return,
+        };
+        let node = run.live().and_then(|live| live.tokens.get(&token)).map(|token| &token.node);
+        let (Some(node), Some(ask)) = (node, ask(run, plan, token, None)) else { return };
+        self.bytes += outcome.bytes();
+        self.by_ask.entry(ask).or_default().push(self.recorded.len());
+        let (node, is_taken) = (Arc::clone(node), false);
+        self.recorded.push(Recorded { sequence, token, node, usage, is_taken, outcome });
+    }
+
+    /// Goes on with a fork for as long as what it asks for has been recorded. Afterwards the
+    /// decision names what has to be done; with `advance`, there is more to take over.
+    pub fn follow(
+        &mut self,
+        run: &mut Run,
+        plan: &Plan,
+        now: DateTime<Utc>,
+        mut whole: Decision,
+    ) -> Decision {
+        loop {
+            let dispatch = std::mem::take(&mut whole.dispatch).into_iter();
+            whole.dispatch = dispatch
+                .filter(|(token, attempt)| !self.offer(run, plan, *token, Some(*attempt)))
+                .collect();
+            let children = std::mem::take(&mut whole.children).into_iter();
+            whole.children =
+                children.filter(|(token, _)| !self.offer(run, plan, *token, None)).collect();
+            if whole.events.len() >= limits::EVENTS_PER_DECISION {
+                whole.advance |= !self.asked.is_empty();
+                break;
+            }
+            let command = if run.next_due().is_some_and(|due| due <= now) {
+                Command::Wake
+            } else if std::mem::take(&mut whole.advance) {
+                Command::Advance
+            } else if let Some(command) = self.next(run) {
+                command
+            } else {
+                break;
+            };
+            // What isn't waited for any more is refused, and asked for by nobody.
+            if let Ok(next) = run.execute(plan, &command, now) {
+                whole.events.extend(next.events);
+                whole.dispatch.extend(next.dispatch);
+                whole.children.extend(next.children);
+                whole.given_up.extend(next.given_up);
+                whole.advance |= next.advance;
+            }
+        }
+        whole.dispatch.retain(|(token, attempt)| {
+            run.working_attempt(*token).is_some_and(|(_, current)| current == *attempt)
+        });
+        whole.children.retain(|(token, child)| run.awaited_child(*token) == Some(*child));
+        whole
+    }
+
+    /// Whether what a token waits for was recorded: then it is taken over in its turn.
+    pub fn offer(&mut self, run: &Run, plan: &Plan, token: TokenId, attempt: Option<u32>) -> bool {
+        if self.recorded.is_empty() {
+            return false;
+        }
+        let Some(live) = run.live() else { return false };
+        let Some(at) = live.tokens.get(&token).filter(|at| at.undo.is_none()) else { return false };
+        if self.changed.contains(&at.node) {
+            return false;
+        }
+        let own = live.header.fork.map(|fork| (live.header.run_id.to_string(), fork.run_id));
+        let Some(ask) = ask(run, plan, token, own) else { return false };
+        let adopt = self.adopt;
+        let fits = |one: &Recorded| match (&one.outcome, attempt) {
+            (Outcome::Attempt { attempt: recorded, .. }, Some(attempt)) => {
+                adopt == Adopt::Successes || *recorded == attempt
+            }
+            (Outcome::Child(_), None) => true,
+            (Outcome::Attempt { .. }, None) | (Outcome::Child(_), Some(_)) => false,
+        };
+        // Whoever made the same call is asked first. Another one's is taken over where it won't ask
+        // for it any more: it has been here, and is gone.
+        let has_left = |other: TokenId| {
+            let is_here = live.tokens.get(&other).is_some_and(|other| other.node == at.node);
+            at.branch.is_none() || other < live.next_token && !is_here
+        };
+        let free = |place: &&usize| {
+            self.recorded.get(**place).is_some_and(|one| !one.is_taken && fits(one))
+        };
+        let is_by = |place: &&usize, wanted: &dyn Fn(TokenId) -> bool| {
+            self.recorded.get(**place).is_some_and(|one| wanted(one.token))
+        };
+        let places = self.by_ask.get(&ask).into_iter().flatten();
+        let own = places.clone().filter(free).find(|place| is_by(place, &|other| other == token));
+        let found = own.or_else(|| places.filter(free).find(|place| is_by(place, &has_left)));
+        let Some(place) = found.copied() else { return false };
+        if let Some(one) = self.recorded.get_mut(place) {
+            one.is_taken = true;
+        }
+        self.asked.insert(place, token);
+        true
+    }
+
+    /// The earliest of what was asked for.
+    fn next(&mut self, run: &Run) -> Option<Command> {
+        while let Some((place, token)) = self.asked.pop_first() {
+            let one = self.recorded.get_mut(place)?;
+            let adopted = Some(one.sequence);
+            match &one.outcome {
+                Outcome::Attempt { result, .. } => {
+                    if let Some((_, attempt)) = run.working_attempt(token) {
+                        return Some(Command::Report(Box::new(Report {
+                            token,
+                            attempt,
+                            result: result.clone(),
+                            usage: Usage::default(),
+                            duration_ms: 0,
+                            adopted,
+                        })));
+                    }
+                }
+                Outcome::Child(report) => {
+                    if let Some(run_id) = run.awaited_child(token) {
+                        let report = ChildReport { token, run_id, adopted, ..(**report).clone() };
+                        return Some(Command::ReportChild(Box::new(report)));
+                    }
+                }
+            }
+            // Its token is gone.
+            one.is_taken = false;
+        }
+        None
+    }
+}
+
+impl Outcome {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Attempt { result: Ok(result), .. } => size_of(result),
+            Self::Attempt { result: Err(error), .. } => {
+                error.message.len() + size_of(&error.detail)
+            }
+            Self::Child(report) => report.output.as_ref().map_or(0, size_of),
+        }
+    }
+}
+
+/// Whether the action said nothing: the next attempt may well succeed.
+fn is_of_workers(error: &RunError) -> bool {
+    matches!(&*error.code, "in_doubt" | "worker_lost")
+}
+
+/// What a token's node asks for. The id of a fork counts as that of the other run.
+fn ask(
+    run: &Run,
+    plan: &Plan,
+    id: TokenId,
+    own: Option<(String, crate::ids::RunId)>,
+) -> Option<Ask> {
+    let token = run.live()?.tokens.get(&id)?;
+    let input = match &token.phase {
+        Phase::AwaitingChild { .. } => {
+            let start = run.child_start(plan, id)?;
+            json!([start.definition, start.input, start.labels])
+        }
+        _ => run.task_input(plan, id).ok()?,
+    };
+    let live = run.live()?;
+    let around = std::iter::successors(token.branch, |branch| {
+        live.instances.get(&branch.instance)?.parent.branch
+    });
+    let branches: Vec<u64> = around.map(|branch| branch.index).collect();
+    let asked = json!([&*token.node, branches, input]);
+    let text = serde_json_canonicalizer::to_string(&asked).ok()?;
+    let text = match own {
+        Some((own, other)) if text.contains(&own) => text.replace(&own, &other.to_string()),
+        _ => text,
+    };
+    Some(Sha256::digest(text).into())
+}

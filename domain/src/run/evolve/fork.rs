@@ -1,0 +1,60 @@
+//! How a run that was forked becomes one of its own.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::run::event::{BranchPatch, RunForked, Usage};
+use crate::run::state::{Fork, Live, Phase, Timer};
+
+impl Live {
+    /// From here on it is called otherwise, and what it did, used up or handed out so far is the
+    /// other run's: it isn't undone here. What was armed has as much time left as it had.
+    pub(super) fn fork(&mut self, forked: &RunForked) {
+        let header = &mut self.header;
+        header.run_id = forked.run_id;
+        header.started_by.clone_from(&forked.forked_by);
+        header.fork = Some(Fork {
+            run_id: forked.from,
+            sequence: forked.sequence,
+            until: forked.until,
+            adopt: forked.adopt,
+        });
+        if let Some(input) = &forked.input {
+            header.input = Arc::new(input.clone());
+        }
+        if let Some(definition) = &forked.definition {
+            header.definition = definition.clone();
+            header.pins.clone_from(&forked.pins);
+        }
+        (self.pause, self.in_queue, self.usage) = (None, None, Usage::default());
+        self.completions.clear();
+        self.completions_bytes = 0;
+        // A back-off spares whoever is called, for whom time has gone on.
+        self.postpone(self.at - forked.since, |timer| !matches!(timer, Timer::Retry(_)));
+        self.timers.extend(forked.deadline.map(|deadline| (deadline, Timer::Run)));
+        for (id, token) in &mut self.tokens {
+            token.handed_out = 0;
+            if let Phase::AwaitingChild { run_id, .. } = &mut token.phase {
+                *run_id = forked.run_id.child(*id);
+                self.children.insert(*id, *run_id);
+            }
+        }
+        for (name, patch) in members(forked.state.as_ref()) {
+            self.root.patch(name, patch, None);
+        }
+        for BranchPatch { token: id, patch } in &forked.branches {
+            let Some(branch) = self.tokens.get(id).and_then(|token| token.branch) else { continue };
+            for (name, patch) in members(Some(patch)) {
+                let beneath = self.beneath(branch, name);
+                if let Some(token) = self.tokens.get_mut(id) {
+                    token.vars.patch(name, patch, beneath);
+                }
+            }
+        }
+    }
+}
+
+fn members(patch: Option<&Value>) -> impl Iterator<Item = (&String, &Value)> {
+    patch.and_then(Value::as_object).into_iter().flatten()
+}

@@ -1,0 +1,115 @@
+//! Forks: a run that goes on from any event of another one.
+
+use std::collections::BTreeMap;
+
+use domain::ids::RunId;
+use domain::run::event::{Adopt, RunError, TokenId};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::query::StateAt;
+use crate::view::{RunStatus, Usage};
+
+/// What to fork, and what is to be different.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ForkRun {
+    pub run_id: RunId,
+    pub at: StateAt,
+    #[serde(default)]
+    pub adopt: Adopt,
+    /// Another input.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input: Option<Value>,
+    /// A JSON merge patch (RFC 7386) over `state` on the run's own level.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<Value>,
+    /// The same over what branches see, by a token of each.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub branches: BTreeMap<TokenId, Value>,
+    /// Outcomes of attempts that are under way there, by token.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub outcomes: BTreeMap<TokenId, ForkOutcome>,
+    /// Another definition of the project: `name` or `name@version`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub definition: Option<String>,
+    /// Other labels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<BTreeMap<String, String>>,
+    /// Only say what would happen.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// An outcome that an attempt is given.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ForkOutcome {
+    Result(Value),
+    Error(RunError),
+}
+
+/// The run that a run was forked from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct ForkedFrom {
+    /// `run_…`.
+    pub run_id: String,
+    /// The last event that both have.
+    pub sequence: u64,
+}
+
+/// What a fork would do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct ForkPlan {
+    pub forked_from: ForkedFrom,
+    /// Where it stands once it has taken over what it can.
+    #[schema(value_type = String)]
+    pub status: RunStatus,
+    /// Outcomes that it takes over, and what their calls cost the other run.
+    pub adopted: ForkCalls,
+    /// Calls that it makes at once, with the last cost of each.
+    pub calls: ForkCalls,
+    /// Recorded calls that it doesn't take over, or hasn't come to: they are made again where it
+    /// comes to them.
+    pub later: ForkCalls,
+    /// Open gates.
+    pub gates: u64,
+    /// Tokens that wait for a time, a signal or a child.
+    pub waits: u64,
+}
+
+/// Calls of a plan: all are counted, the first 1,000 are named.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct ForkCalls {
+    pub count: u64,
+    #[schema(value_type = Object)]
+    pub usage: Usage,
+    pub items: Vec<ForkCall>,
+}
+
+/// One call.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct ForkCall {
+    pub node: String,
+    /// The token: the fork's for what it does at once, else the other run's.
+    pub token: u64,
+    /// The event of the other run that records its outcome.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sequence: Option<u64>,
+    /// What it cost the last time; of a call that was never made, nothing.
+    #[schema(value_type = Object)]
+    pub usage: Usage,
+}
+
+/// Calls that are named.
+const NAMED: usize = 1_000;
+
+impl ForkCalls {
+    /// Counts one more.
+    pub fn push(&mut self, call: ForkCall) {
+        self.count += 1;
+        self.usage.add(&call.usage);
+        if self.items.len() < NAMED {
+            self.items.push(call);
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Promise 26: a fork has its run's past, calls again only what is different, and is there once and
+//! whole, whatever dies while it is made; its run isn't touched.
+//!
+//! It fails where the past of a fork is written in parts, where a repeated request makes a second
+//! one, and where what was recorded can't be adopted any more after a restart.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use system_tests::{Client, Platform, Setting, wait_for};
+
+system_tests::in_both_settings!(a_fork_is_made_once_through_kills_and_calls_what_is_different);
+
+/// Branches of the run, of which each makes a call.
+const BRANCHES: u64 = 6;
+
+/// A fan-out of calls, a gate over what came of them, and a last call.
+fn review() -> Value {
+    json!({
+        "name": "review", "start": "begin",
+        "nodes": {
+            "begin": {"compute": {"state.words": "${input.words}"}},
+            "rate": {"action": {"kind": "mock", "with": {"result": {"rated": "${input.word}"}}},
+                "input": {"word": "${state.words}", "index": "${index}"}},
+            "ask": {"gate": {"title": "Publish?", "timeout": "1h"}},
+            "publish": {"action": {"kind": "mock", "with": {"result": {"all": "${input.all}"}}},
+                "input": {"all": "${state.all}"}, "output": {"state.published": "${result.all}"}}},
+        "transitions": [
+            {"from": "begin", "to": "rate", "spawn": BRANCHES, "group": "g"},
+            {"from": "rate", "to": "ask", "join": {"group": "g",
+                "merge": {"strategy": "collect", "into": "state.all"}}},
+            {"from": "ask", "to": "publish"}],
+        "output": {"published": "${state.published}"}
+    })
+}
+
+async fn gate_of(client: &Client, run_id: &str) -> String {
+    wait_for("an open gate", || async {
+        let gates = client.get(&format!("/gates?run_id={run_id}&status=open")).await;
+        gates["items"][0]["id"].as_str().map(str::to_owned)
+    })
+    .await
+}
+
+async fn approve(client: &Client, run_id: &str) -> Value {
+    let path = format!("/gates/{}/answers", gate_of(client, run_id).await);
+    client.post(&path, &json!({"decision": "approve"})).await.ok();
+    client.end_of(run_id).await
+}
+
+/// Events of a type, and how many of them were adopted.
+fn counted(events: &[Value], event_type: &str) -> (usize, usize) {
+    let of_type: Vec<_> = events.iter().filter(|one| one["event_type"] == event_type).collect();
+    let adopted = of_type.iter().filter(|one| one["payload"]["adopted"].is_u64());
+    (of_type.len(), adopted.count())
+}
+
+async fn a_fork_is_made_once_through_kills_and_calls_what_is_different(setting: Setting) {
+    let mut platform: Platform = crate::platform_in(setting).await;
+    let client = platform.client();
+    let parent = client.start(&review(), json!({"words": "a"})).await;
+    gate_of(&client, &parent).await;
+    let before = client.events(&parent).await;
+    let spawned = before.iter().find(|one| one["event_type"] == "branches_spawned");
+    let at = spawned.expect("branches")["sequence"].clone();
+    let path = format!("/runs/{parent}/fork");
+    let plan = client.post(&path, &json!({"at": at, "dry_run": true})).await.ok();
+    assert_eq!(
+        (&plan["adopted"]["count"], &plan["calls"]["count"], &plan["gates"]),
+        (&json!(BRANCHES), &json!(0), &json!(1)),
+        "{plan}"
+    );
+    // It dies while the fork is made: the request is repeated, and there is one.
+    let asked = json!({"at": at});
+    let fork =
+        |key: &'static str| client.request(Method::POST, &path).header("idempotency-key", key);
+    let (first, ()) = tokio::join!(client.send(fork("f").json(&asked)), platform.kill_9());
+    platform.restart().await;
+    let answer = client.send(fork("f").json(&asked)).await.expect("it is back").ok();
+    let forked = answer["id"].as_str().expect("a run").to_owned();
+    if let Some(first) = first.ok().filter(|answer| answer.is_success()) {
+        assert_eq!(first.body["id"], forked.as_str());
+    }
+    let runs = client.runs(answer["position"].as_u64().expect("a position")).await;
+    assert_eq!(runs.len(), 2, "{runs:?}");
+    let gate = gate_of(&client, &forked).await;
+    assert!(gate.starts_with(&forked), "{gate}");
+    let end = approve(&client, &forked).await;
+    assert_eq!(end["status"], "completed", "{end}");
+    assert_eq!(end["forked_from"]["run_id"], parent.as_str());
+    let shared = end["forked_from"]["sequence"].as_u64().expect("a sequence") as usize;
+    let events = client.events(&forked).await;
+    for (own, other) in events[1..shared].iter().zip(&before[1..shared]) {
+        for same in ["sequence", "event_type", "payload", "recorded_at"] {
+            assert_eq!(own[same], other[same]);
+        }
+    }
+    let rated = BRANCHES as usize;
+    // The last call was never made before.
+    assert_eq!(counted(&events, "task_succeeded"), (rated + 1, rated));
+    // What is different reaches every branch.
+    let gateway = match setting {
+        Setting::Distributed => "gateway-1",
+        Setting::Embedded | Setting::Database => "platform",
+    };
+    let server = platform.url(gateway);
+    let named = ["runs", "fork", &parent, "--server", server, "--at", "1"];
+    let (status, told, talk) =
+        platform.wonder(&[&named[..], &["--input", r#"{"words": "b"}"#]].concat()).await;
+    assert!(status.success(), "{told}{talk}");
+    let other = wait_for("the other fork", || async {
+        let runs = client.get("/runs?limit=1").await;
+        let id = runs["items"][0]["id"].as_str().map(str::to_owned);
+        id.filter(|id| *id != forked && *id != parent)
+    })
+    .await;
+    let end = approve(&client, &other).await;
+    let all: Vec<_> = (0..BRANCHES).map(|_| json!({"rated": "b"})).collect();
+    assert_eq!(end["output"], json!({"published": all}), "{end}");
+    assert_eq!(counted(&client.events(&other).await, "task_succeeded"), (rated + 1, 0));
+    for run_id in [&forked, &other] {
+        let verified = client.post(&format!("/runs/{run_id}/verify"), &json!({})).await.ok();
+        assert_eq!(verified["verified"], true, "{verified}");
+    }
+    assert_eq!(client.events(&parent).await, before, "it is as it was");
+    assert_eq!(approve(&client, &parent).await["status"], "completed");
+    platform.stop().await;
+    platform.records().await.check();
+}

@@ -1,0 +1,150 @@
+//! `wonder runs fork`: a run that goes on from any event of another one.
+
+use domain::span::Span;
+use serde_json::{Map, Value, json};
+
+use super::runs::segment;
+use super::{Global, run, state, watch};
+use crate::client::{Answer, Client};
+use crate::exit::{Exit, Failure};
+use crate::output::{Column, say};
+
+const STARTED: &[Column] = &[("run", "/id"), ("status", "/status")];
+const CALLS: &[Column] = &[
+    ("what", "/what"),
+    ("node", "/node"),
+    ("token", "/token"),
+    ("event", "/sequence"),
+    ("input tokens", "/usage/input_tokens"),
+    ("output tokens", "/usage/output_tokens"),
+    ("cost micros", "/usage/cost_micros"),
+];
+
+/// From where, and what is to be different.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ForkArgs {
+    /// The run (`run_…`)
+    id: String,
+    /// The last event that is shared (its sequence), or a time (RFC 3339)
+    #[arg(long, value_name = "N|TIME", value_parser = state::moment)]
+    at: String,
+    /// Another input: JSON, @FILE, or - for stdin
+    #[arg(short, long, value_name = "JSON|@FILE|-")]
+    input: Option<String>,
+    /// A JSON merge patch over `state` on the run's own level
+    #[arg(short, long, value_name = "JSON|@FILE|-")]
+    state: Option<String>,
+    /// The same over what a branch sees, by a token of it (repeatable)
+    #[arg(long = "branch", value_name = "TOKEN=JSON", value_parser = of_token)]
+    branches: Vec<(String, Value)>,
+    /// Another result of an attempt that is under way there, by its token (repeatable)
+    #[arg(long = "result", value_name = "TOKEN=JSON", value_parser = of_token)]
+    results: Vec<(String, Value)>,
+    /// Another definition of the project: NAME or NAME@VERSION
+    #[arg(long, value_name = "NAME")]
+    definition: Option<String>,
+    /// Which later outcomes are adopted where the same is asked for: all, successes or none
+    #[arg(long, default_value = "all", value_parser = ["all", "successes", "none"])]
+    adopt: String,
+    /// Only say what would be called again, with its last cost
+    #[arg(long)]
+    dry_run: bool,
+    /// Follow the fork to its end, with progress on stderr; its status is the exit code
+    #[arg(short, long, conflicts_with = "dry_run")]
+    wait: bool,
+    /// How long to wait, as in 90s or 10m; the fork itself goes on
+    #[arg(long, value_name = "DURATION")]
+    timeout: Option<Span>,
+}
+
+pub(crate) async fn execute(global: &Global, args: ForkArgs) -> Result<Exit, Failure> {
+    let at = args.at.parse::<u64>().map_or_else(|_| json!(args.at), |sequence| json!(sequence));
+    let mut body = json!({"at": at, "adopt": args.adopt, "dry_run": args.dry_run});
+    let mut set = |name: &str, value: Option<Value>| {
+        if let Some(value) = value {
+            body[name] = value;
+        }
+    };
+    set("input", args.input.as_deref().map(run::input).transpose()?);
+    set("state", args.state.as_deref().map(|text| run::json(text, "state")).transpose()?);
+    set("definition", args.definition.map(Value::String));
+    let results =
+        args.results.into_iter().map(|(token, result)| (token, json!({"result": result})));
+    set("outcomes", some(results.collect()));
+    set("branches", some(args.branches.into_iter().collect()));
+    let client = Client::new(&global.client)?;
+    let answer = client.post(&format!("/runs/{}/fork", segment(&args.id)?), &[], &body).await?;
+    if args.dry_run {
+        return plan(global, &answer);
+    }
+    global.output.one(&answer, STARTED)?;
+    if !args.wait {
+        return Ok(Exit::Completed);
+    }
+    let fork: Value = answer.read()?;
+    let timeout = args.timeout.map(Span::as_duration);
+    let id = fork["id"].as_str().unwrap_or_default();
+    Ok(match watch::watch(&client, segment(id)?, timeout).await? {
+        Some((exit, _)) => exit,
+        None => Exit::TimedOut,
+    })
+}
+
+fn plan(global: &Global, answer: &Answer) -> Result<Exit, Failure> {
+    let plan: Value = answer.read()?;
+    let parts = [("calls", "called"), ("later", "called if reached"), ("adopted", "adopted")];
+    let mut items = Vec::new();
+    for (part, what) in parts {
+        for call in plan[part]["items"].as_array().into_iter().flatten() {
+            let mut call = call.clone();
+            call["what"] = json!(what);
+            items.push(call);
+        }
+    }
+    match global.output {
+        crate::output::Format::Table => {
+            global.output.list(&Answer { text: json!({"items": items}).to_string() }, CALLS)?;
+        }
+        other => other.value(&plan, &[])?,
+    }
+    let count = |part: &str| plan[part]["count"].as_u64().unwrap_or(0);
+    let cost = |part: &str| plan[part]["usage"]["cost_micros"].as_u64().unwrap_or(0);
+    say!(
+        "{} adopted (saves {} micros), {} called at once ({} micros the last time), {} if reached \
+         ({} micros)",
+        count("adopted"),
+        cost("adopted"),
+        count("calls"),
+        cost("calls"),
+        count("later"),
+        cost("later"),
+    );
+    Ok(Exit::Completed)
+}
+
+fn some(members: Map<String, Value>) -> Option<Value> {
+    (!members.is_empty()).then_some(Value::Object(members))
+}
+
+fn of_token(text: &str) -> Result<(String, Value), String> {
+    let wrong = || "write the token's number, = and JSON, as in 7={\"text\": \"no\"}".to_owned();
+    let (token, value) = text.split_once('=').ok_or_else(wrong)?;
+    token.parse::<u64>().map_err(|_| wrong())?;
+    let value = serde_json::from_str(value).map_err(|error| format!("{}: {error}", wrong()))?;
+    Ok((token.to_owned(), value))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::of_token;
+
+    #[test]
+    fn a_result_names_its_token() {
+        assert_eq!(of_token(r#"7={"n":1}"#), Ok(("7".to_owned(), json!({"n": 1}))));
+        for wrong in ["7", "x=1", "7=", "=1"] {
+            assert!(of_token(wrong).is_err(), "{wrong}");
+        }
+    }
+}
