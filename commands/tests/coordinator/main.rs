@@ -5,6 +5,7 @@ mod children;
 mod commits;
 mod faults;
 mod limits;
+mod long_runs;
 mod lost_workers;
 mod pauses;
 mod platform;

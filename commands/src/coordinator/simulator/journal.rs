@@ -12,12 +12,17 @@ use chassis::journal::{
     Append, AppendError, Appended, Journal, Payload, ReadError, Recalled, RecordedEvent, Snapshot,
     Tail, Written,
 };
+use tokio::time::Instant;
 
 use super::chance::{Chance, Troubles};
 
 /// What is durable. It never fails, and never forgets.
-#[derive(Debug, Default)]
-pub(super) struct Store(Mutex<Kept>);
+#[derive(Debug)]
+pub(super) struct Store {
+    kept: Mutex<Kept>,
+    /// What all processes hear of it.
+    feed: Arc<Feed>,
+}
 
 type Name = (Arc<str>, Arc<str>);
 
@@ -25,6 +30,8 @@ type Name = (Arc<str>, Arc<str>);
 struct Kept {
     /// The event of position `n` is at `n - 1`.
     events: Vec<RecordedEvent>,
+    /// When each of them became durable.
+    times: Vec<Instant>,
     streams: BTreeMap<Name, Vec<usize>>,
     inbox: HashMap<String, Recalled>,
     payloads: HashMap<Arc<str>, Payload>,
@@ -33,9 +40,16 @@ struct Kept {
     epochs: BTreeMap<u16, u64>,
 }
 
+impl Default for Store {
+    fn default() -> Self {
+        let feed = Arc::new(Feed::new(0, FeedLimits::default()));
+        Self { kept: Mutex::default(), feed }
+    }
+}
+
 impl Store {
     fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Gives a shard to its next owner: under the epoch that is returned, and no other from now on.
@@ -46,10 +60,11 @@ impl Store {
         *epoch
     }
 
-    /// All events after a position.
-    pub(super) fn events_after(&self, position: u64) -> Vec<RecordedEvent> {
-        let from = usize::try_from(position).unwrap_or(usize::MAX);
-        self.kept().events.iter().skip(from).cloned().collect()
+    /// All events after a position, and when they became durable.
+    pub(super) fn events_after(&self, position: u64) -> Vec<(RecordedEvent, Instant)> {
+        let (kept, from) = (self.kept(), usize::try_from(position).unwrap_or(usize::MAX));
+        let times = kept.times.iter().skip(from).copied();
+        kept.events.iter().skip(from).cloned().zip(times).collect()
     }
 
     pub(super) fn payload(&self, hash: &str) -> Option<Vec<u8>> {
@@ -76,11 +91,12 @@ impl Store {
             let (aggregate_id, expected) = (append.aggregate_id, append.expected_sequence);
             return Err(AppendError::Conflict { aggregate_id, expected });
         }
-        let first_position = kept.events.len() as u64 + 1;
+        let (first, now) = (kept.events.len(), Instant::now());
         for event in append.events {
             sequence += 1;
             let at = kept.events.len();
             kept.streams.entry(name.clone()).or_default().push(at);
+            kept.times.push(now);
             kept.events.push(RecordedEvent {
                 position: at as u64 + 1,
                 id: event.id,
@@ -113,7 +129,8 @@ impl Store {
         if let Some(snapshot) = append.snapshot {
             kept.snapshots.insert(name, snapshot);
         }
-        Ok(Appended { first_position, last_position, last_sequence: sequence })
+        self.feed.publish(kept.events[first..].iter().cloned().map(Arc::new).collect());
+        Ok(Appended { first_position: first as u64 + 1, last_position, last_sequence: sequence })
     }
 }
 
@@ -127,7 +144,6 @@ pub(super) struct Connection {
     is_rough: Arc<AtomicBool>,
     /// The process is dead, as far as the store is concerned.
     is_cut: AtomicBool,
-    feed: Arc<Feed>,
 }
 
 impl Connection {
@@ -137,8 +153,7 @@ impl Connection {
         troubles: Arc<Troubles>,
         is_rough: Arc<AtomicBool>,
     ) -> Self {
-        let feed = Arc::new(Feed::new(0, FeedLimits::default()));
-        Self { store, chance, troubles, is_rough, is_cut: AtomicBool::new(false), feed }
+        Self { store, chance, troubles, is_rough, is_cut: AtomicBool::new(false) }
     }
 
     pub(super) fn cut(&self) {
@@ -284,15 +299,15 @@ impl Journal for Connection {
     }
 
     fn tail(&self, after: u64) -> Tail {
-        Tail::new(Arc::clone(&self.feed), Arc::clone(&self.store) as Arc<dyn Pages>, after)
+        let feed = Arc::clone(&self.store.feed);
+        Tail::new(feed, Arc::clone(&self.store) as Arc<dyn Pages>, after)
     }
 }
 
 #[async_trait]
 impl Pages for Store {
     async fn page(&self, after: u64, limit: usize) -> Result<Vec<RecordedEvent>, ReadError> {
-        let mut events = self.events_after(after);
-        events.truncate(limit);
-        Ok(events)
+        let after = usize::try_from(after).unwrap_or(usize::MAX);
+        Ok(self.kept().events.iter().skip(after).take(limit).cloned().collect())
     }
 }
