@@ -75,7 +75,7 @@ pub(super) async fn cast(world: &World) -> Cast {
         };
         plays.push(Play { target, runs: if takes_turns { 2 * runs } else { 1 } });
     }
-    let is_chain = world.seed % 8 == 3;
+    let is_chain = world.seed / 8 % 4 == 2;
     let wanted = if is_chain { "${true}" } else { "${event.definition.startsWith('random')}" };
     let triggers = json!({"ended": {"event": {"type": "run_completed", "where": wanted}}});
     let (after, _) = bind(world, "after", short(world, "after"), triggers).await;
