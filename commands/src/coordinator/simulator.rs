@@ -307,8 +307,3 @@ fn a_seed_gives_the_same_history_each_time() {
         assert_eq!(live_through(seed), live_through(seed), "seed {seed}");
     }
 }
-
-#[test]
-fn zz_one() {
-    live_through(setting("SIM_ONE").unwrap_or(28));
-}

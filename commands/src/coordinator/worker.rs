@@ -14,7 +14,7 @@ use domain::run::Run;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use protocol::{Abandoned, Outcome, Rejection, RejectionKind, RunOutcome, Task};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -36,6 +36,7 @@ mod checks;
 mod children;
 mod commits;
 mod loading;
+mod loads;
 mod ownership;
 mod workflows;
 
@@ -59,8 +60,8 @@ pub(super) struct Context {
     pub idle: Duration,
     /// Where tasks are once they have left this process; `None` where they never do.
     pub queue: Option<Arc<dyn TaskQueue>>,
-    /// Loads of runs that may be under way at the same time, over all workers.
-    pub loads: Arc<Semaphore>,
+    /// Loads of runs that may be under way at the same time.
+    pub loads: usize,
     /// Told of shards that turn out to be another coordinator's.
     pub fenced: Fenced,
 }
@@ -123,18 +124,19 @@ pub(super) struct Worker {
     told: HashSet<RunId>,
     /// Starts that can't be judged yet.
     put_off: Vec<Start>,
+    loads: loads::Loads,
 }
 
 impl Worker {
     pub(super) fn new(worker: usize, context: Context) -> Self {
-        let dispatch = Dispatch::new(context.tasks_in_flight);
         Self {
+            loads: loads::Loads::new(context.loads),
+            dispatch: Dispatch::new(context.tasks_in_flight),
             context,
             owned: HashMap::new(),
             runs: HashMap::new(),
             commits: FuturesUnordered::new(),
             timers: Timers::default(),
-            dispatch,
             recent: Recent::default(),
             gauges: Gauges::of(worker),
             turns: Vec::new(),
@@ -154,8 +156,8 @@ impl Worker {
         shutdown: CancellationToken,
     ) {
         let mut messages = Vec::with_capacity(BATCH);
-        let every = self.context.idle.clamp(SWEEP_AT_MOST, SWEEP_AT_LEAST);
-        let mut swept = Instant::now();
+        let (idle, mut swept) = (self.context.idle, Instant::now());
+        let every = idle.clamp(SWEEP_AT_MOST, SWEEP_AT_LEAST);
         loop {
             let due = self.until_due().min(every);
             tokio::select! {
@@ -184,6 +186,7 @@ impl Worker {
             self.take_turns();
             self.hand_out();
             self.check_unheard();
+            self.start_loads();
             if swept.elapsed() >= every {
                 self.sweep();
                 swept = Instant::now();
@@ -355,8 +358,9 @@ impl Worker {
         if self.admissions.is_due() {
             return Duration::ZERO;
         }
-        let Some(due) = self.timers.next() else { return Duration::MAX };
-        (due - self.context.clock.now()).to_std().unwrap_or(Duration::ZERO)
+        let due = self.timers.next().map(|due| due - self.context.clock.now());
+        let due = due.map_or(Duration::MAX, |due| due.to_std().unwrap_or_default());
+        due.min(self.loads.until_due())
     }
 
     fn wake_due(&mut self) {

@@ -134,8 +134,7 @@ impl io::Write for Lines {
 async fn the_log_warns_once_of_a_run_with_100_000_events() {
     let lines = Lines::default();
     let writer = lines.clone();
-    let subscriber =
-        tracing_subscriber::fmt().json().with_writer(move || writer.clone()).finish();
+    let subscriber = tracing_subscriber::fmt().json().with_writer(move || writer.clone()).finish();
     let _guard = tracing::subscriber::set_default(subscriber);
     let folder = folder();
     let warned_of = limits::EVENTS_WARNED_OF;

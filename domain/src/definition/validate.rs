@@ -252,7 +252,11 @@ impl<'d> Checker<'d> {
                     self.problem(ProblemCode::InvalidValue, &place, message);
                 }
                 Value::String(_) => self.value(&place, spawn, names),
-                number if !number.as_u64().is_some_and(|n| (1..=limits::TOKENS_PER_RUN).contains(&n)) => {
+                number
+                    if !number
+                        .as_u64()
+                        .is_some_and(|n| (1..=limits::TOKENS_PER_RUN).contains(&n)) =>
+                {
                     let message = format!("spawn must be 1 to {}", limits::TOKENS_PER_RUN);
                     self.problem(ProblemCode::InvalidValue, &place, message);
                 }

@@ -43,7 +43,8 @@ fn a_profile_falls_back_to_at_most_8_others() {
 
 #[test]
 fn a_template_has_at_most_256_kib_and_a_spec_1_mib() {
-    let of = |bytes: usize| spec("prompt_spec", json!({"name": "p", "template": "x".repeat(bytes)}));
+    let of =
+        |bytes: usize| spec("prompt_spec", json!({"name": "p", "template": "x".repeat(bytes)}));
     taken(&of(limits::TEMPLATE_BYTES));
     refused(&of(limits::TEMPLATE_BYTES + 1), "/template");
     let action = |bytes: usize| {

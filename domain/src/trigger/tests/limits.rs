@@ -20,11 +20,14 @@ fn names(prefix: &str, count: usize) -> Vec<String> {
 #[test]
 fn a_workflow_has_at_most_32_triggers() {
     let triggers = |count: usize| {
-        let spec: TriggerSpec = serde_json::from_value(json!({"schedule": {"every": "1m"}}))
-            .expect("a trigger");
-        json!(names("t", count).into_iter().map(|name| (name, spec.clone())).collect::<
-            std::collections::BTreeMap<_, _>,
-        >())
+        let spec: TriggerSpec =
+            serde_json::from_value(json!({"schedule": {"every": "1m"}})).expect("a trigger");
+        json!(
+            names("t", count)
+                .into_iter()
+                .map(|name| (name, spec.clone()))
+                .collect::<std::collections::BTreeMap<_, _>>()
+        )
     };
     assert_eq!(refused(&triggers(limits::TRIGGERS)), None);
     assert_eq!(refused(&triggers(limits::TRIGGERS + 1)).as_deref(), Some("/triggers"));
