@@ -27,6 +27,10 @@ pub(crate) use queued::Settled;
 use queued::{Asked, asked};
 pub(super) use queued::{Holds, Queued, count_refused, refuse_all, settle};
 
+/// Events in an append of a run beyond which what else is queued waits for the next one: what other
+/// runs of the worker wait for meanwhile stays short.
+const EVENTS_PER_TURN: usize = 256;
+
 /// A run in memory.
 pub(super) struct Actor {
     pub run_id: RunId,
@@ -242,9 +246,7 @@ impl Actor {
                     }
                 }
             }
-            if is_client && !events.is_empty()
-                || events.len() >= domain::limits::EVENTS_PER_DECISION
-            {
+            if is_client && !events.is_empty() || events.len() >= EVENTS_PER_TURN {
                 break;
             }
         }

@@ -261,7 +261,7 @@ fn lane(lane: u64) {
     let first = 1_000_000 * setting::<u64>("SIM_SEED").unwrap_or(0);
     let time = setting::<Span>("SIM_DURATION").map(Span::as_duration);
     let begun = Instant::now();
-    let mut troubles = BTreeSet::new();
+    let (mut troubles, mut seeds) = (BTreeSet::new(), 0);
     for round in 0.. {
         match time {
             Some(time) if begun.elapsed() >= time => break,
@@ -269,7 +269,9 @@ fn lane(lane: u64) {
             Some(_) | None => {}
         }
         troubles.extend(live_through(first + round * LANES + lane).troubles.into_keys());
+        seeds += 1;
     }
+    eprintln!("lived through {seeds} seeds");
     let missed: Vec<_> = TROUBLES.iter().filter(|trouble| !troubles.contains(*trouble)).collect();
     assert!(time.is_some() || missed.is_empty(), "the seeds were too kind: {missed:?}");
 }
