@@ -16,6 +16,7 @@ mod fault;
 pub mod feed;
 pub mod postgres;
 mod queue;
+mod snapshots;
 pub mod sqlite;
 pub mod tail;
 
@@ -56,8 +57,10 @@ pub struct Append {
     pub open: Option<bool>,
     /// The aggregate's state after the events, where the writer wants it kept.
     pub snapshot: Option<Snapshot>,
+    /// A name that means something until a time, stored in the same transaction.
+    pub mark: Option<Mark>,
     /// The shard that the aggregate belongs to; 0 where its kind isn't spread over shards. The list
-    /// of open aggregates is kept by shard.
+    /// of open aggregates and marks are kept by shard.
     pub shard: u16,
     /// The epoch under which the writer owns the shard. The append is refused where the shard has
     /// another one by now. `None` for aggregates that anybody may write.
@@ -89,7 +92,8 @@ impl Append {
             .iter()
             .map(|entry| entry.key.len() + entry.fingerprint.len() + entry.answer.len());
         let snapshot = self.snapshot.as_ref().map_or(0, |snapshot| snapshot.state.len());
-        payloads.sum::<usize>() + answers.sum::<usize>() + snapshot
+        let mark = self.mark.as_ref().map_or(0, |mark| mark.name.len());
+        payloads.sum::<usize>() + answers.sum::<usize>() + snapshot + mark
     }
 
     /// Refuses what is over a limit, before anything is queued or written.
@@ -129,6 +133,16 @@ pub struct Payload {
     pub bytes: Bytes,
 }
 
+/// A name that means something until a time, and nothing from then on: it is forgotten. Of two
+/// marks of one name in a shard the later time stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mark {
+    /// Few bytes: it is a key of a table.
+    pub name: Arc<str>,
+    /// In whole microseconds.
+    pub until: DateTime<Utc>,
+}
+
 /// An aggregate's state at a sequence. Derived: it may be dropped at any time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
@@ -136,6 +150,15 @@ pub struct Snapshot {
     /// Version of the state's shape; another one is not used.
     pub version: u32,
     pub state: Bytes,
+}
+
+/// A moment of an aggregate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// After the event with this sequence.
+    Sequence(u64),
+    /// After the last event that was recorded up to this time.
+    Time(DateTime<Utc>),
 }
 
 /// Where an append ended up.
@@ -243,6 +266,16 @@ pub trait Journal: Send + Sync + 'static {
         version: u32,
     ) -> Result<Option<Snapshot>, ReadError>;
 
+    /// The newest one that is kept and isn't later than a moment. Of those that newer ones have
+    /// replaced, some are.
+    async fn snapshot_until(
+        &self,
+        aggregate_type: &str,
+        aggregate_id: &str,
+        version: u32,
+        until: Until,
+    ) -> Result<Option<Snapshot>, ReadError>;
+
     /// A command's answer, if it was done in the last 24 hours (or longer ago and still kept).
     async fn recall(&self, key: &str) -> Result<Option<Recalled>, ReadError>;
 
@@ -257,6 +290,14 @@ pub trait Journal: Send + Sync + 'static {
         after_id: &str,
         limit: usize,
     ) -> Result<Vec<Arc<str>>, ReadError>;
+
+    /// A shard's marks, in the order of names, after a name, at most `limit`. Some may be over.
+    async fn marks(
+        &self,
+        shard: u16,
+        after_name: &str,
+        limit: usize,
+    ) -> Result<Vec<Mark>, ReadError>;
 
     /// Ids of all aggregates of a type, in order, after an id, at most `limit`. For types of which
     /// there are few: it walks over all of their events.

@@ -90,6 +90,7 @@ fn append(id: &str, expected_sequence: u64) -> Append {
         payloads: Vec::new(),
         open: None,
         snapshot: None,
+        mark: None,
         shard: 0,
         epoch: None,
     }

@@ -308,6 +308,7 @@ fn append(id: &str, expected_sequence: u64, shard: u16, epoch: u64) -> Append {
         payloads: Vec::new(),
         open: None,
         snapshot: None,
+        mark: None,
         shard,
         epoch: Some(epoch),
     }

@@ -14,9 +14,10 @@ use chassis::bus;
 use chassis::clock::Clock;
 use chassis::journal::Journal;
 use chassis::shards::Ownership;
-use domain::ids::{RunId, WorkflowId, WorkspaceId};
+use chrono::{DateTime, Utc};
+use domain::ids::{Home, RunId, WorkflowId, WorkspaceId};
 use domain::run;
-use domain::run::event::{QueueReason, RunStarted};
+use domain::run::event::{Dropped, QueueReason, RunStarted};
 use futures::future::join_all;
 use protocol::{Abandoned, Outcome, Receipt, Rejection, RunOutcome, Task, Tasks};
 use tokio::sync::{mpsc, oneshot};
@@ -147,6 +148,11 @@ enum Message {
         workflow_id: WorkflowId,
         standing: Standing,
     },
+    /// Until when runs of a home are counted that began before its shard was taken over.
+    Counted {
+        home: Home,
+        until: DateTime<Utc>,
+    },
     /// Attempts that were looked for in the queue.
     Checked(Vec<(Attempt, Look)>),
 }
@@ -177,7 +183,7 @@ pub(crate) struct Surroundings {
 enum Verdict {
     Begins,
     Waits(QueueReason),
-    IsDropped,
+    IsDropped(Dropped),
 }
 
 /// See [`Message::Start`].

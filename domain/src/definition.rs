@@ -13,13 +13,13 @@ pub mod resolved;
 pub mod schema;
 pub mod validate;
 
-pub use changes::{Change, ChangeKind, changes};
+pub use changes::{Change, ChangeKind, changes, differences};
 pub use hash::content_hash;
 pub use model::{
     ActionKind, ActionUse, Backoff, CancelNodes, CancelSpec, ChildSpec, ConcurrencySpec,
-    Definition, EmitSpec, FailedPolicy, GateSpec, GateTimeout, JoinSpec, JoinTimeout, JoinWait,
-    Mapping, Merge, MergeStrategy, Node, On, OnChildFailure, Overflow, Rest, Retry, Step,
-    StepFailure, StepThen, Transition, UndoSpec, WaitSpec, is_reference,
+    Definition, EmitSpec, Excess, FailedPolicy, GateSpec, GateTimeout, JoinSpec, JoinTimeout,
+    JoinWait, Mapping, Merge, MergeStrategy, Node, On, OnChildFailure, Overflow, RateLimitSpec,
+    Rest, Retry, Step, StepFailure, StepThen, Transition, UndoSpec, WaitSpec, is_reference,
 };
 pub use plan::{Action, Plan, PlanAdmission};
 pub use problem::{Problem, ProblemCode};

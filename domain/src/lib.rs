@@ -2,6 +2,7 @@
 //!
 //! Nothing here reads a clock, draws chance or does I/O: time, ids and chance arrive in commands.
 
+pub mod audit;
 pub mod codec;
 pub mod definition;
 pub mod expression;
@@ -9,6 +10,7 @@ pub mod ids;
 pub mod labels;
 pub mod limits;
 pub mod queue;
+pub mod rate;
 pub mod resource;
 pub mod run;
 pub mod span;

@@ -57,8 +57,12 @@ pub const TEMPLATE_FUEL: u64 = 200_000;
 pub const INLINE_VALUE_BYTES: usize = 64 * 1024;
 /// Runs with the same key that may go on at the same time.
 pub const CONCURRENT_RUNS: u32 = 100_000;
-/// Bytes of the value of a concurrency key.
+/// Bytes of the value of the key that runs are counted by.
 pub const KEY_BYTES: usize = 1_024;
+/// Runs with the same key that may begin in a period.
+pub const RATE: u32 = 100_000;
+/// Milliseconds of the period of a rate, at least and at most.
+pub const RATE_PERIOD_MS: std::ops::RangeInclusive<u64> = 1_000..=30 * 86_400_000;
 /// The highest priority of a run, and the lowest below zero.
 pub const PRIORITY: i32 = 10_000;
 /// Runs ahead of one in its queue that are counted where it doesn't come last.

@@ -1,9 +1,12 @@
-//! The queue of one concurrency key: which runs go on, which wait, and who is next.
+//! The queue of one key: which runs go on, which wait, and who is next.
 //!
 //! The order is that of [`Admission::rank`]: when a run was started, moved forward by its priority.
 //! Since a priority moves by a bounded time, a run is passed by those alone that are started within
 //! that time after it: none waits for ever behind others. (Priorities that are worth time are
 //! Inngest's `priority.run`.) Runs of equal priority go in the order in which they were started.
+//!
+//! Who is next begins where as few go on as have to, and where the rate has a slot ([`crate::rate`]).
+//! Runs that aren't to wait for a slot take theirs when they are started, others when they begin.
 //!
 //! A queue is no aggregate. It is put together from the runs that are open ([`Queue::restore`]), in
 //! whatever order they come, and follows their events; each change costs O(log n).
@@ -12,10 +15,11 @@ use std::collections::{BTreeSet, HashMap};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use crate::definition::Overflow;
+use crate::definition::{Excess, Overflow};
 use crate::ids::RunId;
 use crate::limits;
-use crate::run::event::Admission;
+use crate::rate::{Rate, Slots};
+use crate::run::event::{Admission, Dropped};
 
 #[cfg(test)]
 mod tests;
@@ -46,8 +50,10 @@ pub struct Queue {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Entry {
     rank: DateTime<Utc>,
-    limit: u32,
+    limit: Option<u32>,
     then: Overflow,
+    /// Where it has to wait for a slot.
+    rate: Option<Rate>,
     stage: Stage,
     /// Why it isn't let in although it waits.
     holds: BTreeSet<Hold>,
@@ -85,12 +91,37 @@ pub enum Found {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Entered {
     Admitted,
-    /// It waits behind so many, counted as in [`crate::run::event::QueueReason::Concurrency`].
+    /// It waits, for what [`Admission::reason`] makes of this.
     Waits {
+        /// Counted as in [`crate::run::event::QueueReason::Concurrency`].
         ahead: u64,
+        has_room: bool,
+        not_before: Option<DateTime<Utc>>,
     },
-    /// It isn't kept: as many go on as may.
-    Dropped,
+    /// It isn't kept.
+    Dropped(Dropped),
+}
+
+/// Who is next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// This one, from now on; `until` is when the slot ends that it took.
+    Begins { run_id: RunId, until: Option<DateTime<Utc>> },
+    /// Somebody, at this time.
+    At(DateTime<Utc>),
+    /// Nobody before something changes.
+    Nobody,
+}
+
+/// Takes the slot of a run that isn't to wait for one; false where there is none.
+pub fn takes_slot(admission: &mut Admission, slots: &mut Slots, now: DateTime<Utc>) -> bool {
+    match &mut admission.rate {
+        Some(rate) if rate.then == Excess::Drop => {
+            rate.until = slots.take(rate, now);
+            rate.until.is_some()
+        }
+        Some(_) | None => true,
+    }
 }
 
 impl Queue {
@@ -99,19 +130,41 @@ impl Queue {
         self.runs.is_empty()
     }
 
-    /// Takes a run that is started. Where `is_open` is false nobody is let in now.
-    pub fn enter(&mut self, run_id: RunId, admission: &Admission, is_open: bool) -> Entered {
+    /// Takes a run that is started now, with the slot that it takes. Where not all is known that is
+    /// in the queue, nobody is let in; those that aren't to wait are to be kept until it is.
+    pub fn enter(
+        &mut self,
+        run_id: RunId,
+        admission: &mut Admission,
+        slots: &mut Slots,
+        now: DateTime<Utc>,
+        is_known: bool,
+    ) -> Entered {
         let place = (admission.rank, run_id);
+        let others = self.going.len() + self.leaving + self.waiting.len();
+        let is_full = admission.limit.is_some_and(|limit| others >= limit as usize);
+        if is_known {
+            if is_full && admission.then == Overflow::Drop {
+                return Entered::Dropped(Dropped::Concurrency);
+            }
+            if !takes_slot(admission, slots, now) {
+                return Entered::Dropped(Dropped::RateLimit);
+            }
+        }
         self.put(run_id, admission, Stage::Waiting);
-        if is_open && self.is_next(place) {
-            self.set(run_id, Stage::Going);
+        if is_known
+            && self.waiting.first() == Some(&place)
+            && let Next::Begins { until, .. } = self.admit(slots, now)
+        {
+            if let (Some(rate), Some(until)) = (&mut admission.rate, until) {
+                rate.until = Some(until);
+            }
             return Entered::Admitted;
         }
-        if is_open && admission.then == Overflow::Drop {
-            self.leave(run_id);
-            return Entered::Dropped;
-        }
-        Entered::Waits { ahead: self.ahead(place) }
+        let ahead = self.ahead(place);
+        let own = self.runs.get(&run_id).and_then(|entry| entry.rate).filter(|_| is_known);
+        let not_before = own.and_then(|rate| slots.opens_after(ahead, &rate, now));
+        Entered::Waits { ahead, has_room: self.has_room(admission.limit), not_before }
     }
 
     /// Takes a run as the journal has it; what was known of it is replaced.
@@ -151,20 +204,29 @@ impl Queue {
         self.runs.get(&run_id).map_or(0, |entry| self.ahead((entry.rank, run_id)))
     }
 
-    /// Lets in who is next, where there is room by its own limit.
-    pub fn admit(&mut self) -> Option<RunId> {
-        let place = *self.waiting.first()?;
-        self.is_next(place).then(|| {
-            self.set(place.1, Stage::Going);
-            place.1
-        })
+    /// Lets in who is next, where there is room by its own limit, and a slot by its own rate.
+    pub fn admit(&mut self, slots: &mut Slots, now: DateTime<Utc>) -> Next {
+        let Some((_, run_id)) = self.waiting.first().copied() else { return Next::Nobody };
+        let Some(Entry { limit, rate, .. }) = self.runs.get(&run_id) else { return Next::Nobody };
+        if !self.has_room(*limit) {
+            return Next::Nobody;
+        }
+        let until =
+            rate.map(|rate| slots.take(&rate, now).ok_or_else(|| slots.opens_at(&rate, now)));
+        match until.transpose() {
+            Ok(until) => {
+                self.set(run_id, Stage::Going);
+                Next::Begins { run_id, until }
+            }
+            Err(opens_at) => Next::At(opens_at),
+        }
     }
 
     /// The oldest run that is to end for a newer one to take its place, and that one: those that
     /// go on first, then those that wait. To be asked until there is none.
     pub fn displace(&mut self) -> Option<(RunId, RunId)> {
         let (_, by) = *self.pressing.last()?;
-        let limit = self.runs.get(&by)?.limit as usize;
+        let limit = self.runs.get(&by)?.limit? as usize;
         if self.going.len() + self.waiting.len() <= limit {
             return None;
         }
@@ -185,15 +247,16 @@ impl Queue {
         (if is_last { others } else { counted() }) as u64
     }
 
-    fn is_next(&self, place: Place) -> bool {
-        let limit = self.runs.get(&place.1).map_or(0, |entry| entry.limit as usize);
-        self.waiting.first() == Some(&place) && self.going.len() + self.leaving < limit
+    fn has_room(&self, limit: Option<u32>) -> bool {
+        limit.is_none_or(|limit| self.going.len() + self.leaving < limit as usize)
     }
 
     fn put(&mut self, run_id: RunId, admission: &Admission, stage: Stage) {
-        let Admission { rank, limit, then, .. } = *admission;
+        let Admission { rank, limit, then, rate, .. } = *admission;
         self.leave(run_id);
-        let entry = Entry { rank, limit, then, stage, holds: BTreeSet::new() };
+        let waits = |rate: &Rate| rate.then == Excess::Queue && rate.until.is_none();
+        let (rate, holds) = (rate.filter(waits), BTreeSet::new());
+        let entry = Entry { rank, limit, then, rate, stage, holds };
         self.keep(run_id, &entry);
         self.runs.insert(run_id, entry);
     }

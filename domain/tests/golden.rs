@@ -1,7 +1,8 @@
 //! Every event ever written decodes: one stored payload per event type and version.
 //!
 //! The files are never changed. A new event gets a new file; a changed one a new version, its
-//! file, and an upcaster for the old.
+//! file, and an upcaster for the old. Fields that a version has got since have a file more,
+//! `<type>.v<version>.<what>.json`.
 
 use std::path::{Path, PathBuf};
 
@@ -65,7 +66,7 @@ fn files(family: &str) -> Vec<PathBuf> {
 fn type_and_version(file: &Path) -> (String, u32) {
     let name = file.file_name().expect("a file").to_str().expect("ASCII");
     let (event_type, rest) = name.split_once(".v").expect("<type>.v<version>.json");
-    let version = rest.strip_suffix(".json").expect("<type>.v<version>.json");
+    let (version, _) = rest.split_once('.').expect("<type>.v<version>.json");
     (event_type.to_owned(), version.parse().expect("a version"))
 }
 

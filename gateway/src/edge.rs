@@ -8,20 +8,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::extract::Request;
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::response::Response;
-use bytes::Bytes;
 use futures::FutureExt as _;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use crate::auth::{self, KeyCache};
+use crate::body::Incoming;
 use crate::call::{Call, query_of};
 use crate::config::{AuthConfig, Gateway};
 use crate::headers;
 use crate::problem::Problem;
-use crate::route::{Body, Permission, Route, Verb};
+use crate::route::{Permission, Route};
 use crate::trace::Trace;
 
 /// The service's shared state.
@@ -50,7 +51,9 @@ pub(crate) async fn handle(
 ) -> Response {
     let started = Instant::now();
     let trace = Trace::of(request.headers(), &*edge.gateway.environment);
-    let method = request.method().clone();
+    let (parts, body) = request.into_parts();
+    let body = Incoming::new(body, &parts.headers);
+    let method = parts.method.clone();
     let template = route.map_or("unmatched", |route| route.path);
     let span = tracing::info_span!(
         "request",
@@ -62,8 +65,8 @@ pub(crate) async fn handle(
     );
     let work = async {
         match route {
-            Ok(route) => serve(edge, route, request, trace.clone()).await,
-            Err(status) => Err(unmatched(&edge, status, &request)),
+            Ok(route) => serve(edge, route, parts, body, trace.clone()).await,
+            Err(status) => Err(unmatched(&edge, status, &parts)),
         }
     };
     let caught = AssertUnwindSafe(work).catch_unwind().instrument(span.clone()).await;
@@ -80,10 +83,10 @@ pub(crate) async fn handle(
     response
 }
 
-fn unmatched(edge: &Edge, status: StatusCode, request: &Request) -> Problem {
-    let path: String = request.uri().path().chars().take(200).collect();
+fn unmatched(edge: &Edge, status: StatusCode, parts: &Parts) -> Problem {
+    let path: String = parts.uri.path().chars().take(200).collect();
     if status == StatusCode::METHOD_NOT_ALLOWED {
-        let detail = format!("{path} doesn't take {}; see /docs", request.method());
+        let detail = format!("{path} doesn't take {}; see /docs", parts.method);
         return Problem::new(status, "method_not_allowed", detail);
     }
     let keys = matches!(edge.gateway.config.auth, AuthConfig::Keys { .. });
@@ -94,11 +97,12 @@ fn unmatched(edge: &Edge, status: StatusCode, request: &Request) -> Problem {
 async fn serve(
     edge: Arc<Edge>,
     route: &'static Route,
-    request: Request,
+    mut parts: Parts,
+    body: Incoming,
     trace: Trace,
 ) -> Result<Response, Problem> {
     let public = route.permission == Permission::Public;
-    let streaming = route.streams && headers::wants_stream(request.headers());
+    let streaming = route.streams && headers::wants_stream(&parts.headers);
     let pool = if streaming { &edge.streams } else { &edge.requests };
     let place = match pool.clone().try_acquire_owned() {
         Ok(place) => Some(place),
@@ -108,14 +112,13 @@ async fn serve(
             return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "overloaded", detail));
         }
     };
-    let wait = if route.waits { headers::wait(request.headers())? } else { None };
+    let wait = if route.waits { headers::wait(&parts.headers)? } else { None };
     let time = edge.gateway.config.request_timeout + wait.unwrap_or(Duration::ZERO);
     let work = async {
-        let (mut parts, body) = request.into_parts();
         let uri: &Uri = &parts.uri;
         let caller = auth::admit(&edge, route.permission, route.verb, &parts.headers, uri).await?;
         let query = query_of(uri, route)?;
-        let body = read_body(route, &mut parts.headers, body).await?;
+        let body = body.read(route, &mut parts.headers).await?;
         let edge = Arc::clone(&edge);
         let (place, held) = if streaming { (place, None) } else { (None, place) };
         let call = Call { edge, route, parts, body, query, trace, caller, place };
@@ -129,39 +132,6 @@ async fn serve(
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "timeout", detail)
     };
     tokio::time::timeout(time, work).await.map_err(late)?
-}
-
-/// Reads the body up to the route's limit; a route without a body refuses one.
-async fn read_body(
-    route: &Route,
-    headers: &mut HeaderMap,
-    body: axum::body::Body,
-) -> Result<Bytes, Problem> {
-    let limit = route.body.limit();
-    let too_large = || {
-        let detail = match route.body {
-            Body::None => "this route takes no body".to_owned(),
-            _ => format!("the body may have at most {limit} bytes"),
-        };
-        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail)
-    };
-    let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
-    if announced.and_then(|length| length.parse().ok()).is_some_and(|length: usize| length > limit)
-    {
-        return Err(too_large());
-    }
-    if route.verb == Verb::Get {
-        return Ok(Bytes::new());
-    }
-    headers::refuse_encoding(headers)?;
-    axum::body::to_bytes(body, limit).await.map_err(|error| {
-        let cause = std::error::Error::source(&error).map(ToString::to_string);
-        if cause.is_some_and(|cause| cause.contains("length limit")) {
-            return too_large();
-        }
-        let detail = "the body broke off; send the request again";
-        Problem::new(StatusCode::BAD_REQUEST, "body_unreadable", detail)
-    })
 }
 
 fn measure(method: &str, route: &'static str, status: StatusCode, elapsed: Duration) {

@@ -66,6 +66,8 @@ const PAGES: &[(&str, &str)] = pages! {
     "missing_key"
     "name_archived"
     "no_such_moment"
+    "no_such_node"
+    "no_such_token"
     "not_assigned"
     "not_found"
     "not_paused"

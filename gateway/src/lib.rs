@@ -7,6 +7,7 @@
 
 mod api_keys;
 mod auth;
+mod body;
 mod call;
 mod config;
 mod connections;
@@ -33,6 +34,7 @@ mod server;
 mod signals;
 mod sse;
 mod table;
+mod time_travel;
 mod trace;
 mod triggers;
 

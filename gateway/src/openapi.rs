@@ -23,6 +23,20 @@ use crate::table::routes;
     protocol::PartedRun,
     protocol::NotRehearsed,
     protocol::view::HistoryDifference,
+    protocol::Explanation,
+    protocol::Fact,
+    protocol::TokenExplanation,
+    protocol::Came,
+    protocol::Left,
+    protocol::Looked,
+    protocol::LedTo,
+    protocol::JoinExplanation,
+    protocol::Way,
+    protocol::RunDiff,
+    protocol::DiffSide,
+    protocol::Divergence,
+    protocol::NodeDiff,
+    protocol::NodeCounts,
     protocol::Waiting,
     protocol::view::CompensationView,
     protocol::view::UndoFailureView,
@@ -34,6 +48,8 @@ use crate::table::routes;
     protocol::GateView,
     protocol::GateAnswerView,
     protocol::EventEnvelope,
+    protocol::AuditHeads,
+    protocol::AuditHead,
     protocol::RunTrigger,
     protocol::TriggerView,
     protocol::TriggerError,
@@ -88,8 +104,8 @@ fn build() -> Value {
     })
 }
 
-const LISTED_STATUS: &str = "`running` or `paused` until the run has ended, then `completed`, \
-    `failed`, `cancelled` or `timed_out`. That a run only waits is said by `/waiting`.";
+const LISTED_STATUS: &str = "`queued`, `running`, `waiting` (nothing of it is on a worker) or \
+    `paused` until the run has ended, then `completed`, `failed`, `cancelled` or `timed_out`.";
 
 const ABOUT: &str = "Runs AI workflows as event-sourced aggregates. Times are RFC 3339 in UTC, \
     durations texts like `90s`, ids a prefix and 26 characters. JSON is refused where it is \

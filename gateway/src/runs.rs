@@ -13,10 +13,10 @@ use domain::labels;
 use domain::limits::INPUT_BYTES;
 use domain::resource::Scope;
 use protocol::command::StartRun;
-use protocol::{Command, RunFilter, RunOutcome, RunStatus, RunTarget, StateAt};
+use protocol::{Command, RunFilter, RunOutcome, RunStatus, RunTarget, WaitKind};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
 
 use crate::call::{Call, answer, done, located, tagged};
 use crate::definitions::project;
@@ -196,6 +196,7 @@ fn preferred(mut response: Response, wait: Option<Duration>) -> Response {
 pub(crate) async fn list(call: Call) -> Result<Response, Problem> {
     let owned = |name| call.asked(name).map(str::to_owned);
     let status = call.asked_all("status").flat_map(|list| list.split(',')).map(parse_status);
+    let waiting_on = call.asked_all("waiting_on").flat_map(|list| list.split(',')).map(parse_wait);
     let labels = call.asked_all("label").map(|label| {
         let pair = label.split_once('=').filter(|(key, _)| !key.is_empty());
         let wrong = || Problem::parameter("label", "write key=value");
@@ -210,9 +211,10 @@ pub(crate) async fn list(call: Call) -> Result<Response, Problem> {
         labels: labels.collect::<Result<_, _>>()?,
         started_after: call.asked_time("started_after")?,
         started_before: call.asked_time("started_before")?,
+        waiting_on: waiting_on.collect::<Result<_, _>>()?,
+        as_of: call.asked_time("as_of")?,
         q: owned("q"),
     };
-    check_listed(&filter.status)?;
     let workspace = call.caller()?.workspace_id;
     let page = call.edge.gateway.runs.list(workspace, filter, call.page()?).await?;
     answer(StatusCode::OK, &page)
@@ -220,21 +222,19 @@ pub(crate) async fn list(call: Call) -> Result<Response, Problem> {
 
 fn parse_status(text: &str) -> Result<RunStatus, Problem> {
     let wrong = |_| {
-        let detail = "use queued, running, paused, completed, failed, cancelled or timed_out";
+        let detail =
+            "use queued, running, waiting, paused, completed, failed, cancelled or timed_out";
         Problem::parameter("status", detail)
     };
     serde_json::from_value(Value::String(text.to_owned())).map_err(wrong)
 }
 
-/// Refuses a list that would always be empty: what a run waits for doesn't stand in its row.
-fn check_listed(statuses: &[RunStatus]) -> Result<(), Problem> {
-    let is_unlisted = |status: &RunStatus| *status == RunStatus::Waiting;
-    if statuses.is_empty() || !statuses.iter().all(is_unlisted) {
-        return Ok(());
-    }
-    let detail = "a run that hasn't ended is listed as queued, running or paused: ask for these, \
-                  and for what each run waits for";
-    Err(Problem::parameter("status", detail))
+fn parse_wait(text: &str) -> Result<WaitKind, Problem> {
+    let wrong = |_| {
+        let detail = "use task, timer, retry, signal, gate, child, mutex or queue";
+        Problem::parameter("waiting_on", detail)
+    };
+    serde_json::from_value(Value::String(text.to_owned())).map_err(wrong)
 }
 
 /// `GET /runs/{id}`.
@@ -290,31 +290,6 @@ pub(crate) async fn verify(call: Call) -> Result<Response, Problem> {
     let workspace = call.caller()?.workspace_id;
     let verification = call.edge.gateway.runs.verify(workspace, call.id()?).await?;
     answer(StatusCode::OK, &verification)
-}
-
-/// `GET /runs/{id}/state`.
-pub(crate) async fn state(call: Call) -> Result<Response, Problem> {
-    let at = match call.asked("at") {
-        None => StateAt::Latest,
-        Some(text) => match text.parse() {
-            Ok(sequence) => StateAt::Sequence(sequence),
-            Err(_) => StateAt::Time(call.asked_time("at").ok().flatten().ok_or_else(|| {
-                let detail = "write a sequence of the run, 1 or more, as in 12, or an rfc 3339 \
-                              time, as in 2026-01-31T12:00:00Z";
-                Problem::parameter("at", detail)
-            })?),
-        },
-    };
-    let workspace = call.caller()?.workspace_id;
-    let state = call.edge.gateway.runs.state(workspace, call.id()?, at).await?;
-    answer(StatusCode::OK, &state)
-}
-
-/// `GET /runs/{id}/timeline`.
-pub(crate) async fn timeline(call: Call) -> Result<Response, Problem> {
-    let workspace = call.caller()?.workspace_id;
-    let items = call.edge.gateway.runs.timeline(workspace, call.id()?).await?;
-    answer(StatusCode::OK, &json!({ "items": items }))
 }
 
 #[cfg(test)]

@@ -90,8 +90,9 @@ pub(crate) async fn by_labels(call: Call) -> Result<Response, Problem> {
 
 async fn open_runs(call: &Call, labels: BTreeMap<String, String>) -> Result<Vec<RunId>, Problem> {
     let workspace = call.caller()?.workspace_id;
+    use RunStatus::{Paused, Queued, Running, Waiting};
     let filter = RunFilter {
-        status: vec![RunStatus::Queued, RunStatus::Running, RunStatus::Paused],
+        status: vec![Queued, Running, Waiting, Paused],
         labels: labels.into_iter().collect(),
         ..RunFilter::default()
     };

@@ -6,7 +6,10 @@ use domain::resource::Kind;
 use crate::route::Permission::{Admin, Public, Read, Run, Write};
 use crate::route::Verb::{Delete, Get, Patch, Post};
 use crate::route::{Body, Handler, Param, Route};
-use crate::{api_keys, definitions, events, gates, operations, resources, runs, signals, triggers};
+use crate::{
+    api_keys, definitions, events, gates, operations, resources, runs, signals, time_travel,
+    triggers,
+};
 
 /// Bytes of a body that isn't a definition or a run's start.
 const BODY_BYTES: usize = 256 * 1024;
@@ -45,9 +48,20 @@ const RUNS: &[Param] = &[
     param("definition", "string", "Only runs of definitions with this name."),
     repeated(
         "status",
-        "One or several of `queued`, `running`, `paused`, `completed`, `failed`, `cancelled` and \
-         `timed_out`, repeated or separated by commas. A run that waits is listed as `running`; \
-         what it waits for is told by `/waiting`.",
+        "One or several of `queued`, `running`, `waiting` (nothing of it is on a worker), \
+         `paused`, `completed`, `failed`, `cancelled` and `timed_out`, repeated or separated by \
+         commas.",
+    ),
+    repeated(
+        "waiting_on",
+        "Only runs that wait for one of these, whatever else they do: `task`, `timer`, `retry`, \
+         `signal`, `gate`, `child`, `mutex` and `queue`, repeated or separated by commas.",
+    ),
+    param(
+        "as_of",
+        "date-time",
+        "The runs as they were at this time. Of those that had not ended, `sequence`, `position` \
+         and `usage` are those of now.",
     ),
     repeated("label", "`key=value`; repeated, all must hold."),
     param("started_after", "date-time", "Only runs that started after this time."),
@@ -65,6 +79,10 @@ const CURSOR: &[Param] = &[
     param("after", "string", "Go on after this cursor, `<epoch>:<position>`."),
     param("limit", "integer", "Events of a page: 1 to 1,000, default 100. Not for streams."),
 ];
+const AFTER_POSITION: &[Param] = &[
+    param("after", "integer", "Only heads after this position."),
+    param("limit", "integer", "Heads of a page: 1 to 1,000, default 100."),
+];
 const EVENT_TYPE: &[Param] = &[param("type", "string", "Only events of this type.")];
 const AGGREGATE: &[Param] = &[
     param("aggregate_type", "string", "Only events of this kind of thing, as `run`."),
@@ -79,6 +97,15 @@ const REHEARSED: &[Param] = &[param(
     "integer",
     "How many of the newest runs of `from` that have ended are rehearsed: 0 to 500, default 50.",
 )];
+const EXPLAINED: &[Param] = &[
+    param("token", "integer", "Explain this token."),
+    param("node", "string", "Explain the newest tokens at this node, and the ways to it."),
+];
+const DIFFERING: &[Param] = &[
+    param("from", "string", "The first moment: a sequence or a time. Not with `other`."),
+    param("to", "string", "The second moment; now, where it is left out."),
+    param("other", "string", "Another run (`run_…`) to compare with."),
+];
 const AT: &[Param] =
     &[param("at", "string", "A sequence of the run, or an RFC 3339 time; default: now.")];
 
@@ -264,13 +291,30 @@ const RUN_ROUTES: &[Route] = &[
         .asks(&[CURSOR, EVENT_TYPE])
         .answers(200, "EventPage")
         .streams(),
-    Route::new(Get, "/api/v1/runs/{id}/state", Read, handler!(runs::state))
+    Route::new(Get, "/api/v1/runs/{id}/state", Read, handler!(time_travel::state))
         .says("A run at a moment", "The engine's own fold of the run's events.")
         .asks(&[AT])
         .answers(200, "RunState"),
-    Route::new(Get, "/api/v1/runs/{id}/timeline", Read, handler!(runs::timeline))
+    Route::new(Get, "/api/v1/runs/{id}/timeline", Read, handler!(time_travel::timeline))
         .says("Timeline of a run", "One entry per token and node.")
         .answers(200, "Timeline"),
+    Route::new(Get, "/api/v1/runs/{id}/explain", Read, handler!(time_travel::explain))
+        .says(
+            "Explain a run",
+            "Why it stands where it does or has ended, and of a token, or the newest tokens at a \
+             node: how it came, what it did, what it waits for, and every transition from there \
+             with what its condition read. From recorded events.",
+        )
+        .asks(&[EXPLAINED, AT])
+        .answers(200, "Explanation"),
+    Route::new(Get, "/api/v1/runs/{id}/diff", Read, handler!(time_travel::diff))
+        .says(
+            "Compare moments or runs",
+            "Two moments of the run, or the run and another one: the first event that differs, \
+             what tokens did at each node, values, usage.",
+        )
+        .asks(&[DIFFERING])
+        .answers(200, "RunDiff"),
     Route::new(Post, "/api/v1/runs/{id}/verify", Read, handler!(runs::verify))
         .says(
             "Decide a run again",
@@ -284,6 +328,14 @@ const RUN_ROUTES: &[Route] = &[
         .asks(&[CURSOR, AGGREGATE, EVENT_TYPE])
         .answers(200, "EventPage")
         .streams(),
+    Route::new(Get, "/api/v1/audit/heads", Read, handler!(events::audit_heads))
+        .says(
+            "Signed heads of the audit chain",
+            "In order of position. Keep them elsewhere: whoever has one can tell whether history up \
+             to there was altered since.",
+        )
+        .asks(&[AFTER_POSITION])
+        .answers(200, "AuditHeads"),
 ];
 
 const WAITING_ROUTES: &[Route] = &[

@@ -221,7 +221,8 @@ impl By<'_> {
     }
 }
 
-fn view_of_change(change: Change) -> DefinitionChange {
+/// A difference as it is answered.
+pub(crate) fn view_of_change(change: Change) -> DefinitionChange {
     let Change { kind, pointer, from_pointer, transition, before, after } = change;
     let kind = kind.as_str().to_owned();
     DefinitionChange { kind, pointer, from_pointer, transition, before, after }
@@ -245,15 +246,19 @@ fn view_of_parting(
 }
 
 /// An event as JSON, with the sizes of its large members instead of them; and its bytes.
-fn brief(event: &Event) -> Result<(Value, usize), serde_json::Error> {
+pub(crate) fn brief(event: &Event) -> Result<(Value, usize), serde_json::Error> {
     let mut event = serde_json::to_value(event)?;
     let mut shown = 0;
     for (_, member) in event.as_object_mut().into_iter().flatten() {
         let bytes = member.to_string().len();
-        if bytes > MEMBER_BYTES {
-            *member = json!({"left_out_bytes": bytes});
-        }
+        *member = shortened(member.take());
         shown += bytes.min(MEMBER_BYTES);
     }
     Ok((event, shown))
+}
+
+/// A value, or the size of one that is large.
+pub(crate) fn shortened(value: Value) -> Value {
+    let bytes = value.to_string().len();
+    if bytes > MEMBER_BYTES { json!({"left_out_bytes": bytes}) } else { value }
 }

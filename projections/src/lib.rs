@@ -13,16 +13,20 @@ use std::time::Duration;
 
 use chassis::bus::Nats;
 use chassis::journal::{Journal, ReadError};
+use domain::audit::AuditKey;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+mod audit;
 mod checkpoint;
 mod compare;
 mod compensation;
 mod cursor;
+mod differ;
 mod events;
+mod explain;
 mod gates;
 mod lead;
 mod outside;
@@ -44,6 +48,7 @@ mod waiting;
 #[cfg(test)]
 mod tests;
 
+pub use audit::{AuditTrail, Seal, recorded};
 pub use projection::FoldError;
 pub use rebuild::{Comparison, Difference, Progress, RebuildError};
 pub use store::{OpenError, Views};
@@ -72,6 +77,10 @@ pub struct Config {
     pub outside_max_age: Duration,
     /// Bytes that this stream keeps; beyond them the oldest events go.
     pub outside_max_bytes: i64,
+    /// What heads of the audit chain are signed with. Without it none are.
+    pub audit_key: Option<AuditKey>,
+    /// How often they are signed.
+    pub audit_every: Duration,
 }
 
 impl Default for Config {
@@ -85,6 +94,8 @@ impl Default for Config {
             stand_in: Duration::from_millis(500),
             outside_max_age: Duration::from_hours(7 * 24),
             outside_max_bytes: 1024 * 1024 * 1024,
+            audit_key: None,
+            audit_every: Duration::from_secs(10),
         }
     }
 }
@@ -110,6 +121,7 @@ pub struct Projections {
     config: Config,
     resources: Arc<Projector>,
     runs: Arc<Projector>,
+    audit: Arc<Projector>,
     waiting: Arc<Waiting>,
     /// Of rebuilds, one at a time.
     rebuilding: tokio::sync::Mutex<()>,
@@ -150,9 +162,10 @@ impl Projections {
             found.cloned().ok_or(OpenError::NoProjection)
         };
         let (resources, runs) = (find(resources::NAME)?, find(runs::NAME)?);
+        let audit = find(audit::NAME)?;
         let store = Arc::new(store);
         let rebuilding = tokio::sync::Mutex::default();
-        Ok(Arc::new(Self { journal, store, config, resources, runs, waiting, rebuilding }))
+        Ok(Arc::new(Self { journal, store, config, resources, runs, audit, waiting, rebuilding }))
     }
 
     /// Folds what is committed from now on, or stands by while another process does, until the
@@ -186,7 +199,10 @@ impl Projections {
         let outside =
             nats.map(|nats| outside::run(Arc::clone(self), nats.clone(), shutdown.clone()).boxed());
         let folds = self.projectors().map(|projector| self.fold(projector, shutdown).boxed());
-        folds.chain(outside).collect()
+        let key = self.config.audit_key.clone();
+        let signs =
+            key.map(|key| audit::sign::run(Arc::clone(self), key, shutdown.clone()).boxed());
+        folds.chain(outside).chain(signs).collect()
     }
 
     fn fold(
@@ -237,7 +253,7 @@ impl Projections {
     }
 
     fn projectors(&self) -> impl Iterator<Item = &Arc<Projector>> {
-        [&self.resources, &self.runs].into_iter()
+        [&self.resources, &self.runs, &self.audit].into_iter()
     }
 
     fn projector(&self, name: &str) -> Option<&Arc<Projector>> {

@@ -83,6 +83,12 @@ impl Queries {
             QueryCall::RunWaiting { workspace_id, run_id } => {
                 write(&runs.waiting(workspace_id, run_id).await)
             }
+            QueryCall::ExplainRun { workspace_id, run_id, asked } => {
+                write(&runs.explain(workspace_id, run_id, asked).await)
+            }
+            QueryCall::DiffRun { workspace_id, run_id, to } => {
+                write(&runs.diff(workspace_id, run_id, to).await)
+            }
             QueryCall::VerifyRun { workspace_id, run_id } => {
                 write(&runs.verify(workspace_id, run_id).await)
             }
@@ -99,6 +105,9 @@ impl Queries {
                 write(&self.0.page(filter, after, limit).await)
             }
             QueryCall::EventHead => write(&self.0.head().await),
+            QueryCall::AuditHeads { after, limit } => {
+                write(&self.0.audit_heads(after, limit).await)
+            }
         }
     }
 }

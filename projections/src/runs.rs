@@ -10,12 +10,14 @@ use chassis::journal::{Journal, RecordedEvent};
 use chrono::{DateTime, Utc};
 use domain::ids::{RunId, WorkspaceId};
 use domain::run::event::Compensation;
+use domain::run::state::WaitKinds;
 use domain::run::{RunStatus, Usage};
 use domain::trigger;
 use protocol::view::DefinitionRef;
 use protocol::{
-    Compare, Comparison, Page, PageRequest, Rejection, RejectionKind, RunFilter, RunQueries,
-    RunState, RunView, StateAt, TimelineEntry, Verification, Waiting,
+    Compare, Comparison, DiffTo, Explain, Explanation, Page, PageRequest, Rejection, RejectionKind,
+    RunDiff, RunFilter, RunQueries, RunState, RunView, StateAt, TimelineEntry, Verification,
+    Waiting,
 };
 use serde_json::Value;
 use sqlx::FromRow;
@@ -28,6 +30,7 @@ use crate::store::sql::{Session, sql};
 use crate::{Projections, compensation, gates, refusal, triggers};
 
 mod fold;
+mod standing;
 
 pub(crate) const NAME: &str = "runs";
 /// The aggregate type of runs in the journal.
@@ -44,13 +47,14 @@ impl Projection for Runs {
     }
 
     fn version(&self) -> i64 {
-        4
+        5
     }
 
     fn tables(&self) -> &'static [(&'static str, &'static str)] {
         &[
             ("runs", "id"),
             ("run_labels", "run_id"),
+            ("run_stretches", "run_id"),
             ("gates", "id"),
             ("gate_people", "gate_id"),
             ("triggers", "id"),
@@ -107,13 +111,44 @@ struct Row {
     undo_failed: i64,
     undo_failures: Option<String>,
     started_by_trigger: Option<String>,
+    waits: i64,
 }
 
 const COLUMNS: &str = "id, workspace_id, project_id, workflow_id, status, definition_id, \
     definition_name, definition_version, definition_hash, input, output, error, labels, \
     sequence, position, started_micros, ended_micros, input_tokens, output_tokens, cost_micros, \
     parent_run_id, root_run_id, undo_cause, undo_total, undone, undo_failed, undo_failures, \
-    started_by_trigger";
+    started_by_trigger, waits";
+
+/// Runs as they were at the time `$14`: those that had been started, with where they stood.
+/// Without a time, as they are.
+fn source(as_of: bool) -> String {
+    if !as_of {
+        return "runs".to_owned();
+    }
+    let ended = "ended_micros is not null and ended_micros <= $14";
+    let known = |column: &str| format!("case when {ended} then {column} end as {column}");
+    let columns = COLUMNS.split(", ").chain(["error_message"]).map(|column| match column {
+        "status" => format!(
+            "case when {ended} then runs.status else coalesce(stretch.status, 'running') end \
+             as status"
+        ),
+        "waits" => format!(
+            "case when {ended} then 0 else coalesce(stretch.waits, {}) end as waits",
+            WaitKinds::TASK.bits()
+        ),
+        "output" | "error" | "error_message" | "ended_micros" | "undo_cause" => known(column),
+        other => other.to_owned(),
+    });
+    let columns: Vec<String> = columns.collect();
+    format!(
+        "(select {} from runs left join run_stretches as stretch on stretch.run_id = runs.id \
+            and stretch.from_micros <= $14 \
+            and (stretch.to_micros is null or stretch.to_micros > $14) \
+         where started_micros <= $14) as runs",
+        columns.join(", ")
+    )
+}
 
 /// Both databases compare without regard to the case of ASCII letters, and of no others.
 fn filter(dialect: Dialect, of_parent: bool) -> String {
@@ -135,6 +170,7 @@ fn filter(dialect: Dialect, of_parent: bool) -> String {
             or lower(definition_name) like $9 escape '\\' \
             or lower(error_message) like $9 escape '\\') \
          and ($10 is null or (started_micros, id) < ($10, $11)) \
+         and ($15 is null or (waits & $15) <> 0) \
          and {parent}"
     )
 }
@@ -153,11 +189,14 @@ impl RunQueries for Projections {
             // No label holds it, and PostgreSQL doesn't take it in JSON.
             return Ok(Page { items: Vec::new(), next_cursor: None });
         }
+        let waits: WaitKinds = filter.waiting_on.iter().copied().collect();
         let statuses: Vec<_> = filter.status.iter().map(|status| [status.as_str()]).collect();
         let json = |present: bool, value: Value| present.then(|| value.to_string());
         let narrowed = self::filter(self.store.readers().dialect(), filter.parent.is_some());
+        let source = source(filter.as_of.is_some());
         let query = sql(format!(
-            "select {COLUMNS} from runs where {narrowed} \
+            "select {COLUMNS} from {source} where {narrowed} \
+             and ($14 is null or started_micros <= $14) \
              order by started_micros desc, id desc limit $12"
         ))
         .bind(workspace_id.to_string())
@@ -172,7 +211,9 @@ impl RunQueries for Projections {
         .bind(asked.micros())
         .bind(asked.id())
         .bind(asked.rows())
-        .bind(filter.parent);
+        .bind(filter.parent)
+        .bind(filter.as_of.map(|at| at.timestamp_micros()))
+        .bind(Some(waits).filter(|waits| !waits.is_empty()).map(|waits| i64::from(waits.bits())));
         let rows = self.store.readers().rows(query).await.map_err(refusal::storage)?;
         asked.page(rows, |row: Row| row.view(None))
     }
@@ -217,6 +258,24 @@ impl RunQueries for Projections {
         run_id: RunId,
     ) -> Result<Waiting, Rejection> {
         self.run_waiting(workspace_id, run_id).await
+    }
+
+    async fn explain(
+        &self,
+        workspace_id: WorkspaceId,
+        run_id: RunId,
+        asked: Explain,
+    ) -> Result<Explanation, Rejection> {
+        self.explained(workspace_id, run_id, asked).await
+    }
+
+    async fn diff(
+        &self,
+        workspace_id: WorkspaceId,
+        run_id: RunId,
+        to: DiffTo,
+    ) -> Result<RunDiff, Rejection> {
+        self.differing(workspace_id, run_id, to).await
     }
 
     async fn verify(
@@ -311,6 +370,7 @@ impl Row {
             parent_run_id: self.parent_run_id,
             root_run_id: self.root_run_id,
             trigger,
+            waiting_on: WaitKinds::from_bits(u8::try_from(self.waits).unwrap_or_default()),
         })
     }
 }

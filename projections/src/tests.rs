@@ -41,9 +41,13 @@ macro_rules! on_both_storages {
     };
 }
 
+mod audit;
 mod children;
 mod compensation;
+mod differ;
+mod driven;
 mod events;
+mod explain;
 mod gates;
 mod history;
 mod lead;
@@ -52,6 +56,7 @@ mod projector;
 mod remote;
 mod resources;
 mod runs;
+mod standing;
 mod triggers;
 
 /// Where journal and read tables stand.
@@ -71,6 +76,8 @@ struct World {
     scratch: Option<ScratchDatabase>,
 }
 
+/// What stands beside events.
+const METADATA: &str = r#"{"actor":"test"}"#;
 /// What comes at all comes within this time.
 const LONG: Duration = Duration::from_secs(30);
 
@@ -220,7 +227,7 @@ impl World {
                 payload: one.payload.into(),
             });
         }
-        self.append_encoded(stream, workspace, after, encoded, payloads).await
+        self.append_encoded(stream, workspace, after, encoded, payloads, METADATA).await
     }
 
     /// An event that no writer of ours would write, of a run of its own.
@@ -231,7 +238,8 @@ impl World {
             event_version: 1,
             payload: payload.to_owned().into(),
         };
-        self.append_encoded(("run", "run_raw"), ours(), 0, vec![event], Vec::new()).await
+        let stream = ("run", "run_raw");
+        self.append_encoded(stream, ours(), 0, vec![event], Vec::new(), METADATA).await
     }
 
     async fn append_encoded(
@@ -241,19 +249,21 @@ impl World {
         after: u64,
         events: Vec<NewEvent>,
         payloads: Vec<Payload>,
+        metadata: &str,
     ) -> u64 {
         let append = Append {
             aggregate_type: stream.0.into(),
             aggregate_id: stream.1.into(),
             expected_sequence: after,
             workspace_id: workspace.to_string().into(),
-            metadata: br#"{"actor":"test"}"#.as_slice().into(),
+            metadata: metadata.to_owned().into(),
             recorded_at: moment(after),
             events,
             inbox: Vec::new(),
             payloads,
             open: None,
             snapshot: None,
+            mark: None,
             shard: 0,
             epoch: None,
         };

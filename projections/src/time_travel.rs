@@ -1,11 +1,11 @@
 //! A run at any moment of its history, by the engine's own fold.
 
-use chassis::journal::RecordedEvent;
+use chassis::journal::{RecordedEvent, Until};
 use chrono::{DateTime, Utc};
 use domain::codec;
 use domain::ids::{RunId, WorkspaceId};
 use domain::run::event::RunStarted;
-use domain::run::{Event, Run, RunStatus};
+use domain::run::{Event, Run, RunStatus, STATE_VERSION};
 use protocol::{Rejection, RejectionKind, RunState, StateAt};
 
 use crate::payload::Blobs;
@@ -38,7 +38,7 @@ impl Projections {
         Ok(RunState { run_id: id, sequence, at, status, state })
     }
 
-    /// A run of a workspace, folded up to a moment: from its newest snapshot where that isn't
+    /// A run of a workspace, folded up to a moment: from the newest snapshot that is kept and isn't
     /// later, else from its first event.
     pub(crate) async fn folded(
         &self,
@@ -74,6 +74,36 @@ impl Projections {
             return Err(no_such_moment(&id, sequence, first.recorded_at));
         };
         Ok(Folded { run, status, sequence, at: moment })
+    }
+
+    /// Reads a run's events up to a moment, from the first one on: their sequences and times. Answers
+    /// the last sequence.
+    pub(crate) async fn walk(
+        &self,
+        id: &str,
+        at: StateAt,
+        started: DateTime<Utc>,
+        mut take: impl FnMut(u64, DateTime<Utc>, &Event) + Send,
+    ) -> Result<u64, Rejection> {
+        let mut sequence = 0;
+        'pages: loop {
+            let events = self.run_events(id, sequence, PAGE_EVENTS).await?;
+            for (recorded, event) in self.decoded(&events).await? {
+                if is_past(recorded, at) {
+                    break 'pages;
+                }
+                sequence = recorded.sequence;
+                take(sequence, recorded.recorded_at, &event);
+            }
+            if events.len() < PAGE_EVENTS {
+                break;
+            }
+        }
+        let out_of_range = matches!(at, StateAt::Sequence(wanted) if wanted != sequence);
+        if sequence == 0 || out_of_range {
+            return Err(no_such_moment(id, sequence, started));
+        }
+        Ok(sequence)
     }
 
     /// A run's first event. Another workspace's run isn't there.
@@ -126,20 +156,18 @@ impl Projections {
         events.iter().map(decode).collect()
     }
 
+    /// The newest state that is kept and isn't later.
     async fn start_from(&self, id: &str, at: StateAt) -> Result<(Run, u64), Rejection> {
-        let most = match at {
-            StateAt::Latest => u64::MAX,
-            StateAt::Sequence(sequence) => sequence,
-            // A snapshot doesn't say when it was.
-            StateAt::Time(_) => return Ok((Run::default(), 0)),
+        let until = match at {
+            StateAt::Latest => None,
+            StateAt::Sequence(sequence) => Some(Until::Sequence(sequence)),
+            StateAt::Time(time) => Some(Until::Time(time)),
         };
-        let snapshot = self
-            .journal
-            .snapshot(AGGREGATE, id, domain::run::state::STATE_VERSION)
-            .await
-            .map_err(refusal::journal)?;
-        let usable = snapshot.filter(|snapshot| snapshot.sequence <= most);
-        let run = usable.and_then(|snapshot| {
+        let snapshot = match until {
+            None => self.journal.snapshot(AGGREGATE, id, STATE_VERSION).await,
+            Some(until) => self.journal.snapshot_until(AGGREGATE, id, STATE_VERSION, until).await,
+        };
+        let run = snapshot.map_err(refusal::journal)?.and_then(|snapshot| {
             let sequence = snapshot.sequence;
             match serde_json::from_slice(&snapshot.state) {
                 Ok(run) => Some((run, sequence)),

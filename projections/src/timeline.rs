@@ -37,8 +37,8 @@ impl Projections {
 }
 
 #[derive(Default)]
-struct Timeline {
-    entries: Vec<TimelineEntry>,
+pub(crate) struct Timeline {
+    pub(crate) entries: Vec<TimelineEntry>,
     by_token: HashMap<TokenId, usize>,
     /// Tokens whose work hasn't ended.
     open: BTreeSet<TokenId>,
@@ -62,7 +62,17 @@ struct Moment {
 }
 
 impl Timeline {
-    fn take(&mut self, event: &Event, sequence: u64, at: DateTime<Utc>) {
+    /// What a token did.
+    pub(crate) fn entry_of(&self, token: TokenId) -> Option<&TimelineEntry> {
+        self.entries.get(*self.by_token.get(&token)?)
+    }
+
+    /// The group instance that a token is a branch of.
+    pub(crate) fn instance_of(&self, token: TokenId) -> Option<InstanceId> {
+        self.branches.get(&token).map(|branch| branch.instance)
+    }
+
+    pub(crate) fn take(&mut self, event: &Event, sequence: u64, at: DateTime<Utc>) {
         let moment = Moment { sequence, at };
         match event {
             Event::RunStarted(started) => self.enter(1, &started.start, None, moment),

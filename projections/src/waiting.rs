@@ -4,10 +4,12 @@ use domain::definition::{Definition, JoinSpec};
 use domain::ids::{RunId, WorkspaceId};
 use domain::run::event::{Decision, QueueReason, TokenId};
 use domain::run::state::{Gate, Header, InQueue, Instance, Live, Phase, Timer, Token};
+use domain::run::{Run, RunStatus};
 use protocol::view::{
     WaitingBranches, WaitingGate, WaitingItem, WaitingMutex, WaitingPause, WaitingQueue,
 };
 use protocol::{GateId, Rejection, StateAt, Waiting};
+use serde_json::Value;
 
 use crate::{Projections, compensation};
 
@@ -21,17 +23,27 @@ impl Projections {
         run_id: RunId,
     ) -> Result<Waiting, Rejection> {
         let folded = self.folded(workspace_id, run_id, StateAt::Latest).await?;
+        self.waiting_of(run_id, &folded.run, folded.sequence).await
+    }
+
+    /// What a run waits for at a sequence.
+    pub(crate) async fn waiting_of(
+        &self,
+        run_id: RunId,
+        run: &Run,
+        sequence: u64,
+    ) -> Result<Waiting, Rejection> {
         let mut waiting = Waiting {
             run_id: run_id.to_string(),
-            sequence: folded.sequence,
-            status: folded.status,
+            sequence,
+            status: run.status().unwrap_or(RunStatus::Running),
             pause: None,
             compensation: None,
             deadline: None,
             items: Vec::new(),
             left_out: 0,
         };
-        let Some(live) = folded.run.live() else { return Ok(waiting) };
+        let Some(live) = run.live() else { return Ok(waiting) };
         waiting.pause = live
             .pause
             .as_ref()
@@ -49,8 +61,7 @@ impl Projections {
         let definition = self.definition_at(&definition.id.to_string(), definition.version).await?;
         let definition = definition.as_ref();
         let tokens = live.tokens.iter().map(|(id, token)| {
-            let is_own = token.undo.is_none()
-                && definition.is_some_and(|definition| is_own(definition, &token.node));
+            let is_own = definition.is_some_and(|definition| is_own(definition, token));
             of_token(live, run_id, *id, token, is_own)
         });
         let groups = live.instances.values().map(|instance| {
@@ -69,27 +80,40 @@ impl Projections {
         run_id: RunId,
         in_queue: &InQueue,
     ) -> Result<WaitingItem, Rejection> {
-        let (queue, by) = match &in_queue.reason {
+        let mut queue = WaitingQueue {
+            reason: "workflow_paused".to_owned(),
+            key: None,
+            limit: None,
+            period: None,
+            ahead: None,
+            not_before: None,
+        };
+        let with = |key: &Option<String>| {
+            key.as_ref().map_or_else(String::new, |key| format!(" with the key {key:?}"))
+        };
+        let by = match &in_queue.reason {
             QueueReason::Concurrency { key, limit, .. } => {
                 let ahead = self.ahead_of(run_id).await?;
-                let with_key =
-                    key.as_ref().map_or_else(String::new, |key| format!(" with the key {key:?}"));
-                let by = format!(
-                    "the end of a run{with_key}: {limit} may go on at the same time, and {ahead} \
-                     wait before this one"
-                );
-                let queue = WaitingQueue {
-                    reason: "concurrency".to_owned(),
-                    key: key.clone(),
-                    limit: Some(*limit),
-                    ahead: Some(ahead),
-                };
-                (queue, by)
+                queue.reason = "concurrency".to_owned();
+                (queue.key, queue.limit, queue.ahead) = (key.clone(), Some(*limit), Some(ahead));
+                format!(
+                    "the end of a run{}: {limit} may go on at the same time, and {ahead} wait \
+                     before this one",
+                    with(key)
+                )
+            }
+            QueueReason::RateLimit { key, limit, period, not_before, .. } => {
+                let ahead = self.ahead_of(run_id).await?;
+                queue.reason = "rate_limit".to_owned();
+                (queue.key, queue.limit, queue.ahead) = (key.clone(), Some(*limit), Some(ahead));
+                (queue.period, queue.not_before) = (Some(period.to_string()), *not_before);
+                format!(
+                    "time: {limit} runs{} may begin in {period}, and {ahead} wait before this one",
+                    with(key)
+                )
             }
             QueueReason::WorkflowPaused { workflow_id } => {
-                let reason = "workflow_paused".to_owned();
-                let queue = WaitingQueue { reason, key: None, limit: None, ahead: None };
-                (queue, format!("POST /api/v1/workflows/{workflow_id}/resume"))
+                format!("POST /api/v1/workflows/{workflow_id}/resume")
             }
         };
         let paused = if live.pause.is_some() { ", once the run is resumed" } else { "" };
@@ -98,10 +122,11 @@ impl Projections {
     }
 }
 
-/// Whether the coordinator itself does a node's work.
-fn is_own(definition: &Definition, node: &str) -> bool {
-    let node = definition.nodes.get(node);
-    node.is_some_and(|node| node.get("action").is_none() && node.get("steps").is_none())
+/// Whether the coordinator itself does a token's work.
+pub(crate) fn is_own(definition: &Definition, token: &Token) -> bool {
+    let node = definition.nodes.get(&*token.node);
+    let is_own = |node: &Value| node.get("action").is_none() && node.get("steps").is_none();
+    token.undo.is_none() && node.is_some_and(is_own)
 }
 
 /// Where a group comes together, and how.
@@ -133,7 +158,14 @@ fn item(what: &str, by: String) -> WaitingItem {
     }
 }
 
-fn of_token(live: &Live, run_id: RunId, id: TokenId, token: &Token, is_own: bool) -> WaitingItem {
+/// What a token waits for.
+pub(crate) fn of_token(
+    live: &Live,
+    run_id: RunId,
+    id: TokenId,
+    token: &Token,
+    is_own: bool,
+) -> WaitingItem {
     let paused = if live.pause.is_some() { ", once the run is resumed" } else { "" };
     let undo = if token.undo.is_some() { " to undo the node" } else { "" };
     let goes_on = || item("coordinator", "the coordinator, which goes on by itself".to_owned());
@@ -141,10 +173,7 @@ fn of_token(live: &Live, run_id: RunId, id: TokenId, token: &Token, is_own: bool
         Phase::Working { .. } if is_own => goes_on(),
         Phase::Working { attempt } => WaitingItem {
             attempt: Some(*attempt),
-            ..item(
-                "worker",
-                format!("a worker, with the outcome of attempt {attempt}{undo}{paused}"),
-            )
+            ..item("task", format!("a worker, with the outcome of attempt {attempt}{undo}{paused}"))
         },
         Phase::BackingOff { attempt, until } => WaitingItem {
             attempt: Some(*attempt),
@@ -152,7 +181,7 @@ fn of_token(live: &Live, run_id: RunId, id: TokenId, token: &Token, is_own: bool
             ..item("retry", format!("the clock: attempt {attempt}{undo} starts then{paused}"))
         },
         Phase::Waiting { until, signal: None } => {
-            WaitingItem { until: *until, ..item("time", format!("the clock{paused}")) }
+            WaitingItem { until: *until, ..item("timer", format!("the clock{paused}")) }
         }
         Phase::Waiting { until, signal: Some(name) } => WaitingItem {
             until: *until,

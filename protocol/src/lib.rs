@@ -3,9 +3,12 @@
 //! Only shapes stand here: commands and their answers, queries and views, tasks and outcomes,
 //! event envelopes. No transport: in one process the traits are called directly.
 
+pub mod audit;
 pub mod command;
 pub mod comparison;
+pub mod difference;
 pub mod event;
+pub mod explanation;
 pub mod gate;
 pub mod query;
 pub mod rejection;
@@ -16,6 +19,7 @@ pub mod task;
 pub mod trigger;
 pub mod view;
 
+pub use audit::{AuditHead, AuditHeads};
 pub use command::{
     Actor, AnswerGate, Command, CommandEnvelope, Receipt, RunTarget, StartAnswer, StartHome,
     Webhook,
@@ -23,7 +27,11 @@ pub use command::{
 pub use comparison::{
     Compare, ComparedTo, Comparison, DefinitionChange, NotRehearsed, PartedRun, RehearsalView,
 };
+pub use difference::{DiffSide, DiffTo, Divergence, NodeCounts, NodeDiff, RunDiff};
 pub use event::{Cursor, EventEnvelope, EventFilter};
+pub use explanation::{
+    Came, Explain, Explanation, Fact, JoinExplanation, LedTo, Left, Looked, TokenExplanation, Way,
+};
 pub use gate::{GateAnswerView, GateFilter, GateId, GateStatus, GateView};
 pub use query::{EventPage, Page, PageRequest, ResourceFilter, RunFilter, StateAt};
 pub use rejection::{Rejection, RejectionKind};
@@ -35,5 +43,5 @@ pub use task::{
 pub use trigger::{MissedTimes, RunTrigger, TriggerError, TriggerView};
 pub use view::{
     ResourceView, RunError, RunOutcome, RunState, RunStatus, RunView, TimelineEntry, Usage,
-    Verification, Waiting,
+    Verification, WaitKind, WaitKinds, Waiting,
 };

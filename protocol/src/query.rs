@@ -5,7 +5,7 @@ use domain::resource::Kind;
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Cursor, EventEnvelope};
-use crate::view::RunStatus;
+use crate::view::{RunStatus, WaitKind};
 
 /// A page of a list, newest first unless the list says otherwise.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -58,6 +58,10 @@ pub struct RunFilter {
     pub labels: Vec<(String, String)>,
     pub started_after: Option<DateTime<Utc>>,
     pub started_before: Option<DateTime<Utc>>,
+    /// Any of these, among what the run waits for.
+    pub waiting_on: Vec<WaitKind>,
+    /// As the runs were at this time; those that were started later are left out.
+    pub as_of: Option<DateTime<Utc>>,
     /// Part of the run's id, its definition's name or its error message.
     pub q: Option<String>,
 }

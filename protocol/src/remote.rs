@@ -12,7 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::command::CommandEnvelope;
 use crate::comparison::Compare;
+use crate::difference::DiffTo;
 use crate::event::{Cursor, EventFilter};
+use crate::explanation::Explain;
 use crate::gate::{GateFilter, GateId};
 use crate::query::{PageRequest, ResourceFilter, RunFilter, StateAt};
 use crate::rejection::Rejection;
@@ -156,6 +158,16 @@ pub enum QueryCall {
         workspace_id: WorkspaceId,
         run_id: RunId,
     },
+    ExplainRun {
+        workspace_id: WorkspaceId,
+        run_id: RunId,
+        asked: Explain,
+    },
+    DiffRun {
+        workspace_id: WorkspaceId,
+        run_id: RunId,
+        to: DiffTo,
+    },
     VerifyRun {
         workspace_id: WorkspaceId,
         run_id: RunId,
@@ -180,6 +192,10 @@ pub enum QueryCall {
         limit: u32,
     },
     EventHead,
+    AuditHeads {
+        after: u64,
+        limit: u32,
+    },
 }
 
 /// Asks for a stream of events: history and then live ones. Each message of the stream is an

@@ -6,9 +6,12 @@ use domain::ids::{RunId, WorkflowId, WorkspaceId};
 use domain::resource::Kind;
 use futures::stream::BoxStream;
 
+use crate::audit::AuditHeads;
 use crate::command::{CommandEnvelope, Receipt};
 use crate::comparison::{Compare, Comparison};
+use crate::difference::{DiffTo, RunDiff};
 use crate::event::{Cursor, EventEnvelope, EventFilter};
+use crate::explanation::{Explain, Explanation};
 use crate::gate::{GateFilter, GateId, GateView};
 use crate::query::{EventPage, Page, PageRequest, ResourceFilter, RunFilter, StateAt};
 use crate::rejection::Rejection;
@@ -97,6 +100,22 @@ pub trait RunQueries: Send + Sync {
     async fn waiting(&self, workspace_id: WorkspaceId, run_id: RunId)
     -> Result<Waiting, Rejection>;
 
+    /// Why a run is where it is, and its tokens.
+    async fn explain(
+        &self,
+        workspace_id: WorkspaceId,
+        run_id: RunId,
+        asked: Explain,
+    ) -> Result<Explanation, Rejection>;
+
+    /// What two moments of a run differ in, or two runs.
+    async fn diff(
+        &self,
+        workspace_id: WorkspaceId,
+        run_id: RunId,
+        to: DiffTo,
+    ) -> Result<RunDiff, Rejection>;
+
     /// Decides a run's history again, and compares.
     async fn verify(
         &self,
@@ -152,6 +171,9 @@ pub trait Events: Send + Sync {
 
     /// The cursor of the newest event.
     async fn head(&self) -> Result<Cursor, Rejection>;
+
+    /// Signed heads of the audit chain after a position, in order, at most `limit` (1 to 1,000).
+    async fn audit_heads(&self, after: u64, limit: u32) -> Result<AuditHeads, Rejection>;
 }
 
 /// Where workers get tasks and leave outcomes.

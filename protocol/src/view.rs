@@ -7,6 +7,7 @@ use domain::resource::Kind;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use domain::run::state::{WaitKind, WaitKinds};
 pub use domain::run::{RunStatus, Usage};
 
 use crate::trigger::RunTrigger;
@@ -40,6 +41,11 @@ pub struct RunView {
     pub workflow_id: Option<String>,
     #[schema(value_type = String)]
     pub status: RunStatus,
+    /// What a run that has not ended waits for, each kind once: `task`, `timer`, `retry`,
+    /// `signal`, `gate`, `child`, `mutex`, or `queue` (its turn).
+    #[serde(default, skip_serializing_if = "WaitKinds::is_empty")]
+    #[schema(value_type = Vec<String>)]
+    pub waiting_on: WaitKinds,
     pub definition: DefinitionRef,
     #[schema(value_type = Object)]
     pub input: Value,
@@ -276,7 +282,7 @@ pub struct WaitingItem {
     pub group: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub index: Option<u64>,
-    /// `worker`, `retry`, `time`, `signal`, `gate`, `mutex`, `child`, `coordinator`, `branches`, or
+    /// `task`, `retry`, `timer`, `signal`, `gate`, `mutex`, `child`, `coordinator`, `branches`, or
     /// `queue` (the whole run waits for its turn).
     #[serde(rename = "for")]
     pub what: String,
@@ -326,17 +332,24 @@ pub struct WaitingGate {
 /// A queue that a run waits in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct WaitingQueue {
-    /// `concurrency`: as many runs with its key go on as may. `workflow_paused`: its workflow is.
+    /// `concurrency`: as many runs with its key go on as may. `rate_limit`: as many have begun in the
+    /// period as may. `workflow_paused`: its workflow is.
     pub reason: String,
-    /// The concurrency key, where the definition gives one.
+    /// The key that runs are counted by, where the definition gives one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
-    /// How many runs with the key may go on at the same time.
+    /// How many runs with the key may go on at the same time, or begin in the period.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<u32>,
+    /// The period of a rate, as `1m`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub period: Option<String>,
     /// How many runs of the queue are before it, as the read model has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ahead: Option<u64>,
+    /// When it may begin at the earliest, as it stood when it began to wait for its rate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<DateTime<Utc>>,
 }
 
 /// A mutex that a token waits for.

@@ -27,6 +27,8 @@ mod p22_what_a_trigger_is_told_starts_one_run;
 mod p23_runs_of_a_key_go_in_turn;
 mod p24_a_paused_workflow_stands_still;
 mod p25_a_version_is_compared_before_runs_follow_it;
+mod p27_tampering_with_history_is_detected;
+mod p28_what_was_can_be_seen_and_explained;
 
 /// The real binary on an empty folder.
 async fn platform() -> Platform {

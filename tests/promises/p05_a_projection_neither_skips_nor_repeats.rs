@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use chassis::journal::{Journal, SqliteJournal, SqliteOptions};
 use domain::ids::WorkspaceId;
+use domain::run::state::{WaitKind, WaitKinds};
 use domain::run::{Run, RunStatus};
 use projections::{Config, Projections, Views};
 use protocol::{PageRequest, RunFilter, RunQueries};
@@ -25,35 +26,39 @@ const WHOLE_LOG_BYTES: u64 = 4_000_000;
 /// Cuts that are looked at.
 const CUTS: usize = 50;
 
-/// The steps of all runs.
-fn folded(records: &Records) -> Vec<(String, Vec<Step>)> {
-    records.run_ids().into_iter().map(|id| (id.clone(), records.fold(&id))).collect()
+/// The steps of all runs, and what they are said to wait for after each.
+fn folded(records: &Records) -> Vec<(String, Vec<(Step, WaitKinds)>)> {
+    let steps = |id: &str| records.fold(id).into_iter().zip(records.said_waits(id)).collect();
+    records.run_ids().into_iter().map(|id| (id.clone(), steps(&id))).collect()
 }
 
-/// The list doesn't tell waiting from running: that would take a row for each token.
-fn status(run: &Run) -> Option<RunStatus> {
-    run.status().map(|status| match status {
-        RunStatus::Waiting => RunStatus::Running,
-        other => other,
+/// In the middle of an append the list says already what the run waits for after it.
+fn status(run: &Run, waits: WaitKinds) -> Option<RunStatus> {
+    run.status().map(|status| match (status.is_terminal(), waits.has(WaitKind::Task)) {
+        (true, _) => status,
+        (false, true) => RunStatus::Running,
+        (false, false) => RunStatus::Waiting,
     })
 }
 
 /// What the list of runs must say at a position, by run.
-fn expected(folded: &[(String, Vec<Step>)], up_to: u64) -> BTreeMap<String, Value> {
-    let view = |step: &Step| {
+fn expected(folded: &[(String, Vec<(Step, WaitKinds)>)], up_to: u64) -> BTreeMap<String, Value> {
+    let view = |(step, waits): &(Step, WaitKinds)| {
         let header = step.run.header().expect("a run's first event starts it");
         let (output, error) = match &step.run {
             Run::Closed(closed) => (closed.output.clone(), closed.error.clone()),
             _ => (None, None),
         };
         json!({
-            "status": status(&step.run), "sequence": step.sequence, "position": step.position,
+            "status": status(&step.run, *waits), "sequence": step.sequence, "position": step.position,
             "input": header.input, "labels": header.labels, "output": output,
             "error": error.map(|error| error.code), "definition": header.definition,
             "usage": step.run.usage(),
         })
     };
-    let last = |steps: &[Step]| steps.iter().rfind(|step| step.position <= up_to).map(view);
+    let last = |steps: &[(Step, WaitKinds)]| {
+        steps.iter().rfind(|(step, _)| step.position <= up_to).map(view)
+    };
     folded.iter().filter_map(|(id, steps)| Some((id.clone(), last(steps)?))).collect()
 }
 

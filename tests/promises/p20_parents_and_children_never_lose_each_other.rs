@@ -80,7 +80,7 @@ async fn a_family_goes_on_through_kills(setting: Setting) {
     published(&client, "300ms").await;
     let run_id = client.start(&parent(), json!({})).await;
     // Among the starts of its children, among their ends, and once more.
-    at_least(&client, &run_id, "running,completed", 1).await;
+    at_least(&client, &run_id, "running,waiting,completed", 1).await;
     killed(&mut platform).await;
     at_least(&client, &run_id, "completed", 1).await;
     killed(&mut platform).await;
@@ -104,7 +104,7 @@ async fn a_cancelled_parent_takes_its_children_with_it(setting: Setting) {
     let client = platform.client();
     published(&client, "10m").await;
     let run_id = client.start(&parent(), json!({})).await;
-    at_least(&client, &run_id, "running", CHILDREN).await;
+    at_least(&client, &run_id, "running,waiting", CHILDREN).await;
     let begun = Instant::now();
     client.post(&format!("/runs/{run_id}/cancel"), &json!({})).await.ok();
     let took = begun.elapsed();
@@ -112,7 +112,7 @@ async fn a_cancelled_parent_takes_its_children_with_it(setting: Setting) {
     killed(&mut platform).await;
     at_least(&client, &run_id, "cancelled", CHILDREN).await;
     wait_for("all runs to end", || async {
-        let open = client.get("/runs?status=running,paused").await;
+        let open = client.get("/runs?status=running,waiting,paused").await;
         open["items"].as_array()?.is_empty().then_some(())
     })
     .await;

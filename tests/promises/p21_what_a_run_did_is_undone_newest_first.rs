@@ -160,7 +160,7 @@ async fn a_cancelled_family_is_undone_and_a_second_cancel_says_how_to_end_it(set
     let run_id = client.start(&household(), json!({})).await;
     // Both children have done their work, and the second one waits.
     let open = wait_for("the second child to wait", || async {
-        let children = client.get(&format!("/runs?parent={run_id}&status=running")).await;
+        let children = client.get(&format!("/runs?parent={run_id}&status=waiting")).await;
         let child = children["items"][0]["id"].as_str()?.to_owned();
         let waiting = client.get(&format!("/runs/{child}/waiting")).await;
         (waiting["items"][0]["for"] == "signal").then_some(child)
@@ -184,7 +184,7 @@ async fn a_cancelled_family_is_undone_and_a_second_cancel_says_how_to_end_it(set
     let item = &waiting["items"][0];
     assert_eq!(
         (&item["for"], &item["node"], &item["undoes"]),
-        (&json!("worker"), &json!("done"), &json!(1))
+        (&json!("task"), &json!("done"), &json!(1))
     );
     client.post(&cancel, &json!({"compensate": false})).await.ok();
     let view = client.end_of(&run_id).await;

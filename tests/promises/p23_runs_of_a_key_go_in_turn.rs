@@ -1,13 +1,16 @@
-//! Promise 23: of the runs with a concurrency key no more go on than may, each of them goes on in
-//! the end, and whoever waits is seen with the reason.
+//! Promise 23: of the runs with a key no more go on, and begin in a period, than may, each of them
+//! goes on in the end, and whoever waits is seen with the reason.
 //!
 //! Real processes are killed between the end of a run and the admission of the next. It fails where
 //! an admission is kept in memory only, where a place that has become free is lost, and where
 //! whoever takes over lets runs in before all are known: the journal is counted position by
 //! position.
 
+use rates::runs_begin_no_faster_than_may_through_kills;
 use serde_json::{Value, json};
 use system_tests::{Book, Client, Platform, Setting, wait_for};
+
+mod rates;
 
 system_tests::in_distributed!(a_queue_goes_on_with_whoever_takes_over);
 
@@ -15,6 +18,7 @@ system_tests::in_both_settings!(
     a_queue_empties_through_kills_and_never_over_its_limit,
     who_waits_is_seen_and_answers_to_commands,
     what_is_over_the_limit_is_dropped_or_displaces,
+    runs_begin_no_faster_than_may_through_kills,
 );
 
 const RUNS: usize = 40;

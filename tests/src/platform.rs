@@ -117,6 +117,11 @@ impl Platform {
         self.nats.as_mut().expect("the setting has a NATS server")
     }
 
+    /// The database that its journal is in, where it is one.
+    pub fn database_url(&self) -> Option<String> {
+        self.database.as_ref().map(TestDatabase::url)
+    }
+
     /// Its own PostgreSQL server.
     pub fn postgres(&self) -> &PostgresServer {
         match &self.database {

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use chassis::journal::{Journal, RecordedEvent, SqliteJournal, SqliteOptions};
+use chassis::journal::{Journal, RecordedEvent, Snapshot, SqliteJournal, SqliteOptions, Until};
 use domain::codec;
 use domain::definition::{Plan, Resolved};
 use domain::resource::{self, Kind, Spec};
 use domain::run::event::DefinitionRef;
 use domain::run::replay::Replay;
-use domain::run::{Event, Run};
+use domain::run::state::WaitKinds;
+use domain::run::{Event, Run, STATE_VERSION};
 use serde_json::{Value, json};
 
 /// Events that are read at once.
@@ -23,6 +24,8 @@ pub struct Records {
     blobs: HashMap<Arc<str>, Vec<u8>>,
     /// Places in `events`, by aggregate.
     places: HashMap<Arc<str>, Vec<usize>>,
+    /// The snapshots that are kept of each run; none of a journal of an earlier build.
+    snapshots: Option<HashMap<String, Vec<Snapshot>>>,
 }
 
 /// A run after one of its events.
@@ -62,7 +65,23 @@ impl Records {
             blobs.extend(payloads.into_iter().map(|one| (one.hash, one.bytes.to_vec())));
             events.extend(page);
         }
-        Self::from_parts(events, blobs)
+        let mut records = Self::from_parts(events, blobs);
+        let mut snapshots = HashMap::new();
+        for run_id in records.run_ids() {
+            let mut kept: Vec<Snapshot> = Vec::new();
+            loop {
+                let until = kept.last().map_or(u64::MAX, |oldest| oldest.sequence - 1);
+                let until = Until::Sequence(until);
+                let found = journal.snapshot_until("run", &run_id, STATE_VERSION, until).await;
+                match found.expect("snapshots can be read") {
+                    Some(snapshot) => kept.push(snapshot),
+                    None => break,
+                }
+            }
+            snapshots.insert(run_id, kept);
+        }
+        records.snapshots = Some(snapshots);
+        records
     }
 
     fn from_parts(events: Vec<RecordedEvent>, blobs: HashMap<Arc<str>, Vec<u8>>) -> Self {
@@ -70,7 +89,7 @@ impl Records {
         for (place, event) in events.iter().enumerate() {
             places.entry(Arc::clone(&event.aggregate_id)).or_default().push(place);
         }
-        Self { events, blobs, places }
+        Self { events, blobs, places, snapshots: None }
     }
 
     /// All of it as JSON lines: stored values first, then events. Payloads are texts, so that
@@ -122,8 +141,9 @@ impl Records {
     }
 
     /// Checks what holds for every journal: positions 1, 2, 3 … without a gap, each aggregate's
-    /// sequences 1, 2, 3 … without a gap, every event id once, every event readable, and every run
-    /// decided again as it was.
+    /// sequences 1, 2, 3 … without a gap, every event id once, every event readable, every run
+    /// decided again as it was, every snapshot the fold byte for byte, and what a run is said to
+    /// wait for what it waits for.
     ///
     /// # Panics
     /// With the first event that breaks it.
@@ -145,16 +165,50 @@ impl Records {
             decoded.unwrap_or_else(|error| panic!("position {position}: {error}"));
         }
         for run_id in self.run_ids() {
-            self.decide_again(&run_id);
+            let steps = self.fold(&run_id);
+            self.decide_again(&run_id, &steps);
+            if let Some(snapshots) = &self.snapshots {
+                self.check_kept(&run_id, &steps, &snapshots[&run_id]);
+            }
         }
     }
 
+    /// What is kept of a run beside its events: states that the coordinator had in memory, and what
+    /// the run waited for.
+    fn check_kept(&self, run_id: &str, steps: &[Step], snapshots: &[Snapshot]) {
+        for Snapshot { sequence, state, .. } in snapshots {
+            let step = &steps[usize::try_from(*sequence).expect("a small number") - 1];
+            let fold = serde_json::to_vec(&step.run).expect("a run is JSON");
+            assert!(fold == *state, "the snapshot of {run_id} at {sequence} isn't its fold");
+        }
+        let events = self.of_run(run_id);
+        for (place, (step, said)) in steps.iter().zip(self.said_waits(run_id)).enumerate() {
+            // Within an append all metadata is the same, so another one tells that it was the last.
+            let own = &events[place].metadata;
+            let is_last = events.get(place + 1).is_none_or(|next| next.metadata != *own);
+            if let Some(live) = step.run.live().filter(|_| is_last) {
+                assert_eq!(live.waiting_on(), said, "{run_id} after {}", step.sequence);
+            }
+        }
+    }
+
+    /// What a run is said to wait for, after each of its events: by what stands beside them, which
+    /// is right after the last one of an append.
+    pub fn said_waits(&self, run_id: &str) -> Vec<WaitKinds> {
+        let mut said = WaitKinds::TASK;
+        let events = self.of_run(run_id).into_iter();
+        let said = events.map(|event| {
+            let metadata: Value = serde_json::from_slice(&event.metadata).unwrap_or_default();
+            if metadata["waits"].is_array() {
+                said = serde_json::from_value(metadata["waits"].clone()).expect("kinds");
+            }
+            said
+        });
+        said.collect()
+    }
+
     /// Decides a run again from what came from outside, and compares.
-    ///
-    /// # Panics
-    /// With the first event that comes out otherwise.
-    pub fn decide_again(&self, run_id: &str) {
-        let steps = self.fold(run_id);
+    fn decide_again(&self, run_id: &str, steps: &[Step]) {
         let Some(Event::RunStarted(started)) = steps.first().map(|step| &step.event) else {
             panic!("{run_id} doesn't begin with its start");
         };

@@ -2,8 +2,8 @@
 //!
 //! Positions and sequences have no gap, every event decodes and fits the state that those before
 //! it led to, an ended run has nothing after its end, and the list of open runs is the runs that
-//! are open. Parents and children say the same of each other, and no more runs with a concurrency
-//! key go on at once than may. With a log of what clients were told, each acknowledged command
+//! are open. Parents and children say the same of each other, and of the runs with a key no
+//! more go on at once, and begin in a period, than may. With a log of what clients were told, each acknowledged command
 //! stands in the journal once, where it was said to stand.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -12,11 +12,14 @@ use std::sync::Arc;
 use chassis::journal::{Journal, ReadError, RecordedEvent};
 use domain::codec::{self, DecodeError};
 use domain::ids::RunId;
+use domain::rate::Book;
 use domain::resource::{self, Resource};
 use domain::run::{self, Run, RunStatus};
 use domain::trigger;
+use protocol::Rejection;
 use serde_json::Value;
 
+pub(crate) mod chain;
 pub(crate) mod claims;
 mod families;
 mod fit;
@@ -25,6 +28,7 @@ mod report;
 #[cfg(test)]
 mod tests;
 
+use chain::{ChainCheck, Evidence};
 use claims::Claims;
 use families::Families;
 use queues::Queues;
@@ -62,6 +66,7 @@ struct Auditor<'a> {
     /// What triggers are done with: the trigger, and the key of what happened.
     fired: HashSet<(Arc<str>, String)>,
     queues: Queues,
+    rates: Book,
     resources: HashMap<Arc<str>, Resource>,
     workspaces: BTreeSet<Arc<str>>,
     /// The aggregates that stand at claimed positions.
@@ -70,15 +75,26 @@ struct Auditor<'a> {
     labelled: HashMap<BTreeMap<String, String>, Vec<Arc<str>>>,
 }
 
-/// Checks a journal that nobody writes to, against what clients were told. `progress` is told the
-/// position that was reached and the last one.
+/// Why a check came to no end.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CheckError {
+    #[error(transparent)]
+    Journal(#[from] ReadError),
+    #[error("the seals can't be read: {0}")]
+    Seals(#[from] Rejection),
+}
+
+/// Checks a journal that nobody writes to, against what clients were told and what was sealed.
+/// `progress` is told the position that was reached and the last one.
 pub(crate) async fn verify(
     journal: &dyn Journal,
     claims: &Claims,
+    evidence: &Evidence,
     progress: impl Fn(u64, u64),
-) -> Result<Report, ReadError> {
+) -> Result<Report, CheckError> {
     let head = journal.head().await?;
     let mut auditor = Auditor::new(claims);
+    let mut chain = ChainCheck::new(evidence, journal.epoch(), &mut auditor.report);
     let (mut position, mut limit) = (0, PAGE);
     while position < head {
         let page = match journal.read(position, limit).await {
@@ -92,7 +108,7 @@ pub(crate) async fn verify(
                 auditor.report.find(Subject::position(position + 1), problem.to_string());
                 return Ok(auditor.cut_off(position));
             }
-            Err(unavailable) => return Err(unavailable),
+            Err(unavailable) => return Err(unavailable.into()),
         };
         if page.is_empty() {
             let problem = format!("the journal says its head is {head}, and has no event here");
@@ -104,8 +120,10 @@ pub(crate) async fn verify(
             auditor.event(event, position + 1, &values);
             position = event.position;
         }
+        chain.follow(&page, &mut auditor.report).await?;
         progress(position, head);
     }
+    chain.finish(&mut auditor.report).await?;
     auditor.open_runs(journal).await?;
     auditor.claimed(journal).await?;
     Ok(auditor.finished(position))
@@ -148,6 +166,7 @@ impl<'a> Auditor<'a> {
             families: Families::default(),
             fired: HashSet::new(),
             queues: Queues::default(),
+            rates: Book::default(),
             resources: HashMap::new(),
             workspaces: BTreeSet::new(),
             at: HashMap::new(),
@@ -204,6 +223,7 @@ impl<'a> Auditor<'a> {
         }
         let fits = fit::check(&known.state, &event, id);
         let of_queue = self.queues.check(known.state.header(), &event);
+        let of_rate = self.rates.enter(&known.state, &event, recorded.recorded_at);
         known.state.evolve(&event, recorded.recorded_at);
         // A child has the labels of its parent.
         if let run::Event::RunStarted(started) = &event
@@ -217,7 +237,7 @@ impl<'a> Auditor<'a> {
             known.end = Some(End { status: closed.status, output });
             known.state = Run::NotStarted;
         }
-        fits.and(of_family).and(of_queue)
+        fits.and(of_family).and(of_queue).and(of_rate)
     }
 
     /// Whatever a trigger is done with has its one run, and nothing is done twice.

@@ -1,10 +1,13 @@
 //! Configuration of a server: flag, then environment, then file, then default; parsed once.
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
 use chassis::config::{Loaded, Sources};
+use domain::audit::AuditKey;
 use serde::{Deserialize, Serialize, Serializer};
 
 mod flags;
@@ -42,6 +45,9 @@ pub(crate) struct Config {
     pub(crate) auth: AuthMode,
     /// The administrator's API key; needed off loopback.
     pub(crate) admin_key: Option<Secret>,
+    /// The private key (Ed25519, PKCS #8 in PEM) that heads of the audit chain are signed with. In a
+    /// data folder one is made where none is named.
+    pub(crate) audit_key: Option<PathBuf>,
     /// Tasks that the executor works on at the same time.
     pub(crate) executor_concurrency: usize,
     /// Hosts with private addresses that `http` actions may call all the same.
@@ -177,6 +183,25 @@ impl Config {
         self.data_dir.join("views.db")
     }
 
+    /// The audit key, where one is named or stands in the data folder.
+    pub(crate) fn audit_key(&self) -> anyhow::Result<Option<AuditKey>> {
+        let path = self.audit_key_path();
+        match std::fs::read_to_string(&path) {
+            Ok(pem) => AuditKey::from_pem(&pem)
+                .map(Some)
+                .with_context(|| format!("{} can't be used", path.display())),
+            Err(error) if error.kind() == ErrorKind::NotFound && self.audit_key.is_none() => {
+                Ok(None)
+            }
+            Err(error) => Err(error).with_context(|| format!("{} can't be read", path.display())),
+        }
+    }
+
+    /// Where the audit key is, or would be.
+    pub(crate) fn audit_key_path(&self) -> PathBuf {
+        self.audit_key.clone().unwrap_or_else(|| self.data_dir.join("audit-key.pem"))
+    }
+
     /// The configuration of a server that lives only as long as this process: a throwaway
     /// folder, loopback, a free port, nobody to sign in; the rest as it is.
     pub(crate) fn throwaway(self, data_dir: &Path) -> Self {
@@ -185,6 +210,7 @@ impl Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             auth: AuthMode::Dev,
             admin_key: None,
+            audit_key: None,
             ..self.alone()
         }
     }
@@ -226,6 +252,7 @@ fn defaults(environment: &Environment, auth: AuthMode) -> Config {
         listen: SocketAddr::from(([127, 0, 0, 1], 7420)),
         auth,
         admin_key: None,
+        audit_key: None,
         executor_concurrency: 256,
         allow_private_hosts: Vec::new(),
         // Who develops reads the terminal; who serves keeps a log.

@@ -55,7 +55,9 @@ macro_rules! journal_conformance {
             pages_follow_each_other
             payloads_are_found_by_their_hash
             the_newest_snapshot_is_kept
+            some_older_snapshots_are_kept
             open_aggregates_are_listed_in_order
+            marks_are_kept_until_their_time
             aggregates_are_listed_by_type
             tails_see_each_position_once
             a_tail_from_storage_joins_the_newest
@@ -94,6 +96,7 @@ fn append(id: &str, expected_sequence: u64, events: usize) -> Append {
         payloads: Vec::new(),
         open: None,
         snapshot: None,
+        mark: None,
         shard: 0,
         epoch: None,
     }

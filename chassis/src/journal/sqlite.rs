@@ -7,8 +7,8 @@ use async_trait::async_trait;
 
 use super::feed::{Feed, FeedLimits};
 use super::{
-    Append, AppendError, Appended, Journal, Payload, ReadError, Recalled, RecordedEvent, Snapshot,
-    Tail,
+    Append, AppendError, Appended, Journal, Mark, Payload, ReadError, Recalled, RecordedEvent,
+    Snapshot, Tail, Until,
 };
 use crate::clock::{Clock, SystemClock};
 
@@ -141,6 +141,16 @@ impl Journal for SqliteJournal {
         self.reader.snapshot(aggregate_type, aggregate_id, version).await
     }
 
+    async fn snapshot_until(
+        &self,
+        aggregate_type: &str,
+        aggregate_id: &str,
+        version: u32,
+        until: Until,
+    ) -> Result<Option<Snapshot>, ReadError> {
+        self.reader.snapshot_until(aggregate_type, aggregate_id, version, until).await
+    }
+
     async fn recall(&self, key: &str) -> Result<Option<Recalled>, ReadError> {
         self.reader.recall(key).await
     }
@@ -157,6 +167,15 @@ impl Journal for SqliteJournal {
         limit: usize,
     ) -> Result<Vec<Arc<str>>, ReadError> {
         self.reader.open_aggregates(aggregate_type, shard, after_id, limit).await
+    }
+
+    async fn marks(
+        &self,
+        shard: u16,
+        after_name: &str,
+        limit: usize,
+    ) -> Result<Vec<Mark>, ReadError> {
+        self.reader.marks(shard, after_name, limit).await
     }
 
     async fn aggregates(

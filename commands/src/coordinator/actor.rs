@@ -7,7 +7,7 @@ use chassis::clock::Clock;
 use chassis::journal::{Append, Appended};
 use chrono::{DateTime, Utc};
 use domain::ids::{RunId, WorkspaceId};
-use domain::run::state::Header;
+use domain::run::state::{Header, Live, WaitKinds};
 use domain::run::{Command, Decision, Event, Run};
 use protocol::{Outcome, OutcomeResult, Receipt, Rejection, RejectionKind, RunOutcome, Task};
 use serde_json::Value;
@@ -100,6 +100,8 @@ pub(super) enum Turn {
     Idle,
     /// An append, to be followed by [`Actor::committed`].
     Append(Box<Append>),
+    /// It was to begin at a moment before what is recorded already.
+    SlotIsPast,
     /// The events can't be stored; the run is dropped from memory and loaded again.
     Failed(Rejection),
 }
@@ -206,24 +208,33 @@ impl Actor {
     }
 
     /// Decides what is queued, up to one append. Outcomes and timers are taken together; a
-    /// client's command has an append of its own, since its cause is recorded with it.
+    /// client's command has an append of its own, since its cause is recorded with it, and so has
+    /// what is decided as of another moment than now.
     pub(super) fn turn(&mut self, clock: &dyn Clock) -> Turn {
         if self.under_way.is_some() {
             return Turn::Idle;
         }
-        let now = clock.now().max(self.recorded_at);
+        let mut now = clock.now().max(self.recorded_at);
         let mut events = Vec::new();
         let mut under_way = UnderWay::default();
         let mut cause = None;
+        // A run works on tasks as long as nothing else is recorded of it.
+        let waited_on = self.run.live().map_or(WaitKinds::TASK, Live::waiting_on);
         while let Some(queued) = self.queue.pop_front() {
-            if queued.is_from_client() && !events.is_empty() {
+            let at = queued.at();
+            if (queued.is_from_client() || at.is_some()) && !events.is_empty() {
                 self.queue.push_front(queued);
                 break;
             }
+            // What is recorded after now is of a clock that was put back.
+            if at.is_some_and(|at| at < self.recorded_at) && self.recorded_at < now {
+                return Turn::SlotIsPast;
+            }
+            now = at.map_or(now, |at| at.max(self.recorded_at));
             let Asked { command, cause: own_cause, reply, settled } = asked(queued);
             under_way.durable.created |= self.sequence == 0 && events.is_empty();
             let decided = self.run.execute(&self.plan.plan, &command, now);
-            let is_client = own_cause.is_some();
+            let is_alone = own_cause.is_some() || at.is_some();
             match (decided, reply) {
                 (Ok(decision), reply) => {
                     if let Command::HandOut { token, attempt } = command {
@@ -246,7 +257,7 @@ impl Actor {
                     }
                 }
             }
-            if is_client && !events.is_empty() || events.len() >= EVENTS_PER_TURN {
+            if is_alone && !events.is_empty() || events.len() >= EVENTS_PER_TURN {
                 break;
             }
         }
@@ -263,7 +274,7 @@ impl Actor {
             shard: protocol::shard_of(self.run_id),
             epoch: (self.epoch > 0).then_some(self.epoch),
         };
-        match append::append(&stream, &self.run, &events, &cause, now, clock) {
+        match append::append(&stream, &self.run, waited_on, &events, &cause, now, clock) {
             Ok((append, snapshot_due)) => {
                 self.sequence += events.len() as u64;
                 self.snapshot_due = snapshot_due;

@@ -1,21 +1,25 @@
 //! The queues of a worker's runs, by concurrency key. All runs of a key have the worker's home in
 //! their ids, so that what is decided here is decided over all of them.
 //!
-//! Nothing here is recorded: a queue is put together from the runs that are open. Until all of them
-//! are known (after a shard was taken over) a queue is shut: nobody is let in.
+//! Nothing here is recorded: a queue is put together from the runs that are open, and until when the
+//! runs of a key count for its rate stands in the journal's marks, with the events that say so. Until
+//! all of that is known (after a shard was taken over) a queue is shut: nobody is let in.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
+use chassis::journal::Mark;
 use chrono::{DateTime, TimeDelta, Utc};
-use domain::definition::Overflow;
+use domain::definition::{Excess, Overflow};
 use domain::ids::{DefinitionId, Home, RunId, WorkflowId};
-use domain::queue::{self, Entered, Found, Hold, Queue};
-use domain::run::event::{Admission, QueueReason};
+use domain::queue::{self, Entered, Found, Hold, Next, Queue};
+use domain::rate::Slots;
+use domain::run::event::{Admission, Dropped, QueueReason};
 use domain::run::state::Header;
 use protocol::shard_of;
 
 use super::Verdict;
+use super::timers::Timers;
 
 /// Whose runs are counted together.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -33,9 +37,28 @@ impl Scope {
 /// What is asked of a run because of its queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Move {
-    Admit(RunId),
+    Admit { run_id: RunId, slot: Option<RateSlot> },
     Displace { run_id: RunId, by: RunId },
 }
+
+/// A slot of a rate: when it was taken, which is when the run begins, and when it ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct RateSlot {
+    pub at: DateTime<Utc>,
+    pub until: DateTime<Utc>,
+}
+
+/// The mark that says until when the runs of a home count for their rate.
+pub(super) fn mark(home: Home, until: DateTime<Utc>) -> Mark {
+    Mark { name: Arc::from(format!("{MARK}{}", home.first_run())), until }
+}
+
+/// The home that a mark is about.
+pub(super) fn marked(name: &str) -> Option<Home> {
+    name.strip_prefix(MARK)?.parse().ok().map(RunId::home)
+}
+
+const MARK: &str = "rate/";
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -48,6 +71,11 @@ pub(super) struct Admissions {
     unnamed: HashSet<u16>,
     /// Runs that were named and aren't known yet, by their home.
     unknown: HashMap<Home, HashSet<RunId>>,
+    /// When the newest slot ends that a run of a home has taken, while it isn't over. All runs of a
+    /// home have one key.
+    counted: Timers<Home>,
+    /// Queues whose next run has to wait for its slot.
+    opening: Timers<Arc<Scope>>,
     last_start: DateTime<Utc>,
     /// Queues were opened since it was asked.
     has_opened: bool,
@@ -67,25 +95,38 @@ impl Admissions {
         self.last_start = now.max(self.last_start + TimeDelta::microseconds(1));
         admission.rank = queue::rank(self.last_start, admission.priority);
         let is_open = self.is_open(run_id);
-        if paused.is_none() && !is_open && admission.then == Overflow::Drop {
+        let drops = admission.rate.is_some_and(|rate| rate.then == Excess::Drop)
+            || (paused.is_none() && admission.then == Overflow::Drop);
+        if drops && !is_open {
             return None;
+        }
+        let home = run_id.home();
+        let mut slots = Slots(self.counted.get(&home));
+        if paused.is_some() && !queue::takes_slot(admission, &mut slots, now) {
+            return Some(Verdict::IsDropped(Dropped::RateLimit));
         }
         let scope = Arc::new(Scope { definition, key: admission.key.clone() });
         let queue = self.queues.entry(Arc::clone(&scope)).or_default();
-        if let Some(workflow_id) = paused {
-            queue.restore(run_id, admission, Found::Waiting);
-            queue.hold(run_id, Hold::Workflow, true);
-            self.of_run.insert(run_id, scope);
-            return Some(Verdict::Waits(QueueReason::WorkflowPaused { workflow_id }));
-        }
-        let verdict = match queue.enter(run_id, admission, is_open) {
-            Entered::Admitted => Verdict::Begins,
-            Entered::Dropped => return Some(Verdict::IsDropped),
-            Entered::Waits { ahead } => {
-                let (key, limit) = (admission.key.clone(), admission.limit);
-                Verdict::Waits(QueueReason::Concurrency { key, limit, ahead })
+        let verdict = match paused {
+            Some(workflow_id) => {
+                queue.restore(run_id, admission, Found::Waiting);
+                queue.hold(run_id, Hold::Workflow, true);
+                Verdict::Waits(QueueReason::WorkflowPaused { workflow_id })
             }
+            None => match queue.enter(run_id, admission, &mut slots, now, is_open) {
+                Entered::Admitted => Verdict::Begins,
+                Entered::Dropped(over) => {
+                    if queue.is_empty() {
+                        self.queues.remove(&scope);
+                    }
+                    return Some(Verdict::IsDropped(over));
+                }
+                Entered::Waits { ahead, has_room, not_before } => {
+                    Verdict::Waits(admission.reason(ahead, has_room, not_before))
+                }
+            },
         };
+        self.counted.set(home, slots.0);
         self.of_run.insert(run_id, Arc::clone(&scope));
         if matches!(verdict, Verdict::Waits(_)) {
             self.due.push_back(scope);
@@ -142,8 +183,24 @@ impl Admissions {
         !self.due.is_empty()
     }
 
-    /// What is to be asked of runs, as much as is given room for.
-    pub(super) fn moves(&mut self, room: usize) -> Vec<Move> {
+    /// When the next run may have to be let in, whatever happens until then.
+    pub(super) fn next_at(&self) -> Option<DateTime<Utc>> {
+        self.opening.next()
+    }
+
+    /// Runs of a home are counted until then, at least.
+    pub(super) fn count(&mut self, home: Home, until: DateTime<Utc>) {
+        let known = self.counted.get(&home);
+        self.counted.set(home, known.max(Some(until)));
+    }
+
+    /// What is to be asked of runs now, as much as is given room for.
+    pub(super) fn moves(&mut self, room: usize, now: DateTime<Utc>) -> Vec<Move> {
+        // A slot that is over says nothing.
+        while self.counted.pop_due(now).is_some() {}
+        while let Some(scope) = self.opening.pop_due(now) {
+            self.due.push_back(scope);
+        }
         let mut moves = Vec::new();
         while let Some(scope) = self.due.pop_front() {
             if !self.is_open(scope.home().first_run()) {
@@ -151,14 +208,22 @@ impl Admissions {
                 continue;
             }
             let Some(queue) = self.queues.get_mut(&scope) else { continue };
+            let home = scope.home();
+            let mut slots = Slots(self.counted.get(&home));
             while moves.len() < room {
-                let next = queue
-                    .admit()
-                    .map(Move::Admit)
-                    .or_else(|| queue.displace().map(|(run_id, by)| Move::Displace { run_id, by }));
-                let Some(next) = next else { break };
-                moves.push(next);
+                let next = queue.admit(&mut slots, now);
+                if let Next::Begins { run_id, until } = next {
+                    let slot = until.map(|until| RateSlot { at: now, until });
+                    moves.push(Move::Admit { run_id, slot });
+                    continue;
+                }
+                if let Next::At(opens_at) = next {
+                    self.opening.set(Arc::clone(&scope), Some(opens_at));
+                }
+                let Some((run_id, by)) = queue.displace() else { break };
+                moves.push(Move::Displace { run_id, by });
             }
+            self.counted.set(home, slots.0);
             if moves.len() >= room {
                 self.due.push_front(scope);
                 break;
@@ -219,6 +284,8 @@ impl Admissions {
         self.of_run.retain(|run_id, _| stays(*run_id));
         self.queues.retain(|scope, _| stays(scope.home().first_run()));
         self.unknown.retain(|home, _| stays(home.first_run()));
+        self.counted.retain(|home| stays(home.first_run()));
+        self.opening.retain(|scope| stays(scope.home().first_run()));
         self.unnamed.remove(&shard);
         self.has_opened = true;
     }

@@ -5,15 +5,17 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use chassis::clock::Clock;
-use chassis::journal::{Append, InboxEntry, NewEvent, Payload, Snapshot};
+use chassis::journal::{Append, InboxEntry, Mark, NewEvent, Payload, Snapshot};
 use chrono::{DateTime, Utc};
 use domain::codec::{self, EncodeError};
 use domain::ids::WorkspaceId;
+use domain::run::state::{Live, WaitKinds};
 use domain::run::{Event, Run, STATE_VERSION};
 use protocol::Receipt;
 
-use super::outcome;
+use super::{admissions, outcome};
 use crate::store::inbox::{self, Remembered};
+use crate::store::metadata;
 
 /// What made a run's events happen: their metadata, and the answer to keep for a retried command.
 #[derive(Debug, Clone)]
@@ -45,10 +47,12 @@ pub(super) struct Stream<'a> {
     pub epoch: Option<u64>,
 }
 
-/// Encodes a run's events. `run` is the run after them. Says when its state is to be kept again.
+/// Encodes a run's events. `run` is the run after them, `waited_on` what it waited for before. Says
+/// when its state is to be kept again.
 pub(super) fn append(
     stream: &Stream<'_>,
     run: &Run,
+    waited_on: WaitKinds,
     events: &[Event],
     cause: &Cause,
     at: DateTime<Utc>,
@@ -80,7 +84,10 @@ pub(super) fn append(
         aggregate_id: Arc::clone(stream.id),
         expected_sequence: stream.sequence,
         workspace_id: Arc::clone(stream.workspace),
-        metadata: cause.metadata.clone(),
+        metadata: match run.live().map(Live::waiting_on).filter(|now| *now != waited_on) {
+            Some(waits) => metadata::waiting_on(&cause.metadata, waits),
+            None => cause.metadata.clone(),
+        },
         recorded_at: at,
         events: new_events,
         inbox: answer(stream, run, last, at, cause).into_iter().collect(),
@@ -91,6 +98,7 @@ pub(super) fn append(
             (true, true) | (false, false) => None,
         },
         snapshot,
+        mark: mark(run, events),
         shard: stream.shard,
         epoch: stream.epoch,
     };
@@ -120,6 +128,12 @@ fn answer(
         fingerprint: remembered.fingerprint.clone(),
         answer: inbox::encode(&receipt),
     })
+}
+
+/// Until when the run counts for its rate, where that is said now.
+fn mark(run: &Run, events: &[Event]) -> Option<Mark> {
+    let until = events.iter().find_map(Event::slot_until)?;
+    Some(admissions::mark(run.header()?.run_id.home(), until))
 }
 
 /// The run's state where it is to be kept, and when the next time is. One that is too large isn't

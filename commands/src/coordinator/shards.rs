@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chassis::journal::{Journal, ReadError};
+use chassis::journal::{Journal, Mark, ReadError};
 use chassis::shards::Ownership;
 
-use super::{Coordinator, Message};
+use super::{Coordinator, Message, admissions};
 
-/// Open runs that are read at a time.
+/// Open runs, or marks, that are read at a time.
 const PAGE: usize = 1_000;
 /// How long it is waited before a failed look for open runs is repeated.
 const AGAIN: Duration = Duration::from_millis(500);
@@ -64,12 +64,27 @@ pub(super) async fn follow(
     }
 }
 
-/// Has every run of a shard loaded that still owes work; answers how many there are.
+/// Tells what the runs of a shard count for that have ended, and has every run loaded that still owes
+/// work; answers how many there are.
 async fn take_up(
     coordinator: &Coordinator,
     journal: &dyn Journal,
     shard: u16,
 ) -> Result<u64, ReadError> {
+    let mut after: Arc<str> = Arc::from("");
+    loop {
+        let marks = journal.marks(shard, &after, PAGE).await?;
+        let Some(last) = marks.last() else { break };
+        after = Arc::clone(&last.name);
+        for Mark { name, until } in marks {
+            match admissions::marked(&name) {
+                Some(home) => {
+                    coordinator.send(home.first_run(), Message::Counted { home, until }).await;
+                }
+                None => tracing::error!(name = &*name, "a mark has a name that can't be read"),
+            }
+        }
+    }
     let mut after: Arc<str> = Arc::from("");
     let mut count = 0_u64;
     loop {

@@ -1,60 +1,74 @@
-//! The timers of a worker's runs: which run is due next, also of runs that aren't in memory.
+//! Times at which something is due, one for each of its kind: a worker's runs, also those that
+//! aren't in memory, its queues, and the rates of its keys.
 
 use std::collections::{BTreeSet, HashMap};
+use std::hash::Hash;
 
 use chrono::{DateTime, Utc};
-use domain::ids::RunId;
-use protocol::shard_of;
 
-/// One entry a run: the time at which it wants to be woken.
-#[derive(Debug, Default)]
-pub(super) struct Timers {
-    by_time: BTreeSet<(DateTime<Utc>, RunId)>,
-    by_run: HashMap<RunId, DateTime<Utc>>,
+/// One entry each: the time at which it is due.
+#[derive(Debug)]
+pub(super) struct Timers<K> {
+    by_time: BTreeSet<(DateTime<Utc>, K)>,
+    by_key: HashMap<K, DateTime<Utc>>,
 }
 
-impl Timers {
-    /// Sets a run's next time, or takes it off.
-    pub(super) fn set(&mut self, run_id: RunId, due: Option<DateTime<Utc>>) {
+impl<K> Default for Timers<K> {
+    fn default() -> Self {
+        Self { by_time: BTreeSet::new(), by_key: HashMap::new() }
+    }
+}
+
+impl<K: Ord + Hash + Clone> Timers<K> {
+    /// Sets one's time, or takes it off.
+    pub(super) fn set(&mut self, key: K, due: Option<DateTime<Utc>>) {
         let before = match due {
-            Some(due) => self.by_run.insert(run_id, due),
-            None => self.by_run.remove(&run_id),
+            Some(due) => self.by_key.insert(key.clone(), due),
+            None => self.by_key.remove(&key),
         };
         if before == due {
             return;
         }
-        if let Some(before) = before {
-            self.by_time.remove(&(before, run_id));
+        let mut entry = (before.unwrap_or_default(), key);
+        if before.is_some() {
+            self.by_time.remove(&entry);
         }
         if let Some(due) = due {
-            self.by_time.insert((due, run_id));
+            entry.0 = due;
+            self.by_time.insert(entry);
         }
     }
 
-    /// Takes off all runs of a shard.
-    pub(super) fn forget_shard(&mut self, shard: u16) {
-        self.by_run.retain(|run_id, _| shard_of(*run_id) != shard);
-        self.by_time.retain(|(_, run_id)| shard_of(*run_id) != shard);
+    /// The time of one.
+    pub(super) fn get(&self, key: &K) -> Option<DateTime<Utc>> {
+        self.by_key.get(key).copied()
     }
 
-    /// When the next run is due.
+    /// Takes off all but these.
+    pub(super) fn retain(&mut self, stays: impl Fn(&K) -> bool) {
+        self.by_key.retain(|key, _| stays(key));
+        self.by_time.retain(|(_, key)| stays(key));
+    }
+
+    /// When the next one is due.
     pub(super) fn next(&self) -> Option<DateTime<Utc>> {
         self.by_time.first().map(|(due, _)| *due)
     }
 
-    /// Takes off one run that is due.
-    pub(super) fn pop_due(&mut self, now: DateTime<Utc>) -> Option<RunId> {
-        let (due, run_id) = *self.by_time.first()?;
-        if due > now {
+    /// Takes off one that is due.
+    pub(super) fn pop_due(&mut self, now: DateTime<Utc>) -> Option<K> {
+        if self.next()? > now {
             return None;
         }
-        self.set(run_id, None);
-        Some(run_id)
+        let (_, key) = self.by_time.pop_first()?;
+        self.by_key.remove(&key);
+        Some(key)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use domain::ids::RunId;
     use uuid::Uuid;
 
     use super::*;

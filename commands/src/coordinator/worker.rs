@@ -9,7 +9,6 @@ use chassis::bus;
 use chassis::clock::Clock;
 use chassis::journal::Journal;
 use domain::ids::{RunId, WorkspaceId};
-use domain::queue::Hold;
 use domain::run::Run;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -109,7 +108,7 @@ pub(super) struct Worker {
     owned: HashMap<u16, u64>,
     runs: HashMap<RunId, Slot>,
     commits: FuturesUnordered<Commit>,
-    timers: Timers,
+    timers: Timers<RunId>,
     dispatch: Dispatch,
     recent: Recent,
     gauges: Gauges,
@@ -228,6 +227,11 @@ impl Worker {
                     self.admissions.named(shard);
                 }
             }
+            Message::Counted { home, until } => {
+                if self.epoch_of(home.first_run()).is_some() {
+                    self.admissions.count(home, until);
+                }
+            }
             Message::ResourcesWritten => self.look_up_workflows(),
             Message::Workflow { workflow_id, standing } => {
                 self.workflow_stands(workflow_id, standing);
@@ -262,7 +266,7 @@ impl Worker {
             sequence: 0,
             snapshot_at: 0,
             position: 0,
-            recorded_at: self.context.clock.now(),
+            recorded_at: start.started.started_at,
         });
         actor.queue.push_back(Queued::Start(start));
         self.runs.insert(run_id, Slot::Loaded(Box::new(actor)));
@@ -341,26 +345,13 @@ impl Worker {
         }
     }
 
-    fn quarantine(&mut self, run_id: RunId) {
-        tracing::error!(%run_id, "deciding on a run panicked, it is left alone until a restart");
-        metrics::counter!("wonder_runs_quarantined_total").increment(1);
-        let before = self.runs.insert(run_id, Slot::Quarantined);
-        self.dispatch.forget_ready(run_id);
-        self.timers.set(run_id, None);
-        self.children.stuck(run_id);
-        self.admissions.hold(run_id, Hold::Run, true);
-        if let Some(Slot::Loaded(actor)) = before {
-            actor.failed(&quarantined());
-        }
-    }
-
     fn until_due(&self) -> Duration {
         if self.admissions.is_due() {
             return Duration::ZERO;
         }
-        let due = self.timers.next().map(|due| due - self.context.clock.now());
-        let due = due.map_or(Duration::MAX, |due| due.to_std().unwrap_or_default());
-        due.min(self.loads.until_due())
+        let due = self.timers.next().into_iter().chain(self.admissions.next_at()).min();
+        let due = due.map(|due| (due - self.context.clock.now()).to_std().unwrap_or_default());
+        due.unwrap_or(Duration::MAX).min(self.loads.until_due())
     }
 
     fn wake_due(&mut self) {
@@ -380,6 +371,7 @@ impl Worker {
             };
             match turn {
                 Turn::Append(append) => self.commits.push(commit(&self.context, run_id, append)),
+                Turn::SlotIsPast => self.wait_again(run_id),
                 Turn::Failed(rejection) => self.drop_run(run_id, &rejection),
                 Turn::Idle if matches!(actor.run, Run::NotStarted) && actor.is_idle() => {
                     self.runs.remove(&run_id);

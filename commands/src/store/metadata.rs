@@ -2,8 +2,10 @@
 
 use bytes::Bytes;
 use domain::ids::CommandId;
+use domain::run::state::WaitKinds;
 use protocol::command::CommandEnvelope;
 use serde::Serialize;
+use serde_json::{Map, Value, json};
 
 #[derive(Serialize)]
 struct Metadata<'a> {
@@ -17,6 +19,14 @@ struct Metadata<'a> {
 /// The metadata of a command's events, as compact JSON.
 pub(crate) fn of(envelope: &CommandEnvelope) -> Bytes {
     by(&envelope.actor.0, envelope.id, envelope.traceparent.as_deref())
+}
+
+/// Metadata with what the run waits for after its events. It stands beside those that change it, for
+/// readers: the events themselves say it too, but only to who folds the whole run.
+pub(crate) fn waiting_on(metadata: &Bytes, waits: WaitKinds) -> Bytes {
+    let mut members: Map<String, Value> = serde_json::from_slice(metadata).unwrap_or_default();
+    members.insert("waits".to_owned(), json!(waits));
+    serde_json::to_vec(&members).unwrap_or_default().into()
 }
 
 /// The same of what an actor does, under the id of a command.

@@ -93,6 +93,7 @@ impl Repository {
             payloads,
             open: None,
             snapshot: None,
+            mark: None,
             shard: 0,
             epoch: None,
         })

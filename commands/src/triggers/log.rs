@@ -144,6 +144,7 @@ impl Triggers {
             payloads,
             open: None,
             snapshot,
+            mark: None,
             shard: shard_of_workflow(trigger.workflow_id),
             epoch: epoch.filter(|epoch| *epoch > 0),
         })

@@ -51,6 +51,7 @@ async fn age(folder: &Path, run_id: RunId, events: u64) {
         payloads: Vec::new(),
         open: None,
         snapshot: Some(Snapshot { sequence, version: STATE_VERSION, state }),
+        mark: None,
         shard: protocol::shard_of(run_id),
         epoch: None,
     };

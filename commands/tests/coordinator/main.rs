@@ -10,6 +10,7 @@ mod lost_workers;
 mod pauses;
 mod platform;
 mod queues;
+mod rates;
 mod repetition;
 mod retries;
 mod reunions;

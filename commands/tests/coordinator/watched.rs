@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use chassis::journal::{
-    Append, AppendError, Appended, Journal, Payload, ReadError, Recalled, RecordedEvent, Snapshot,
-    SqliteJournal, Tail,
+    Append, AppendError, Appended, Journal, Mark, Payload, ReadError, Recalled, RecordedEvent,
+    Snapshot, SqliteJournal, Tail, Until,
 };
 
 /// How an append of a run fails.
@@ -168,6 +168,17 @@ impl Journal for Watched {
         self.inner.snapshot(aggregate_type, aggregate_id, version).await
     }
 
+    async fn snapshot_until(
+        &self,
+        aggregate_type: &str,
+        aggregate_id: &str,
+        version: u32,
+        until: Until,
+    ) -> Result<Option<Snapshot>, ReadError> {
+        self.count();
+        self.inner.snapshot_until(aggregate_type, aggregate_id, version, until).await
+    }
+
     async fn recall(&self, key: &str) -> Result<Option<Recalled>, ReadError> {
         self.count();
         self.inner.recall(key).await
@@ -186,6 +197,15 @@ impl Journal for Watched {
         limit: usize,
     ) -> Result<Vec<Arc<str>>, ReadError> {
         self.inner.open_aggregates(aggregate_type, shard, after_id, limit).await
+    }
+
+    async fn marks(
+        &self,
+        shard: u16,
+        after_name: &str,
+        limit: usize,
+    ) -> Result<Vec<Mark>, ReadError> {
+        self.inner.marks(shard, after_name, limit).await
     }
 
     async fn aggregates(

@@ -78,6 +78,14 @@ pub fn changes(
     Ok((found.changes, found.left_out))
 }
 
+/// What two values differ in, by place: at most [`limits::CHANGES`] differences, and how many there
+/// are beyond those. Lists of different lengths are compared whole.
+pub fn differences(from: &Value, to: &Value) -> (Vec<Change>, u64) {
+    let mut found = Found::default();
+    found.compare(&Place::new(""), from, to);
+    (found.changes, found.left_out)
+}
+
 /// All but nodes and transitions.
 fn rest(definition: &Definition) -> Result<Value, serde_json::Error> {
     let rest = Definition { nodes: Map::new(), transitions: Vec::new(), ..definition.clone() };

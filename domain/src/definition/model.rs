@@ -14,7 +14,7 @@ mod effects;
 mod undo;
 mod waits;
 
-pub use admission::{ConcurrencySpec, Overflow};
+pub use admission::{ConcurrencySpec, Excess, Overflow, RateLimitSpec};
 pub use child::{ChildSpec, OnChildFailure, is_reference};
 pub use effects::{CancelNodes, CancelSpec};
 pub use undo::UndoSpec;
@@ -50,8 +50,11 @@ pub struct Definition {
     /// How many of its runs go on at the same time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<Box<ConcurrencySpec>>,
-    /// How far a run comes forward in the queue of `concurrency`: a whole number, or `${…}` over
-    /// `input` that gives one.
+    /// How many of its runs begin in a period.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_limit: Option<Box<RateLimitSpec>>,
+    /// How far a run comes forward in the queue of `concurrency` and `rate_limit`: a whole number,
+    /// or `${…}` over `input` that gives one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority: Option<Box<Value>>,
     /// The nodes by name, in the order of the document.

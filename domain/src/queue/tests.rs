@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::*;
+use crate::span::Span;
 
 fn run(number: u32) -> RunId {
     RunId::new(Uuid::from_u128(u128::from(number)))
@@ -14,7 +15,32 @@ fn run(number: u32) -> RunId {
 
 fn admission(second: i64, limit: u32, then: Overflow) -> Admission {
     let rank = DateTime::UNIX_EPOCH + TimeDelta::seconds(second);
-    Admission { key: None, limit, then, priority: 0, rank }
+    Admission { key: None, limit: Some(limit), then, rate: None, priority: 0, rank }
+}
+
+/// Enters and admits where no rate matters.
+trait Unlimited {
+    fn enters(&mut self, run_id: RunId, admission: &Admission, is_known: bool) -> Entered;
+    fn lets_in(&mut self) -> Option<RunId>;
+}
+
+impl Unlimited for Queue {
+    fn enters(&mut self, run_id: RunId, admission: &Admission, is_known: bool) -> Entered {
+        let (mut admission, mut slots) = (admission.clone(), Slots::default());
+        self.enter(run_id, &mut admission, &mut slots, DateTime::UNIX_EPOCH, is_known)
+    }
+
+    fn lets_in(&mut self) -> Option<RunId> {
+        match self.admit(&mut Slots::default(), DateTime::UNIX_EPOCH) {
+            Next::Begins { run_id, until: None } => Some(run_id),
+            Next::Nobody => None,
+            other => unreachable!("{other:?}"),
+        }
+    }
+}
+
+fn waits(ahead: u64) -> Entered {
+    Entered::Waits { ahead, has_room: false, not_before: None }
 }
 
 fn queued(limit: u32) -> impl Fn(i64) -> Admission {
@@ -24,17 +50,17 @@ fn queued(limit: u32) -> impl Fn(i64) -> Admission {
 #[test]
 fn as_many_go_on_as_may_and_the_rest_in_the_order_of_their_starts() {
     let (mut queue, of) = (Queue::default(), queued(2));
-    assert_eq!(queue.enter(run(1), &of(1), true), Entered::Admitted);
-    assert_eq!(queue.enter(run(2), &of(2), true), Entered::Admitted);
-    assert_eq!(queue.enter(run(3), &of(3), true), Entered::Waits { ahead: 0 });
-    assert_eq!(queue.enter(run(4), &of(4), true), Entered::Waits { ahead: 1 });
-    assert_eq!(queue.admit(), None);
+    assert_eq!(queue.enters(run(1), &of(1), true), Entered::Admitted);
+    assert_eq!(queue.enters(run(2), &of(2), true), Entered::Admitted);
+    assert_eq!(queue.enters(run(3), &of(3), true), waits(0));
+    assert_eq!(queue.enters(run(4), &of(4), true), waits(1));
+    assert_eq!(queue.lets_in(), None);
     queue.leave(run(2));
-    assert_eq!((queue.admit(), queue.admit()), (Some(run(3)), None));
+    assert_eq!((queue.lets_in(), queue.lets_in()), (Some(run(3)), None));
     for gone in [1, 3, 4] {
         queue.leave(run(gone));
     }
-    assert!(queue.admit().is_none() && queue.is_empty());
+    assert!(queue.lets_in().is_none() && queue.is_empty());
     assert_eq!(queue, Queue::default());
 }
 
@@ -42,59 +68,59 @@ fn as_many_go_on_as_may_and_the_rest_in_the_order_of_their_starts() {
 fn a_rank_passes_those_behind_it_but_nobody_who_goes_on() {
     let (mut queue, of) = (Queue::default(), queued(1));
     for second in 1_u32..=3 {
-        queue.enter(run(second), &of(second.into()), true);
+        queue.enters(run(second), &of(second.into()), true);
     }
-    assert_eq!(queue.enter(run(9), &of(-50), true), Entered::Waits { ahead: 0 });
-    assert_eq!(queue.admit(), None);
+    assert_eq!(queue.enters(run(9), &of(-50), true), waits(0));
+    assert_eq!(queue.lets_in(), None);
     queue.leave(run(1));
-    assert_eq!((queue.admit(), queue.admit()), (Some(run(9)), None));
+    assert_eq!((queue.lets_in(), queue.lets_in()), (Some(run(9)), None));
 }
 
 #[test]
 fn one_that_is_set_aside_keeps_its_place() {
     let (mut queue, of) = (Queue::default(), queued(1));
     for second in 1_u32..=3 {
-        queue.enter(run(second), &of(second.into()), true);
+        queue.enters(run(second), &of(second.into()), true);
     }
     queue.hold(run(2), Hold::Run, true);
     queue.hold(run(1), Hold::Run, true);
     queue.leave(run(1));
-    assert_eq!(queue.admit(), Some(run(3)));
+    assert_eq!(queue.lets_in(), Some(run(3)));
     queue.hold(run(2), Hold::Run, false);
-    assert_eq!(queue.admit(), None);
+    assert_eq!(queue.lets_in(), None);
     queue.leave(run(3));
-    assert_eq!(queue.admit(), Some(run(2)));
+    assert_eq!(queue.lets_in(), Some(run(2)));
 }
 
 #[test]
 fn what_is_to_be_dropped_isnt_kept() {
     let mut queue = Queue::default();
     let of = |second| admission(second, 1, Overflow::Drop);
-    assert_eq!(queue.enter(run(1), &of(1), true), Entered::Admitted);
-    assert_eq!(queue.enter(run(2), &of(2), true), Entered::Dropped);
+    assert_eq!(queue.enters(run(1), &of(1), true), Entered::Admitted);
+    assert_eq!(queue.enters(run(2), &of(2), true), Entered::Dropped(Dropped::Concurrency));
     queue.leave(run(1));
-    assert_eq!(queue.admit(), None);
-    assert_eq!(queue.enter(run(3), &of(3), true), Entered::Admitted);
+    assert_eq!(queue.lets_in(), None);
+    assert_eq!(queue.enters(run(3), &of(3), true), Entered::Admitted);
 }
 
 #[test]
 fn the_oldest_makes_room_and_holds_its_place_until_it_has_ended() {
     let mut queue = Queue::default();
     let of = |second| admission(second, 2, Overflow::CancelOldest);
-    queue.enter(run(1), &of(1), true);
-    queue.enter(run(2), &of(2), true);
+    queue.enters(run(1), &of(1), true);
+    queue.enters(run(2), &of(2), true);
     assert_eq!(queue.displace(), None);
-    assert_eq!(queue.enter(run(3), &of(3), true), Entered::Waits { ahead: 0 });
+    assert_eq!(queue.enters(run(3), &of(3), true), waits(0));
     assert_eq!((queue.displace(), queue.displace()), (Some((run(1), run(3))), None));
-    assert_eq!(queue.admit(), None);
-    assert_eq!(queue.enter(run(4), &of(4), true), Entered::Waits { ahead: 1 });
-    assert_eq!(queue.enter(run(5), &of(5), true), Entered::Waits { ahead: 2 });
+    assert_eq!(queue.lets_in(), None);
+    assert_eq!(queue.enters(run(4), &of(4), true), waits(1));
+    assert_eq!(queue.enters(run(5), &of(5), true), waits(2));
     let ended: Vec<_> = std::iter::from_fn(|| queue.displace()).collect();
     assert_eq!(ended, [(run(2), run(5)), (run(3), run(5))]);
     for gone in [3, 1, 2] {
         queue.leave(run(gone));
     }
-    let next: Vec<_> = std::iter::from_fn(|| queue.admit()).collect();
+    let next: Vec<_> = std::iter::from_fn(|| queue.lets_in()).collect();
     assert_eq!(next, [run(4), run(5)]);
 }
 
@@ -102,9 +128,10 @@ fn the_oldest_makes_room_and_holds_its_place_until_it_has_ended() {
 fn nobody_is_let_in_before_all_are_known() {
     let mut queue = Queue::default();
     let of = |second| admission(second, 1, Overflow::Drop);
-    assert_eq!(queue.enter(run(2), &of(2), false), Entered::Waits { ahead: 0 });
+    let entered = Entered::Waits { ahead: 0, has_room: true, not_before: None };
+    assert_eq!(queue.enters(run(2), &of(2), false), entered);
     queue.restore(run(1), &of(1), Found::Admitted);
-    assert_eq!(queue.admit(), None);
+    assert_eq!(queue.lets_in(), None);
 }
 
 #[test]
@@ -114,9 +141,9 @@ fn what_is_held_twice_is_let_go_twice() {
     queue.hold(run(1), Hold::Run, true);
     queue.hold(run(1), Hold::Workflow, true);
     queue.hold(run(1), Hold::Workflow, false);
-    assert_eq!(queue.admit(), None);
+    assert_eq!(queue.lets_in(), None);
     queue.hold(run(1), Hold::Run, false);
-    assert_eq!(queue.admit(), Some(run(1)));
+    assert_eq!(queue.lets_in(), Some(run(1)));
 }
 
 #[derive(Debug, Clone)]
@@ -149,6 +176,88 @@ impl Known {
     }
 }
 
+fn limited(second: i64, then: Excess) -> Admission {
+    let rate = Rate { limit: 2, period: Span::from_millis(10_000), burst: 1, then, until: None };
+    Admission { limit: None, rate: Some(rate), ..admission(second, 0, Overflow::Queue) }
+}
+
+fn at(second: i64) -> DateTime<Utc> {
+    DateTime::UNIX_EPOCH + TimeDelta::seconds(second)
+}
+
+fn begins(number: u32, until: i64) -> Next {
+    Next::Begins { run_id: run(number), until: Some(at(until)) }
+}
+
+#[test]
+fn a_rate_lets_one_in_at_a_time_and_says_when() {
+    let (mut queue, mut slots) = (Queue::default(), Slots::default());
+    let mut first = limited(0, Excess::Queue);
+    assert_eq!(queue.enter(run(1), &mut first, &mut slots, at(0), true), Entered::Admitted);
+    assert_eq!(first.rate.and_then(|rate| rate.until), Some(at(5)));
+    for (number, opens) in [(2, 5), (3, 10)] {
+        let mut admission = limited(number.into(), Excess::Queue);
+        let entered = queue.enter(run(number), &mut admission, &mut slots, at(1), true);
+        let (ahead, not_before) = (u64::from(number) - 2, Some(at(opens)));
+        assert_eq!(entered, Entered::Waits { ahead, has_room: true, not_before });
+        assert_eq!(admission.rate.and_then(|rate| rate.until), None);
+    }
+    // That the first one ends changes nothing.
+    queue.leave(run(1));
+    assert_eq!(queue.admit(&mut slots, at(4)), Next::At(at(5)));
+    assert_eq!(queue.admit(&mut slots, at(6)), begins(2, 11));
+    assert_eq!(queue.admit(&mut slots, at(6)), Next::At(at(11)));
+    assert_eq!(queue.admit(&mut slots, at(11)), begins(3, 16));
+    assert_eq!(queue.admit(&mut slots, at(99)), Next::Nobody);
+}
+
+#[test]
+fn one_that_isnt_to_wait_for_its_slot_is_dropped_or_counts_at_once() {
+    let (mut queue, mut slots) = (Queue::default(), Slots::default());
+    let of = || Admission { limit: Some(1), ..limited(0, Excess::Drop) };
+    let mut first = of();
+    assert_eq!(queue.enter(run(1), &mut first, &mut slots, at(0), true), Entered::Admitted);
+    assert_eq!(first.rate.and_then(|rate| rate.until), Some(at(5)));
+    let dropped = Entered::Dropped(Dropped::RateLimit);
+    assert_eq!(queue.enter(run(2), &mut of(), &mut slots, at(4), true), dropped);
+    // It has its slot, and waits for the place alone.
+    let mut third = of();
+    let entered = queue.enter(run(3), &mut third, &mut slots, at(5), true);
+    assert_eq!(entered, waits(0));
+    assert_eq!(third.rate.and_then(|rate| rate.until), Some(at(10)));
+    queue.leave(run(1));
+    let begins = Next::Begins { run_id: run(3), until: None };
+    assert_eq!(queue.admit(&mut slots, at(5)), begins);
+}
+
+#[test]
+fn a_place_and_a_slot_are_both_needed() {
+    let (mut queue, mut slots) = (Queue::default(), Slots::default());
+    for number in 1..=3 {
+        let mut both = Admission { limit: Some(1), ..limited(number.into(), Excess::Queue) };
+        queue.enter(run(number), &mut both, &mut slots, at(0), true);
+    }
+    assert_eq!(queue.admit(&mut slots, at(60)), Next::Nobody);
+    queue.leave(run(1));
+    assert_eq!(queue.admit(&mut slots, at(60)), begins(2, 65));
+    queue.leave(run(2));
+    assert_eq!(queue.admit(&mut slots, at(61)), Next::At(at(65)));
+    assert_eq!(queue.admit(&mut slots, at(65)), begins(3, 70));
+}
+
+#[test]
+fn a_drop_counts_those_that_wait_for_a_slot() {
+    let (mut queue, mut slots) = (Queue::default(), Slots::default());
+    let mut entered = |number: u32| {
+        let mut one = limited(number.into(), Excess::Queue);
+        (one.limit, one.then) = (Some(2), Overflow::Drop);
+        queue.enter(run(number), &mut one, &mut slots, at(0), true)
+    };
+    assert_eq!(entered(1), Entered::Admitted);
+    assert!(matches!(entered(2), Entered::Waits { has_room: true, .. }));
+    assert_eq!(entered(3), Entered::Dropped(Dropped::Concurrency));
+}
+
 proptest! {
     /// After each step: at most `limit` go on, nobody waits while there is room, whoever is let in
     /// has the smallest rank, and a queue that is put together from the runs is the same.
@@ -163,10 +272,10 @@ proptest! {
             match step {
                 Step::Enter(rank) => {
                     let admission = queued(limit)(rank);
-                    let found = match queue.enter(run(number), &admission, true) {
+                    let found = match queue.enters(run(number), &admission, true) {
                         Entered::Admitted => Found::Admitted,
                         Entered::Waits { .. } => Found::Waiting,
-                        Entered::Dropped => unreachable!("nothing is dropped here"),
+                        Entered::Dropped(_) => unreachable!("nothing is dropped here"),
                     };
                     runs.insert(run(number), Known { admission, found, is_held: false });
                 }
@@ -184,7 +293,7 @@ proptest! {
                     }
                 }
             }
-            while let Some(next) = queue.admit() {
+            while let Some(next) = queue.lets_in() {
                 let waiting = runs.iter().filter(|(_, one)| one.may_begin());
                 let first = waiting.map(|(id, one)| (one.admission.rank, *id)).min();
                 prop_assert_eq!(first.map(|(_, id)| id), Some(next));

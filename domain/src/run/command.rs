@@ -1,9 +1,12 @@
 //! What can be asked of a run.
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::event::{Decision, FailureKind, QueueReason, RunError, RunStarted, TokenId, Usage};
+use super::event::{
+    Decision, Dropped, FailureKind, QueueReason, RunError, RunStarted, TokenId, Usage,
+};
 use super::state::RunStatus;
 use crate::ids::{Name, RunId, WorkflowId};
 use crate::span::Span;
@@ -16,10 +19,10 @@ pub enum Command {
     Start(Box<RunStarted>),
     /// Starts a run that has to wait for its admission.
     StartInQueue { started: Box<RunStarted>, reason: QueueReason },
-    /// Records a start that ends at once: as many runs of its key go on as may.
-    StartDropped(Box<RunStarted>),
-    /// The run may begin.
-    Admit,
+    /// Records a start that ends at once: as many runs of its key go on, or have begun, as may.
+    StartDropped { started: Box<RunStarted>, over: Dropped },
+    /// The run may begin; `until` is when the slot of its rate ends, where it waited for one.
+    Admit { until: Option<DateTime<Utc>> },
     /// The run goes on waiting for its admission, for this reason.
     StayInQueue(QueueReason),
     /// Ends the run, because a newer one of its key takes its place.

@@ -29,6 +29,7 @@ mod start;
 mod undo;
 mod wait;
 
+pub use route::fits;
 pub use start::check_start;
 
 /// What a command leads to.
@@ -104,11 +105,13 @@ impl Decider<'_> {
             (Run::NotStarted, Command::StartInQueue { started, reason }) => {
                 self.start_in_queue(started, reason)
             }
-            (Run::NotStarted, Command::StartDropped(started)) => self.start_dropped(started),
+            (Run::NotStarted, Command::StartDropped { started, over }) => {
+                self.start_dropped(started, *over)
+            }
             (Run::NotStarted, _) => Err(Refusal::NotStarted),
             (
                 Run::Live(_) | Run::Closed(_),
-                Command::Start(_) | Command::StartInQueue { .. } | Command::StartDropped(_),
+                Command::Start(_) | Command::StartInQueue { .. } | Command::StartDropped { .. },
             ) => Err(Refusal::AlreadyStarted),
             (Run::Closed(closed), _) => Err(Refusal::Ended { status: closed.status }),
             (Run::Live(_), Command::Report(report)) => self.report(report),
@@ -136,8 +139,8 @@ impl Decider<'_> {
             (Run::Live(_), Command::Cancel { reason, compensate }) => {
                 self.cancel_run(reason.as_ref(), *compensate)
             }
-            (Run::Live(_), Command::Admit) => {
-                self.admit();
+            (Run::Live(_), Command::Admit { until }) => {
+                self.admit(*until);
                 Ok(())
             }
             (Run::Live(_), Command::StayInQueue(reason)) => {

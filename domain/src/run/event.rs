@@ -24,7 +24,7 @@ pub use child::{ChildEnded, ChildStarted, ParentRun};
 pub use compensation::{Cause, Compensation, CompensationStarted, UndoFailure};
 pub use failure::{FailureKind, RunError, Usage};
 pub use gate::{Decision, GateAnswered, GateClosed, GateOpened, GateOutcome};
-pub use queue::{Admission, QueueReason};
+pub use queue::{Admission, Dropped, QueueReason};
 pub use routed::{
     Arithmetic, Carried, Considered, Extended, Fired, Iteration, Opened, OpenedBranches,
 };
@@ -52,6 +52,10 @@ pub enum Event {
         /// When the run times out, where it waited: the clock starts here.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         deadline: Option<DateTime<Utc>>,
+        /// When the slot of its rate ends that it took, where it waited for one: see
+        /// [`crate::rate`].
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        until: Option<DateTime<Utc>>,
     },
     /// An attempt succeeded; its node's output was written to the token's level of state.
     TaskSucceeded {
@@ -342,6 +346,15 @@ fn is_zero(number: &u64) -> bool {
 }
 
 impl Event {
+    /// When the slot of its rate ends that the run took with this event.
+    pub fn slot_until(&self) -> Option<DateTime<Utc>> {
+        match self {
+            Self::RunStarted(started) => started.admission.as_ref()?.rate?.until,
+            Self::RunAdmitted { until, .. } => *until,
+            _ => None,
+        }
+    }
+
     /// The journal's event type.
     pub const fn event_type(&self) -> &'static str {
         match self {

@@ -37,7 +37,7 @@ impl Run {
         match event {
             Event::RunStarted(_) => {}
             Event::RunQueued(reason) => live.enqueue(reason),
-            Event::RunAdmitted { deadline } => live.admit(*deadline),
+            Event::RunAdmitted { deadline, .. } => live.admit(*deadline),
             Event::TaskSucceeded { token, result, writes, usage, undo, .. } => {
                 live.usage.add(usage);
                 live.keep_undo(*token, undo.as_ref());
@@ -168,7 +168,7 @@ impl Live {
             next_token: 2,
             next_instance: 1,
             timers: Default::default(),
-            waiting: 0,
+            waits: Default::default(),
             gates: Default::default(),
             children: Default::default(),
             signals: Signals::default(),
@@ -223,7 +223,7 @@ impl Live {
         self.forget(id, &before);
         let Some(token) = self.tokens.get(&id) else { return };
         self.timers.extend(token.phase.timer(id));
-        self.waiting += u64::from(token.phase.is_waiting());
+        self.waits.begin(token.phase.waits_for());
         match &token.phase {
             Phase::Gated { .. } => {
                 self.gates.insert(id);
@@ -245,7 +245,7 @@ impl Live {
         if let Some(timer) = phase.timer(id) {
             self.timers.remove(&timer);
         }
-        self.waiting -= u64::from(phase.is_waiting());
+        self.waits.end(phase.waits_for());
         self.gates.remove(&id);
         self.children.remove(&id);
     }

@@ -17,6 +17,7 @@ use crate::definition::{Plan, Problem};
 
 mod sameness;
 
+pub use sameness::compared;
 use sameness::{is_same_course, is_same_value};
 
 /// Where a run parts from its history.
@@ -202,7 +203,7 @@ fn is_due(run: &Run, timer: Timer, at: DateTime<Utc>) -> bool {
 }
 
 /// The node that an event is about: its own, that of its token, that of its error.
-fn node_of(event: &Event, run: &Run) -> Option<String> {
+pub fn node_of(event: &Event, run: &Run) -> Option<String> {
     let event = serde_json::to_value(event).ok()?;
     let text = |pointer: &str| event.pointer(pointer)?.as_str().map(str::to_owned);
     let of_token = || {

@@ -12,7 +12,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::command::{AttemptError, ChildReport, Command, GateAnswer, Report};
-use super::event::{Cause, ChildEnded, CompensationStarted, Event, RunError, TokenId};
+use super::event::{Cause, ChildEnded, CompensationStarted, Dropped, Event, RunError, TokenId};
 use super::state::{Phase, Run};
 use crate::definition::Plan;
 use crate::ids::RunId;
@@ -124,7 +124,8 @@ impl<'a> Replay<'a> {
             if let (Event::RunStarted(started), false) = (recorded, is_met) {
                 self.run = Run::default();
                 self.decided.clear();
-                self.execute(&Command::StartDropped(started.clone()), at);
+                let (started, over) = (started.clone(), Dropped::Concurrency);
+                self.execute(&Command::StartDropped { started, over }, at);
             }
             return;
         }
@@ -203,7 +204,7 @@ fn from_outside(run: &Run, event: &Event, at: DateTime<Utc>) -> Option<Command> 
         Event::ChildEnded(ended) if ended.given_up => return None,
         Event::ChildEnded(ended) => Command::ReportChild(Box::new(report_of(ended))),
         Event::RunQueued(reason) => Command::StayInQueue(reason.clone()),
-        Event::RunAdmitted { .. } => Command::Admit,
+        Event::RunAdmitted { until, .. } => Command::Admit { until: *until },
         Event::RunPaused { by_parent: true, .. } => Command::FollowParent { is_paused: true },
         Event::RunPaused { by_workflow: true, .. } => follow_workflow(run, true)?,
         Event::RunPaused { reason, .. } => Command::Pause { reason: reason.clone() },
@@ -250,8 +251,9 @@ fn both(first: &Event, second: &Event) -> Option<Command> {
         (Event::RunStarted(started), Event::RunQueued(reason)) => {
             Some(Command::StartInQueue { started: started.clone(), reason: reason.clone() })
         }
-        (Event::RunStarted(started), Event::RunCancelled { code: Some(_), .. }) => {
-            Some(Command::StartDropped(started.clone()))
+        (Event::RunStarted(started), Event::RunCancelled { code: Some(code), .. }) => {
+            let (started, over) = (started.clone(), Dropped::of_code(code)?);
+            Some(Command::StartDropped { started, over })
         }
         (Event::RunResumed {}, Event::CompensationStarted(started)) => cancelled(started),
         _ => None,

@@ -21,12 +21,14 @@ mod compensation;
 mod mutex;
 mod status;
 mod waiting;
+mod waits;
 
 pub use closed::Closed;
 pub use compensation::{Compensating, Completion, Undo};
 pub use mutex::Mutex;
 pub use status::RunStatus;
 pub use waiting::{Answer, Gate, InQueue, KeptSignal, Pause, Signals};
+pub use waits::{WaitKind, WaitKinds, Waits};
 
 /// A run. `Default` is the run before its first event.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -95,8 +97,9 @@ pub struct Live {
     pub next_instance: InstanceId,
     /// What is armed: retries, waits, gates, joins and the run's own time-out.
     pub timers: BTreeSet<(DateTime<Utc>, Timer)>,
-    /// Tokens that wait for a time, a person, a signal, a mutex or a child.
-    pub waiting: u64,
+    /// How many tokens wait for a time, people, a signal, a mutex or a child.
+    #[serde(default, skip_serializing_if = "Waits::is_empty")]
+    pub waits: Waits,
     /// Those of them that stand at an open gate.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub gates: BTreeSet<TokenId>,
@@ -353,18 +356,6 @@ impl Phase {
         }
     }
 
-    /// Whether it waits for a time, a person, a signal, a mutex or a child.
-    pub const fn is_waiting(&self) -> bool {
-        matches!(
-            self,
-            Self::BackingOff { .. }
-                | Self::Waiting { .. }
-                | Self::Blocked { .. }
-                | Self::Gated { .. }
-                | Self::AwaitingChild { .. }
-        )
-    }
-
     /// The timer that goes with it, for a token.
     pub(in crate::run) fn timer(&self, id: TokenId) -> Option<(DateTime<Utc>, Timer)> {
         match self {
@@ -382,8 +373,7 @@ impl Phase {
 
 impl Live {
     fn status(&self) -> RunStatus {
-        let all_wait = !self.tokens.is_empty() && self.waiting == self.tokens.len() as u64;
-        match (&self.pause, &self.in_queue, all_wait) {
+        match (&self.pause, &self.in_queue, self.all_wait()) {
             (Some(_), ..) => RunStatus::Paused,
             (None, Some(_), _) => RunStatus::Queued,
             (None, None, true) => RunStatus::Waiting,

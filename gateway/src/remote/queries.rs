@@ -6,9 +6,10 @@ use domain::ids::{RunId, WorkflowId, WorkspaceId};
 use domain::resource::Kind;
 use protocol::remote::{QUERIES, QueryCall};
 use protocol::{
-    Compare, Comparison, GateFilter, GateId, GateQueries, GateView, Page, PageRequest, Rejection,
-    ResourceFilter, ResourceQueries, ResourceView, RunFilter, RunQueries, RunState, RunView,
-    StateAt, TimelineEntry, TriggerView, Verification, Waiting,
+    Compare, Comparison, DiffTo, Explain, Explanation, GateFilter, GateId, GateQueries, GateView,
+    Page, PageRequest, Rejection, ResourceFilter, ResourceQueries, ResourceView, RunDiff,
+    RunFilter, RunQueries, RunState, RunView, StateAt, TimelineEntry, TriggerView, Verification,
+    Waiting,
 };
 use serde::de::DeserializeOwned;
 
@@ -120,6 +121,24 @@ impl RunQueries for Remote {
         run_id: RunId,
     ) -> Result<Waiting, Rejection> {
         self.query(QueryCall::RunWaiting { workspace_id, run_id }).await
+    }
+
+    async fn explain(
+        &self,
+        workspace_id: WorkspaceId,
+        run_id: RunId,
+        asked: Explain,
+    ) -> Result<Explanation, Rejection> {
+        self.query(QueryCall::ExplainRun { workspace_id, run_id, asked }).await
+    }
+
+    async fn diff(
+        &self,
+        workspace_id: WorkspaceId,
+        run_id: RunId,
+        to: DiffTo,
+    ) -> Result<RunDiff, Rejection> {
+        self.query(QueryCall::DiffRun { workspace_id, run_id, to }).await
     }
 
     async fn verify(

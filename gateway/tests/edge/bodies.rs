@@ -1,6 +1,7 @@
 //! What comes in is limited, and what is refused says where.
 
 use axum::body::Body;
+use protocol::{RunStatus, WaitKind};
 use serde_json::json;
 
 use crate::fakes::{Client, run_id};
@@ -127,14 +128,20 @@ async fn lists_pass_their_page_and_filters_on_and_refuse_others() {
         ("limit=1&limit=2", "invalid_parameter"),
         ("q=a&limit=1&q=a", "invalid_parameter"),
         ("min_position=-1", "invalid_parameter"),
-        ("status=waiting", "invalid_parameter"),
+        ("waiting_on=worker", "invalid_parameter"),
+        ("as_of=12", "invalid_parameter"),
         ("stauts=failed", "unknown_parameter"),
     ] {
         let answer = client.get(&format!("/api/v1/runs?{query}")).await;
         assert_eq!((answer.status.as_u16(), answer.code()), (400, code.to_owned()), "{query}");
     }
-    let open = client.get("/api/v1/runs?status=queued,running,waiting,paused").await;
-    assert_eq!(open.status, 200);
+    let path = "/api/v1/runs?status=waiting&waiting_on=gate,timer&waiting_on=task\
+                &as_of=2026-01-31T12:00:00%2B01:00";
+    assert_eq!(client.get(path).await.status, 200);
+    let filter = client.world.filters.lock().expect("lock").pop().expect("a filter");
+    assert_eq!(filter.status, [RunStatus::Waiting]);
+    assert_eq!(filter.waiting_on, [WaitKind::Gate, WaitKind::Timer, WaitKind::Task]);
+    assert_eq!(filter.as_of.map(|at| at.timestamp()), Some(1_769_857_200));
     assert_eq!(client.get("/api/v1/projects").await.json()["next_cursor"], "next");
 }
 

@@ -109,3 +109,44 @@ async fn a_shutdown_does_not_wait_for_idle_connections() {
     end(&mut idle).await;
     assert!(TcpStream::connect(address).await.is_err());
 }
+
+/// The head of a request whose body is refused for its length alone.
+fn too_large(length: usize, more: &str) -> String {
+    format!(
+        "POST /api/v1/projects HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+         content-length: {length}\r\n{more}\r\n"
+    )
+}
+
+#[tokio::test]
+async fn a_client_that_sends_all_of_a_refused_body_is_answered_and_may_go_on() {
+    let server = serve(Duration::from_secs(60), 8).await;
+    let mut socket = server.connect().await;
+    let body = vec![b' '; 8 * 1024 * 1024];
+    socket.write_all(too_large(body.len(), "").as_bytes()).await.expect("the head is taken");
+    socket.write_all(&body).await.expect("the body is taken to its end");
+    let mut answer = vec![0; 12];
+    socket.read_exact(&mut answer).await.expect("an answer");
+    assert_eq!(answer, b"HTTP/1.1 413");
+    while !answer.ends_with(b"}") {
+        answer.push(socket.read_u8().await.expect("the whole answer"));
+    }
+    assert!(String::from_utf8_lossy(&answer).contains("body_too_large"));
+    assert!(is_answered(&mut socket).await, "the connection goes on");
+    drop(socket);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn what_nobody_would_wait_for_is_not_taken_to_its_end() {
+    let server = serve(Duration::from_secs(60), 8).await;
+    // More than is taken off the wire, a body that doesn't come, and one that wasn't asked for.
+    for (sent, more) in [(40 << 20, ""), (10, ""), (0, "expect: 100-continue\r\n")] {
+        let mut socket = server.connect().await;
+        socket.write_all(too_large(64 << 20, more).as_bytes()).await.expect("the head is taken");
+        socket.write_all(&vec![b' '; sent]).await.ok();
+        let rest = end(&mut socket).await;
+        assert!(sent > 1_000 || rest.starts_with(b"HTTP/1.1 413"), "{sent}: {rest:?}");
+    }
+    server.stop().await;
+}

@@ -137,6 +137,7 @@ pub(crate) fn run_view() -> RunView {
         project_id: "prj_x".to_owned(),
         workflow_id: None,
         status: RunStatus::Completed,
+        waiting_on: WaitKinds::default(),
         definition: protocol::view::DefinitionRef {
             id: "wfd_x".to_owned(),
             name: "demo".to_owned(),
@@ -199,6 +200,51 @@ impl RunQueries for World {
             deadline: None,
             items: Vec::new(),
             left_out: 0,
+        })
+    }
+
+    async fn explain(
+        &self,
+        own: WorkspaceId,
+        id: RunId,
+        asked: Explain,
+    ) -> Result<Explanation, Rejection> {
+        let view = RunQueries::get(self, own, id, None).await?;
+        Ok(Explanation {
+            run_id: view.id,
+            sequence: 3,
+            status: view.status,
+            why: format!("{asked:?}"),
+            error: None,
+            because: Vec::new(),
+            waiting: Vec::new(),
+            waiting_left_out: 0,
+            tokens: Vec::new(),
+            tokens_left_out: 0,
+            ways: Vec::new(),
+        })
+    }
+
+    async fn diff(&self, own: WorkspaceId, id: RunId, to: DiffTo) -> Result<RunDiff, Rejection> {
+        let view = RunQueries::get(self, own, id, None).await?;
+        let side = DiffSide {
+            run_id: view.id,
+            sequence: 3,
+            at: start_time(),
+            status: view.status,
+            definition: format!("{to:?}"),
+            error: None,
+            usage: Usage::default(),
+        };
+        Ok(RunDiff {
+            left: side.clone(),
+            right: side,
+            parts: None,
+            values: None,
+            nodes: Vec::new(),
+            changes: Vec::new(),
+            changes_left_out: 0,
+            events: Default::default(),
         })
     }
 
@@ -317,6 +363,20 @@ impl Events for World {
     async fn head(&self) -> Result<Cursor, Rejection> {
         let position = self.events.lock().expect("lock").len() as u64;
         Ok(Cursor { epoch: 7, position })
+    }
+
+    async fn audit_heads(&self, after: u64, limit: u32) -> Result<AuditHeads, Rejection> {
+        let head = |position| AuditHead {
+            epoch: "00000007".to_owned(),
+            position,
+            hash: "00".repeat(32),
+            signed_at: "2026-01-01T00:00:00.000000Z".to_owned(),
+            key_id: "00".repeat(8),
+            signature: String::new(),
+        };
+        let items: Vec<_> = (after + 1..=5).take(limit as usize).map(head).collect();
+        let next_after = items.last().map(|head| head.position).filter(|last| *last < 5);
+        Ok(AuditHeads { items, next_after, public_key: None })
     }
 }
 

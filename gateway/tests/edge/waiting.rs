@@ -44,7 +44,7 @@ async fn a_signal_by_labels_reaches_each_open_run_under_a_key_of_its_own() {
     assert_eq!(sent.idempotency_key, Some(format!("k1/{}", run_id())));
     let filter = client.world.filters.lock().expect("lock").pop().expect("a filter");
     let statuses: Vec<_> = filter.status.iter().map(|status| status.as_str()).collect();
-    assert_eq!(statuses, ["queued", "running", "paused"]);
+    assert_eq!(statuses, ["queued", "running", "waiting", "paused"]);
     assert_eq!(filter.labels, [("team".to_owned(), "red".to_owned())]);
 
     let refusal = Rejection::new(RejectionKind::Conflict, "too_many_signals", "no room");

@@ -13,6 +13,7 @@ use domain::run::{RunStatus, Usage};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::standing::{self, Stands, Stretches, Turns};
 use crate::projection::FoldError;
 use crate::store::dialect::Dialect;
 use crate::store::sql::{Session, sql};
@@ -31,16 +32,17 @@ struct Change<'a> {
     id: &'a str,
     #[serde(flatten)]
     started: Option<Started<'a>>,
-    /// The end's; of a run that is new in the batch, the one after it.
-    status: Option<RunStatus>,
     output: Option<&'a str>,
     error: Option<String>,
     error_message: Option<String>,
     sequence: u64,
     position: u64,
     ended_micros: Option<i64>,
-    paused: Stretch,
-    queued: Stretch,
+    #[serde(skip)]
+    turns: Turns,
+    /// What they come to; of a run that is new in the batch, always.
+    #[serde(flatten)]
+    stands: Option<Stands>,
     undo_cause: Option<&'static str>,
     undo_total: Option<u64>,
     /// How many more of them than before.
@@ -49,23 +51,6 @@ struct Change<'a> {
     undo_failures: Option<&'a str>,
     #[serde(flatten)]
     usage: Usage,
-}
-
-/// A stretch of time that has begun or ended; counts where it is known.
-#[derive(Default, Serialize)]
-struct Stretch {
-    known: u8,
-    since_micros: Option<i64>,
-}
-
-impl Stretch {
-    const fn begun(event: &RecordedEvent) -> Self {
-        Self { known: 1, since_micros: Some(event.recorded_at.timestamp_micros()) }
-    }
-
-    const fn over() -> Self {
-        Self { known: 1, since_micros: None }
-    }
 }
 
 #[derive(Serialize)]
@@ -186,6 +171,7 @@ impl<'a> Changes<'a> {
         let change = &mut self.runs[at];
         change.sequence = event.sequence;
         change.position = event.position;
+        change.turns.take(event)?;
         match &*event.event_type {
             "run_started" => {
                 let labels = change.start(event)?;
@@ -218,12 +204,6 @@ impl<'a> Changes<'a> {
             "run_failed" => change.fail(RunStatus::Failed, event)?,
             "run_timed_out" => change.fail(RunStatus::TimedOut, event)?,
             "run_cancelled" => change.cancel(event)?,
-            "run_paused" => change.paused = Stretch::begun(event),
-            "run_resumed" => change.paused = Stretch::over(),
-            // Recorded again where only the reason has changed.
-            "run_queued" if change.queued.since_micros.is_some() => {}
-            "run_queued" => change.queued = Stretch::begun(event),
-            "run_admitted" => change.queued = Stretch::over(),
             // What happens inside of a run moves its sequence and position only.
             _ => {}
         }
@@ -235,9 +215,20 @@ impl<'a> Changes<'a> {
         let dialect = session.dialect();
         let position = self.runs.iter().map(|change| change.position).max().unwrap_or(0);
         let unfit = |reason: String| FoldError::Event { position, reason };
-        let (mut new, known): (Vec<_>, Vec<_>) =
+        let (mut new, mut known): (Vec<_>, Vec<_>) =
             self.runs.into_iter().partition(|change| change.started.is_some());
-        new.iter_mut().for_each(Change::settle);
+        let turned = known.iter().filter(|change| !change.turns.is_empty());
+        let turned: Vec<&str> = turned.map(|change| change.id).collect();
+        let stood = standing::known(session, &turned).await?;
+        let mut stretches = Stretches::default();
+        for change in &mut new {
+            change.stands = Some(stretches.fold(change.id, &change.turns, None));
+        }
+        for change in known.iter_mut().filter(|change| !change.turns.is_empty()) {
+            let stood = stood.get(change.id);
+            change.stands = Some(stretches.fold(change.id, &change.turns, stood));
+        }
+        stretches.write(session).await?;
         if !new.is_empty() {
             let json = serde_json::to_string(&new).map_err(|error| unfit(error.to_string()))?;
             session.execute(sql(insert(dialect)).bind(json)).await?;
@@ -263,15 +254,14 @@ impl<'a> Change<'a> {
         Self {
             id,
             started: None,
-            status: None,
             output: None,
             error: None,
             error_message: None,
             sequence: 0,
             position: 0,
             ended_micros: None,
-            paused: Stretch::default(),
-            queued: Stretch::default(),
+            turns: Turns::default(),
+            stands: None,
             undo_cause: None,
             undo_total: None,
             undone: 0,
@@ -324,21 +314,10 @@ impl<'a> Change<'a> {
         Ok(())
     }
 
-    /// The status of a run whose first event is in the batch.
-    fn settle(&mut self) {
-        let stands = match (self.paused.since_micros, self.queued.since_micros) {
-            (Some(_), _) => RunStatus::Paused,
-            (None, Some(_)) => RunStatus::Queued,
-            (None, None) => RunStatus::Running,
-        };
-        self.status.get_or_insert(stands);
-    }
-
     fn end(&mut self, status: RunStatus, event: &RecordedEvent) {
-        self.status = Some(status);
-        self.paused = Stretch::over();
-        self.queued = Stretch::over();
-        self.ended_micros = Some(event.recorded_at.timestamp_micros());
+        let at = event.recorded_at.timestamp_micros();
+        self.turns.end(status, at);
+        self.ended_micros = Some(at);
     }
 
     fn fail(&mut self, status: RunStatus, event: &RecordedEvent) -> Result<(), serde_json::Error> {
@@ -372,7 +351,7 @@ fn insert(dialect: Dialect) -> String {
             error_message, labels, sequence, position, started_micros, ended_micros, \
             input_tokens, output_tokens, cost_micros, paused_micros, parent_run_id, \
             root_run_id, queued_micros, queue, queue_rank, undo_cause, undo_total, undone, \
-            undo_failed, undo_failures, started_by_trigger) \
+            undo_failed, undo_failures, started_by_trigger, waits) \
         select change.value ->> 'id', change.value ->> 'workspace_id', \
             change.value ->> 'project_id', change.value ->> 'workflow_id', \
             change.value ->> 'status', change.value ->> 'definition_id', \
@@ -388,14 +367,15 @@ fn insert(dialect: Dialect) -> String {
             cast(change.value ->> 'input_tokens' as bigint), \
             cast(change.value ->> 'output_tokens' as bigint), \
             cast(change.value ->> 'cost_micros' as bigint), \
-            cast(change.value -> 'paused' ->> 'since_micros' as bigint), \
+            cast(change.value ->> 'paused_micros' as bigint), \
             change.value ->> 'parent_run_id', change.value ->> 'root_run_id', \
-            cast(change.value -> 'queued' ->> 'since_micros' as bigint), \
+            cast(change.value ->> 'queued_micros' as bigint), \
             change.value ->> 'queue', cast(change.value ->> 'queue_rank' as bigint), \
             change.value ->> 'undo_cause', cast(change.value ->> 'undo_total' as bigint), \
             cast(change.value ->> 'undone' as bigint), \
             cast(change.value ->> 'undo_failed' as bigint), \
-            change.value ->> 'undo_failures', change.value ->> 'started_by_trigger' \
+            change.value ->> 'undo_failures', change.value ->> 'started_by_trigger', \
+            cast(change.value ->> 'waits' as bigint) \
         from {} as change",
         dialect.each("$1")
     )
@@ -410,21 +390,16 @@ fn insert_labels(dialect: Dialect) -> String {
 }
 
 fn update(dialect: Dialect) -> String {
-    let stretch = |name: &str| {
+    let stands = |name: &str| {
         format!(
-            "case when cast(change.value -> '{name}' ->> 'known' as bigint) = 1 \
-                then cast(change.value -> '{name}' ->> 'since_micros' as bigint) \
-                else {name}_micros end"
+            "case when change.value ->> 'stood' is not null \
+                then cast(change.value ->> '{name}' as bigint) else {name} end"
         )
     };
-    let (paused, queued) = (stretch("paused"), stretch("queued"));
+    let (paused, queued) = (stands("paused_micros"), stands("queued_micros"));
     format!(
-        "update runs set \
-            status = case when change.value ->> 'status' is not null \
-                then change.value ->> 'status' \
-                when ended_micros is not null then status \
-                when {paused} is not null then 'paused' \
-                when {queued} is not null then 'queued' else 'running' end, \
+        "update runs set status = coalesce(change.value ->> 'status', status), \
+            waits = coalesce(cast(change.value ->> 'waits' as bigint), waits), \
             output = coalesce(change.value ->> 'output', output), \
             error = coalesce(change.value ->> 'error', error), \
             error_message = coalesce(change.value ->> 'error_message', error_message), \

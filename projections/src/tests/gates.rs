@@ -170,7 +170,7 @@ async fn what_a_run_waits_for_is_said(storage: Storage) {
     let waiting = RunQueries::waiting(&*world.views, ours(), run).await.expect("a run");
     assert_eq!((waiting.status.as_str(), waiting.left_out), ("running", 0));
     let what: Vec<_> = waiting.items.iter().map(|item| (item.token, &*item.what)).collect();
-    let tokens = [(Some(2), "gate"), (Some(3), "time"), (Some(4), "signal"), (Some(5), "worker")];
+    let tokens = [(Some(2), "gate"), (Some(3), "timer"), (Some(4), "signal"), (Some(5), "task")];
     assert_eq!(what[..4], tokens);
     assert_eq!(what[4], (None, "branches"));
     let asked = waiting.items[0].gate.as_ref().expect("a gate");

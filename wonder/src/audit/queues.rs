@@ -8,7 +8,7 @@ use domain::run::state::Header;
 
 /// The runs that go on and the limit of each, by what they are counted under.
 #[derive(Debug, Default)]
-pub(super) struct Queues(HashMap<(DefinitionId, Option<String>), HashMap<RunId, u32>>);
+pub(super) struct Queues(HashMap<(DefinitionId, Option<String>), HashMap<RunId, Option<u32>>>);
 
 impl Queues {
     /// Checks an event of a run.
@@ -27,9 +27,10 @@ impl Queues {
         }
         let going = self.0.entry((definition, key)).or_default();
         going.insert(header.run_id, admission.limit);
-        // Versions may have other limits. Runs that were let in one after the other are recorded
-        // side by side, so of those that go on the last one may be any: the most counts.
-        let limit = going.values().max().copied().unwrap_or_default();
+        // Versions may have other limits, or none. Runs that were let in one after the other are
+        // recorded side by side, so of those that go on the last one may be any: the most counts.
+        let limits: Option<Vec<u32>> = going.values().copied().collect();
+        let Some(limit) = limits.and_then(|limits| limits.into_iter().max()) else { return Ok(()) };
         if going.len() <= limit as usize {
             return Ok(());
         }

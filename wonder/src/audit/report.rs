@@ -6,6 +6,7 @@ use chassis::journal::RecordedEvent;
 use domain::run::RunStatus;
 use serde::Serialize;
 
+use super::chain::Sealed;
 use super::claims::{Claim, Claims};
 
 /// Findings that are listed; more are only counted.
@@ -25,6 +26,7 @@ pub(crate) struct Report {
     pub(crate) aggregates: u64,
     pub(crate) runs: Runs,
     pub(crate) claims: Checked,
+    pub(crate) sealed: Sealed,
     pub(crate) finding_count: u64,
     /// The first hundred.
     pub(crate) findings: Vec<Finding>,
@@ -79,6 +81,7 @@ impl Default for Report {
             aggregates: 0,
             runs: Runs::default(),
             claims: Checked::default(),
+            sealed: Sealed::default(),
             finding_count: 0,
             findings: Vec::new(),
         }

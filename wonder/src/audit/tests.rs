@@ -12,9 +12,11 @@ use domain::ids::{RunId, WorkspaceId};
 use domain::run::Event;
 use serde_json::{Value, json};
 
+use super::chain::Evidence;
 use super::claims::Claims;
 use super::{Report, verify};
 
+mod chain;
 mod triggers;
 
 fn run_id(number: u32) -> RunId {
@@ -97,6 +99,7 @@ impl Store {
             payloads: Vec::new(),
             open,
             snapshot: None,
+            mark: None,
             shard: protocol::shard_of(run_id),
             epoch: None,
         };
@@ -106,7 +109,9 @@ impl Store {
     async fn check(&self, log: &[Value]) -> Report {
         let log: Vec<String> = log.iter().map(Value::to_string).collect();
         let claims = Claims::parse(&log.join("\n")).expect("a log");
-        verify(&*self.journal, &claims, |_, _| {}).await.expect("the journal can be read")
+        verify(&*self.journal, &claims, &Evidence::default(), |_, _| {})
+            .await
+            .expect("the journal can be read")
     }
 }
 
@@ -336,7 +341,9 @@ async fn damaged_rows_are_found_and_one_that_cannot_be_read_ends_the_check() {
         drop(file);
         let journal = open(folder.path()).await;
         let claims = Claims::default();
-        let report = verify(&*journal, &claims, |_, _| {}).await.expect("it can be read");
+        let report = verify(&*journal, &claims, &Evidence::default(), |_, _| {})
+            .await
+            .expect("it can be read");
         journal.close().await;
         let found: Vec<_> = positions(&report).into_iter().flatten().collect();
         assert_eq!((found, report.complete), (wanted, complete), "{:?}", report.findings);

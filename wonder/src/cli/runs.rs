@@ -1,9 +1,10 @@
 //! `wonder runs`: lists, shows, watches and cancels runs.
 
+use chrono::{DateTime, SecondsFormat, Utc};
 use domain::span::Span;
 use serde_json::json;
 
-use super::{Global, watch};
+use super::{Global, diff, explain, watch};
 use crate::client::Client;
 use crate::exit::{EXIT_CODES, Exit, Failure};
 use crate::output::Column;
@@ -11,6 +12,7 @@ use crate::output::Column;
 const COLUMNS: &[Column] = &[
     ("id", "/id"),
     ("status", "/status"),
+    ("waits for", "/waiting_on"),
     ("definition", "/definition/name"),
     ("version", "/definition/version"),
     ("started", "/started_at"),
@@ -21,6 +23,7 @@ const COLUMNS: &[Column] = &[
 const ONE: &[Column] = &[
     ("id", "/id"),
     ("status", "/status"),
+    ("waits for", "/waiting_on"),
     ("definition", "/definition/name"),
     ("version", "/definition/version"),
     ("workflow", "/workflow_id"),
@@ -53,6 +56,10 @@ pub(crate) enum RunsCommand {
         /// The run (`run_…`)
         id: String,
     },
+    /// Tell why a run is where it is, or ended as it did; of a token or a node, how it came to that
+    Explain(explain::ExplainArgs),
+    /// Compare two moments of a run, or two runs
+    Diff(diff::DiffArgs),
     /// Follow a run to its end; its status is the exit code
     #[command(after_help = EXIT_CODES)]
     Watch {
@@ -81,6 +88,12 @@ pub(crate) struct ListArgs {
     /// Only these statuses, as in running,failed
     #[arg(long)]
     status: Option<String>,
+    /// Only runs that wait for one of these, as in gate,timer
+    #[arg(long, value_name = "KIND,…")]
+    waiting_on: Option<String>,
+    /// The runs as they were at this time (RFC 3339)
+    #[arg(long, value_name = "TIME")]
+    as_of: Option<DateTime<Utc>>,
     /// Only runs of this workflow (`wf_…`)
     #[arg(long, value_name = "ID")]
     workflow: Option<String>,
@@ -109,6 +122,8 @@ impl ListArgs {
         let mut query = vec![("limit", self.limit.to_string())];
         let mut push = |key, value: Option<String>| query.extend(value.map(|value| (key, value)));
         push("status", self.status);
+        push("waiting_on", self.waiting_on);
+        push("as_of", self.as_of.map(|at| at.to_rfc3339_opts(SecondsFormat::AutoSi, true)));
         push("workflow_id", self.workflow);
         push("parent", self.parent);
         push("definition", self.definition);
@@ -132,6 +147,8 @@ pub(crate) async fn execute(global: &Global, command: RunsCommand) -> Result<Exi
             let answer = client.get(&format!("/runs/{}", segment(&id)?), &[]).await?;
             global.output.one(&answer, ONE)?;
         }
+        RunsCommand::Explain(args) => return explain::execute(global, &client, args).await,
+        RunsCommand::Diff(args) => return diff::execute(global, &client, args).await,
         RunsCommand::Watch { id, timeout } => {
             let timeout = timeout.map(Span::as_duration);
             return Ok(match watch::watch(&client, segment(&id)?, timeout).await? {

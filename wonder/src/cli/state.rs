@@ -31,7 +31,8 @@ pub(crate) async fn execute(global: &Global, args: StateArgs) -> Result<Exit, Fa
     Ok(Exit::Completed)
 }
 
-fn moment(text: &str) -> Result<String, String> {
+/// A moment of a run, checked before anything is sent.
+pub(super) fn moment(text: &str) -> Result<String, String> {
     let is_sequence = text.parse::<u64>().is_ok();
     if is_sequence || text.parse::<DateTime<Utc>>().is_ok() {
         return Ok(text.to_owned());

@@ -37,6 +37,9 @@ pub(crate) struct ServerArgs {
     /// Who may call: everybody on loopback as `dev`, or API keys only
     #[arg(long, value_enum, help_heading = "Server")]
     pub(crate) auth: Option<AuthMode>,
+    /// Private key (Ed25519, PEM) that signs the audit chain [default: of a data folder: audit-key.pem in it]
+    #[arg(long, value_name = "FILE", help_heading = "Server")]
+    pub(crate) audit_key: Option<PathBuf>,
     /// Tasks worked on at the same time [default: 256]
     #[arg(long, value_name = "N", help_heading = "Server")]
     pub(crate) executor_concurrency: Option<usize>,

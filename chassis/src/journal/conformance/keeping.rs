@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use chrono::{DateTime, TimeDelta};
 
 use super::{Storage, answer, append, event, everything, must};
-use crate::journal::{Append, Payload, ReadError, Snapshot};
+use crate::journal::{Append, Mark, Payload, ReadError, Snapshot, Until};
 
 fn payload(hash: &str, bytes: &'static [u8]) -> Payload {
     Payload { hash: hash.into(), bytes: Bytes::from_static(bytes) }
@@ -153,6 +154,52 @@ pub async fn the_newest_snapshot_is_kept(storage: &impl Storage) {
     assert_eq!(journal.snapshot("thing", "b", 2).await, Ok(None));
 }
 
+/// The last one of each 2,048 events stays, and is found by a sequence and by a time.
+pub async fn some_older_snapshots_are_kept(storage: &impl Storage) {
+    const EACH: u64 = 500;
+    let journal = storage.open().await;
+    let snapshot = |sequence: u64, version| Snapshot {
+        sequence,
+        version,
+        state: Bytes::from(format!("state {sequence}")),
+    };
+    let moment = |number: i64| DateTime::from_timestamp(number, 0).unwrap_or_default();
+    for number in 1..=10 {
+        let version = if number < 10 { 1 } else { 2 };
+        let count = usize::try_from(EACH).unwrap_or(0);
+        let append = Append {
+            snapshot: Some(snapshot(number * EACH, version)),
+            recorded_at: moment(number.cast_signed()),
+            ..append("a", (number - 1) * EACH, count)
+        };
+        must(&*journal, append).await;
+    }
+    let until = async |until| journal.snapshot_until("thing", "a", 1, until).await;
+    // 2,000 and 4,000 are the last ones of their stretches; 4,500 has another shape's after it.
+    for (asked, found) in [(1_999, None), (2_000, Some(2_000)), (3_999, Some(2_000))] {
+        let found = found.map(|sequence| snapshot(sequence, 1));
+        assert_eq!(until(Until::Sequence(asked)).await, Ok(found), "{asked}");
+    }
+    for asked in [4_000, 4_999, u64::MAX >> 1] {
+        assert_eq!(until(Until::Sequence(asked)).await, Ok(Some(snapshot(4_000, 1))), "{asked}");
+    }
+    let shortly = TimeDelta::microseconds(1);
+    for (asked, found) in [
+        (moment(4) - shortly, None),
+        (moment(4), Some(2_000)),
+        (moment(8) - shortly, Some(2_000)),
+        (moment(8), Some(4_000)),
+        (moment(1_000), Some(4_000)),
+    ] {
+        let found = found.map(|sequence| snapshot(sequence, 1));
+        assert_eq!(until(Until::Time(asked)).await, Ok(found), "{asked}");
+    }
+    let newest = journal.snapshot_until("thing", "a", 2, Until::Sequence(5_000)).await;
+    assert_eq!(newest, Ok(Some(snapshot(5_000, 2))));
+    let other = journal.snapshot_until("thing", "b", 1, Until::Sequence(5_000)).await;
+    assert_eq!(other, Ok(None));
+}
+
 /// In the order of ids, on and off the list as the appends say.
 pub async fn open_aggregates_are_listed_in_order(storage: &impl Storage) {
     let journal = storage.open().await;
@@ -171,6 +218,35 @@ pub async fn open_aggregates_are_listed_in_order(storage: &impl Storage) {
     assert_eq!(list("d", 10).await, Ok(Vec::new()));
     assert_eq!(journal.open_aggregates("thing", 7, "", 10).await, Ok(vec!["f".into()]));
     assert_eq!(journal.open_aggregates("other", 0, "", 10).await, Ok(Vec::new()));
+}
+
+/// The latest time of each name, by shard, of what was appended; also where a batch has several.
+pub async fn marks_are_kept_until_their_time(storage: &impl Storage) {
+    let journal = storage.open().await;
+    let mark = |name: &str, day: i64| {
+        // Long after any test.
+        let until = DateTime::from_timestamp(8_000_000_000 + 86_400 * day, 120_000);
+        Mark { name: name.into(), until: until.unwrap_or_default() }
+    };
+    let marked = |id: &str, sequence, shard, mark| {
+        let mark = Some(mark);
+        Append { mark, shard, ..append(id, sequence, 1) }
+    };
+    let both = futures::future::join(
+        must(&*journal, marked("a", 0, 5, mark("y", 2))),
+        must(&*journal, marked("b", 0, 5, mark("y", 1))),
+    );
+    both.await;
+    must(&*journal, marked("c", 0, 5, mark("x", 3))).await;
+    must(&*journal, marked("d", 0, 6, mark("x", 9))).await;
+    must(&*journal, marked("c", 1, 5, mark("x", 1))).await;
+    assert!(journal.append(marked("a", 0, 5, mark("y", 7))).await.is_err());
+    assert_eq!(journal.marks(5, "", 9).await, Ok(vec![mark("x", 3), mark("y", 2)]));
+    assert_eq!(journal.marks(5, "x", 9).await, Ok(vec![mark("y", 2)]));
+    assert_eq!(journal.marks(5, "", 1).await, Ok(vec![mark("x", 3)]));
+    must(&*journal, marked("c", 2, 5, mark("x", 4))).await;
+    assert_eq!(journal.marks(5, "", 1).await, Ok(vec![mark("x", 4)]));
+    assert_eq!(journal.marks(7, "", 9).await, Ok(Vec::new()));
 }
 
 /// Each once, in the order of ids, whatever it owes.

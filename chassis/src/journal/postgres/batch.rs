@@ -1,4 +1,4 @@
-//! A batch as the arrays that `append_events` takes.
+//! A batch as the arrays that `append_events` takes, and `append_marked_events` where it has marks.
 
 use chrono::{DateTime, Utc};
 use sqlx::encode::IsNull;
@@ -15,6 +15,10 @@ use crate::journal::queue::Request;
 const APPEND: &str = "select append, verdict, position, fingerprint, answer from append_events(\
      $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, \
      $21, $22, $23, $24, $25, $26, $27, $28)";
+const APPEND_MARKED: &str = "select append, verdict, position, fingerprint, answer \
+     from append_marked_events(\
+     $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, \
+     $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31)";
 
 /// Bytes of JSON, which go over as they are.
 #[derive(Debug, Clone, Copy)]
@@ -48,6 +52,7 @@ pub(super) struct Arrays<'a> {
     payloads: Payloads<'a>,
     snapshots: Snapshots<'a>,
     open: Open,
+    marks: Marks<'a>,
 }
 
 #[derive(Default)]
@@ -102,6 +107,13 @@ struct Open {
     open: Vec<bool>,
 }
 
+#[derive(Default)]
+struct Marks<'a> {
+    appends: Vec<i32>,
+    names: Vec<&'a str>,
+    until: Vec<DateTime<Utc>>,
+}
+
 impl<'a> Arrays<'a> {
     pub(super) fn new(batch: &'a [Request]) -> Self {
         let mut arrays = Self::default();
@@ -152,6 +164,11 @@ impl<'a> Arrays<'a> {
             self.open.appends.push(number);
             self.open.open.push(open);
         }
+        if let Some(mark) = &append.mark {
+            self.marks.appends.push(number);
+            self.marks.names.push(&mark.name);
+            self.marks.until.push(mark.until);
+        }
     }
 
     /// Appends the batch: one round trip, and durable when it is back.
@@ -159,8 +176,8 @@ impl<'a> Arrays<'a> {
         &self,
         connection: &mut PgConnection,
     ) -> Result<Vec<PgRow>, sqlx::Error> {
-        // All rows are waited for, since the commit comes after the last of them.
-        sqlx::query(APPEND)
+        let is_marked = !self.marks.appends.is_empty();
+        let query = sqlx::query(if is_marked { APPEND_MARKED } else { APPEND })
             .bind(&self.appends.types)
             .bind(&self.appends.ids)
             .bind(&self.appends.expected)
@@ -188,9 +205,14 @@ impl<'a> Arrays<'a> {
             .bind(part(&self.snapshots.versions))
             .bind(part(&self.snapshots.states))
             .bind(part(&self.open.appends))
-            .bind(part(&self.open.open))
-            .fetch_all(connection)
-            .await
+            .bind(part(&self.open.open));
+        let query = if is_marked {
+            query.bind(&self.marks.appends).bind(&self.marks.names).bind(&self.marks.until)
+        } else {
+            query
+        };
+        // All rows are waited for, since the commit comes after the last of them.
+        query.fetch_all(connection).await
     }
 }
 

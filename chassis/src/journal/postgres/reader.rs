@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use futures::TryStreamExt;
 use sqlx::postgres::PgArguments;
 use sqlx::query::Query;
@@ -11,8 +12,9 @@ use sqlx::{PgPool, Postgres};
 
 use super::decoding::{EVENT, Names, event, failed, signed, unsigned};
 use crate::database::DatabaseError;
+use crate::journal::snapshots::SNAPSHOT_UNTIL;
 use crate::journal::tail::Pages;
-use crate::journal::{Payload, ReadError, Recalled, RecordedEvent, Snapshot, Written};
+use crate::journal::{Mark, Payload, ReadError, Recalled, RecordedEvent, Snapshot, Until, Written};
 
 /// Bytes after which a page for tails ends, as they are stored and as they are read.
 const PAGE_BYTES: usize = 4 * 1024 * 1024;
@@ -147,6 +149,30 @@ impl Reader {
         .transpose()
     }
 
+    pub(super) async fn snapshot_until(
+        &self,
+        aggregate_type: &str,
+        aggregate_id: &str,
+        version: u32,
+        until: Until,
+    ) -> Result<Option<Snapshot>, ReadError> {
+        let (sequence, time) = match until {
+            Until::Sequence(sequence) => (signed(sequence), None),
+            Until::Time(time) => (i64::MAX, Some(time)),
+        };
+        let query = sqlx::query_as(SNAPSHOT_UNTIL)
+            .bind(aggregate_type)
+            .bind(aggregate_id)
+            .bind(i64::from(version))
+            .bind(sequence)
+            .bind(time);
+        let row: Option<(i64, Vec<u8>)> = within(query.fetch_optional(&self.pool)).await?;
+        row.map(|(sequence, state)| {
+            Ok(Snapshot { sequence: unsigned(sequence)?, version, state: state.into() })
+        })
+        .transpose()
+    }
+
     pub(super) async fn recall(&self, key: &str) -> Result<Option<Recalled>, ReadError> {
         let query =
             sqlx::query_as("select fingerprint, answer, position from inbox where key = $1")
@@ -190,6 +216,22 @@ impl Reader {
         .bind(signed(limit as u64));
         let ids: Vec<String> = within(query.fetch_all(&self.pool)).await?;
         Ok(ids.into_iter().map(Arc::from).collect())
+    }
+
+    pub(super) async fn marks(
+        &self,
+        shard: u16,
+        after_name: &str,
+        limit: usize,
+    ) -> Result<Vec<Mark>, ReadError> {
+        let query = sqlx::query_as(
+            "select name, until from marks where shard = $1 and name > $2 order by name limit $3",
+        )
+        .bind(i32::from(shard))
+        .bind(after_name)
+        .bind(signed(limit as u64));
+        let rows: Vec<(String, DateTime<Utc>)> = within(query.fetch_all(&self.pool)).await?;
+        Ok(rows.into_iter().map(|(name, until)| Mark { name: name.into(), until }).collect())
     }
 
     pub(super) async fn aggregates(

@@ -10,8 +10,9 @@ use sqlx::sqlite::{SqlitePool, SqliteRow};
 use sqlx::{Row, Sqlite, query::Query, sqlite::SqliteArguments};
 use uuid::Uuid;
 
+use crate::journal::snapshots::SNAPSHOT_UNTIL;
 use crate::journal::tail::Pages;
-use crate::journal::{Payload, ReadError, Recalled, RecordedEvent, Snapshot};
+use crate::journal::{Mark, Payload, ReadError, Recalled, RecordedEvent, Snapshot, Until};
 
 /// Bytes after which a page for a tail ends.
 const PAGE_BYTES: usize = 4 * 1024 * 1024;
@@ -88,6 +89,30 @@ impl Reader {
         .transpose()
     }
 
+    pub(super) async fn snapshot_until(
+        &self,
+        aggregate_type: &str,
+        aggregate_id: &str,
+        version: u32,
+        until: Until,
+    ) -> Result<Option<Snapshot>, ReadError> {
+        let (sequence, time) = match until {
+            Until::Sequence(sequence) => (signed(sequence), None),
+            Until::Time(time) => (i64::MAX, Some(time)),
+        };
+        let query = sqlx::query_as(SNAPSHOT_UNTIL)
+            .bind(aggregate_type)
+            .bind(aggregate_id)
+            .bind(version)
+            .bind(sequence)
+            .bind(time.map(|time| time.timestamp_micros()));
+        let row: Option<(i64, Vec<u8>)> = query.fetch_optional(&self.pool).await.map_err(failed)?;
+        row.map(|(sequence, state)| {
+            Ok(Snapshot { sequence: unsigned(sequence)?, version, state: state.into() })
+        })
+        .transpose()
+    }
+
     pub(super) async fn recall(&self, key: &str) -> Result<Option<Recalled>, ReadError> {
         let row: Option<(String, Vec<u8>, i64)> =
             sqlx::query_as("select fingerprint, answer, position from inbox where key = $1")
@@ -138,6 +163,30 @@ impl Reader {
         .await
         .map_err(failed)?;
         Ok(ids.into_iter().map(Arc::from).collect())
+    }
+
+    pub(super) async fn marks(
+        &self,
+        shard: u16,
+        after_name: &str,
+        limit: usize,
+    ) -> Result<Vec<Mark>, ReadError> {
+        let rows: Vec<(String, i64)> = sqlx::query_as(
+            "select name, until from marks where shard = $1 and name > $2 order by name limit $3",
+        )
+        .bind(shard)
+        .bind(after_name)
+        .bind(signed(limit as u64))
+        .fetch_all(&self.pool)
+        .await
+        .map_err(failed)?;
+        let mark = |(name, until): (String, i64)| {
+            let until = DateTime::from_timestamp_micros(until).ok_or_else(|| {
+                ReadError::Damaged(format!("the mark {name} has the time {until}").into())
+            })?;
+            Ok(Mark { name: name.into(), until })
+        };
+        rows.into_iter().map(mark).collect()
     }
 
     pub(super) async fn aggregates(

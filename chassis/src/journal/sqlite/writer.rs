@@ -40,6 +40,12 @@ const PUT_SNAPSHOT: &str = "insert into snapshots \
 const OPEN: &str = "insert or ignore into open_aggregates \
      (aggregate_type, aggregate_id, shard) values (?1, ?2, ?3)";
 const CLOSE: &str = "delete from open_aggregates where aggregate_type = ?1 and aggregate_id = ?2";
+const PUT_MARK: &str = "insert into marks (shard, name, until) values (?1, ?2, ?3) \
+     on conflict (shard, name) do update set until = excluded.until \
+     where excluded.until > marks.until";
+/// How many marks are forgotten with each new one, so that no more than that are kept needlessly.
+const FORGET_MARKS: &str = "delete from marks where (shard, name) in \
+     (select shard, name from marks where until < ?1 order by until limit 2)";
 const FORGET_ANSWERS: &str = "delete from inbox where kept_at < ?1 \
      and id in (select id from inbox order by id limit ?2)";
 
@@ -271,6 +277,12 @@ impl Batch<'_> {
             } else {
                 self.connection.prepare_cached(CLOSE)?.execute(params![kind, id])?;
             }
+        }
+        if let Some(mark) = &append.mark {
+            let until = mark.until.timestamp_micros();
+            self.connection.prepare_cached(FORGET_MARKS)?.execute([self.now])?;
+            let mut statement = self.connection.prepare_cached(PUT_MARK)?;
+            statement.execute(params![append.shard, &*mark.name, until])?;
         }
         if let Some(snapshot) = &append.snapshot {
             if snapshot.sequence == last_sequence {

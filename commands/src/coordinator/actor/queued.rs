@@ -1,10 +1,12 @@
 //! What waits for a run's decision, and who is told where there is none.
 
+use chrono::{DateTime, Utc};
 use domain::run::Command;
 use domain::run::command::{AttemptError, Report};
 use protocol::{Outcome, OutcomeResult, Receipt, Rejection};
 use tokio::sync::oneshot;
 
+use crate::coordinator::admissions::RateSlot;
 use crate::coordinator::append::Cause;
 use crate::coordinator::{Reply, Start, Verdict};
 
@@ -21,6 +23,8 @@ pub(in crate::coordinator) enum Queued {
         token: u64,
         attempt: u32,
     },
+    /// The run's turn in its queue has come: with the slot of its rate, where it waited for one.
+    Admit(Option<RateSlot>),
     /// What the coordinator itself asks of a run, about its parent or its children.
     Own(Box<Command>),
     Wake,
@@ -30,6 +34,15 @@ pub(in crate::coordinator) enum Queued {
 impl Queued {
     pub(super) const fn is_from_client(&self) -> bool {
         matches!(self, Self::Start(_) | Self::Command { .. })
+    }
+
+    /// The moment as of which it is decided, where that isn't now.
+    pub(super) fn at(&self) -> Option<DateTime<Utc>> {
+        match self {
+            Self::Start(start) => Some(start.started.started_at),
+            Self::Admit(slot) => slot.map(|slot| slot.at),
+            _ => None,
+        }
     }
 }
 
@@ -62,7 +75,7 @@ pub(super) fn asked(queued: Queued) -> Asked {
             let command = match verdict {
                 Verdict::Begins => Command::Start(started),
                 Verdict::Waits(reason) => Command::StartInQueue { started, reason },
-                Verdict::IsDropped => Command::StartDropped(started),
+                Verdict::IsDropped(over) => Command::StartDropped { started, over },
             };
             Asked { cause: Some(cause), reply: Some(reply), ..own(command) }
         }
@@ -73,6 +86,7 @@ pub(super) fn asked(queued: Queued) -> Asked {
             Asked { settled, ..own(Command::Report(Box::new(report(*outcome)))) }
         }
         Queued::HandOut { token, attempt } => own(Command::HandOut { token, attempt }),
+        Queued::Admit(slot) => own(Command::Admit { until: slot.map(|slot| slot.until) }),
         Queued::Own(command) => own(*command),
         Queued::Wake => own(Command::Wake),
         Queued::Advance => own(Command::Advance),
@@ -103,7 +117,11 @@ pub(in crate::coordinator) fn refuse_all(
                     settle(settled);
                 }
             }
-            Queued::HandOut { .. } | Queued::Own(_) | Queued::Wake | Queued::Advance => {}
+            Queued::HandOut { .. }
+            | Queued::Admit(_)
+            | Queued::Own(_)
+            | Queued::Wake
+            | Queued::Advance => {}
         }
     }
 }

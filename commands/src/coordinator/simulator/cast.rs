@@ -92,6 +92,20 @@ pub(super) async fn cast(world: &World) -> Cast {
     }
 }
 
+/// Publishes a definition that counts its runs by their user.
+pub(super) async fn counted(world: &World) -> RunTarget {
+    let (key, seed) = ("${input.user}", world.seed);
+    let then = if seed.is_multiple_of(4) { "drop" } else { "queue" };
+    let rate = json!({"key": key, "limit": 6, "period": "1m", "burst": 1 + seed % 3, "then": then});
+    let mut definition = json!({"name": "counted", "start": "work", "rate_limit": rate,
+        "nodes": {"work": {"action": {"kind": "mock"}}}});
+    if seed.is_multiple_of(2) {
+        definition["concurrency"] = json!({"key": key, "limit": 2});
+    }
+    publish(world, definition).await;
+    RunTarget::Named { project_id: world.defaults().project_id, reference: "counted".to_owned() }
+}
+
 impl Often {
     /// Ends the schedule, since its runs would be without end.
     pub(super) async fn end(&self, world: &World) {

@@ -124,11 +124,15 @@ pub(super) async fn revise(world: &World, workflow_id: WorkflowId, patch: Value)
     ask(world, "ann", Command::Revise { kind, id, patch }).await.expect("it is revised");
 }
 
-/// Starts a run, with so many items.
-pub(super) async fn start(world: &World, target: RunTarget, items: u64) -> RunId {
+/// What a run of a random graph is started with.
+pub(super) fn input(world: &World) -> Value {
     let chance = &world.chance;
-    let input = json!({"items": (0..items).collect::<Vec<_>>(),
-        "key": if chance.one_in(4) { "few" } else { "many" }, "priority": chance.below(4)});
+    json!({"items": (0..chance.below(4)).collect::<Vec<_>>(),
+        "key": if chance.one_in(4) { "few" } else { "many" }, "priority": chance.below(4)})
+}
+
+/// Starts a run.
+pub(super) async fn start(world: &World, target: RunTarget, input: Value) -> RunId {
     let start = StartRun { target, input, labels: BTreeMap::new(), home: None, trigger: None };
     let receipt = ask(world, "ann", Command::StartRun(Box::new(start))).await;
     receipt.expect("it starts").id.parse().expect("a run's id")

@@ -9,9 +9,10 @@ use async_trait::async_trait;
 use chassis::journal::feed::{Feed, FeedLimits};
 use chassis::journal::tail::Pages;
 use chassis::journal::{
-    Append, AppendError, Appended, Journal, Payload, ReadError, Recalled, RecordedEvent, Snapshot,
-    Tail, Written,
+    Append, AppendError, Appended, Journal, Mark, Payload, ReadError, Recalled, RecordedEvent,
+    Snapshot, Tail, Until, Written,
 };
+use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
 use super::chance::{Chance, Troubles};
@@ -38,6 +39,7 @@ struct Kept {
     snapshots: HashMap<Name, Snapshot>,
     open: BTreeSet<(Arc<str>, u16, Arc<str>)>,
     epochs: BTreeMap<u16, u64>,
+    marks: BTreeMap<(u16, Arc<str>), DateTime<Utc>>,
 }
 
 impl Default for Store {
@@ -125,6 +127,10 @@ impl Store {
             Some(true) => drop(kept.open.insert(entry)),
             Some(false) => drop(kept.open.remove(&entry)),
             None => {}
+        }
+        if let Some(Mark { name, until }) = append.mark {
+            let kept = kept.marks.entry((append.shard, name)).or_insert(until);
+            *kept = until.max(*kept);
         }
         if let Some(snapshot) = append.snapshot {
             kept.snapshots.insert(name, snapshot);
@@ -233,6 +239,26 @@ impl Journal for Connection {
         Ok(snapshot.filter(|snapshot| snapshot.version == version).cloned())
     }
 
+    async fn snapshot_until(
+        &self,
+        aggregate_type: &str,
+        aggregate_id: &str,
+        version: u32,
+        until: Until,
+    ) -> Result<Option<Snapshot>, ReadError> {
+        let newest = self.snapshot(aggregate_type, aggregate_id, version).await?;
+        let kept = self.reading().await?;
+        Ok(newest.filter(|snapshot| match until {
+            Until::Sequence(sequence) => snapshot.sequence <= sequence,
+            Until::Time(time) => {
+                let stream = kept.streams.get(&(aggregate_type.into(), aggregate_id.into()));
+                let place = usize::try_from(snapshot.sequence).ok().and_then(|n| n.checked_sub(1));
+                let at = stream.zip(place).and_then(|(stream, place)| stream.get(place));
+                at.is_some_and(|at| kept.events[*at].recorded_at <= time)
+            }
+        }))
+    }
+
     async fn recall(&self, key: &str) -> Result<Option<Recalled>, ReadError> {
         let recalled = self.reading().await?.inbox.get(key).cloned();
         if recalled.is_some() {
@@ -259,6 +285,22 @@ impl Journal for Connection {
             &*one.0 == aggregate_type && one.1 == shard && &*one.2 > after_id
         };
         Ok(kept.open.iter().filter(of_shard).take(limit).map(|one| Arc::clone(&one.2)).collect())
+    }
+
+    async fn marks(
+        &self,
+        shard: u16,
+        after_name: &str,
+        limit: usize,
+    ) -> Result<Vec<Mark>, ReadError> {
+        let kept = self.reading().await?;
+        let of_shard = kept.marks.range((shard, Arc::from(after_name))..);
+        let of_shard = of_shard.filter(|((at, name), _)| *at == shard && &**name > after_name);
+        let mark = |((_, name), until): (&(u16, Arc<str>), &DateTime<Utc>)| Mark {
+            name: Arc::clone(name),
+            until: *until,
+        };
+        Ok(of_shard.take(limit).map(mark).collect())
     }
 
     async fn aggregates(

@@ -82,7 +82,7 @@ fn by_whom(event: &Event) -> Option<RunId> {
 impl Key {
     fn follow(&mut self, seen: &Seen, admission: &Admission) {
         let place = (admission.rank, seen.run_id);
-        let limit = admission.limit as usize;
+        let limit = admission.limit.map_or(usize::MAX, |limit| limit as usize);
         self.told.push(format!("{:?} {} {:?}", seen.at, seen.run_id, seen.event.event_type()));
         match &seen.event {
             Event::RunQueued(reason) => {

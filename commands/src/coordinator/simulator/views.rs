@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use domain::codec;
 use domain::ids::{EventId, RunId};
+use domain::rate::Book;
 use domain::run::event::RunStarted;
 use domain::run::state::Live;
 use domain::run::{Event, Run};
@@ -20,6 +21,8 @@ pub(super) struct Views {
     /// The events of all runs, in the order of their positions.
     pub(super) events: Vec<Seen>,
     pub(super) triggers: Vec<trigger::Event>,
+    /// How fast runs began.
+    rates: Book,
 }
 
 /// An event of a run.
@@ -43,7 +46,10 @@ impl Views {
                     let run_id = recorded.aggregate_id.parse().expect("a run's id");
                     let event = codec::decode(event_type, version, &recorded.payload, &payload);
                     let event: Event = event.expect("what was stored is read");
-                    self.runs.entry(run_id).or_default().evolve(&event, recorded.recorded_at);
+                    let run = self.runs.entry(run_id).or_default();
+                    let entered = self.rates.enter(run, &event, recorded.recorded_at);
+                    entered.unwrap_or_else(|problem| panic!("{run_id}: {problem}"));
+                    run.evolve(&event, recorded.recorded_at);
                     self.events.push(Seen { run_id, id: EventId::new(recorded.id), at, event });
                 }
                 trigger::AGGREGATE => {

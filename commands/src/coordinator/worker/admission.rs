@@ -25,6 +25,8 @@ impl Worker {
         }
         let paused = self.workflows.paused(run_id);
         let (definition, now) = (start.started.definition.id, self.context.clock.now());
+        // It is decided as of this moment, so that what it is judged by holds then.
+        start.started.started_at = now;
         let verdict = match (&mut start.started.admission, paused) {
             (Some(admission), paused) => {
                 self.admissions.enter(run_id, definition, admission, paused, now)
@@ -71,10 +73,7 @@ impl Worker {
         let run_id = actor.run_id;
         match &actor.run {
             Run::Live(live) => {
-                let is_admit = |queued: &Queued| match queued {
-                    Queued::Own(command) => matches!(**command, Command::Admit),
-                    _ => false,
-                };
+                let is_admit = |queued: &Queued| matches!(queued, Queued::Admit(_));
                 // One that is about to be admitted has its place already.
                 let found = match live.in_queue.is_some() {
                     false => Found::Admitted,
@@ -94,12 +93,24 @@ impl Worker {
 
     /// Lets runs in whose turn it is, and ends those that have to make room.
     pub(super) fn admit(&mut self) {
-        for next in self.admissions.moves(MOVES) {
-            let (run_id, command) = match next {
-                Move::Admit(run_id) => (run_id, Command::Admit),
-                Move::Displace { run_id, by } => (run_id, Command::Displace { by }),
+        for next in self.admissions.moves(MOVES, self.context.clock.now()) {
+            let (run_id, queued) = match next {
+                Move::Admit { run_id, slot } => (run_id, Queued::Admit(slot)),
+                Move::Displace { run_id, by } => {
+                    (run_id, Queued::Own(Box::new(Command::Displace { by })))
+                }
             };
-            self.queue(run_id, None, Queued::Own(Box::new(command)));
+            self.queue(run_id, None, queued);
+        }
+    }
+
+    /// Something else of a run was recorded after the moment at which it was to begin: it gets
+    /// another slot, with its old place in the queue.
+    pub(super) fn wait_again(&mut self, run_id: RunId) {
+        if let Some(Slot::Loaded(actor)) = self.runs.remove(&run_id) {
+            self.place(&actor);
+            self.runs.insert(run_id, Slot::Loaded(actor));
+            self.turns.push(run_id);
         }
     }
 

@@ -329,8 +329,8 @@ fn prepare(context: &Context, wish: Wish) {
 
 /// A child lives beside its parent, and so can't live beside the other runs of its key.
 fn bounded() -> Rejection {
-    let message = "the definition bounds its runs with `concurrency`, and no child can be counted \
-                   there: start it as a run of its own, or drop `concurrency`";
+    let message = "the definition bounds its runs with `concurrency` or `rate_limit`, and no child \
+                   can be counted there: start it as a run of its own, or drop the bound";
     Rejection::new(RejectionKind::Invalid, "child_concurrency", message)
 }
 

@@ -1,15 +1,17 @@
-//! Loading runs in the background, and taking them over with what they are owed.
+//! Loading runs in the background, and taking them over with what they are owed; and leaving alone
+//! those that can't be decided on.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use domain::ids::{RunId, WorkspaceId};
+use domain::queue::Hold;
 use protocol::{Rejection, RunOutcome};
 
 use super::{Slot, Worker, refuse_one, wait_for};
 use crate::coordinator::actor::{Actor, Holds, Queued, Taken, refuse_all};
 use crate::coordinator::load::{self, LoadError, Loaded};
-use crate::coordinator::refusal::not_found;
+use crate::coordinator::refusal::{not_found, quarantined};
 use crate::coordinator::{Message, Reply};
 
 impl Worker {
@@ -114,6 +116,7 @@ impl Worker {
                 Queued::Start(_)
                 | Queued::Outcome(..)
                 | Queued::HandOut { .. }
+                | Queued::Admit(_)
                 | Queued::Own(_)
                 | Queued::Wake
                 | Queued::Advance => false,
@@ -165,5 +168,19 @@ impl Worker {
         let (queue, waiters) = (VecDeque::new(), Vec::new());
         self.runs.insert(run_id, Slot::Loading { epoch, queue, waiters });
         self.loads.again(run_id, epoch);
+    }
+
+    /// Deciding on a run panicked: see [`Slot::Quarantined`].
+    pub(super) fn quarantine(&mut self, run_id: RunId) {
+        tracing::error!(%run_id, "deciding on a run panicked, it is left alone until a restart");
+        metrics::counter!("wonder_runs_quarantined_total").increment(1);
+        let before = self.runs.insert(run_id, Slot::Quarantined);
+        self.dispatch.forget_ready(run_id);
+        self.timers.set(run_id, None);
+        self.children.stuck(run_id);
+        self.admissions.hold(run_id, Hold::Run, true);
+        if let Some(Slot::Loaded(actor)) = before {
+            actor.failed(&quarantined());
+        }
     }
 }

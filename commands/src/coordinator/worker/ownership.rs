@@ -29,7 +29,7 @@ impl Worker {
             return;
         }
         self.dispatch.forget_shard(shard);
-        self.timers.forget_shard(shard);
+        self.timers.retain(|run_id| shard_of(*run_id) != shard);
         self.children.forget_shard(shard);
         self.checks.lost.retain(|(run_id, _, _)| shard_of(*run_id) != shard);
         self.admissions.forget_shard(shard);

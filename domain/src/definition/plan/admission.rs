@@ -6,19 +6,21 @@ use chrono::{DateTime, Utc};
 use serde_json::Value;
 
 use super::{Compiler, Plan};
-use crate::definition::model::{ConcurrencySpec, Definition, Overflow};
+use crate::definition::model::{ConcurrencySpec, Definition, RateLimitSpec};
 use crate::definition::problem::{Problem, ProblemCode};
 use crate::expression::{Binding, Scope};
 use crate::limits;
 use crate::queue::rank;
+use crate::rate::Rate;
 use crate::run::event::Admission;
 
 /// What the admission of a run goes by.
 #[derive(Debug)]
 pub struct PlanAdmission {
-    limit: u32,
-    then: Overflow,
-    key: Option<Binding>,
+    concurrency: Option<ConcurrencySpec>,
+    rate: Option<Rate>,
+    /// With its place in the definition.
+    key: Option<(&'static str, Binding)>,
     priority: Option<Binding>,
 }
 
@@ -29,21 +31,26 @@ impl PlanAdmission {
     /// What can't be evaluated, or isn't of use, as a problem of the definition.
     pub fn of_run(&self, input: &Value, at: DateTime<Utc>) -> Result<Admission, Problem> {
         let scope = StartScope(input);
-        let key = self.key.as_ref().map(|key| read_key(key, &scope)).transpose()?;
+        let key = self.key.as_ref();
+        let key = key.map(|(place, key)| read_key(place, key, &scope)).transpose()?;
         let priority = self.priority.as_ref().map(|priority| read_priority(priority, &scope));
         let priority = priority.transpose()?.unwrap_or_default();
         Ok(Admission {
             key,
-            limit: self.limit,
-            then: self.then,
+            limit: self.concurrency.as_ref().map(|concurrency| concurrency.limit),
+            then: self.concurrency.as_ref().map(|one| one.then).unwrap_or_default(),
+            rate: self.rate,
             priority,
             rank: rank(at, priority),
         })
     }
 }
 
-fn read_key(binding: &Binding, scope: &StartScope<'_>) -> Result<String, Problem> {
-    let place = "/concurrency/key";
+fn read_key(
+    place: &'static str,
+    binding: &Binding,
+    scope: &StartScope<'_>,
+) -> Result<String, Problem> {
     let value = binding.eval(scope).map_err(|error| problem(place, error.message))?;
     let key = match value {
         Value::String(text) => text,
@@ -72,6 +79,11 @@ fn read_priority(binding: &Binding, scope: &StartScope<'_>) -> Result<i32, Probl
     })
 }
 
+fn rate_of(spec: &RateLimitSpec) -> Rate {
+    let RateLimitSpec { limit, period, burst, then, .. } = *spec;
+    Rate { limit, period, burst: burst.unwrap_or(1), then, until: None }
+}
+
 fn problem(pointer: &str, message: String) -> Problem {
     let (code, pointer) = (ProblemCode::InvalidValue, pointer.to_owned());
     Problem { code, pointer, line: None, message, suggestion: None }
@@ -95,12 +107,21 @@ impl Plan {
 
 impl Compiler<'_> {
     pub(super) fn admission(&mut self, definition: &Definition) -> Option<PlanAdmission> {
-        let ConcurrencySpec { key, limit, then } = definition.concurrency.as_deref()?;
-        let key = key
-            .as_ref()
-            .and_then(|key| self.binding("/concurrency/key", &Value::String(key.clone())));
+        let (concurrency, rate) = (&definition.concurrency, &definition.rate_limit);
+        // Where it has both, they have the same key.
+        let (place, key) = match (concurrency, rate) {
+            (Some(concurrency), _) => ("/concurrency/key", &concurrency.key),
+            (None, Some(rate)) => ("/rate_limit/key", &rate.key),
+            (None, None) => return None,
+        };
+        let key = key.as_ref().and_then(|key| self.binding(place, &Value::String(key.clone())));
         let priority = definition.priority.as_deref();
         let priority = priority.and_then(|priority| self.binding("/priority", priority));
-        Some(PlanAdmission { limit: *limit, then: *then, key, priority })
+        Some(PlanAdmission {
+            concurrency: concurrency.as_deref().cloned(),
+            rate: rate.as_deref().map(rate_of),
+            key: key.map(|key| (place, key)),
+            priority,
+        })
     }
 }

@@ -12,7 +12,7 @@
 //! | an action's `with` | `input run` |
 //! | a step's `if`, `input`, `with` | `input steps run` |
 //! | the run's `output` | `input state run` |
-//! | `concurrency.key`, `priority` | `input` |
+//! | `concurrency.key`, `rate_limit.key`, `priority` | `input` |
 
 use std::collections::BTreeSet;
 

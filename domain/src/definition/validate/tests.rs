@@ -2,6 +2,7 @@
 
 use crate::definition::{ProblemCode as P, parse};
 
+mod admission;
 mod effects;
 mod limits;
 mod undo;

@@ -5,7 +5,7 @@ use super::Decider;
 use crate::ids::WorkflowId;
 use crate::limits;
 use crate::run::error::Refusal;
-use crate::run::event::{Admission, Event, QueueReason};
+use crate::run::event::{Event, QueueReason};
 use crate::run::state::Live;
 
 impl Decider<'_> {
@@ -58,11 +58,10 @@ impl Decider<'_> {
             (Some(_), _) if is_paused => {
                 self.emit(Event::RunQueued(QueueReason::WorkflowPaused { workflow_id }));
             }
-            (Some(_), Some(Admission { key, limit, .. })) => {
-                let (key, limit) = (key.clone(), *limit);
-                self.emit(Event::RunQueued(QueueReason::Concurrency { key, limit, ahead }));
+            (Some(_), Some(admission)) => {
+                self.emit(Event::RunQueued(admission.reason(ahead, false, None)));
             }
-            (Some(_), None) => self.admit(),
+            (Some(_), None) => self.admit(None),
             (None, _) if is_paused => {
                 let (by_parent, by_workflow) = (false, true);
                 self.emit(Event::RunPaused { reason: None, by_parent, by_workflow });

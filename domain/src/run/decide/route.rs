@@ -360,7 +360,8 @@ impl Decider<'_> {
     }
 }
 
-fn fits(on: On, error: Option<&RunError>) -> bool {
+/// Whether a transition is for how a node ended: with an error, or without.
+pub fn fits(on: On, error: Option<&RunError>) -> bool {
     match (on, error) {
         (On::Success, None) | (On::Failure, Some(_)) => true,
         (On::Timeout, Some(error)) => error.kind == FailureKind::Timeout,

@@ -10,7 +10,7 @@ use crate::definition::Plan;
 use crate::ids::RunId;
 use crate::limits;
 use crate::run::error::Refusal;
-use crate::run::event::{Event, QueueReason, RunStarted};
+use crate::run::event::{Admission, Dropped, Event, QueueReason, RunStarted};
 use crate::run::vars::size_of;
 
 impl Decider<'_> {
@@ -18,7 +18,7 @@ impl Decider<'_> {
         let timeout = self.plan.timeout;
         self.begin(started, timeout.map(|timeout| self.now + timeout.as_duration()))?;
         if started.admission.is_some() {
-            self.emit(Event::RunAdmitted { deadline: None });
+            self.emit(Event::RunAdmitted { deadline: None, until: None });
         }
         self.fresh.push(1);
         Ok(())
@@ -51,12 +51,16 @@ impl Decider<'_> {
         Ok(())
     }
 
-    /// Records a start that ends at once, since as many runs go on as may.
-    pub(super) fn start_dropped(&mut self, started: &RunStarted) -> Result<(), Refusal> {
+    /// Records a start that ends at once, since as many runs go on, or have begun, as may.
+    pub(super) fn start_dropped(
+        &mut self,
+        started: &RunStarted,
+        over: Dropped,
+    ) -> Result<(), Refusal> {
         self.begin(started, None)?;
-        let limit = started.admission.as_ref().map_or(0, |admission| admission.limit);
-        let reason = format!("as many runs with its concurrency key as may go on already: {limit}");
-        let code = Some("concurrency_dropped".to_owned());
+        let reason = started.admission.as_ref().map(|one| why_dropped(one, over));
+        let reason = reason.unwrap_or_default();
+        let code = Some(over.code().to_owned());
         self.emit(Event::RunCancelled { reason: Some(reason), code });
         Ok(())
     }
@@ -70,12 +74,12 @@ impl Decider<'_> {
     }
 
     /// The run may begin. One that has begun already goes on as it does.
-    pub(super) fn admit(&mut self) {
+    pub(super) fn admit(&mut self, until: Option<DateTime<Utc>>) {
         if !self.run.is_in_queue() {
             return;
         }
         let deadline = self.plan.timeout.map(|timeout| self.after(timeout));
-        self.emit(Event::RunAdmitted { deadline });
+        self.emit(Event::RunAdmitted { deadline, until });
         self.fresh.push(1);
     }
 
@@ -84,6 +88,19 @@ impl Decider<'_> {
         let reason = format!("the run {by} with the same concurrency key takes its place");
         let code = Some("concurrency_replaced".to_owned());
         self.emit(Event::RunCancelled { reason: Some(reason), code });
+    }
+}
+
+fn why_dropped(admission: &Admission, over: Dropped) -> String {
+    match (over, &admission.rate) {
+        (Dropped::RateLimit, Some(rate)) => {
+            let (limit, period) = (rate.limit, rate.period);
+            format!("as many runs with its key as may have begun already: {limit} in {period}")
+        }
+        _ => {
+            let limit = admission.limit.unwrap_or_default();
+            format!("as many runs with its concurrency key as may go on already: {limit}")
+        }
     }
 }
 

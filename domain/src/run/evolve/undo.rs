@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::limits;
 use crate::run::event::{Compensation, CompensationStarted, RunError, TokenId, UndoFailure};
-use crate::run::state::{Compensating, Completion, Live, Token, Undo};
+use crate::run::state::{Compensating, Completion, Live, Token, Undo, Waits};
 use crate::run::vars::size_of;
 
 impl Live {
@@ -27,7 +27,7 @@ impl Live {
         self.gates.clear();
         self.children.clear();
         self.mutexes.clear();
-        self.waiting = 0;
+        self.waits = Waits::default();
         let record = Compensation { total: started.total, ..Compensation::default() };
         let cause = started.cause.clone();
         self.compensation = Some(Box::new(Compensating { cause, record }));

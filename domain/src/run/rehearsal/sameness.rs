@@ -2,7 +2,11 @@
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
+use uuid::Uuid;
 
+use super::PartingKind;
+use crate::ids::{DefinitionId, ProjectId, RunId};
+use crate::run::Usage;
 use crate::run::event::{Carried, Cause, Event, Fired, OpenedBranches, Region, RunError};
 
 /// Whether both lead the same way.
@@ -32,12 +36,77 @@ pub(super) fn is_same_value(recorded: &Event, decided: &Event) -> bool {
     recorded == decided || value(recorded) == value(decided)
 }
 
+/// How two events differ that stand at the same place in two runs: in the way, or in values only;
+/// `None` where they say the same. Ids, times, durations and what was used up are a run's own.
+pub fn compared(left: &Event, right: &Event) -> Option<PartingKind> {
+    if left.event_type() != right.event_type() {
+        return Some(PartingKind::Path);
+    }
+    let (mut left, mut right) = (left.clone(), right.clone());
+    for event in [&mut left, &mut right] {
+        strip_own(event);
+        strip_marks(event);
+    }
+    if left == right {
+        return None;
+    }
+    for event in [&mut left, &mut right] {
+        strip_values(event);
+        strip_outside(event);
+    }
+    Some(if left == right { PartingKind::Values } else { PartingKind::Path })
+}
+
+/// Takes out what belongs to one run alone.
+fn strip_own(event: &mut Event) {
+    match event {
+        Event::RunStarted(started) => {
+            started.run_id = RunId::new(Uuid::nil());
+            started.started_at = DateTime::UNIX_EPOCH;
+            (started.workflow_id, started.started_by) = (None, None);
+            (started.parent, started.trigger, started.admission) = (None, None, None);
+        }
+        Event::TaskSucceeded { usage, duration_ms, .. }
+        | Event::TaskFailed { usage, duration_ms, .. }
+        | Event::UndoSucceeded { usage, duration_ms, .. }
+        | Event::UndoFailed { usage, duration_ms, .. } => {
+            (*usage, *duration_ms) = (Usage::default(), 0);
+        }
+        Event::WaitStarted { until, .. } => *until = until.map(|_| DateTime::UNIX_EPOCH),
+        Event::ChildStarted(child) => child.run_id = RunId::new(Uuid::nil()),
+        _ => {}
+    }
+}
+
+/// Takes out the values that came from outside.
+fn strip_outside(event: &mut Event) {
+    match event {
+        Event::RunStarted(started) => {
+            started.definition.name.clear();
+            started.definition.hash.clear();
+            (started.definition.id, started.definition.version) =
+                (DefinitionId::new(Uuid::nil()), 0);
+            started.project_id = ProjectId::new(Uuid::nil());
+            started.input = Value::Null;
+            started.labels.clear();
+            started.pins.clear();
+        }
+        Event::GateAnswered(answer) => {
+            answer.actor.clear();
+            (answer.value, answer.comment) = (Value::Null, None);
+        }
+        Event::SignalReceived(signal) => signal.payload = Value::Null,
+        Event::RunPaused { reason, .. } | Event::RunCancelled { reason, .. } => *reason = None,
+        _ => {}
+    }
+}
+
 /// Takes out what differs between versions and means nothing by itself: places of transitions in
 /// the document, what was looked at, names of groups and mutexes, and times.
 fn strip_marks(event: &mut Event) {
     match event {
         Event::RunStarted(started) => started.deadline = None,
-        Event::RunAdmitted { deadline } => *deadline = None,
+        Event::RunAdmitted { deadline, until } => (*deadline, *until) = (None, None),
         Event::TaskFailed { retry_at, .. } | Event::UndoFailed { retry_at, .. } => {
             *retry_at = retry_at.map(|_| DateTime::<Utc>::UNIX_EPOCH);
         }

@@ -152,7 +152,7 @@ impl Live {
         let reason = self.in_queue.as_ref().map(|in_queue| &in_queue.reason);
         match (reason, &self.pause) {
             (Some(QueueReason::WorkflowPaused { .. }), _) => !is_paused,
-            (Some(QueueReason::Concurrency { .. }), _) => is_paused,
+            (Some(QueueReason::Concurrency { .. } | QueueReason::RateLimit { .. }), _) => is_paused,
             (None, Some(pause)) => pause.by_workflow && !is_paused,
             (None, None) => is_paused,
         }

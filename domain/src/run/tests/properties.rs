@@ -17,7 +17,7 @@ use crate::codec;
 use crate::ids::{RunId, WorkspaceId};
 use crate::run::command::{ChildReport, GateAnswer};
 use crate::run::event::{Decision, FailureKind, Fired, RunError};
-use crate::run::state::{Instance, Live, Phase};
+use crate::run::state::{Instance, Live, Phase, WaitKind, Waits};
 use crate::run::{Command, Event, Run, RunStatus};
 
 mod undone;
@@ -111,7 +111,7 @@ fn outside(live: &Live, choice: u32, more: u32, faults: bool) -> Option<Command>
     if let Some(cancel) = undone::cancel(live, choice, more).filter(|_| faults) {
         return Some(cancel);
     }
-    let is_idle = live.waiting == live.tokens.len() as u64 && live.next_due().is_none();
+    let is_idle = live.waits.total() == live.tokens.len() as u64 && live.next_due().is_none();
     let child = live.children.iter().nth(choice as usize % live.children.len().max(1));
     if let Some((token, run_id)) = child.filter(|_| is_idle || (12..15).contains(&(choice % 16))) {
         return Some(child_ends(*token, *run_id, more, faults));
@@ -349,8 +349,13 @@ impl Shadow {
 
     /// What is kept beside the tokens agrees with them.
     fn check_waits(&self, live: &Live) {
-        let waiting = live.tokens.values().filter(|token| token.phase.is_waiting()).count();
-        assert_eq!(waiting as u64, live.waiting);
+        let waiting = live.tokens.values().filter_map(|token| token.phase.waits_for());
+        let mut waits = Waits::default();
+        waiting.for_each(|kind| waits.begin(Some(kind)));
+        assert_eq!(waits, live.waits);
+        let rests = live.pause.is_none() && !live.waiting_on().has(WaitKind::Task);
+        let status = self.run.status();
+        assert_eq!(rests, matches!(status, Some(RunStatus::Waiting | RunStatus::Queued)));
         let children = live.tokens.iter().filter_map(|(id, token)| match &token.phase {
             Phase::AwaitingChild { run_id, .. } => Some((*id, *run_id)),
             _ => None,

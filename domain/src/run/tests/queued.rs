@@ -6,8 +6,10 @@ use serde_json::json;
 use super::fixture::{Fixture, task};
 use super::replays::difference;
 use crate::definition::Overflow;
-use crate::run::event::{Admission, QueueReason};
+use crate::run::event::{Admission, Dropped, QueueReason};
 use crate::run::{Command, Event, RunStatus};
+
+const ADMIT: Command = Command::Admit { until: None };
 
 fn reason(ahead: u64) -> QueueReason {
     QueueReason::Concurrency { key: Some("ann".to_owned()), limit: 1, ahead }
@@ -23,8 +25,9 @@ fn queued() -> Fixture {
     }));
     fixture.admission = Some(Admission {
         key: Some("ann".to_owned()),
-        limit: 1,
+        limit: Some(1),
         then: Overflow::Queue,
+        rate: None,
         priority: 0,
         rank: fixture.now,
     });
@@ -42,10 +45,10 @@ fn nothing_is_owed_before_it_is_admitted_and_its_clock_starts_then() {
     fixture.advance_clock(60_000);
     fixture.when(&Command::Advance).expect("it is harmless");
     assert_eq!(fixture.types(), ["run_started", "run_queued"]);
-    let decision = fixture.when(&Command::Admit).expect("it may begin");
+    let decision = fixture.when(&ADMIT).expect("it may begin");
     assert_eq!(decision.dispatch, [(1, 1)]);
     assert_eq!(fixture.run.status(), Some(RunStatus::Running));
-    assert!(fixture.when(&Command::Admit).expect("it goes on").events.is_empty());
+    assert!(fixture.when(&ADMIT).expect("it goes on").events.is_empty());
     fixture.advance_clock(9_999);
     assert_eq!(fixture.run.status(), Some(RunStatus::Running));
     fixture.advance_clock(1);
@@ -56,7 +59,7 @@ fn nothing_is_owed_before_it_is_admitted_and_its_clock_starts_then() {
 fn its_history_is_decided_again_though_its_clock_starts_later() {
     let mut fixture = queued();
     fixture.advance_clock(60_000);
-    fixture.when(&Command::Admit).expect("it may begin");
+    fixture.when(&ADMIT).expect("it may begin");
     fixture.succeed("work", json!(1));
     assert_eq!(difference(&fixture, &fixture.plan), None);
 }
@@ -74,7 +77,7 @@ fn a_paused_one_may_be_admitted_and_begins_when_it_is_resumed() {
     let mut fixture = queued();
     fixture.when(&Command::Pause { reason: None }).expect("it may be paused");
     assert_eq!(fixture.run.status(), Some(RunStatus::Paused));
-    assert!(fixture.when(&Command::Admit).expect("it may").dispatch.is_empty());
+    assert!(fixture.when(&ADMIT).expect("it may").dispatch.is_empty());
     fixture.advance_clock(60_000);
     let decision = fixture.when(&Command::Resume).expect("it was paused");
     assert_eq!(decision.dispatch, [(1, 1)]);
@@ -108,8 +111,48 @@ fn a_dropped_start_and_a_displaced_run_say_why() {
     assert_eq!(fixture.closed().code.as_deref(), Some("concurrency_replaced"));
     assert!(fixture.closed().reason.as_deref().is_some_and(|why| why.contains(&by.to_string())));
     fixture.run = Default::default();
-    fixture.when(&Command::StartDropped(started)).expect("it is recorded");
+    fixture
+        .when(&Command::StartDropped { started, over: Dropped::Concurrency })
+        .expect("it is recorded");
     assert_eq!(fixture.closed().code.as_deref(), Some("concurrency_dropped"));
+}
+
+fn limited() -> Fixture {
+    let mut fixture = queued();
+    let rate = serde_json::from_value(json!({"limit": 5, "period": "1m"})).expect("a rate");
+    let admission = fixture.admission.take().expect("it has one");
+    fixture.admission = Some(Admission { limit: None, rate: Some(rate), ..admission });
+    (fixture.run, fixture.events) = Default::default();
+    fixture
+}
+
+#[test]
+fn one_that_waits_for_its_rate_records_its_slot_and_is_decided_again() {
+    let mut fixture = limited();
+    let started = Box::new(fixture.started_event(json!({"user": "ann"})));
+    let admission = started.admission.clone().expect("it has one");
+    let reason = admission.reason(2, true, Some(fixture.now));
+    assert!(matches!(&reason, QueueReason::RateLimit { limit: 5, ahead: 2, .. }), "{reason:?}");
+    fixture.when(&Command::StartInQueue { started, reason }).expect("it starts");
+    assert_eq!(follow(&mut fixture, true), ["run_queued"]);
+    assert_eq!(follow(&mut fixture, false), ["run_queued"]);
+    fixture.advance_clock(12_000);
+    let until = Some(fixture.now);
+    let decision = fixture.when(&Command::Admit { until }).expect("it may begin");
+    assert!(matches!(&decision.events[0], Event::RunAdmitted { until: at, .. } if *at == until));
+    fixture.succeed("work", json!(1));
+    assert_eq!(difference(&fixture, &fixture.plan), None);
+}
+
+#[test]
+fn one_that_is_dropped_over_its_rate_says_so_and_is_decided_again() {
+    let mut fixture = limited();
+    let started = Box::new(fixture.started_event(json!({"user": "ann"})));
+    let dropped = Command::StartDropped { started, over: Dropped::RateLimit };
+    fixture.when(&dropped).expect("it is recorded");
+    assert_eq!(fixture.closed().code.as_deref(), Some("rate_limit_dropped"));
+    assert!(fixture.closed().reason.as_deref().is_some_and(|why| why.ends_with("5 in 1m")));
+    assert_eq!(difference(&fixture, &fixture.plan), None);
 }
 
 #[test]
@@ -118,7 +161,7 @@ fn one_that_need_not_wait_says_that_it_was_admitted() {
     let started = Box::new(fixture.started_event(json!({"user": "ann"})));
     fixture.run = Default::default();
     let decision = fixture.when(&Command::Start(started)).expect("it starts");
-    assert_eq!(decision.events[1], Event::RunAdmitted { deadline: None });
+    assert_eq!(decision.events[1], Event::RunAdmitted { deadline: None, until: None });
     assert_eq!(decision.dispatch, [(1, 1)]);
 }
 

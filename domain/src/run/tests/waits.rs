@@ -141,7 +141,7 @@ fn a_condition_chooses_among_signals_and_the_oldest_wait_is_first() {
             {"from": "any", "to": "then", "join": {"group": "g", "merge":
                 {"strategy": "collect", "from": "${state.got}", "into": "state.all"}}}]});
     let mut run = Fixture::started(definition, json!({"orders": [1, 2]}));
-    assert_eq!(run.run.live().map(|live| live.waiting), Some(3));
+    assert_eq!(run.run.live().map(|live| live.waits.total()), Some(3));
     let ended = |decision: Result<Decision, Refusal>| {
         decision.expect("it is taken").events.into_iter().find_map(|event| match event {
             Event::WaitEnded { token, .. } => Some(token),
@@ -228,7 +228,7 @@ fn a_wait_that_is_given_up_leaves_no_timer() {
     assert!(run.run.next_due().is_some());
     run.succeed("quick", json!(null));
     let live = run.run.live().expect("it goes on");
-    assert_eq!((live.waiting, live.timers.len(), live.tokens.len()), (0, 0, 1));
+    assert_eq!((live.waits.total(), live.timers.len(), live.tokens.len()), (0, 0, 1));
 }
 
 #[test]

@@ -30,6 +30,7 @@ fn append(id: &str, expected_sequence: u64) -> Append {
         payloads: Vec::new(),
         open: Some(true),
         snapshot: None,
+        mark: None,
         shard: 0,
         epoch: None,
     }
