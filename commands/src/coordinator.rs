@@ -20,7 +20,7 @@ use domain::run;
 use domain::run::event::{Dropped, QueueReason, RunStarted};
 use futures::future::join_all;
 use protocol::{Abandoned, Outcome, Receipt, Rejection, RunOutcome, Task, Tasks};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -228,7 +228,6 @@ impl Coordinator {
         let workers = config.workers.max(1);
         let (task_sender, tasks) = bus::queue(config.tasks_in_flight.max(workers));
         let (abandoned_sender, abandoned) = bus::queue(ABANDONED);
-        let loads = Arc::new(Semaphore::new(LOADS));
         let mut mailboxes = Vec::with_capacity(workers);
         for worker in 0..workers {
             let (sender, mailbox) = mpsc::channel(MAILBOX);
@@ -245,7 +244,7 @@ impl Coordinator {
                 tasks_in_flight_per_run: config.tasks_in_flight_per_run,
                 idle: config.idle,
                 queue: around.queue.clone(),
-                loads: Arc::clone(&loads),
+                loads: (LOADS / workers).max(1),
                 fenced: Arc::clone(&around.fenced),
             };
             tracker.spawn(Worker::new(worker, context).run(mailbox, shutdown.clone()));

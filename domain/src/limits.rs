@@ -8,7 +8,8 @@ pub const NODES: usize = 2_000;
 pub const TRANSITIONS: usize = 10_000;
 /// Differences of two definitions that are named; the others are counted.
 pub const CHANGES: usize = 5_000;
-/// Tokens that one run may make in all.
+/// Tokens that one run may have at the same time, with the branches that are still to be made; and
+/// branches of one group, also of one that is added to.
 pub const TOKENS_PER_RUN: u64 = 100_000;
 /// Tokens that one append may make; a larger fan-out is expanded in slices.
 pub const TOKENS_PER_APPEND: usize = 1_000;

@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::Reply;
-use super::append::{self, Cause, Stream};
+use super::append::{self, Cause, SNAPSHOT_EVERY, Stream};
 use super::outcome;
 use super::plans::LivePlan;
 use super::refusal;
@@ -28,6 +28,10 @@ mod queued;
 pub(crate) use queued::Settled;
 use queued::{Asked, asked};
 pub(super) use queued::{Holds, Queued, count_refused, refuse_all, settle};
+
+/// Events in an append of a run beyond which what else is queued waits for the next one: what other
+/// runs of the worker wait for meanwhile stays short.
+const EVENTS_PER_TURN: usize = 256;
 
 /// A run in memory.
 pub(super) struct Actor {
@@ -46,7 +50,8 @@ pub(super) struct Actor {
     pub tasks_in_flight: Option<usize>,
     /// The sequence of the last event that was decided, durable or under way.
     sequence: u64,
-    snapshot_at: u64,
+    /// The sequence from which on its state is to be kept again.
+    snapshot_due: u64,
     /// The last durable event: its position, and when it was recorded.
     position: u64,
     recorded_at: DateTime<Utc>,
@@ -140,7 +145,7 @@ impl Actor {
             adoption: taken.adoption,
             tasks_in_flight: taken.tasks_in_flight,
             sequence: taken.sequence,
-            snapshot_at: taken.snapshot_at,
+            snapshot_due: taken.snapshot_at + SNAPSHOT_EVERY,
             position: taken.position,
             recorded_at: taken.recorded_at,
             run_value,
@@ -266,8 +271,7 @@ impl Actor {
                     }
                 }
             }
-            if is_alone && !events.is_empty() || events.len() >= domain::limits::EVENTS_PER_DECISION
-            {
+            if is_alone && !events.is_empty() || events.len() >= EVENTS_PER_TURN {
                 break;
             }
         }
@@ -280,21 +284,18 @@ impl Actor {
             workspace: &self.workspace,
             workspace_id: self.workspace_id,
             sequence: self.sequence,
-            snapshot_at: self.snapshot_at,
+            snapshot_due: self.snapshot_due,
             shard: protocol::shard_of(self.run_id),
             epoch: (self.epoch > 0).then_some(self.epoch),
+            waited_on,
         };
-        match append::append(&stream, &self.run, waited_on, &shared, &events, &cause, now, clock) {
-            Ok(append) => {
-                let before = self.sequence;
-                self.sequence += (shared.len() + events.len()) as u64;
-                if (before + 1..=self.sequence).contains(&domain::limits::EVENTS_WARNED_OF) {
-                    tracing::warn!(run_id = %self.run_id, events = self.sequence, "a long run");
-                }
+        match append::append(&stream, &self.run, &shared, &events, &cause, now, clock) {
+            Ok((append, snapshot_due)) => {
+                let appended = (shared.len() + events.len()) as u64;
+                self.sequence += appended;
+                self.snapshot_due = snapshot_due;
+                self.warn_of_length(appended);
                 self.recorded_at = now;
-                if let Some(snapshot) = &append.snapshot {
-                    self.snapshot_at = snapshot.sequence;
-                }
                 self.under_way = Some(under_way);
                 Turn::Append(Box::new(append))
             }
@@ -320,6 +321,15 @@ impl Actor {
         durable.children.extend(decision.children);
         durable.given_up.extend(decision.given_up);
         self.advance |= decision.advance;
+    }
+
+    /// Warns once of a run that has become long, with the last so many events.
+    fn warn_of_length(&self, added: u64) {
+        let Some(events) = self.run.live().map(|live| live.events) else { return };
+        let limit = domain::limits::EVENTS_WARNED_OF;
+        if events >= limit && events.saturating_sub(added) < limit {
+            tracing::warn!(run_id = %self.run_id, events, "a long run");
+        }
     }
 
     pub(super) fn own_cause(&self) -> Cause {

@@ -266,7 +266,11 @@ impl Admissions {
 
     fn look_again(&mut self, of: impl Fn(Home) -> bool) {
         self.has_opened = true;
-        self.due.extend(self.queues.keys().filter(|scope| of(scope.home())).cloned());
+        let found = self.queues.keys().filter(|scope| of(scope.home()));
+        let mut found: Vec<_> = found.cloned().collect();
+        // In the same order each time, whatever follows from it.
+        found.sort_unstable();
+        self.due.extend(found);
     }
 
     /// Whether queues were opened, or have left, since this was asked.

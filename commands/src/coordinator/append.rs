@@ -1,5 +1,6 @@
 //! From a run's events to an append of the journal, and from its failure to a refusal.
 
+use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -24,8 +25,11 @@ pub(crate) struct Cause {
     pub remembered: Option<Remembered>,
 }
 
-/// Events after which a run's state is kept as a snapshot.
-const SNAPSHOT_EVERY: u64 = 500;
+/// Events after which a run's state is kept as a snapshot, at least.
+pub(super) const SNAPSHOT_EVERY: u64 = 500;
+/// Bytes of a snapshot for which one more event is waited until the next: so the snapshots of a run
+/// together stay in proportion to its events, however large its state is.
+const SNAPSHOT_BYTES_AN_EVENT: usize = 256;
 /// Bytes above which a snapshot isn't worth its place.
 const SNAPSHOT_BYTES: usize = 4 * 1024 * 1024;
 
@@ -36,25 +40,26 @@ pub(super) struct Stream<'a> {
     pub workspace_id: WorkspaceId,
     /// The sequence before the events.
     pub sequence: u64,
-    /// The sequence of its last snapshot.
-    pub snapshot_at: u64,
+    /// The sequence from which on its state is to be kept again.
+    pub snapshot_due: u64,
+    /// What it waited for before the events.
+    pub waited_on: WaitKinds,
     pub shard: u16,
     /// See [`Append::epoch`].
     pub epoch: Option<u64>,
 }
 
-/// Encodes a run's events. `run` is the run after them, `waited_on` what it waited for before;
-/// `shared` are events of another run that come first, with the times at which they happened to it.
+/// Encodes a run's events. `run` is the run after them; `shared` are events of another run that
+/// come first, with the times at which they happened to it. Says when its state is to be kept again.
 pub(super) fn append(
     stream: &Stream<'_>,
     run: &Run,
-    waited_on: WaitKinds,
     shared: &[(Event, DateTime<Utc>)],
     events: &[Event],
     cause: &Cause,
     at: DateTime<Utc>,
     clock: &dyn Clock,
-) -> Result<Append, EncodeError> {
+) -> Result<(Append, u64), EncodeError> {
     let mut payloads = Vec::new();
     let mut new_events = Vec::with_capacity(shared.len() + events.len());
     let shared = shared.iter().map(|(event, at)| (event, Some(*at)));
@@ -77,12 +82,13 @@ pub(super) fn append(
     let last = stream.sequence + new_events.len() as u64;
     let started = stream.sequence == 0;
     let ended = matches!(run, Run::Closed(_));
-    Ok(Append {
+    let (snapshot, snapshot_due) = snapshot(stream, run, last);
+    let append = Append {
         aggregate_type: super::actor::run_type(),
         aggregate_id: Arc::clone(stream.id),
         expected_sequence: stream.sequence,
         workspace_id: Arc::clone(stream.workspace),
-        metadata: match run.live().map(Live::waiting_on).filter(|now| *now != waited_on) {
+        metadata: match run.live().map(Live::waiting_on).filter(|now| *now != stream.waited_on) {
             Some(waits) => metadata::waiting_on(&cause.metadata, waits),
             None => cause.metadata.clone(),
         },
@@ -95,11 +101,12 @@ pub(super) fn append(
             (false, true) => Some(false),
             (true, true) | (false, false) => None,
         },
-        snapshot: snapshot(stream, run, last),
+        snapshot,
         mark: mark(run, events),
         shard: stream.shard,
         epoch: stream.epoch,
-    })
+    };
+    Ok((append, snapshot_due))
 }
 
 /// The answer that a repetition of the command gets: the same as the first one's.
@@ -134,10 +141,33 @@ fn mark(run: &Run, events: &[Event]) -> Option<Mark> {
     Some(admissions::mark(run.header()?.run_id.home(), until))
 }
 
-fn snapshot(stream: &Stream<'_>, run: &Run, last: u64) -> Option<Snapshot> {
-    if last - stream.snapshot_at < SNAPSHOT_EVERY || !matches!(run, Run::Live(_)) {
-        return None;
+/// The run's state where it is to be kept, and when the next time is. One that is too large isn't
+/// written out to its end.
+fn snapshot(stream: &Stream<'_>, run: &Run, last: u64) -> (Option<Snapshot>, u64) {
+    if last < stream.snapshot_due || !matches!(run, Run::Live(_)) {
+        return (None, stream.snapshot_due);
     }
-    let state = serde_json::to_vec(run).ok().filter(|state| state.len() <= SNAPSHOT_BYTES)?;
-    Some(Snapshot { sequence: last, version: STATE_VERSION, state: Bytes::from(state) })
+    let mut state = Bounded(Vec::new());
+    let fits = serde_json::to_writer(&mut state, run).is_ok();
+    let size = if fits { state.0.len() } else { SNAPSHOT_BYTES };
+    let next = last + SNAPSHOT_EVERY.max((size / SNAPSHOT_BYTES_AN_EVENT) as u64);
+    let (version, state) = (STATE_VERSION, Bytes::from(state.0));
+    (fits.then_some(Snapshot { sequence: last, version, state }), next)
+}
+
+/// Bytes of a snapshot; refuses more than it may have.
+struct Bounded(Vec<u8>);
+
+impl io::Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0.len() + bytes.len() > SNAPSHOT_BYTES {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }

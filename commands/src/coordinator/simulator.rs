@@ -6,9 +6,11 @@
 //! after they have worked; tasks and outcomes are lost, repeated, late and out of order; workers
 //! vanish; coordinators die and come back, lose shards without being told, and their clock jumps.
 //! Clients start runs of random graphs (children, gates, waits, signals, mutexes, fan-outs,
-//! cancelled regions), pause, resume, signal, answer and cancel them. Other worlds have runs with a
-//! rate and places, which are counted as well. Then it becomes calm, and every run has to come to its
-//! end.
+//! cancelled regions), pause, resume, signal, answer and cancel them; many take turns by a
+//! concurrency key and a priority, or belong to workflows that are paused and go on. Others are
+//! started by time, and by the ends of runs; other worlds have runs with a rate and places, which are
+//! counted as well. Then it becomes calm, and every run has to come to its end, in its turn, and for
+//! what it was started for alone.
 //!
 //! A seed gives the same history each time. `make sim DURATION=1h SEED=1` goes on with others for
 //! so long, from a million times `SEED` on.
@@ -20,42 +22,54 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use domain::ids::RunId;
+use domain::run::event::QueueReason;
 use domain::run::{Event, Run};
 use domain::span::Span;
-use graphs::{Layout, blocks, seeded};
-use proptest::strategy::{Strategy, ValueTree};
-use proptest::test_runner::Config;
-use serde_json::{Value, json};
+use serde_json::json;
 
 mod broker;
+mod cast;
 mod chance;
 mod client;
 mod journal;
+mod triggered;
+mod turns;
+mod views;
 mod world;
 
-use client::{Log, Views, nurse, play, publish, start, start_counted};
+use cast::{cast, counted};
+use client::{Log, input, nurse, start};
 use journal::Connection;
+use views::{Seen, Views};
 use world::World;
 
 /// Seeds that each of the tests below tries, where nothing else is said.
-const SEEDS: u64 = 128;
+const SEEDS: u64 = 64;
 /// The tests that share the seeds, so that they run side by side.
 const LANES: u64 = 4;
 /// Simulated time within which everything has ended once it is calm. Clocks that were put back make
 /// timers late.
 const CALM: Duration = Duration::from_secs(12 * 3_600);
 /// Seeds that failed once: a lost task of a run that had left memory was looked for again and
-/// again.
-const FAILED_ONCE: [u64; 4] = [18, 19, 68, 85];
+/// again; the limits of two versions were counted by one of them; a time was noted twice where the
+/// first note's answer was lost.
+const FAILED_ONCE: [u64; 7] = [18, 19, 28, 68, 85, 105, 106];
 
 /// What each test has to go through.
-const TROUBLES: [&str; 14] = [
+const TROUBLES: [&str; 24] = [
     "a command came twice",
     "a coordinator died",
+    "a queued run was cancelled",
     "a read failed",
+    "a run waited for its turn",
+    "a run waited for its workflow",
+    "a run was displaced",
+    "a run was dropped",
     "a task was lost",
     "a task was repeated",
     "a worker died",
+    "a workflow paused",
+    "a workflow went on",
     "an append failed",
     "an append was fenced",
     "an append's answer was lost",
@@ -64,6 +78,9 @@ const TROUBLES: [&str; 14] = [
     "shards moved",
     "the clock jumped",
     "the queues were wiped",
+    "trigger_failed",
+    "trigger_fired",
+    "trigger_missed",
 ];
 
 /// Says which seed it was.
@@ -106,14 +123,7 @@ fn live_through(seed: u64, starts: Starts) -> Lived {
 async fn simulate(seed: u64, starts: Starts) -> Lived {
     let world = World::new(seed);
     world.begin().await;
-    // Children of children would be without end.
-    publish(&world, json!({
-        "name": "below", "start": "work",
-        "nodes": {"work": {"action": {"kind": "mock"}, "retry": {"max_attempts": 3, "initial": "2s"}},
-            "rest": {"wait": {"for": "3s"}}},
-        "transitions": [{"from": "work", "to": "rest"}],
-    }))
-    .await;
+    let cast = cast(&world).await;
     let (mut views, mut log) = (Views::default(), Log::default());
     world.set_rough(true);
     let misfortunes = {
@@ -127,70 +137,52 @@ async fn simulate(seed: u64, starts: Starts) -> Lived {
     };
     match starts {
         Starts::Graphs => {
-            for graph in &graphs_of(seed) {
-                let items = world.chance.below(4);
-                log.started.push(start(&world, graph, items).await);
-                tokio::time::sleep(world.chance.up_to(Duration::from_secs(4))).await;
-                play(&world, &mut views, &mut log).await;
+            for play in &cast.plays {
+                for _ in 0..play.runs {
+                    let input = input(&world);
+                    log.started.push(start(&world, play.target.clone(), input).await);
+                    tokio::time::sleep(world.chance.up_to(Duration::from_secs(4))).await;
+                }
+                client::play(&world, &cast, &mut views, &mut log).await;
             }
         }
         Starts::Counted => {
-            let id = publish(&world, counted(seed)).await;
+            let target = counted(&world).await;
             for number in 0..16 {
-                let user = if number % 4 == 0 { "bob" } else { "ann" };
-                log.started.push(start_counted(&world, (id, "counted"), user).await);
+                let user = json!({"user": if number % 4 == 0 { "bob" } else { "ann" }});
+                log.started.push(start(&world, target.clone(), user).await);
                 tokio::time::sleep(world.chance.up_to(Duration::from_secs(6))).await;
-                play(&world, &mut views, &mut log).await;
+                client::play(&world, &cast, &mut views, &mut log).await;
             }
         }
     }
     while !misfortunes.is_finished() {
         tokio::time::sleep(world.chance.up_to(Duration::from_secs(6))).await;
-        play(&world, &mut views, &mut log).await;
+        client::play(&world, &cast, &mut views, &mut log).await;
     }
     misfortunes.await.expect("misfortunes come to an end");
+    client::calm(&world, &cast).await;
     world.set_rough(false);
     let calm = tokio::time::Instant::now();
-    while !nurse(&world, &mut views, &mut log).await {
-        assert!(calm.elapsed() < CALM, "runs don't end: {}", unfinished(&views));
-        tokio::time::sleep(Duration::from_secs(2)).await;
+    let mut ended_at = None;
+    // What is still on its way starts runs by events at most, and they end as well.
+    while ended_at != Some(views.position()) {
+        while !nurse(&world, &mut views, &mut log).await {
+            assert!(calm.elapsed() < CALM, "runs don't end: {}", unfinished(&views));
+            tokio::time::sleep(Duration::from_secs(2)).await;
+        }
+        ended_at = Some(views.position());
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        views.follow(&world);
     }
-    // What is still on its way changes nothing any more.
-    let position = views.position();
-    tokio::time::sleep(Duration::from_secs(60)).await;
-    views.follow(&world);
-    assert_eq!(views.position(), position, "nothing happens after all runs have ended");
     check(&views, &log);
+    turns::check(&views.events);
+    triggered::check(&views, &cast);
+    note(&world, &views);
     is_loaded_as_it_was(&world, &views).await;
     assert_eq!(world.store.open(), Vec::<Arc<str>>::new(), "nothing is owed");
     world.end().await;
     Lived { digest: digest(&world), troubles: world.troubles.all() }
-}
-
-/// A few random graphs.
-fn graphs_of(seed: u64) -> Vec<Value> {
-    let mut runner = seeded(seed, Config::default());
-    let count = 2 + seed % 4;
-    let graph = |_| {
-        let block = blocks().new_tree(&mut runner).expect("a tree of blocks").current();
-        Layout::definition(&block, false, seed.is_multiple_of(2))
-    };
-    (0..count).map(graph).collect()
-}
-
-/// A definition that counts its runs by their user.
-fn counted(seed: u64) -> Value {
-    let key = "${input.user}";
-    let then = if seed.is_multiple_of(4) { "drop" } else { "queue" };
-    let mut definition = json!({
-        "name": "counted", "start": "work",
-        "rate_limit": {"key": key, "limit": 6, "period": "1m", "burst": 1 + seed % 3, "then": then},
-        "nodes": {"work": {"action": {"kind": "mock"}}},
-    });
-    if seed.is_multiple_of(2) {
-        definition["concurrency"] = json!({"key": key, "limit": 2});
-    }
-    definition
 }
 
 fn unfinished(views: &Views) -> String {
@@ -203,38 +195,60 @@ fn check(views: &Views, log: &Log) {
         assert!(views.runs.contains_key(run_id), "an acknowledged run is there");
     }
     for run_id in &log.cancelled {
-        assert!(matches!(views.runs[run_id].run, Run::Closed(_)), "a cancelled run has ended");
+        assert!(matches!(views.runs[run_id], Run::Closed(_)), "a cancelled run has ended");
     }
     let mut signals: BTreeMap<(RunId, u64), u32> = BTreeMap::new();
-    let mut children = BTreeSet::new();
-    for (run_id, view) in &views.runs {
-        let mut outcomes = BTreeSet::new();
-        for event in &view.events {
-            match event {
-                Event::TaskSucceeded { token, attempt, .. }
-                | Event::TaskFailed { token, attempt, .. }
-                | Event::UndoSucceeded { token, attempt, .. }
-                | Event::UndoFailed { token, attempt, .. } => {
-                    assert!(outcomes.insert((*token, *attempt)), "an outcome counts once");
-                }
-                Event::SignalReceived(signal) => {
-                    let number = signal.payload["number"].as_u64().expect("it has a number");
-                    *signals.entry((*run_id, number)).or_default() += 1;
-                }
-                Event::ChildStarted(started) => {
-                    children.insert(started.run_id);
-                }
-                _ => {}
+    let mut outcomes = BTreeSet::new();
+    for Seen { run_id, event, .. } in &views.events {
+        match event {
+            Event::TaskSucceeded { token, attempt, .. }
+            | Event::TaskFailed { token, attempt, .. }
+            | Event::UndoSucceeded { token, attempt, .. }
+            | Event::UndoFailed { token, attempt, .. } => {
+                assert!(outcomes.insert((run_id, token, attempt)), "an outcome counts once");
             }
+            Event::SignalReceived(signal) => {
+                let number = signal.payload["number"].as_u64().expect("it has a number");
+                *signals.entry((*run_id, number)).or_default() += 1;
+            }
+            _ => {}
         }
     }
     assert!(signals.values().all(|count| *count == 1), "a signal comes once: {signals:?}");
     for signal in &log.signals {
         assert!(signals.contains_key(signal), "an acknowledged signal is there");
     }
-    for run_id in views.runs.keys() {
-        let is_known = log.started.contains(run_id) || children.contains(run_id);
-        assert!(is_known, "nobody has asked for {run_id}");
+    let children = views.events.iter().filter_map(|seen| match &seen.event {
+        Event::ChildStarted(started) => Some(started.run_id),
+        _ => None,
+    });
+    let mut known: BTreeSet<RunId> = children.chain(log.started.iter().copied()).collect();
+    known.extend(views.starts().filter(|run| run.trigger.is_some()).map(|run| run.run_id));
+    let unknown: Vec<_> = views.runs.keys().filter(|run_id| !known.contains(run_id)).collect();
+    assert!(unknown.is_empty(), "nobody has asked for {unknown:?}");
+}
+
+/// Notes what happened beyond what was done to the world.
+fn note(world: &World, views: &Views) {
+    for seen in &views.events {
+        match &seen.event {
+            Event::RunQueued(QueueReason::Concurrency { .. }) => {
+                world.troubles.note("a run waited for its turn");
+            }
+            Event::RunQueued(QueueReason::WorkflowPaused { .. }) => {
+                world.troubles.note("a run waited for its workflow");
+            }
+            Event::RunCancelled { code: Some(code), .. } if code == "concurrency_dropped" => {
+                world.troubles.note("a run was dropped");
+            }
+            Event::RunCancelled { code: Some(code), .. } if code == "concurrency_replaced" => {
+                world.troubles.note("a run was displaced");
+            }
+            _ => {}
+        }
+    }
+    for event in &views.triggers {
+        world.troubles.note(event.event_type());
     }
 }
 
@@ -244,16 +258,16 @@ async fn is_loaded_as_it_was(world: &World, views: &Views) {
     let calm = Arc::new(Connection::new(store, chance, Arc::default(), Arc::default()));
     let resources = crate::Resources::new(calm.clone(), world.clock());
     let (resolver, plans) = (resources.resolver(), super::Plans::default());
-    for (run_id, view) in &views.runs {
+    for (run_id, run) in &views.runs {
         let loaded = super::load::load(&*calm, &resolver, &plans, *run_id, 0).await;
         let loaded = loaded.expect("it can be loaded").expect("it is there");
-        assert_eq!(loaded.run, view.run, "what is loaded is what was folded");
+        assert_eq!(&loaded.run, run, "what is loaded is what was folded");
     }
 }
 
 fn digest(world: &World) -> u64 {
     let mut hasher = DefaultHasher::new();
-    for event in world.store.events_after(0) {
+    for (event, _) in world.store.events_after(0) {
         (event.aggregate_id, event.sequence, event.event_type, event.payload).hash(&mut hasher);
     }
     hasher.finish()
@@ -270,7 +284,7 @@ fn lane(lane: u64) {
     let first = 1_000_000 * setting::<u64>("SIM_SEED").unwrap_or(0);
     let time = setting::<Span>("SIM_DURATION").map(Span::as_duration);
     let begun = Instant::now();
-    let mut troubles = BTreeSet::new();
+    let (mut troubles, mut seeds) = (BTreeSet::new(), 0);
     for round in 0.. {
         match time {
             Some(time) if begun.elapsed() >= time => break,
@@ -279,7 +293,9 @@ fn lane(lane: u64) {
         }
         let seed = first + round * LANES + lane;
         troubles.extend(live_through(seed, Starts::Graphs).troubles.into_keys());
+        seeds += 1;
     }
+    eprintln!("lived through {seeds} seeds");
     let missed: Vec<_> = TROUBLES.iter().filter(|trouble| !troubles.contains(*trouble)).collect();
     assert!(time.is_some() || missed.is_empty(), "the seeds were too kind: {missed:?}");
 }

@@ -13,7 +13,7 @@ use domain::run::Run;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use protocol::{Abandoned, Outcome, Rejection, RejectionKind, RunOutcome, Task};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -35,6 +35,7 @@ mod checks;
 mod children;
 mod commits;
 mod loading;
+mod loads;
 mod ownership;
 mod workflows;
 
@@ -58,8 +59,8 @@ pub(super) struct Context {
     pub idle: Duration,
     /// Where tasks are once they have left this process; `None` where they never do.
     pub queue: Option<Arc<dyn TaskQueue>>,
-    /// Loads of runs that may be under way at the same time, over all workers.
-    pub loads: Arc<Semaphore>,
+    /// Loads of runs that may be under way at the same time.
+    pub loads: usize,
     /// Told of shards that turn out to be another coordinator's.
     pub fenced: Fenced,
 }
@@ -122,18 +123,19 @@ pub(super) struct Worker {
     told: HashSet<RunId>,
     /// Starts that can't be judged yet.
     put_off: Vec<Start>,
+    loads: loads::Loads,
 }
 
 impl Worker {
     pub(super) fn new(worker: usize, context: Context) -> Self {
-        let dispatch = Dispatch::new(context.tasks_in_flight);
         Self {
+            loads: loads::Loads::new(context.loads),
+            dispatch: Dispatch::new(context.tasks_in_flight),
             context,
             owned: HashMap::new(),
             runs: HashMap::new(),
             commits: FuturesUnordered::new(),
             timers: Timers::default(),
-            dispatch,
             recent: Recent::default(),
             gauges: Gauges::of(worker),
             turns: Vec::new(),
@@ -153,8 +155,8 @@ impl Worker {
         shutdown: CancellationToken,
     ) {
         let mut messages = Vec::with_capacity(BATCH);
-        let every = self.context.idle.clamp(SWEEP_AT_MOST, SWEEP_AT_LEAST);
-        let mut swept = Instant::now();
+        let (idle, mut swept) = (self.context.idle, Instant::now());
+        let every = idle.clamp(SWEEP_AT_MOST, SWEEP_AT_LEAST);
         loop {
             let due = self.until_due().min(every);
             tokio::select! {
@@ -183,6 +185,7 @@ impl Worker {
             self.take_turns();
             self.hand_out();
             self.check_unheard();
+            self.start_loads();
             if swept.elapsed() >= every {
                 self.sweep();
                 swept = Instant::now();
@@ -348,8 +351,8 @@ impl Worker {
             return Duration::ZERO;
         }
         let due = self.timers.next().into_iter().chain(self.admissions.next_at()).min();
-        let Some(due) = due else { return Duration::MAX };
-        (due - self.context.clock.now()).to_std().unwrap_or(Duration::ZERO)
+        let due = due.map(|due| (due - self.context.clock.now()).to_std().unwrap_or_default());
+        due.unwrap_or(Duration::MAX).min(self.loads.until_due())
     }
 
     fn wake_due(&mut self) {

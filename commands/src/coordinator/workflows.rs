@@ -3,7 +3,7 @@
 //! What is known of a workflow comes with its runs, when they are started and loaded, and with
 //! looks at the journal; the newest version counts.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use domain::ids::{RunId, WorkflowId};
 use protocol::shard_of;
@@ -18,13 +18,13 @@ pub(crate) struct Standing {
 #[derive(Debug)]
 struct Known {
     standing: Standing,
-    runs: HashSet<RunId>,
+    runs: BTreeSet<RunId>,
 }
 
-/// See the module.
+/// See the module. What is gone through is in order, so that the same follows each time.
 #[derive(Debug, Default)]
 pub(super) struct Workflows {
-    known: HashMap<WorkflowId, Known>,
+    known: BTreeMap<WorkflowId, Known>,
     of_run: HashMap<RunId, WorkflowId>,
     /// Runs that are to be told how their workflow stands.
     due: VecDeque<RunId>,
@@ -41,7 +41,7 @@ impl Workflows {
     ) -> Vec<RunId> {
         let changed = self.stands(workflow_id, standing);
         let known = self.known.entry(workflow_id);
-        let known = known.or_insert_with(|| Known { standing, runs: HashSet::new() });
+        let known = known.or_insert_with(|| Known { standing, runs: BTreeSet::new() });
         known.runs.insert(run_id);
         self.of_run.insert(run_id, workflow_id);
         changed

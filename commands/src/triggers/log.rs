@@ -83,9 +83,13 @@ impl Triggers {
                     }
                     return Ok(());
                 }
-                // Failures of webhooks are written by others, and take nothing from the owner.
                 Err(AppendError::Conflict { .. }) => {
                     *log = Log::load(&*self.journal, trigger).await?;
+                    // Nobody but the owner writes to its log: what is there may be these events, in
+                    // an append whose answer was lost.
+                    if epoch.is_some() {
+                        return Err(unavailable("the log was written to meanwhile, looking again"));
+                    }
                 }
                 Err(error) => return Err(fault(Fault::Append(error))),
             }

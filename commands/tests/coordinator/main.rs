@@ -6,6 +6,7 @@ mod commits;
 mod faults;
 mod forks;
 mod limits;
+mod long_runs;
 mod lost_workers;
 mod pauses;
 mod platform;

@@ -26,8 +26,6 @@ use scopes::Names;
 
 /// The node kinds, in the order in which messages name them.
 const KINDS: &str = "action, steps, compute, workflow, wait, gate, emit";
-/// Tokens that one `spawn` may make.
-const SPAWN: u64 = 100_000;
 
 /// Every problem of a definition that was read well; empty for one that can run.
 ///
@@ -254,8 +252,12 @@ impl<'d> Checker<'d> {
                     self.problem(ProblemCode::InvalidValue, &place, message);
                 }
                 Value::String(_) => self.value(&place, spawn, names),
-                number if !number.as_u64().is_some_and(|n| (1..=SPAWN).contains(&n)) => {
-                    let message = format!("spawn must be 1 to {SPAWN}");
+                number
+                    if !number
+                        .as_u64()
+                        .is_some_and(|n| (1..=limits::TOKENS_PER_RUN).contains(&n)) =>
+                {
+                    let message = format!("spawn must be 1 to {}", limits::TOKENS_PER_RUN);
                     self.problem(ProblemCode::InvalidValue, &place, message);
                 }
                 _ => {}

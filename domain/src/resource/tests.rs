@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 use super::*;
 use crate::ids::{ProjectId, WorkspaceId};
 
+mod limits;
+
 fn at() -> DateTime<Utc> {
     DateTime::from_timestamp(1_800_000_000, 0).expect("a time in range")
 }

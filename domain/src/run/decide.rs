@@ -73,6 +73,7 @@ impl Run {
             now,
             decision: Decision::default(),
             fresh: Vec::new(),
+            put_off: None,
             touched: Vec::new(),
             tokens_left: limits::TOKENS_PER_APPEND,
         };
@@ -91,6 +92,8 @@ struct Decider<'a> {
     decision: Decision,
     /// Tokens that have come to their node and weren't looked at yet.
     fresh: Vec<TokenId>,
+    /// Tokens from this one on may have been put off.
+    put_off: Option<TokenId>,
     /// Instances whose counts have changed.
     touched: Vec<u64>,
     tokens_left: usize,
@@ -271,25 +274,33 @@ impl Decider<'_> {
         if self.run.is_in_queue() {
             return;
         }
-        let owed = self.run.owed(self.plan);
-        if owed.next_due.is_some_and(|due| due <= self.now) {
+        if self.run.next_due().is_some_and(|due| due <= self.now) {
             self.wake();
         }
-        let Some(live) = self.live() else { return };
-        let is_own = |token: &Token| {
-            let node = self.plan.work_of(token);
-            !node.is_some_and(|node| node.work.is_task())
-        };
-        let waiting: Vec<_> = live
-            .tokens
-            .iter()
-            .filter(|(_, token)| matches!(token.phase, Phase::Working { .. }) && is_own(token))
-            .map(|(id, _)| *id)
-            .rev()
-            .collect();
-        let instances: Vec<_> = live.instances.keys().copied().collect();
-        self.touched.extend(instances);
-        self.fresh.extend(waiting);
+        let instances = self.run.live().map(|live| live.instances.keys());
+        self.touched.extend(instances.into_iter().flatten());
+        self.put_off = Some(0);
+    }
+
+    /// The next token whose work is the engine's and was put off.
+    fn next_put_off(&mut self) -> Option<TokenId> {
+        let (live, from) = (self.run.live()?, self.put_off.take()?);
+        // Looked up once for many that stand at the same node.
+        let mut of_workers = "";
+        for (id, token) in live.tokens.range(from..) {
+            let is_known = token.undo.is_none() && *token.node == *of_workers;
+            if is_known || !matches!(token.phase, Phase::Working { .. }) {
+                continue;
+            }
+            if !self.plan.work_of(token).is_some_and(|node| node.work.is_task()) {
+                self.put_off = Some(*id + 1);
+                return Some(*id);
+            }
+            if token.undo.is_none() {
+                of_workers = &token.node;
+            }
+        }
+        None
     }
 
     /// Whether the decision has become as large as one append should be.
@@ -302,8 +313,12 @@ impl Decider<'_> {
     fn settle(&mut self) {
         loop {
             self.settle_joins();
-            if let Some(id) = self.fresh.pop() {
+            if let Some(id) = self.fresh.pop().or_else(|| self.next_put_off()) {
                 self.enter(id);
+                if self.is_full() && self.next_put_off().is_some() {
+                    self.decision.advance |= !self.is_suspended();
+                    self.put_off = None;
+                }
                 continue;
             }
             if self.pass_on_mutex() {
@@ -421,6 +436,12 @@ fn evaluated(binding: &Binding, scope: &dyn Scope) -> Result<Value, Box<RunError
 fn at(mapping: &str, name: &str, mut error: Box<RunError>) -> Box<RunError> {
     error.message = format!("{mapping}.{name}: {}", error.message);
     error
+}
+
+fn too_many_tokens() -> RunError {
+    let limit = limits::TOKENS_PER_RUN;
+    let message = format!("the run would have more than {limit} tokens at the same time");
+    RunError::permanent("token_limit", message)
 }
 
 fn boxed(code: &str, message: String) -> Box<RunError> {

@@ -74,8 +74,7 @@ impl Run {
         let begun = self.live().filter(|live| live.in_queue.is_none());
         let Some(live) = begun else { return Owed::default() };
         let mut owed = Owed {
-            advance: live.instances.values().any(|one| one.spawned < one.declared)
-                || live.next_turn().is_some(),
+            advance: live.unmade > 0 || live.next_turn().is_some(),
             next_due: live.next_due(),
             children: live.children.iter().map(|(token, run_id)| (*token, *run_id)).collect(),
             ..Owed::default()

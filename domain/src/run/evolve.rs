@@ -167,6 +167,7 @@ impl Live {
             root: Vars::default(),
             tokens: [(1, Box::new(Token { since: at, ..Token::at(&started.start) }))].into(),
             instances: Default::default(),
+            unmade: 0,
             next_token: 2,
             next_instance: 1,
             timers: Default::default(),

@@ -105,6 +105,8 @@ pub struct Live {
     pub tokens: BTreeMap<TokenId, Box<Token>>,
     /// The group instances with branches that aren't through.
     pub instances: BTreeMap<InstanceId, Instance>,
+    /// Branches of theirs that are declared and not made yet.
+    pub unmade: u64,
     pub next_token: TokenId,
     pub next_instance: InstanceId,
     /// What is armed: retries, waits, gates, joins and the run's own time-out.
@@ -393,6 +395,11 @@ impl Live {
         }
     }
 
+    /// The tokens that are there, and the branches that are to be made.
+    pub fn tokens_at_once(&self) -> u64 {
+        self.tokens.len() as u64 + self.unmade
+    }
+
     /// Whether a token came to where it stands during the pause: its work was handed to nobody.
     pub fn is_held_back(&self, id: TokenId) -> bool {
         let (token, pause) = (self.tokens.get(&id), &self.pause);
@@ -451,6 +458,11 @@ impl Instance {
         ended.unwrap_or(self.declared) - self.spawned
     }
 
+    /// Branches that are declared and not made yet.
+    pub const fn unmade(&self) -> u64 {
+        self.declared - self.spawned
+    }
+
     /// Counts branches as made that ended before they were.
     pub(in crate::run) fn skip_ended(&mut self) {
         while self.spawned < self.declared && self.ended.contains(&self.spawned) {
@@ -472,10 +484,11 @@ impl Instance {
 
     /// The part of the fan-out that a branch belongs to.
     pub fn branches_of(&self, index: u64) -> Option<&OpenedBranches> {
-        let mut first = 0;
-        self.branches.iter().find(|branches| {
-            first += branches.count;
-            index < first
+        // From the end, since what is looked for has mostly been added last.
+        let mut first = self.declared;
+        self.branches.iter().rev().filter(|_| index < self.declared).find(|branches| {
+            first -= branches.count;
+            first <= index
         })
     }
 }

@@ -9,6 +9,7 @@ use super::webhook::{Secret, Signed, signatures};
 use super::*;
 
 mod hostile;
+mod limits;
 
 fn at(text: &str) -> DateTime<Utc> {
     DateTime::parse_from_rfc3339(text).expect("a time").to_utc()

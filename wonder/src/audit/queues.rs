@@ -1,14 +1,14 @@
 //! Whether at no position more runs with a concurrency key go on than may.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use domain::ids::{DefinitionId, RunId};
 use domain::run::Event;
 use domain::run::state::Header;
 
-/// The runs that go on, by what they are counted under.
+/// The runs that go on and the limit of each, by what they are counted under.
 #[derive(Debug, Default)]
-pub(super) struct Queues(HashMap<(DefinitionId, Option<String>), HashSet<RunId>>);
+pub(super) struct Queues(HashMap<(DefinitionId, Option<String>), HashMap<RunId, Option<u32>>>);
 
 impl Queues {
     /// Checks an event of a run.
@@ -26,11 +26,15 @@ impl Queues {
             return Ok(());
         }
         let going = self.0.entry((definition, key)).or_default();
-        let before = going.len();
-        going.insert(header.run_id);
-        let Some(limit) = admission.limit.filter(|limit| before >= *limit as usize) else {
+        going.insert(header.run_id, admission.limit);
+        // Versions may have other limits, or none. Runs that were let in one after the other are
+        // recorded side by side, so of those that go on the last one may be any: the most counts.
+        let limits: Option<Vec<u32>> = going.values().copied().collect();
+        let Some(limit) = limits.and_then(|limits| limits.into_iter().max()) else { return Ok(()) };
+        if going.len() <= limit as usize {
             return Ok(());
-        };
-        Err(format!("the run is admitted while {before} of its key go on, and {limit} may"))
+        }
+        let count = going.len();
+        Err(format!("with the run {count} of its key go on, and {limit} may"))
     }
 }

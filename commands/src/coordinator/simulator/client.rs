@@ -1,25 +1,27 @@
 //! Clients: they ask until they are answered, and keep a log of what was acknowledged.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use domain::codec;
-use domain::ids::{CommandId, DefinitionId, Home, RunId};
-use domain::rate::Book;
+use async_trait::async_trait;
+use domain::ids::{CommandId, RunId, WorkflowId, WorkspaceId};
+use domain::resource::Kind;
 use domain::run::event::Decision;
 use domain::run::state::{Live, Phase};
-use domain::run::{Event, Run};
 use graphs::{PEOPLE, SIGNALS};
 use protocol::command::{AnswerGate, StartRun};
 use protocol::gate::GateId;
 use protocol::{
-    Actor, Command, CommandEnvelope, Commands, Receipt, Rejection, RejectionKind, RunTarget,
-    run_of, shard_of,
+    Actor, Command, CommandEnvelope, Commands, Receipt, Rejection, RejectionKind, RunOutcome,
+    RunTarget, StartAnswer, run_of, shard_of,
 };
 use serde_json::{Value, json};
 
+use super::cast::Cast;
+use super::views::Views;
 use super::world::World;
+use crate::coordinator::unavailable;
 
 /// How long a client waits for an answer before it asks again.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -34,96 +36,51 @@ pub(super) struct Log {
     pub(super) signals: Vec<(RunId, u64)>,
 }
 
-/// The runs as their events tell.
-#[derive(Default)]
-pub(super) struct Views {
-    position: u64,
-    pub(super) runs: BTreeMap<RunId, View>,
-    /// How fast runs began.
-    rates: Book,
-}
+/// The write side of all processes, as those ask it whose runs live elsewhere.
+pub(super) struct Edge(pub(super) Weak<World>);
 
-#[derive(Default)]
-pub(super) struct View {
-    pub(super) run: Run,
-    pub(super) events: Vec<Event>,
-}
-
-impl Views {
-    /// Reads what is new.
-    pub(super) fn follow(&mut self, world: &World) {
-        for recorded in world.store.events_after(self.position) {
-            self.position = recorded.position;
-            if &*recorded.aggregate_type != "run" {
-                continue;
-            }
-            let run_id = recorded.aggregate_id.parse().expect("a run's id");
-            let event: Event = codec::decode(
-                &recorded.event_type,
-                recorded.event_version,
-                &recorded.payload,
-                &|hash| world.store.payload(hash),
-            )
-            .expect("what was stored is read");
-            let view = self.runs.entry(run_id).or_default();
-            let entered = self.rates.enter(&view.run, &event, recorded.recorded_at);
-            entered.unwrap_or_else(|problem| panic!("{run_id}: {problem}"));
-            view.run.evolve(&event, recorded.recorded_at);
-            view.events.push(event);
-        }
+#[async_trait]
+impl Commands for Edge {
+    async fn execute(&self, envelope: CommandEnvelope) -> Result<Receipt, Rejection> {
+        let world = self.0.upgrade().ok_or_else(|| unavailable("the world has ended"))?;
+        asked(&world, envelope).await
     }
 
-    /// The last event that was read.
-    pub(super) const fn position(&self) -> u64 {
-        self.position
-    }
-
-    pub(super) fn live(&self) -> Vec<(RunId, &Live)> {
-        self.runs.iter().filter_map(|(run_id, view)| Some((*run_id, view.run.live()?))).collect()
+    async fn wait(
+        &self,
+        _: WorkspaceId,
+        _: RunId,
+        _: Duration,
+    ) -> Result<Option<RunOutcome>, Rejection> {
+        Ok(None)
     }
 }
 
-/// Asks whoever owns the run until somebody answers.
-pub(super) async fn ask(
-    world: &World,
-    actor: &str,
-    command: Command,
-) -> Result<Receipt, Rejection> {
-    let id = CommandId::new(world.chance.uuid());
-    let is_start = matches!(command, Command::StartRun(_));
-    let run_id = if is_start { Some(run_of(id)) } else { command.run_id() };
-    ask_at(world, actor, command, id, run_id).await
-}
-
-/// Asks whoever owns what is beside a run.
-async fn ask_at(
-    world: &World,
-    actor: &str,
-    command: Command,
-    id: CommandId,
-    run_id: Option<RunId>,
-) -> Result<Receipt, Rejection> {
+/// Asks whoever it is up to until somebody answers, as an edge does.
+async fn asked(world: &World, mut envelope: CommandEnvelope) -> Result<Receipt, Rejection> {
     loop {
-        let service = match run_id {
-            Some(run_id) => world.owner_of(shard_of(run_id)),
+        let shard = match &envelope.command {
+            Command::StartRun(start) => {
+                Some(start.home.map_or_else(|| shard_of(run_of(envelope.id)), |home| home.shard))
+            }
+            other => other.run_id().map(shard_of),
+        };
+        let service = match shard {
+            Some(shard) => world.owner_of(shard),
             None => world.any(),
         };
         let Some(service) = service else {
             tokio::time::sleep(AGAIN).await;
             continue;
         };
-        let envelope = CommandEnvelope {
-            id,
-            workspace_id: service.defaults().workspace_id,
-            actor: Actor(actor.to_owned()),
-            idempotency_key: None,
-            fingerprint: None,
-            expected_version: None,
-            traceparent: None,
-            command: command.clone(),
-        };
-        match tokio::time::timeout(PATIENCE, service.execute(envelope)).await {
-            Ok(Ok(receipt)) => return Ok(receipt),
+        let answer = service.start_at_home(envelope.clone());
+        match tokio::time::timeout(PATIENCE, answer).await {
+            Ok(Ok(StartAnswer::Done(receipt))) => return Ok(*receipt),
+            Ok(Ok(StartAnswer::Elsewhere(home))) => {
+                if let Command::StartRun(start) = &mut envelope.command {
+                    start.home = Some(home);
+                }
+            }
             Ok(Err(rejection)) if !may_pass(&rejection) => return Err(rejection),
             Ok(Err(_)) | Err(_) => tokio::time::sleep(AGAIN).await,
         }
@@ -135,68 +92,97 @@ fn may_pass(rejection: &Rejection) -> bool {
     rejection.kind == RejectionKind::Unavailable || rejection.code == "conflict"
 }
 
-/// Publishes a definition; answers its id.
-pub(super) async fn publish(world: &World, definition: Value) -> DefinitionId {
-    let project_id = world.any().expect("a coordinator lives").defaults().project_id;
-    let spec = json!({"project_id": project_id, "definition": definition, "hash": ""});
-    let spec = serde_json::from_value(spec).expect("a definition");
-    let spec = domain::resource::Spec::WorkflowDefinition(spec);
-    let receipt = ask(world, "ann", Command::Create(Box::new(spec))).await;
-    receipt.expect("it is published").id.parse().expect("an id")
-}
-
-/// Starts a run of a published definition that counts its runs by their user.
-pub(super) async fn start_counted(
+/// Asks until somebody answers.
+pub(super) async fn ask(
     world: &World,
-    (id, name): (DefinitionId, &str),
-    user: &str,
-) -> RunId {
-    let project_id = world.any().expect("a coordinator lives").defaults().project_id;
-    let target = RunTarget::Named { project_id, reference: name.to_owned() };
-    let (input, labels) = (json!({"user": user}), BTreeMap::new());
-    let start = StartRun { target, input, labels, home: None, trigger: None };
-    let command = Command::StartRun(Box::new(start));
-    let home = Home::of_queue(id, Some(user)).first_run();
-    let command_id = CommandId::new(world.chance.uuid());
-    let receipt = ask_at(world, "ann", command, command_id, Some(home)).await;
-    receipt.expect("it starts").id.parse().expect("a run's id")
+    actor: &str,
+    command: Command,
+) -> Result<Receipt, Rejection> {
+    let envelope = CommandEnvelope {
+        id: CommandId::new(world.chance.uuid()),
+        workspace_id: world.defaults().workspace_id,
+        actor: Actor(actor.to_owned()),
+        idempotency_key: None,
+        fingerprint: None,
+        expected_version: None,
+        traceparent: None,
+        command,
+    };
+    asked(world, envelope).await
 }
 
-/// Starts a run, with so many items.
-pub(super) async fn start(world: &World, definition: &Value, items: u64) -> RunId {
-    let project_id = world.any().expect("a coordinator lives").defaults().project_id;
-    let definition = serde_json::from_value(definition.clone()).expect("a definition");
-    let input = json!({"items": (0..items).collect::<Vec<_>>()});
-    let target = RunTarget::Inline { project_id, definition };
+/// Creates a resource.
+pub(super) async fn create(world: &World, kind: &str, mut spec: Value) -> Receipt {
+    spec["project_id"] = json!(world.defaults().project_id);
+    let spec = serde_json::from_value(json!({"kind": kind, "spec": spec})).expect("a spec");
+    ask(world, "ann", Command::Create(Box::new(spec))).await.expect("it is created")
+}
+
+/// Changes a workflow.
+pub(super) async fn revise(world: &World, workflow_id: WorkflowId, patch: Value) {
+    let (kind, id) = (Kind::Workflow, workflow_id.to_string());
+    ask(world, "ann", Command::Revise { kind, id, patch }).await.expect("it is revised");
+}
+
+/// What a run of a random graph is started with.
+pub(super) fn input(world: &World) -> Value {
+    let chance = &world.chance;
+    json!({"items": (0..chance.below(4)).collect::<Vec<_>>(),
+        "key": if chance.one_in(4) { "few" } else { "many" }, "priority": chance.below(4)})
+}
+
+/// Starts a run.
+pub(super) async fn start(world: &World, target: RunTarget, input: Value) -> RunId {
     let start = StartRun { target, input, labels: BTreeMap::new(), home: None, trigger: None };
     let receipt = ask(world, "ann", Command::StartRun(Box::new(start))).await;
     receipt.expect("it starts").id.parse().expect("a run's id")
 }
 
-/// Does what nobody needs, to any run that lives.
-pub(super) async fn play(world: &Arc<World>, views: &mut Views, log: &mut Log) {
+/// Does what nobody needs, to any run that lives, or to a workflow.
+pub(super) async fn play(world: &Arc<World>, cast: &Cast, views: &mut Views, log: &mut Log) {
     views.follow(world);
-    let live = views.live();
-    let Some((run_id, live)) = world.chance.pick(&live).copied() else { return };
-    match world.chance.below(12) {
+    let chance = &world.chance;
+    if chance.one_in(6) {
+        let workflow_id = chance.pick(&cast.workflows).expect("there are workflows");
+        let paused = chance.one_in(2);
+        world.troubles.note(if paused { "a workflow paused" } else { "a workflow went on" });
+        return revise(world, *workflow_id, json!({"paused": paused})).await;
+    }
+    let mut live = views.live();
+    if chance.one_in(4) && live.iter().any(|(_, live)| live.in_queue.is_some()) {
+        live.retain(|(_, live)| live.in_queue.is_some());
+    }
+    let Some((run_id, live)) = chance.pick(&live).copied() else { return };
+    match chance.below(12) {
         0..=1 => drop(ask(world, "ann", Command::PauseRun { run_id, reason: None }).await),
         2..=4 => drop(ask(world, "ann", Command::ResumeRun { run_id }).await),
         5..=7 => {
-            let name = SIGNALS[usize::from(world.chance.one_in(2))];
+            let name = SIGNALS[usize::from(chance.one_in(2))];
             signal(world, run_id, name, log).await;
         }
         8..=10 => {
-            if let Some((command, person)) = answer(live, run_id, world.chance.one_in(4)) {
+            if let Some((command, person)) = answer(live, run_id, chance.one_in(4)) {
                 drop(ask(world, person, command).await);
             }
         }
         _ => {
-            let compensate = world.chance.one_in(2);
-            let command = Command::CancelRun { run_id, reason: None, compensate };
-            if world.chance.one_in(3) && ask(world, "ann", command).await.is_ok() {
+            let is_queued = live.in_queue.is_some();
+            let command = Command::CancelRun { run_id, reason: None, compensate: chance.one_in(2) };
+            if chance.one_in(3) && ask(world, "ann", command).await.is_ok() {
                 log.cancelled.push(run_id);
+                if is_queued {
+                    world.troubles.note("a queued run was cancelled");
+                }
             }
         }
+    }
+}
+
+/// Ends what would go on for ever by itself, and lets all workflows go on.
+pub(super) async fn calm(world: &World, cast: &Cast) {
+    cast.often.end(world).await;
+    for workflow_id in &cast.workflows {
+        revise(world, *workflow_id, json!({"paused": false})).await;
     }
 }
 
@@ -207,7 +193,7 @@ pub(super) async fn nurse(world: &Arc<World>, views: &mut Views, log: &mut Log) 
     let mut signals = Vec::new();
     let live = views.live();
     for (run_id, live) in &live {
-        if live.pause.as_ref().is_some_and(|pause| !pause.by_parent) {
+        if live.pause.as_ref().is_some_and(|pause| !pause.by_parent && !pause.by_workflow) {
             needed.push((Command::ResumeRun { run_id: *run_id }, PEOPLE[0]));
         }
         needed.extend(answer(live, *run_id, false));

@@ -13,12 +13,17 @@ use chassis::journal::{
     Snapshot, Tail, Until, Written,
 };
 use chrono::{DateTime, Utc};
+use tokio::time::Instant;
 
 use super::chance::{Chance, Troubles};
 
 /// What is durable. It never fails, and never forgets.
-#[derive(Debug, Default)]
-pub(super) struct Store(Mutex<Kept>);
+#[derive(Debug)]
+pub(super) struct Store {
+    kept: Mutex<Kept>,
+    /// What all processes hear of it.
+    feed: Arc<Feed>,
+}
 
 type Name = (Arc<str>, Arc<str>);
 
@@ -26,6 +31,8 @@ type Name = (Arc<str>, Arc<str>);
 struct Kept {
     /// The event of position `n` is at `n - 1`.
     events: Vec<RecordedEvent>,
+    /// When each of them became durable.
+    times: Vec<Instant>,
     streams: BTreeMap<Name, Vec<usize>>,
     inbox: HashMap<String, Recalled>,
     payloads: HashMap<Arc<str>, Payload>,
@@ -35,9 +42,16 @@ struct Kept {
     marks: BTreeMap<(u16, Arc<str>), DateTime<Utc>>,
 }
 
+impl Default for Store {
+    fn default() -> Self {
+        let feed = Arc::new(Feed::new(0, FeedLimits::default()));
+        Self { kept: Mutex::default(), feed }
+    }
+}
+
 impl Store {
     fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Gives a shard to its next owner: under the epoch that is returned, and no other from now on.
@@ -48,10 +62,11 @@ impl Store {
         *epoch
     }
 
-    /// All events after a position.
-    pub(super) fn events_after(&self, position: u64) -> Vec<RecordedEvent> {
-        let from = usize::try_from(position).unwrap_or(usize::MAX);
-        self.kept().events.iter().skip(from).cloned().collect()
+    /// All events after a position, and when they became durable.
+    pub(super) fn events_after(&self, position: u64) -> Vec<(RecordedEvent, Instant)> {
+        let (kept, from) = (self.kept(), usize::try_from(position).unwrap_or(usize::MAX));
+        let times = kept.times.iter().skip(from).copied();
+        kept.events.iter().skip(from).cloned().zip(times).collect()
     }
 
     pub(super) fn payload(&self, hash: &str) -> Option<Vec<u8>> {
@@ -78,11 +93,12 @@ impl Store {
             let (aggregate_id, expected) = (append.aggregate_id, append.expected_sequence);
             return Err(AppendError::Conflict { aggregate_id, expected });
         }
-        let first_position = kept.events.len() as u64 + 1;
+        let (first, now) = (kept.events.len(), Instant::now());
         for event in append.events {
             sequence += 1;
             let at = kept.events.len();
             kept.streams.entry(name.clone()).or_default().push(at);
+            kept.times.push(now);
             kept.events.push(RecordedEvent {
                 position: at as u64 + 1,
                 id: event.id,
@@ -119,7 +135,8 @@ impl Store {
         if let Some(snapshot) = append.snapshot {
             kept.snapshots.insert(name, snapshot);
         }
-        Ok(Appended { first_position, last_position, last_sequence: sequence })
+        self.feed.publish(kept.events[first..].iter().cloned().map(Arc::new).collect());
+        Ok(Appended { first_position: first as u64 + 1, last_position, last_sequence: sequence })
     }
 }
 
@@ -133,7 +150,6 @@ pub(super) struct Connection {
     is_rough: Arc<AtomicBool>,
     /// The process is dead, as far as the store is concerned.
     is_cut: AtomicBool,
-    feed: Arc<Feed>,
 }
 
 impl Connection {
@@ -143,8 +159,7 @@ impl Connection {
         troubles: Arc<Troubles>,
         is_rough: Arc<AtomicBool>,
     ) -> Self {
-        let feed = Arc::new(Feed::new(0, FeedLimits::default()));
-        Self { store, chance, troubles, is_rough, is_cut: AtomicBool::new(false), feed }
+        Self { store, chance, troubles, is_rough, is_cut: AtomicBool::new(false) }
     }
 
     pub(super) fn cut(&self) {
@@ -326,15 +341,15 @@ impl Journal for Connection {
     }
 
     fn tail(&self, after: u64) -> Tail {
-        Tail::new(Arc::clone(&self.feed), Arc::clone(&self.store) as Arc<dyn Pages>, after)
+        let feed = Arc::clone(&self.store.feed);
+        Tail::new(feed, Arc::clone(&self.store) as Arc<dyn Pages>, after)
     }
 }
 
 #[async_trait]
 impl Pages for Store {
     async fn page(&self, after: u64, limit: usize) -> Result<Vec<RecordedEvent>, ReadError> {
-        let mut events = self.events_after(after);
-        events.truncate(limit);
-        Ok(events)
+        let after = usize::try_from(after).unwrap_or(usize::MAX);
+        Ok(self.kept().events.iter().skip(after).take(limit).cloned().collect())
     }
 }

@@ -19,8 +19,10 @@ use uuid::Uuid;
 
 use super::broker::{Broker, View, relay};
 use super::chance::{Chance, Troubles};
+use super::client::Edge;
 use super::journal::{Connection, Store};
 use crate::coordinator::TaskQueue;
+use crate::resources::Defaults;
 use crate::{CommandService, CoordinatorConfig, Foundation, Writes};
 
 /// Coordinators.
@@ -121,6 +123,11 @@ impl World {
         processes.iter().flatten().next().map(|process| Arc::clone(&process.service))
     }
 
+    /// The workspace and the project that are always there.
+    pub(super) fn defaults(&self) -> Defaults {
+        self.any().expect("a coordinator lives").defaults()
+    }
+
     /// Starts both coordinators, which share the shards.
     pub(super) async fn begin(self: &Arc<Self>) {
         for slot in 0..SLOTS {
@@ -149,7 +156,7 @@ impl World {
                 ownership: owned,
                 shards: None,
                 queues: None,
-                everywhere: None,
+                everywhere: Some(Arc::new(Edge(Arc::downgrade(self)))),
             };
             // Small, so that caps are reached and runs leave memory and come back.
             let config = CoordinatorConfig {

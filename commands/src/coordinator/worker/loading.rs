@@ -3,7 +3,6 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 
 use domain::ids::{RunId, WorkspaceId};
 use domain::queue::Hold;
@@ -15,14 +14,11 @@ use crate::coordinator::load::{self, LoadError, Loaded};
 use crate::coordinator::refusal::{not_found, quarantined};
 use crate::coordinator::{Message, Reply};
 
-/// How long a failed load waits before it is tried again.
-const LOAD_AGAIN: Duration = Duration::from_millis(500);
-
 impl Worker {
     pub(super) fn load(&mut self, run_id: RunId, epoch: u64) {
         let (queue, waiters) = (VecDeque::new(), Vec::new());
         self.runs.insert(run_id, Slot::Loading { epoch, queue, waiters });
-        self.load_after(run_id, epoch, Duration::ZERO);
+        self.loads.ask(run_id, epoch);
     }
 
     /// Takes up a run that was open when its shard was taken over.
@@ -32,30 +28,38 @@ impl Worker {
             Some(Slot::Quarantined) => return,
             // One of an earlier time is loaded again as soon as its append is settled.
             Some(Slot::Loaded(_) | Slot::Loading { .. }) => {}
-            None => self.load(run_id, epoch),
+            None => {
+                let (queue, waiters) = (VecDeque::new(), Vec::new());
+                self.runs.insert(run_id, Slot::Loading { epoch, queue, waiters });
+                self.loads.take_up(run_id, epoch);
+            }
         }
         self.admissions.expect(run_id);
     }
 
-    fn load_after(&self, run_id: RunId, epoch: u64, delay: Duration) {
-        let loads = Arc::clone(&self.context.loads);
-        let journal = Arc::clone(&self.context.journal);
-        let resolver = Arc::clone(&self.context.resolver);
-        let plans = Arc::clone(&self.context.plans);
-        let mailbox = self.context.mailbox.clone();
-        tokio::spawn(async move {
-            tokio::time::sleep(delay).await;
-            // Nobody closes it.
-            let permit = loads.acquire_owned().await;
-            let loaded = load::load(&*journal, &resolver, &plans, run_id, epoch).await;
-            drop(permit);
-            if let Some(mailbox) = mailbox.upgrade() {
-                drop(mailbox.send(Message::Loaded { run_id, epoch, loaded }).await);
+    /// Begins loads, as many as may be under way.
+    pub(super) fn start_loads(&mut self) {
+        while let Some((run_id, epoch)) = self.loads.next() {
+            let is_wanted = |slot: &Slot| matches!(slot, Slot::Loading { epoch: wanted, .. } if *wanted == epoch);
+            if !self.runs.get(&run_id).is_some_and(is_wanted) {
+                self.loads.ended();
+                continue;
             }
-        });
+            let journal = Arc::clone(&self.context.journal);
+            let resolver = Arc::clone(&self.context.resolver);
+            let plans = Arc::clone(&self.context.plans);
+            let mailbox = self.context.mailbox.clone();
+            tokio::spawn(async move {
+                let loaded = load::load(&*journal, &resolver, &plans, run_id, epoch).await;
+                if let Some(mailbox) = mailbox.upgrade() {
+                    drop(mailbox.send(Message::Loaded { run_id, epoch, loaded }).await);
+                }
+            });
+        }
     }
 
     pub(super) fn loaded(&mut self, run_id: RunId, epoch: u64, loaded: Result<Loaded, LoadError>) {
+        self.loads.ended();
         let Some(Slot::Loading { epoch: wanted, queue, waiters }) = self.runs.get_mut(&run_id)
         else {
             return;
@@ -78,7 +82,7 @@ impl Worker {
             Err(error) => {
                 tracing::error!(%run_id, %error, "can't load a run, trying again");
                 metrics::counter!("wonder_run_load_failures_total").increment(1);
-                self.load_after(run_id, epoch, LOAD_AGAIN);
+                self.loads.again(run_id, epoch);
                 let rejection = error.refusal();
                 refuse_all(queue.into_iter(), &rejection, Holds::ForNow);
                 for (_, waiter) in waiters {
@@ -163,7 +167,7 @@ impl Worker {
         let Some(epoch) = self.epoch_of(run_id) else { return };
         let (queue, waiters) = (VecDeque::new(), Vec::new());
         self.runs.insert(run_id, Slot::Loading { epoch, queue, waiters });
-        self.load_after(run_id, epoch, LOAD_AGAIN);
+        self.loads.again(run_id, epoch);
     }
 
     /// Deciding on a run panicked: see [`Slot::Quarantined`].

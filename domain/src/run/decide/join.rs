@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value};
 
-use super::Decider;
 use super::cancel::JoinCause;
+use super::{Decider, too_many_tokens};
 use crate::definition::plan::PlanJoin;
 use crate::definition::{FailedPolicy, JoinTimeout, JoinWait, MergeStrategy, Rest};
 use crate::limits;
@@ -70,11 +70,7 @@ impl Decider<'_> {
                 let message = format!("the join into {:?} may be taken {limit} times", join.to);
                 Some(RunError::permanent("loop_limit", message))
             }
-            _ if live.next_token > limits::TOKENS_PER_RUN => {
-                let limit = limits::TOKENS_PER_RUN;
-                let message = format!("the run would make more than {limit} tokens");
-                Some(RunError::permanent("token_limit", message))
-            }
+            _ if live.tokens_at_once() >= limits::TOKENS_PER_RUN => Some(too_many_tokens()),
             _ => None,
         };
         let writes = match error {

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::gate::GATE_REJECTED;
-use super::{Decider, canonical, eval_failure, evaluated};
+use super::{Decider, canonical, eval_failure, evaluated, too_many_tokens};
 use crate::definition::On;
 use crate::definition::plan::{FanOut, Plan, PlanTransition};
 use crate::limits;
@@ -37,6 +37,10 @@ enum Stop {
 impl Stop {
     fn token(error: RunError) -> Self {
         Self::Token(Box::new(error))
+    }
+
+    fn run(error: RunError, at: &Token) -> Self {
+        Self::Run(Box::new(RunError { node: Some(at.node.to_string()), ..error }))
     }
 }
 
@@ -139,6 +143,7 @@ impl Decider<'_> {
     ) -> Result<(), Stop> {
         let Some(live) = self.live() else { return Ok(()) };
         let mut next_token = live.next_token;
+        let mut made = 0_u64;
         let stays = |one: &PlanTransition| one.join.is_none() && one.extend.is_none();
         let moves = held.iter().filter(|(_, transition)| stays(transition)).count();
         for (index, transition) in held {
@@ -153,7 +158,7 @@ impl Decider<'_> {
             if let Some(group) = &transition.extend {
                 let extended =
                     self.extension(*index, group, transition, token, scope, iteration)?;
-                next_token = next_token.saturating_add(extended.branches.count);
+                made = made.saturating_add(extended.branches.count);
                 routing.extended.push(extended);
                 continue;
             }
@@ -167,19 +172,18 @@ impl Decider<'_> {
                         iteration,
                     });
                     next_token += 1;
+                    made += 1;
                     continue;
                 }
                 _ => branches(*index, transition, scope, iteration)?,
             };
-            next_token = next_token.saturating_add(branches.count);
+            made = made.saturating_add(branches.count);
             self.add_branches(routing, transition.group.as_ref(), branches);
         }
-        if next_token - 1 > limits::TOKENS_PER_RUN {
-            let limit = limits::TOKENS_PER_RUN;
-            let message = format!("the run would make more than {limit} tokens");
-            let mut error = RunError::permanent("token_limit", message);
-            error.node = Some(token.node.to_string());
-            return Err(Stop::Run(Box::new(error)));
+        // The token itself goes.
+        let others = live.tokens_at_once().saturating_sub(1);
+        if made > 1 && others.saturating_add(made) > limits::TOKENS_PER_RUN {
+            return Err(Stop::run(too_many_tokens(), token));
         }
         Ok(())
     }
@@ -210,6 +214,13 @@ impl Decider<'_> {
             FanOut::One | FanOut::Spawn(_) => Vec::new(),
         };
         let branches = branches(index, transition, scope, iteration)?;
+        let declared = self.live().and_then(|live| live.instances.get(&instance));
+        let declared = declared.map_or(0, |one| one.declared);
+        if declared.saturating_add(branches.count) > limits::TOKENS_PER_RUN {
+            let limit = limits::TOKENS_PER_RUN;
+            let message = format!("the group {group:?} would have more than {limit} branches");
+            return Err(Stop::run(RunError::permanent("token_limit", message), token));
+        }
         Ok(Extended { instance, branches, items })
     }
 
@@ -280,7 +291,7 @@ impl Decider<'_> {
         loop {
             let Some(live) = self.live() else { return };
             let Some(instance) = live.instances.get(&id) else { return };
-            if instance.spawned == instance.declared {
+            if instance.unmade() == 0 {
                 return;
             }
             if self.is_full() {

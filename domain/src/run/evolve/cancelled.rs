@@ -50,13 +50,13 @@ impl Live {
         let ends = |(id, branch): (&TokenId, _)| own.contains(id) || is_inside(branch);
         let tokens = self.tokens.iter().map(|(id, token)| (id, token.branch));
         let count = tokens.filter(|token| ends(*token)).count() as u64;
-        (count, count > 0 || !instances.is_empty() || !self.unmade(extent).is_empty())
+        (count, count > 0 || !instances.is_empty() || !self.unmade_in(extent).is_empty())
     }
 
     /// Branches that were to be made at a node of a region, and aren't any more.
-    fn unmade(&self, extent: &Extent<'_>) -> Vec<Branch> {
+    fn unmade_in(&self, extent: &Extent<'_>) -> Vec<Branch> {
         let mut unmade = Vec::new();
-        for (id, instance) in self.instances.iter().filter(|(_, one)| one.spawned < one.declared) {
+        for (id, instance) in self.instances.iter().filter(|(_, one)| one.unmade() > 0) {
             for index in instance.spawned..instance.declared {
                 let branch = Branch { instance: *id, index };
                 let node = instance.branches_of(index).map(|branches| branches.node.as_str());
@@ -80,10 +80,12 @@ impl Live {
                 self.end_part(branch);
             }
         }
-        for branch in self.unmade(&extent) {
+        for branch in self.unmade_in(&extent) {
             if let Some(instance) = self.instances.get_mut(&branch.instance) {
                 instance.ended.insert(branch.index);
+                let unmade = instance.unmade();
                 instance.skip_ended();
+                self.unmade -= unmade - instance.unmade();
             }
         }
         for id in self.tokens_in(&extent) {

@@ -41,6 +41,7 @@ impl Live {
             arrived_bytes: 0,
         };
         self.next_instance = self.next_instance.max(opened.instance + 1);
+        self.unmade += instance.declared;
         self.instances.insert(opened.instance, instance);
     }
 
@@ -56,6 +57,7 @@ impl Live {
             instance.added.insert(index, Added { item, taken: Arc::clone(&taken) });
         }
         instance.declared += branches.count;
+        self.unmade += branches.count;
         instance.branches.push(branches.clone());
         instance.take_most(&taken);
     }
@@ -69,16 +71,24 @@ impl Live {
         items: &[Value],
     ) {
         let Some(instance) = self.instances.get_mut(&id) else { return };
+        let unmade = instance.unmade();
         instance.spawned = instance.spawned.max(first + count);
         instance.skip_ended();
+        self.unmade -= unmade - instance.unmade();
         let error = instance.cause.as_ref().and_then(Phase::error).cloned().map(Box::new);
+        // One after the other they are mostly at one node, and share its name.
+        let mut at = Token::at("");
         if instance.spawned == instance.declared {
             instance.cause = None;
         }
         let mut made = Vec::with_capacity(usize::try_from(count).unwrap_or(0));
         for offset in 0..count {
             let index = first + offset;
-            let Some(branches) = instance.branches_of(index).cloned() else { continue };
+            let added = instance.added.remove(&index);
+            let Some(branches) = instance.branches_of(index) else { continue };
+            if *at.node != *branches.node {
+                at.node = Arc::from(&*branches.node);
+            }
             let item = usize::try_from(offset).ok().and_then(|offset| items.get(offset));
             let item = item.filter(|_| branches.foreach).cloned().map(Arc::new);
             made.push((
@@ -87,14 +97,14 @@ impl Live {
                     branch: Some(Branch { instance: id, index }),
                     // Within a branch of a `foreach`, a plain split keeps the item.
                     item: item.or_else(|| instance.parent.item.clone()),
-                    taken: match instance.added.remove(&index) {
+                    taken: match added {
                         Some(added) => added.taken,
                         None => {
                             took(&instance.parent.taken, branches.transition, branches.iteration)
                         }
                     },
                     error: error.clone(),
-                    ..Token::at(&branches.node)
+                    ..at.clone()
                 },
             ));
         }
@@ -148,6 +158,7 @@ impl Live {
     /// Takes an instance away, and everything inside it.
     pub(super) fn remove_instance(&mut self, id: InstanceId) -> Option<Instance> {
         let gone = self.instances.remove(&id)?;
+        self.unmade -= gone.unmade();
         if let Some(deadline) = gone.deadline {
             self.timers.remove(&(deadline, Timer::Join(id)));
         }

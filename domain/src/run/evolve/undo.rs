@@ -22,6 +22,7 @@ impl Live {
     pub(super) fn compensate(&mut self, started: &CompensationStarted) {
         self.tokens.clear();
         self.instances.clear();
+        self.unmade = 0;
         self.timers.clear();
         self.gates.clear();
         self.children.clear();

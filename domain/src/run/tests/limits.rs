@@ -2,9 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::fixture::{Fixture, task, task_into};
+use super::fixture::{Fixture, error, task, task_into};
 use crate::limits;
-use crate::run::{Command, Decision, Event, Refusal, Run, RunStatus};
+use crate::run::command::AttemptError;
+use crate::run::{Command, Decision, Event, FailureKind, Refusal, Run, RunStatus};
 
 fn chain(nodes: &[(&str, Value)]) -> Value {
     let steps: Vec<_> =
@@ -189,4 +190,119 @@ fn an_append_makes_at_most_1000_tokens() {
     };
     assert_eq!(most(limits::TOKENS_PER_APPEND), (1_000, false));
     assert_eq!(most(limits::TOKENS_PER_APPEND + 1), (1_000, true));
+}
+
+/// A fan-out over so many branches, of which the first that is through is enough.
+fn wide(branches: u64) -> Fixture {
+    let definition = json!({"name": "wide", "start": "a",
+        "nodes": {"a": compute(), "b": compute(), "c": compute()},
+        "transitions": [{"from": "a", "to": "b", "spawn": "${input.n}", "group": "g"},
+            {"from": "b", "to": "c", "join": {"group": "g", "wait": "any"}}]});
+    Fixture::started(definition, json!({"n": branches}))
+}
+
+#[test]
+fn a_fan_out_of_100_000_branches_completes_and_a_larger_one_makes_none() {
+    let run = wide(limits::TOKENS_PER_RUN);
+    assert_eq!(end_of(&run), "completed");
+    let run = wide(limits::TOKENS_PER_RUN + 1);
+    assert_eq!(end_of(&run), "token_limit");
+    assert!(!run.types().contains(&"branches_spawned"));
+}
+
+fn compute() -> Value {
+    json!({"compute": {"state.n": 1}})
+}
+
+fn wait() -> Value {
+    json!({"wait": {"for": "1h"}})
+}
+
+#[test]
+fn tokens_are_counted_while_they_are_there_and_before_they_are_made() {
+    let definition = json!({"name": "nested", "start": "a",
+        "nodes": {"a": compute(), "b": compute(), "c": wait(), "d": compute(), "e": compute()},
+        "transitions": [
+            {"from": "a", "to": "b", "spawn": "${input.outer}", "group": "outer"},
+            {"from": "b", "to": "c", "spawn": "${input.inner}", "group": "inner"},
+            {"from": "c", "to": "d", "join": {"group": "inner"}},
+            {"from": "d", "to": "e", "join": {"group": "outer"}}]});
+    let run = |outer: u64, inner: u64| {
+        Fixture::started(definition.clone(), json!({"outer": outer, "inner": inner}))
+    };
+    assert_eq!(run(10, 10_000).run.live().map(|live| live.tokens.len()), Some(100_000));
+    assert_eq!(run(10, 10_001).failure(), "token_limit");
+    // It is no matter how many there were before.
+    let mut nested = run(2, 3);
+    let Run::Live(live) = &mut nested.run else { panic!("it goes on") };
+    live.next_token = 10 * limits::TOKENS_PER_RUN;
+    nested.advance_clock(3_600_000);
+    assert_eq!(end_of(&nested), "completed");
+}
+
+#[test]
+fn a_group_that_is_added_to_has_at_most_100_000_branches() {
+    let run = |more: u64| {
+        let definition = json!({"name": "grown", "start": "a",
+            "nodes": {"a": compute(), "b": compute(), "c": wait(), "d": compute()},
+            "transitions": [{"from": "a", "to": "b", "group": "g", "spawn": 1},
+                {"from": "b", "to": "c", "extend": "g", "spawn": "${input.n}"},
+                {"from": "c", "to": "d", "join": {"group": "g", "failed": "ignore"}}]});
+        Fixture::started(definition, json!({"n": more}))
+    };
+    assert_eq!(run(99_999).run.live().map(|live| live.tokens.len()), Some(99_999));
+    assert_eq!(run(100_000).failure(), "token_limit");
+}
+
+#[test]
+fn a_run_has_at_most_32_labels() {
+    let start = |count: usize| {
+        let mut run = Fixture::new(chain(&[("a", task())]));
+        run.labels = (0..count).map(|number| (format!("l{number}"), String::new())).collect();
+        run.start(json!({})).map(drop)
+    };
+    assert_eq!(start(limits::LABELS), Ok(()));
+    let (count, limit) = (limits::LABELS + 1, limits::LABELS);
+    assert_eq!(start(count), Err(Refusal::TooManyLabels { count, limit }));
+}
+
+#[test]
+fn names_at_a_gate_have_at_most_256_bytes_and_titles_are_cut() {
+    let open = |name: usize, title: usize| {
+        let gate = json!({"title": "${input.title}", "assignees": "${[input.name]}"});
+        let input = json!({"name": "x".repeat(name), "title": "x".repeat(title)});
+        Fixture::started(chain(&[("a", json!({"gate": gate}))]), input)
+    };
+    let run = open(limits::ASSIGNEE_BYTES, limits::TITLE_BYTES + 1);
+    let Event::GateOpened(opened) = &run.events[1].0 else { panic!("{:?}", run.types()) };
+    assert_eq!(opened.assignees, ["x".repeat(limits::ASSIGNEE_BYTES)]);
+    assert!(opened.title.len() <= limits::TITLE_BYTES && opened.title.ends_with('…'));
+    assert_eq!(open(limits::ASSIGNEE_BYTES + 1, 1).failure(), "type_mismatch");
+}
+
+#[test]
+fn of_undos_that_fail_20_are_named_and_all_are_counted() {
+    let ends = |count: usize| {
+        let mut step = task();
+        step["undo"] = json!({"action": {"kind": "mock"}});
+        let definition = json!({"name": "many", "start": "a", "compensate": true,
+            "nodes": {"a": step},
+            "transitions": [{"from": "a", "to": "a", "max_iterations": count}]});
+        let mut run = Fixture::started(definition, json!({}));
+        for _ in 0..count {
+            run.succeed("a", json!(1));
+        }
+        run.when(&Command::Cancel { reason: None, compensate: true }).expect("it is cancelled");
+        while let Some((token, attempt)) = run.owed.first().copied() {
+            let message = "x".repeat(limits::UNDO_MESSAGE_CHARS + 1);
+            let failed = AttemptError { message, ..error(FailureKind::Permanent) };
+            run.report(token, attempt, Err(failed)).expect("it is owed");
+        }
+        run.closed().compensation.as_deref().cloned().expect("it was undone")
+    };
+    let most = ends(limits::UNDO_FAILURES);
+    assert_eq!((most.failed, most.failures.len()), (20, 20));
+    assert_eq!(most.failures[0].message.chars().count(), limits::UNDO_MESSAGE_CHARS);
+    let more = ends(limits::UNDO_FAILURES + 1);
+    assert_eq!((more.failed, more.failures.len()), (21, 20));
 }

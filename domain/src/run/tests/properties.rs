@@ -17,7 +17,7 @@ use crate::codec;
 use crate::ids::{RunId, WorkspaceId};
 use crate::run::command::{ChildReport, GateAnswer};
 use crate::run::event::{Decision, FailureKind, Fired, RunError};
-use crate::run::state::{Live, Phase, WaitKind, Waits};
+use crate::run::state::{Instance, Live, Phase, WaitKind, Waits};
 use crate::run::{Command, Event, Run, RunStatus};
 
 mod undone;
@@ -329,6 +329,8 @@ impl Shadow {
             assert!(indices.len() as u64 <= self.declared[instance]);
         }
         let Run::Live(live) = &self.run else { return };
+        let unmade = live.instances.values().map(Instance::unmade).sum::<u64>();
+        assert_eq!(live.unmade, unmade, "branches that are to be made are counted");
         for token in live.tokens.values() {
             if let Some(branch) = token.branch {
                 let instance = live.instances.get(&branch.instance).expect("its group is alive");

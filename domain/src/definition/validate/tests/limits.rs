@@ -162,3 +162,29 @@ fn a_schema_that_leads_back_to_itself_does_not_hang() {
         let _ = plan.input_problems(&json!({"a": [1]}));
     }
 }
+
+#[test]
+fn of_a_key_at_most_100_000_runs_go_on() {
+    let source = |limit: u32| format!("{BASE}concurrency: {{limit: {limit}}}\n");
+    taken(&source(limits::CONCURRENT_RUNS));
+    refused(&source(limits::CONCURRENT_RUNS + 1), P::InvalidValue, "/concurrency/limit");
+}
+
+#[test]
+fn a_key_has_at_most_1024_bytes_and_priorities_go_from_minus_10_000_to_10_000() {
+    let bounded = json!({"name": "x", "start": "a", "nodes": {"a": {"compute": {"state.x": 1}}},
+        "concurrency": {"key": "${input.key}", "limit": 1}, "priority": "${input.priority}"});
+    let definition = serde_json::from_value(bounded).expect("a definition");
+    let plan = Plan::compile(&definition, &Resolved::default()).expect("it compiles");
+    let admission = plan.admission().expect("it is bounded");
+    let refused = |bytes: usize, priority: i32| {
+        let input = json!({"key": "k".repeat(bytes), "priority": priority});
+        admission.of_run(&input, DateTime::UNIX_EPOCH).err().map(|problem| problem.pointer)
+    };
+    let (bytes, most) = (limits::KEY_BYTES, limits::PRIORITY);
+    assert_eq!((refused(bytes, most), refused(bytes, -most)), (None, None));
+    assert_eq!(refused(bytes + 1, 0).as_deref(), Some("/concurrency/key"));
+    for beyond in [most + 1, -most - 1] {
+        assert_eq!(refused(bytes, beyond).as_deref(), Some("/priority"));
+    }
+}
