@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -18,11 +18,12 @@ use tokio::time::Instant;
 use super::chance::{Chance, Troubles};
 
 /// What is durable. It never fails, and never forgets.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Store {
     kept: Mutex<Kept>,
-    /// What all processes hear of it.
-    feed: Arc<Feed>,
+    /// What processes hear of it, one for each tail: who waits for the same one would be woken in
+    /// any order.
+    feeds: Mutex<Vec<Weak<Feed>>>,
 }
 
 type Name = (Arc<str>, Arc<str>);
@@ -42,16 +43,13 @@ struct Kept {
     marks: BTreeMap<(u16, Arc<str>), DateTime<Utc>>,
 }
 
-impl Default for Store {
-    fn default() -> Self {
-        let feed = Arc::new(Feed::new(0, FeedLimits::default()));
-        Self { kept: Mutex::default(), feed }
-    }
-}
-
 impl Store {
     fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn feeds(&self) -> MutexGuard<'_, Vec<Weak<Feed>>> {
+        self.feeds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Gives a shard to its next owner: under the epoch that is returned, and no other from now on.
@@ -135,7 +133,14 @@ impl Store {
         if let Some(snapshot) = append.snapshot {
             kept.snapshots.insert(name, snapshot);
         }
-        self.feed.publish(kept.events[first..].iter().cloned().map(Arc::new).collect());
+        let new: Vec<_> = kept.events[first..].iter().cloned().map(Arc::new).collect();
+        self.feeds().retain(|feed| match feed.upgrade() {
+            Some(feed) => {
+                feed.publish(new.clone());
+                true
+            }
+            None => false,
+        });
         Ok(Appended { first_position: first as u64 + 1, last_position, last_sequence: sequence })
     }
 }
@@ -341,7 +346,9 @@ impl Journal for Connection {
     }
 
     fn tail(&self, after: u64) -> Tail {
-        let feed = Arc::clone(&self.store.feed);
+        let head = self.store.kept().events.len() as u64;
+        let feed = Arc::new(Feed::new(head, FeedLimits::default()));
+        self.store.feeds().push(Arc::downgrade(&feed));
         Tail::new(feed, Arc::clone(&self.store) as Arc<dyn Pages>, after)
     }
 }
