@@ -6,7 +6,7 @@
 //! sequence isn't, where an owner answers or hands out after its lease, and where it never gives
 //! up what it has lost. That a stale append itself is refused is tried at the journal.
 
-use system_tests::{Setting, Traffic};
+use system_tests::{Setting, Traffic, wait_for};
 
 system_tests::in_distributed!(
     an_owner_that_was_frozen_does_no_harm,
@@ -25,10 +25,14 @@ async fn an_owner_that_was_frozen_does_no_harm(setting: Setting) {
     for (frozen, other) in [(OWNERS[0], OWNERS[1]), (OWNERS[1], OWNERS[0])] {
         traffic.progress(8).await;
         platform.freeze(frozen);
+        let watched = &platform;
+        wait_for(&format!("{other} to take over"), || async {
+            let owned = watched.metric(other, "wonder_shards_owned").await;
+            (owned == f64::from(protocol::SHARDS)).then_some(())
+        })
+        .await;
         // More runs than there are clients: those that the frozen one had go on elsewhere.
         traffic.progress(2 * CLIENTS as usize).await;
-        let taken = platform.metric(other, "wonder_shards_owned").await;
-        assert_eq!(taken, f64::from(protocol::SHARDS), "{other} took over");
         platform.thaw(frozen);
         traffic.progress(8).await;
         platform.ready().await;

@@ -32,6 +32,8 @@ enum Said {
     Queued,
     Admitted,
     Waits(WaitKinds),
+    /// From here on it is a run of its own.
+    Forked,
     Ended(RunStatus),
 }
 
@@ -108,6 +110,7 @@ impl Standing {
             Said::Queued => self.queued_micros = self.queued_micros.or(Some(at)),
             Said::Admitted => self.queued_micros = None,
             Said::Waits(waits) => self.waits = waits,
+            Said::Forked => *self = Self::WORKS,
             Said::Ended(_) => {
                 *self = Self { waits: WaitKinds::default(), ..Self::WORKS };
             }
@@ -119,6 +122,9 @@ impl Turns {
     /// Takes what an event says, by its type and what stands beside it.
     pub(super) fn take(&mut self, event: &RecordedEvent) -> Result<(), serde_json::Error> {
         let at = event.recorded_at.timestamp_micros();
+        if &*event.event_type == "run_forked" {
+            self.0.push((at, Said::Forked));
+        }
         if event.metadata.windows(8).any(|window| window == b"\"waits\":") {
             let beside: Beside = serde_json::from_slice(&event.metadata)?;
             self.0.extend(beside.waits.map(|waits| (at, Said::Waits(waits))));
