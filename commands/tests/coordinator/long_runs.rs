@@ -46,6 +46,7 @@ async fn age(folder: &Path, run_id: RunId, events: u64) {
             event_type: resumed.event_type().into(),
             event_version: resumed.event_version(),
             payload: codec::encode(&resumed, workspace).expect("JSON").payload.into(),
+            recorded_at: None,
         }],
         inbox: Vec::new(),
         payloads: Vec::new(),

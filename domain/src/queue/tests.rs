@@ -316,9 +316,9 @@ proptest! {
 fn of_those_ahead_1000_are_counted_where_a_run_does_not_come_last() {
     let (mut queue, of) = (Queue::default(), queued(1));
     for second in 1..=1_003 {
-        queue.enter(run(second), &of(second.into()), true);
+        queue.enters(run(second), &of(second.into()), true);
     }
-    assert_eq!(queue.enter(run(1_004), &of(9_000), true), Entered::Waits { ahead: 1_002 });
-    assert_eq!(queue.enter(run(1_005), &of(1_001), true), Entered::Waits { ahead: 1_000 });
-    assert_eq!(queue.enter(run(1_006), &of(8_000), true), Entered::Waits { ahead: 1_000 });
+    assert_eq!(queue.enters(run(1_004), &of(9_000), true), waits(1_002));
+    assert_eq!(queue.enters(run(1_005), &of(1_001), true), waits(1_000));
+    assert_eq!(queue.enters(run(1_006), &of(8_000), true), waits(1_000));
 }
