@@ -37,6 +37,10 @@ pub(crate) async fn watch(
         let Some((event, _)) = event? else {
             return Err(anyhow::anyhow!("the stream of {run_id} ended before the run did").into());
         };
+        if event.event_type == "run_forked" {
+            // What was before took the other run's time.
+            bounds = None;
+        }
         let (first, _) = *bounds.get_or_insert((event.recorded_at, event.recorded_at));
         bounds = Some((first, event.recorded_at));
         progress.take(&event);
