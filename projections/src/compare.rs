@@ -1,5 +1,6 @@
 //! Versions of a definition compared, and recorded runs of one rehearsed by another.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +21,6 @@ use sqlx::FromRow;
 use tokio::time::Instant;
 
 use crate::store::sql::sql;
-use crate::time_travel::PAGE_EVENTS;
 use crate::{Projections, refusal};
 
 /// Events of all runs that one comparison rehearses.
@@ -148,18 +148,14 @@ impl By<'_> {
             Err(why) => return Ok(Err(why)),
         };
         let mut rehearsal = Rehearsal::new(&plan);
-        let mut after = 0;
-        loop {
-            let page = self.projections.run_events(run_id, after, PAGE_EVENTS).await?;
-            for (recorded, event) in self.projections.decoded(&page).await? {
-                if let Err(parting) = rehearsal.take(&event, recorded.recorded_at) {
-                    return Ok(Ok(Some(*parting)));
-                }
-                after = recorded.sequence;
+        let read = self.projections.each_event(run_id, 0, |recorded, event| {
+            match rehearsal.take(&event, recorded.recorded_at) {
+                Ok(_) => ControlFlow::Continue(()),
+                Err(parting) => ControlFlow::Break(*parting),
             }
-            if page.len() < PAGE_EVENTS {
-                break;
-            }
+        });
+        if let Some(parting) = read.await? {
+            return Ok(Ok(Some(parting)));
         }
         Ok(Ok(match rehearsal.end() {
             Ok(values) => values.map(|parting| *parting),

@@ -1,5 +1,7 @@
 //! A run at any moment of its history, by the engine's own fold.
 
+use std::ops::ControlFlow;
+
 use chassis::journal::{RecordedEvent, Until};
 use chrono::{DateTime, Utc};
 use domain::codec;
@@ -48,27 +50,17 @@ impl Projections {
     ) -> Result<Folded, Rejection> {
         let id = run_id.to_string();
         let first = self.first_event(workspace_id, &id).await?;
-        let (mut run, mut sequence) = self.start_from(&id, at).await?;
+        let (mut run, sequence) = self.start_from(&id, at).await?;
         let mut moment = None;
         if sequence > 0 {
             let last = self.run_events(&id, sequence - 1, 1).await?.pop();
             moment = last.map(|event| event.recorded_at);
         }
-        'pages: loop {
-            let events = self.run_events(&id, sequence, PAGE_EVENTS).await?;
-            let is_last = events.len() < PAGE_EVENTS;
-            for (recorded, event) in self.decoded(&events).await? {
-                if is_past(recorded, at) {
-                    break 'pages;
-                }
-                run.evolve(&event, recorded.recorded_at);
-                sequence = recorded.sequence;
-                moment = Some(recorded.recorded_at);
-            }
-            if is_last {
-                break;
-            }
-        }
+        let rest = self.each_event_until(&id, sequence, at, |_, recorded_at, event| {
+            run.evolve(event, recorded_at);
+            moment = Some(recorded_at);
+        });
+        let sequence = rest.await?;
         let out_of_range = matches!(at, StateAt::Sequence(wanted) if wanted != sequence);
         let (Some(status), Some(moment), false) = (run.status(), moment, out_of_range) else {
             return Err(no_such_moment(&id, sequence, first.recorded_at));
@@ -83,27 +75,56 @@ impl Projections {
         id: &str,
         at: StateAt,
         started: DateTime<Utc>,
-        mut take: impl FnMut(u64, DateTime<Utc>, &Event) + Send,
+        take: impl FnMut(u64, DateTime<Utc>, &Event) + Send,
     ) -> Result<u64, Rejection> {
-        let mut sequence = 0;
-        'pages: loop {
-            let events = self.run_events(id, sequence, PAGE_EVENTS).await?;
-            for (recorded, event) in self.decoded(&events).await? {
-                if is_past(recorded, at) {
-                    break 'pages;
-                }
-                sequence = recorded.sequence;
-                take(sequence, recorded.recorded_at, &event);
-            }
-            if events.len() < PAGE_EVENTS {
-                break;
-            }
-        }
+        let sequence = self.each_event_until(id, 0, at, take).await?;
         let out_of_range = matches!(at, StateAt::Sequence(wanted) if wanted != sequence);
         if sequence == 0 || out_of_range {
             return Err(no_such_moment(id, sequence, started));
         }
         Ok(sequence)
+    }
+
+    /// The same after a sequence, which is answered where no event comes after it.
+    async fn each_event_until(
+        &self,
+        id: &str,
+        after: u64,
+        at: StateAt,
+        mut take: impl FnMut(u64, DateTime<Utc>, &Event) + Send,
+    ) -> Result<u64, Rejection> {
+        let mut last = after;
+        let read = self.each_event(id, after, |recorded, event| {
+            if at.is_before(recorded.sequence, recorded.recorded_at) {
+                return ControlFlow::Break(());
+            }
+            last = recorded.sequence;
+            take(last, recorded.recorded_at, &event);
+            ControlFlow::Continue(())
+        });
+        read.await?;
+        Ok(last)
+    }
+
+    /// Reads a run's events after a sequence, one by one, until `take` breaks off; answers with what.
+    pub(crate) async fn each_event<B: Send>(
+        &self,
+        id: &str,
+        mut after: u64,
+        mut take: impl FnMut(&RecordedEvent, Event) -> ControlFlow<B> + Send,
+    ) -> Result<Option<B>, Rejection> {
+        loop {
+            let page = self.run_events(id, after, PAGE_EVENTS).await?;
+            for (recorded, event) in self.decoded(&page).await? {
+                after = recorded.sequence;
+                if let ControlFlow::Break(with) = take(recorded, event) {
+                    return Ok(Some(with));
+                }
+            }
+            if page.len() < PAGE_EVENTS {
+                return Ok(None);
+            }
+        }
     }
 
     /// A run's first event. Another workspace's run isn't there.
@@ -178,14 +199,6 @@ impl Projections {
             }
         });
         Ok(run.unwrap_or_default())
-    }
-}
-
-fn is_past(event: &RecordedEvent, at: StateAt) -> bool {
-    match at {
-        StateAt::Latest => false,
-        StateAt::Sequence(sequence) => event.sequence > sequence,
-        StateAt::Time(time) => event.recorded_at > time,
     }
 }
 

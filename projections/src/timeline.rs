@@ -1,6 +1,7 @@
 //! The timeline: what each token did at its node, folded from a run's events on request.
 
 use std::collections::{BTreeSet, HashMap};
+use std::ops::ControlFlow;
 
 use chrono::{DateTime, Utc};
 use domain::ids::{RunId, WorkspaceId};
@@ -12,7 +13,6 @@ use domain::run::{self, Event, Usage};
 use protocol::{Rejection, RunError, TimelineEntry};
 
 use crate::Projections;
-use crate::time_travel::PAGE_EVENTS;
 
 impl Projections {
     pub(crate) async fn run_timeline(
@@ -22,17 +22,13 @@ impl Projections {
     ) -> Result<Vec<TimelineEntry>, Rejection> {
         let id = run_id.to_string();
         self.first_event(workspace_id, &id).await?;
-        let (mut timeline, mut sequence) = (Timeline::default(), 0);
-        loop {
-            let events = self.run_events(&id, sequence, PAGE_EVENTS).await?;
-            for (recorded, event) in self.decoded(&events).await? {
-                sequence = recorded.sequence;
-                timeline.take(&event, sequence, recorded.recorded_at);
-            }
-            if events.len() < PAGE_EVENTS {
-                return Ok(timeline.entries);
-            }
-        }
+        let mut timeline = Timeline::default();
+        let read = self.each_event(&id, 0, |recorded, event| {
+            timeline.take(&event, recorded.sequence, recorded.recorded_at);
+            ControlFlow::<()>::Continue(())
+        });
+        read.await?;
+        Ok(timeline.entries)
     }
 }
 

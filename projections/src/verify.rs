@@ -1,6 +1,7 @@
 //! Runs decided again: their history compared with what the engine makes of the same commands now.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
 use domain::codec;
 use domain::definition::{Definition, Plan, Resolved};
@@ -31,20 +32,19 @@ impl Projections {
         let others = self.plans_of_forks(&id, &started).await?;
         let mut replay = Replay::new(&plan);
         let mut events = 0;
-        let difference = 'pages: loop {
-            let page = self.run_events(&id, events, PAGE_EVENTS).await?;
-            for (recorded, event) in self.decoded(&page).await? {
-                if let Some(other) = others.get(&recorded.sequence) {
-                    replay.follow(other);
-                }
-                if let Err(found) = replay.take(&event, recorded.recorded_at) {
-                    break 'pages Some(found);
-                }
-                events = recorded.sequence;
+        let read = self.each_event(&id, 0, |recorded, event| {
+            if let Some(other) = others.get(&recorded.sequence) {
+                replay.follow(other);
             }
-            if page.len() < PAGE_EVENTS {
-                break replay.end().err();
+            if let Err(found) = replay.take(&event, recorded.recorded_at) {
+                return ControlFlow::Break(found);
             }
+            events = recorded.sequence;
+            ControlFlow::Continue(())
+        });
+        let difference = match read.await? {
+            Some(found) => Some(found),
+            None => replay.end().err(),
         };
         let difference = difference.map(|found| shown(&id, *found)).transpose()?;
         Ok(Verification { run_id: id, verified: difference.is_none(), events, difference })

@@ -87,3 +87,14 @@ pub enum StateAt {
     /// After the last event recorded up to this time.
     Time(DateTime<Utc>),
 }
+
+impl StateAt {
+    /// Whether an event comes after the moment.
+    pub fn is_before(self, sequence: u64, recorded_at: DateTime<Utc>) -> bool {
+        match self {
+            Self::Latest => false,
+            Self::Sequence(last) => sequence > last,
+            Self::Time(time) => recorded_at > time,
+        }
+    }
+}

@@ -82,7 +82,7 @@ pub(crate) async fn read(
         }
         for (recorded, event) in page {
             workspace_id.get_or_insert_with(|| recorded.workspace_id.clone());
-            if !beyond.is_empty() || is_past(&recorded, at) {
+            if !beyond.is_empty() || at.is_before(recorded.sequence, recorded.recorded_at) {
                 beyond.push((event, recorded.recorded_at));
                 continue;
             }
@@ -173,13 +173,5 @@ impl Pages<'_> {
             events.push((recorded, event));
         }
         Ok(events)
-    }
-}
-
-fn is_past(event: &RecordedEvent, at: StateAt) -> bool {
-    match at {
-        StateAt::Latest => false,
-        StateAt::Sequence(sequence) => event.sequence > sequence,
-        StateAt::Time(time) => event.recorded_at > time,
     }
 }
