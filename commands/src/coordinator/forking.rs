@@ -5,7 +5,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use domain::definition::Plan;
 use domain::run::adoption::Adoption;
-use domain::run::event::{Adopt, RunForked, TokenId};
+use domain::run::event::{Adopt, RunForked};
 use domain::run::{Command, Decision, Event, Refusal, Run};
 use protocol::StateAt;
 
@@ -37,23 +37,9 @@ impl Forking {
         }
         let mut whole = run.execute(plan, &Command::Fork(Box::new(self.forked.clone())), now)?;
         for command in &self.first {
-            let next = run.execute(plan, command, now)?;
-            whole.events.extend(next.events);
-            whole.dispatch.extend(next.dispatch);
-            whole.children.extend(next.children);
-            whole.given_up.extend(next.given_up);
-            whole.advance |= next.advance;
+            whole.append(run.execute(plan, command, now)?);
         }
         Ok(self.adoption.follow(run, plan, now, whole))
-    }
-}
-
-impl Forking {
-    /// The tokens that waited for a child run where the fork goes on.
-    pub(crate) fn awaited(&self) -> Vec<TokenId> {
-        let mut run = Run::default();
-        self.shared.iter().for_each(|(event, at)| run.evolve(event, *at));
-        run.live().map(|live| live.children.keys().copied().collect()).unwrap_or_default()
     }
 }
 

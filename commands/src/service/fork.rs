@@ -32,6 +32,8 @@ struct Ready {
     forking: Forking,
     started: RunStarted,
     plan: Arc<LivePlan>,
+    /// The tokens that waited for a child run where it goes on.
+    awaited: Vec<TokenId>,
 }
 
 impl CommandService {
@@ -46,9 +48,9 @@ impl CommandService {
         }
         self.resources.catch_up().await?;
         let (dry_run, now) = (asked.dry_run, self.clock.now());
-        let Ready { forking, started, plan } = self.ready(envelope, asked, now).await?;
-        if dry_run || !forking.awaited().is_empty() {
-            let planned = planned(&forking, &plan, now)?;
+        let Ready { forking, started, plan, awaited } = self.ready(envelope, asked, now).await?;
+        if dry_run || !awaited.is_empty() {
+            let planned = planned(&forking, &awaited, &plan, now)?;
             if dry_run {
                 return Ok(dry(&forking, planned, now));
             }
@@ -91,11 +93,11 @@ impl CommandService {
         let out_of_range = matches!(asked.at, StateAt::Sequence(wanted) if wanted != events);
         if out_of_range {
             let message = format!("{from} has {last} events so far: fork at one of 1 to {last}");
-            return Err(refused(RejectionKind::Invalid, "no_such_moment", message).at("/at"));
+            return Err(Rejection::new(RejectionKind::Invalid, "no_such_moment", message).at("/at"));
         }
         let ended = || {
             let message = format!("the run had ended by event {events}: fork at an earlier one");
-            refused(RejectionKind::Conflict, "fork_after_end", message).at("/at")
+            Rejection::new(RejectionKind::Conflict, "fork_after_end", message).at("/at")
         };
         let Place { run, shared, since, again, mut adoption } = place.ok_or_else(ended)?;
         let header = run.header().ok_or_else(|| internal("a run without a beginning"))?;
@@ -118,17 +120,19 @@ impl CommandService {
             let message = "the definition bounds its runs with `concurrency`, and forks of them \
                            aren't counted yet: start a run of its own, or fork with a version \
                            without `concurrency`";
-            return Err(refused(RejectionKind::Invalid, "fork_concurrency", message));
+            return Err(Rejection::new(RejectionKind::Invalid, "fork_concurrency", message));
         }
         if let (Some(_), Some(live)) = (&definition, run.live())
             && !live.fits(&plan.plan, &own.plan)
         {
             let message = "the run is inside of groups or loops there that the other definition \
                            lays out otherwise: fork before they begin";
-            let refused = refused(RejectionKind::Conflict, "fork_transitions_differ", message);
+            let refused =
+                Rejection::new(RejectionKind::Conflict, "fork_transitions_differ", message);
             return Err(refused.at("/definition"));
         }
         adoption.leave_out(changed(&plan, &own));
+        let awaited = run.live().map(|live| live.children.keys().copied().collect());
         let sequence = shared.len() as u64;
         let started = started(&shared, &asked, header, now)?;
         let first = outcomes(&run, &asked)?.into_iter().chain(again).collect();
@@ -153,7 +157,7 @@ impl CommandService {
             *event = Event::RunStarted(Box::new(started.clone()));
         }
         let forking = Forking { shared, forked, first, adoption };
-        Ok(Ready { forking, started, plan: own })
+        Ok(Ready { forking, started, plan: own, awaited: awaited.unwrap_or_default() })
     }
 }
 
@@ -197,18 +201,12 @@ fn outcomes(run: &Run, asked: &ForkRun) -> Result<Vec<Command>, Rejection> {
                 "token {token} has no attempt under way there: fork at an event between the one \
                  that brought it to its node and the one that records its outcome"
             );
-            let refused = refused(RejectionKind::Invalid, "fork_token", message);
+            let refused = Rejection::new(RejectionKind::Invalid, "fork_token", message);
             return Err(refused.at(format!("/outcomes/{token}")));
         };
         let result = match outcome {
             ForkOutcome::Result(result) => Ok(result.clone()),
-            ForkOutcome::Error(error) => Err(AttemptError {
-                code: error.code.clone(),
-                message: error.message.clone(),
-                kind: error.kind,
-                detail: error.detail.clone(),
-                retry_after: None,
-            }),
+            ForkOutcome::Error(error) => Err(AttemptError::from(error)),
         };
         let (usage, duration_ms, adopted) = (Usage::default(), 0, None);
         let (token, attempt) = (*token, *attempt);
@@ -224,8 +222,14 @@ fn outcomes(run: &Run, asked: &ForkRun) -> Result<Vec<Command>, Rejection> {
     reports.collect()
 }
 
-/// What a fork would do, tried without writing anything.
-fn planned(forking: &Forking, plan: &LivePlan, now: DateTime<Utc>) -> Result<ForkPlan, Rejection> {
+/// What a fork would do, tried without writing anything. `awaited` are the tokens that waited for a
+/// child run there.
+fn planned(
+    forking: &Forking,
+    awaited: &[TokenId],
+    plan: &LivePlan,
+    now: DateTime<Utc>,
+) -> Result<ForkPlan, Rejection> {
     let (mut trial, mut run, plan) = (forking.clone(), Run::default(), &plan.plan);
     let begun = trial.begin(&mut run, plan, now).map_err(|refusal| of_command(&refusal))?;
     let mut decision = begun;
@@ -236,14 +240,14 @@ fn planned(forking: &Forking, plan: &LivePlan, now: DateTime<Utc>) -> Result<For
         decision.events.clear();
         decision = trial.adoption.follow(&mut run, plan, now, decision);
     }
-    let lived = forking.awaited();
-    if let Some((token, child)) = decision.children.iter().find(|(token, _)| lived.contains(token))
+    if let Some((token, child)) =
+        decision.children.iter().find(|(token, _)| awaited.contains(token))
     {
         let message = format!(
             "token {token} waits for a child run there whose end can't be taken over ({child} would \
              be started anew): fork before the child was started, or after it has ended"
         );
-        return Err(refused(RejectionKind::Conflict, "fork_child_live", message).at("/at"));
+        return Err(Rejection::new(RejectionKind::Conflict, "fork_child_live", message).at("/at"));
     }
     let mut planned = ForkPlan {
         forked_from: protocol::ForkedFrom {
@@ -299,14 +303,14 @@ fn unreadable(run_id: domain::ids::RunId, error: &HistoryError) -> Rejection {
         HistoryError::Missing => not_found(run_id),
         HistoryError::Early => {
             let message = format!("{run_id} began later: fork at a later moment, or at a sequence");
-            refused(RejectionKind::Invalid, "no_such_moment", message).at("/at")
+            Rejection::new(RejectionKind::Invalid, "no_such_moment", message).at("/at")
         }
         HistoryError::Load(error) => error.refusal(),
         HistoryError::TooLong => {
             let message = format!(
                 "a fork shares at most {events} events of {mib} MiB: fork at an earlier one"
             );
-            refused(RejectionKind::Conflict, "fork_too_long", message).at("/at")
+            Rejection::new(RejectionKind::Conflict, "fork_too_long", message).at("/at")
         }
         HistoryError::Differs(difference) => {
             let sequence = difference.sequence;
@@ -314,11 +318,7 @@ fn unreadable(run_id: domain::ids::RunId, error: &HistoryError) -> Rejection {
                 "this engine decides event {sequence} of the run otherwise than it is recorded: \
                  fork at an earlier one"
             );
-            refused(RejectionKind::Conflict, "fork_history_differs", message).at("/at")
+            Rejection::new(RejectionKind::Conflict, "fork_history_differs", message).at("/at")
         }
     }
-}
-
-fn refused(kind: RejectionKind, code: &'static str, message: impl Into<String>) -> Rejection {
-    Rejection::new(kind, code, message.into())
 }

@@ -93,14 +93,8 @@ impl Adoption {
             Event::TaskFailed { token, attempt, error, usage, .. }
                 if !only_successes && !is_of_workers(error) =>
             {
-                let failure = AttemptError {
-                    code: error.code.clone(),
-                    message: error.message.clone(),
-                    kind: error.kind,
-                    detail: error.detail.clone(),
-                    retry_after: None,
-                };
-                (*token, *usage, Outcome::Attempt { attempt: *attempt, result: Err(failure) })
+                let result = Err(AttemptError::from(error));
+                (*token, *usage, Outcome::Attempt { attempt: *attempt, result })
             }
             Event::ChildEnded(ended)
                 if !ended.given_up && (!only_successes || ended.error.is_none()) =>
@@ -150,11 +144,7 @@ impl Adoption {
             };
             // What isn't waited for any more is refused, and asked for by nobody.
             if let Ok(next) = run.execute(plan, &command, now) {
-                whole.events.extend(next.events);
-                whole.dispatch.extend(next.dispatch);
-                whole.children.extend(next.children);
-                whole.given_up.extend(next.given_up);
-                whole.advance |= next.advance;
+                whole.append(next);
             }
         }
         whole.dispatch.retain(|(token, attempt)| {

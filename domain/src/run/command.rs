@@ -114,3 +114,15 @@ pub struct AttemptError {
     #[serde(default)]
     pub retry_after: Option<Span>,
 }
+
+impl From<&RunError> for AttemptError {
+    fn from(error: &RunError) -> Self {
+        Self {
+            code: error.code.clone(),
+            message: error.message.clone(),
+            kind: error.kind,
+            detail: error.detail.clone(),
+            retry_after: None,
+        }
+    }
+}

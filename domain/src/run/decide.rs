@@ -47,6 +47,17 @@ pub struct Decision {
     pub advance: bool,
 }
 
+impl Decision {
+    /// Takes what a further command led to, after what the ones before it did.
+    pub fn append(&mut self, next: Self) {
+        self.events.extend(next.events);
+        self.dispatch.extend(next.dispatch);
+        self.children.extend(next.children);
+        self.given_up.extend(next.given_up);
+        self.advance |= next.advance;
+    }
+}
+
 /// Decides on a copy of the run. The same run, plan, command and time give the same decision,
 /// byte for byte.
 pub fn decide(

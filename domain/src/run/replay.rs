@@ -184,13 +184,8 @@ pub(super) fn from_outside(run: &Run, event: &Event, at: DateTime<Utc>) -> Optio
         Event::TaskFailed { token, attempt, error, retry_at, usage, duration_ms, .. }
         | Event::UndoFailed { token, attempt, error, retry_at, usage, duration_ms } => {
             let wait = retry_at.map(|retry_at| (retry_at - at).num_milliseconds());
-            let failure = AttemptError {
-                code: error.code.clone(),
-                message: error.message.clone(),
-                kind: error.kind,
-                detail: error.detail.clone(),
-                retry_after: wait.and_then(|ms| u64::try_from(ms).ok()).map(Span::from_millis),
-            };
+            let retry_after = wait.and_then(|ms| u64::try_from(ms).ok()).map(Span::from_millis);
+            let failure = AttemptError { retry_after, ..error.into() };
             Command::Report(Box::new(Report {
                 token: *token,
                 attempt: *attempt,
