@@ -1,5 +1,19 @@
 //! How a snapshot of a moment is found, in either database.
 
+use chrono::{DateTime, Utc};
+
+use super::Until;
+
+impl Until {
+    /// The latest sequence, and the latest time or none.
+    pub(super) const fn bounds(self) -> (u64, Option<DateTime<Utc>>) {
+        match self {
+            Self::Sequence(sequence) => (sequence, None),
+            Self::Time(time) => (i64::MAX as u64, Some(time)),
+        }
+    }
+}
+
 /// Takes type, id, version, the latest sequence, and the latest time or null. Sequences come first:
 /// only one of the states is read.
 pub(super) const SNAPSHOT_UNTIL: &str = "select sequence, state from \

@@ -143,10 +143,7 @@ impl Reader {
         .bind(aggregate_id)
         .bind(i64::from(version));
         let row: Option<(i64, Vec<u8>)> = within(query.fetch_optional(&self.pool)).await?;
-        row.map(|(sequence, state)| {
-            Ok(Snapshot { sequence: unsigned(sequence)?, version, state: state.into() })
-        })
-        .transpose()
+        row.map(|row| snapshot(row, version)).transpose()
     }
 
     pub(super) async fn snapshot_until(
@@ -156,21 +153,15 @@ impl Reader {
         version: u32,
         until: Until,
     ) -> Result<Option<Snapshot>, ReadError> {
-        let (sequence, time) = match until {
-            Until::Sequence(sequence) => (signed(sequence), None),
-            Until::Time(time) => (i64::MAX, Some(time)),
-        };
+        let (sequence, time) = until.bounds();
         let query = sqlx::query_as(SNAPSHOT_UNTIL)
             .bind(aggregate_type)
             .bind(aggregate_id)
             .bind(i64::from(version))
-            .bind(sequence)
+            .bind(signed(sequence))
             .bind(time);
         let row: Option<(i64, Vec<u8>)> = within(query.fetch_optional(&self.pool)).await?;
-        row.map(|(sequence, state)| {
-            Ok(Snapshot { sequence: unsigned(sequence)?, version, state: state.into() })
-        })
-        .transpose()
+        row.map(|row| snapshot(row, version)).transpose()
     }
 
     pub(super) async fn recall(&self, key: &str) -> Result<Option<Recalled>, ReadError> {
@@ -328,4 +319,8 @@ fn dense(
         last = found;
     }
     Ok(())
+}
+
+fn snapshot((sequence, state): (i64, Vec<u8>), version: u32) -> Result<Snapshot, ReadError> {
+    Ok(Snapshot { sequence: unsigned(sequence)?, version, state: state.into() })
 }

@@ -83,10 +83,7 @@ impl Reader {
         .fetch_optional(&self.pool)
         .await
         .map_err(failed)?;
-        row.map(|(sequence, state)| {
-            Ok(Snapshot { sequence: unsigned(sequence)?, version, state: state.into() })
-        })
-        .transpose()
+        row.map(|row| snapshot(row, version)).transpose()
     }
 
     pub(super) async fn snapshot_until(
@@ -96,21 +93,15 @@ impl Reader {
         version: u32,
         until: Until,
     ) -> Result<Option<Snapshot>, ReadError> {
-        let (sequence, time) = match until {
-            Until::Sequence(sequence) => (signed(sequence), None),
-            Until::Time(time) => (i64::MAX, Some(time)),
-        };
+        let (sequence, time) = until.bounds();
         let query = sqlx::query_as(SNAPSHOT_UNTIL)
             .bind(aggregate_type)
             .bind(aggregate_id)
             .bind(version)
-            .bind(sequence)
+            .bind(signed(sequence))
             .bind(time.map(|time| time.timestamp_micros()));
         let row: Option<(i64, Vec<u8>)> = query.fetch_optional(&self.pool).await.map_err(failed)?;
-        row.map(|(sequence, state)| {
-            Ok(Snapshot { sequence: unsigned(sequence)?, version, state: state.into() })
-        })
-        .transpose()
+        row.map(|row| snapshot(row, version)).transpose()
     }
 
     pub(super) async fn recall(&self, key: &str) -> Result<Option<Recalled>, ReadError> {
@@ -325,4 +316,8 @@ fn signed(number: u64) -> i64 {
 
 fn unsigned(number: i64) -> Result<u64, ReadError> {
     u64::try_from(number).map_err(|_| ReadError::Damaged(format!("{number} is negative").into()))
+}
+
+fn snapshot((sequence, state): (i64, Vec<u8>), version: u32) -> Result<Snapshot, ReadError> {
+    Ok(Snapshot { sequence: unsigned(sequence)?, version, state: state.into() })
 }
