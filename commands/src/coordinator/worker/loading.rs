@@ -16,9 +16,13 @@ use crate::coordinator::{Message, Reply};
 
 impl Worker {
     pub(super) fn load(&mut self, run_id: RunId, epoch: u64) {
+        self.expect_load(run_id, epoch);
+        self.loads.ask(run_id, epoch);
+    }
+
+    fn expect_load(&mut self, run_id: RunId, epoch: u64) {
         let (queue, waiters) = (VecDeque::new(), Vec::new());
         self.runs.insert(run_id, Slot::Loading { epoch, queue, waiters });
-        self.loads.ask(run_id, epoch);
     }
 
     /// Takes up a run that was open when its shard was taken over.
@@ -29,8 +33,7 @@ impl Worker {
             // One of an earlier time is loaded again as soon as its append is settled.
             Some(Slot::Loaded(_) | Slot::Loading { .. }) => {}
             None => {
-                let (queue, waiters) = (VecDeque::new(), Vec::new());
-                self.runs.insert(run_id, Slot::Loading { epoch, queue, waiters });
+                self.expect_load(run_id, epoch);
                 self.loads.take_up(run_id, epoch);
             }
         }
@@ -165,8 +168,7 @@ impl Worker {
         self.dispatch.forget_ready(run_id);
         actor.failed(rejection);
         let Some(epoch) = self.epoch_of(run_id) else { return };
-        let (queue, waiters) = (VecDeque::new(), Vec::new());
-        self.runs.insert(run_id, Slot::Loading { epoch, queue, waiters });
+        self.expect_load(run_id, epoch);
         self.loads.again(run_id, epoch);
     }
 
