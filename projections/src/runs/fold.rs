@@ -200,10 +200,7 @@ impl<'a> Changes<'a> {
         let change = &mut self.runs[at];
         change.sequence = event.sequence;
         change.position = event.position;
-        // Where the other run stood is told of the other run.
-        if !is_shared(&event.metadata, event.sequence) {
-            change.turns.take(event)?;
-        }
+        change.turns.take(event)?;
         match &*event.event_type {
             "run_started" => {
                 let labels = change.start(event)?;

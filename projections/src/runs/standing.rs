@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 use chassis::journal::RecordedEvent;
 use domain::run::RunStatus;
 use domain::run::state::{WaitKind, WaitKinds};
+use protocol::event::is_shared;
 use serde::{Deserialize, Serialize};
 use sqlx::FromRow;
 
@@ -119,24 +120,30 @@ impl Standing {
 }
 
 impl Turns {
-    /// Takes what an event says, by its type and what stands beside it.
+    /// Takes what an event says, by its type and what stands beside it. Where the other run of a fork
+    /// stood is told of that run alone.
     pub(super) fn take(&mut self, event: &RecordedEvent) -> Result<(), serde_json::Error> {
-        let at = event.recorded_at.timestamp_micros();
-        if &*event.event_type == "run_forked" {
-            self.0.push((at, Said::Forked));
-        }
-        if event.metadata.windows(8).any(|window| window == b"\"waits\":") {
-            let beside: Beside = serde_json::from_slice(&event.metadata)?;
-            self.0.extend(beside.waits.map(|waits| (at, Said::Waits(waits))));
-        }
-        let said = match &*event.event_type {
-            "run_paused" => Said::Paused,
-            "run_resumed" => Said::Resumed,
-            "run_queued" => Said::Queued,
-            "run_admitted" => Said::Admitted,
+        let says_waits = event.metadata.windows(8).any(|window| window == b"\"waits\":");
+        let (before, said) = match &*event.event_type {
+            "run_forked" => (Some(Said::Forked), None),
+            "run_paused" => (None, Some(Said::Paused)),
+            "run_resumed" => (None, Some(Said::Resumed)),
+            "run_queued" => (None, Some(Said::Queued)),
+            "run_admitted" => (None, Some(Said::Admitted)),
+            _ if says_waits => (None, None),
             _ => return Ok(()),
         };
-        self.0.push((at, said));
+        if is_shared(&event.metadata, event.sequence) {
+            return Ok(());
+        }
+        let waits = if says_waits {
+            let beside: Beside = serde_json::from_slice(&event.metadata)?;
+            beside.waits.map(Said::Waits)
+        } else {
+            None
+        };
+        let at = event.recorded_at.timestamp_micros();
+        self.0.extend(before.into_iter().chain(waits).chain(said).map(|said| (at, said)));
         Ok(())
     }
 
