@@ -18,7 +18,7 @@ use data_encoding::{BASE64, HEXLOWER};
 use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
 use ed25519_dalek::pkcs8::{DecodePrivateKey, DecodePublicKey, EncodePrivateKey, EncodePublicKey};
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -48,6 +48,12 @@ impl Hash {
 impl fmt::Display for Hash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&HEXLOWER.encode(&self.0))
+    }
+}
+
+impl Serialize for Hash {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
@@ -87,56 +93,48 @@ pub struct Recorded<'a> {
     pub payload: &'a [u8],
 }
 
-/// What the chain commits to of an event. The members stand in the order of their names, and hold
-/// texts and integers alone, so that serde's form is the canonical one.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Entry {
-    pub aggregate_id: String,
-    pub aggregate_type: String,
-    pub event_id: Uuid,
-    pub metadata_sha256: String,
-    pub payload_sha256: String,
-    pub position: u64,
-    /// RFC 3339 in UTC, with microseconds.
-    pub recorded_at: String,
-    pub sequence: u64,
-    #[serde(rename = "type")]
-    pub event_type: String,
-    pub version: u32,
-    pub workspace_id: String,
-}
-
-impl From<&Recorded<'_>> for Entry {
-    fn from(event: &Recorded<'_>) -> Self {
-        Self {
-            aggregate_id: event.aggregate_id.to_owned(),
-            aggregate_type: event.aggregate_type.to_owned(),
-            event_id: event.event_id,
-            metadata_sha256: Hash::of(event.metadata).to_string(),
-            payload_sha256: Hash::of(event.payload).to_string(),
-            position: event.position,
-            recorded_at: event.recorded_at.to_rfc3339_opts(SecondsFormat::Micros, true),
-            sequence: event.sequence,
-            event_type: event.event_type.to_owned(),
-            version: event.event_version,
-            workspace_id: event.workspace_id.to_owned(),
-        }
-    }
-}
-
-impl Entry {
-    /// Whether a payload and metadata are those that it names.
-    pub fn is_of(&self, metadata: &[u8], payload: &[u8]) -> bool {
-        self.metadata_sha256 == Hash::of(metadata).to_string()
-            && self.payload_sha256 == Hash::of(payload).to_string()
+impl Recorded<'_> {
+    /// Its entry: what the chain commits to of it.
+    pub fn entry(&self) -> Vec<u8> {
+        let entry = Entry {
+            aggregate_id: self.aggregate_id,
+            aggregate_type: self.aggregate_type,
+            event_id: self.event_id,
+            metadata_sha256: Hash::of(self.metadata),
+            payload_sha256: Hash::of(self.payload),
+            position: self.position,
+            recorded_at: &self.recorded_at.to_rfc3339_opts(SecondsFormat::Micros, true),
+            sequence: self.sequence,
+            event_type: self.event_type,
+            version: self.event_version,
+            workspace_id: self.workspace_id,
+        };
+        // Texts and numbers always have a JSON form.
+        serde_json::to_vec(&entry).unwrap_or_default()
     }
 
     /// Its leaf.
     pub fn leaf(&self) -> Hash {
-        // Texts and numbers always have a JSON form.
-        Hash::of(serde_json::to_vec(self).unwrap_or_default())
+        Hash::of(self.entry())
     }
+}
+
+/// The members stand in the order of their names, and are texts and integers alone, so that serde's
+/// form is the canonical one.
+#[derive(Serialize)]
+struct Entry<'a> {
+    aggregate_id: &'a str,
+    aggregate_type: &'a str,
+    event_id: Uuid,
+    metadata_sha256: Hash,
+    payload_sha256: Hash,
+    position: u64,
+    recorded_at: &'a str,
+    sequence: u64,
+    #[serde(rename = "type")]
+    event_type: &'a str,
+    version: u32,
+    workspace_id: &'a str,
 }
 
 /// The chain up to a position.

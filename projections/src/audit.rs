@@ -6,7 +6,7 @@
 
 use async_trait::async_trait;
 use chassis::journal::{Journal, RecordedEvent};
-use domain::audit::{Chain, Entry, Recorded, SignedHead};
+use domain::audit::{Chain, Recorded, SignedHead};
 use protocol::{AuditHead, AuditHeads, Rejection};
 use serde::Serialize;
 use sqlx::FromRow;
@@ -90,33 +90,28 @@ impl Projection for Audit {
         journal: &dyn Journal,
         events: &[&RecordedEvent],
     ) -> Result<(), FoldError> {
-        let newest = newest(session).await?;
+        let mut newest = newest(session).await?;
         let mut chain = match &newest {
             Some(row) => row.chain()?,
             None => Chain::start(journal.epoch()),
         };
-        let mut rows: Vec<Row> = newest.into_iter().collect();
-        for event in events {
-            let expected = chain.position + 1;
-            if event.position != expected {
-                return Err(FoldError::Gap { expected, found: event.position });
-            }
-            let leaf = Entry::from(&recorded(event)).leaf();
-            chain.follow(&leaf);
-            let block = format!("{:016}", (event.position - 1) / BLOCK);
-            match rows.last_mut().filter(|row| row.block == block) {
-                Some(row) => {
-                    row.position = event.position.cast_signed();
-                    row.marks.push_str(&leaf.mark());
-                    row.hash = chain.hash.to_string();
+        let mut rows = Vec::new();
+        let block_of = |event: &RecordedEvent| event.position.saturating_sub(1) / BLOCK;
+        for events in events.chunk_by(|one, next| block_of(one) == block_of(next)) {
+            let block = format!("{:016}", chain.position / BLOCK);
+            let begun = newest.take().filter(|row| row.block == block);
+            let mut marks = begun.map(|row| row.marks).unwrap_or_default();
+            for event in events {
+                let expected = chain.position + 1;
+                if event.position != expected {
+                    return Err(FoldError::Gap { expected, found: event.position });
                 }
-                None => rows.push(Row {
-                    block,
-                    position: event.position.cast_signed(),
-                    hash: chain.hash.to_string(),
-                    marks: leaf.mark(),
-                }),
+                let leaf = recorded(event).leaf();
+                chain.follow(&leaf);
+                marks.push_str(&leaf.mark());
             }
+            let (position, hash) = (chain.position.cast_signed(), chain.hash.to_string());
+            rows.push(Row { block, position, hash, marks });
         }
         // Texts and numbers always have a JSON form.
         let rows = serde_json::to_string(&rows).unwrap_or_default();

@@ -20,14 +20,14 @@ fn recorded(position: u64) -> Recorded<'static> {
 
 fn chain(events: &[Recorded<'_>]) -> Hash {
     let mut chain = Chain::start(7);
-    events.iter().for_each(|event| chain.follow(&Entry::from(event).leaf()));
+    events.iter().for_each(|event| chain.follow(&event.leaf()));
     assert_eq!(chain.position, events.len() as u64);
     chain.hash
 }
 
 #[test]
 fn an_entry_is_canonical_json_and_the_chain_follows_the_rules() {
-    let entry = serde_json::to_vec(&Entry::from(&recorded(1))).expect("JSON");
+    let entry = recorded(1).entry();
     let value: serde_json::Value = serde_json::from_slice(&entry).expect("JSON");
     assert_eq!(entry, serde_json_canonicalizer::to_vec(&value).expect("canonical"));
     assert_eq!(value["recorded_at"], "2026-01-01T00:00:00.000001Z");
@@ -61,11 +61,7 @@ fn whatever_is_changed_changes_the_chain() {
         change(&mut changed[1]);
         let hash = chain(&changed);
         assert!(!seen.contains(&hash), "{changed:?}");
-        assert_ne!(
-            Entry::from(&changed[1]).leaf().mark(),
-            Entry::from(&whole[1]).leaf().mark(),
-            "{changed:?}"
-        );
+        assert_ne!(changed[1].leaf().mark(), whole[1].leaf().mark(), "{changed:?}");
         seen.push(hash);
     }
     assert_ne!(Chain::start(8).hash, Chain::start(7).hash);

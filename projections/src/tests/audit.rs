@@ -1,6 +1,6 @@
 //! The audit chain: sealed whatever comes in between, and signed.
 
-use domain::audit::{AuditKey, AuditPublicKey, Chain, Entry};
+use domain::audit::{AuditKey, AuditPublicKey, Chain};
 use protocol::Events;
 
 use super::*;
@@ -20,7 +20,7 @@ async fn chain(world: &World, position: u64) -> Chain {
     let mut chain = Chain::start(world.journal.epoch());
     let limit = usize::try_from(position).expect("small");
     for event in world.journal.read(0, limit).await.expect("events") {
-        chain.follow(&Entry::from(&recorded(&event)).leaf());
+        chain.follow(&recorded(&event).leaf());
     }
     chain
 }
@@ -54,7 +54,7 @@ async fn every_event_is_sealed_in_its_place(storage: Storage) {
     let later = trail(&world).await.seals(256, 100).await.expect("seals");
     assert_eq!(later, seals[1..]);
     let events = world.journal.read(256, 1).await.expect("events");
-    assert_eq!(seals[1].marks[0], Entry::from(&recorded(&events[0])).leaf().mark());
+    assert_eq!(seals[1].marks[0], recorded(&events[0]).leaf().mark());
 }
 
 async fn the_end_is_signed(storage: Storage) {

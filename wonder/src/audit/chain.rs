@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use chassis::journal::RecordedEvent;
-use domain::audit::{AuditPublicKey, Chain, Entry, SignedHead};
+use domain::audit::{AuditPublicKey, Chain, SignedHead};
 use projections::{AuditTrail, Seal, recorded};
 use protocol::Rejection;
 use serde::Serialize;
@@ -93,7 +93,7 @@ impl<'a> ChainCheck<'a> {
         }
         for event in events {
             // That positions follow each other is looked at elsewhere.
-            let leaf = Entry::from(&recorded(event)).leaf();
+            let leaf = recorded(event).leaf();
             self.chain.follow(&leaf);
             let seal =
                 seals.iter().find(|seal| (seal.first..=seal.last()).contains(&self.chain.position));
