@@ -65,15 +65,19 @@ fn strip_own(event: &mut Event) {
             started.started_at = DateTime::UNIX_EPOCH;
             (started.workflow_id, started.started_by) = (None, None);
             (started.parent, started.trigger, started.admission) = (None, None, None);
+            started.forked_from = None;
         }
-        Event::TaskSucceeded { usage, duration_ms, .. }
-        | Event::TaskFailed { usage, duration_ms, .. }
-        | Event::UndoSucceeded { usage, duration_ms, .. }
+        Event::TaskSucceeded { usage, duration_ms, adopted, .. }
+        | Event::TaskFailed { usage, duration_ms, adopted, .. } => {
+            (*usage, *duration_ms, *adopted) = (Usage::default(), 0, None);
+        }
+        Event::UndoSucceeded { usage, duration_ms, .. }
         | Event::UndoFailed { usage, duration_ms, .. } => {
             (*usage, *duration_ms) = (Usage::default(), 0);
         }
         Event::WaitStarted { until, .. } => *until = until.map(|_| DateTime::UNIX_EPOCH),
         Event::ChildStarted(child) => child.run_id = RunId::new(Uuid::nil()),
+        Event::ChildEnded(child) => child.adopted = None,
         _ => {}
     }
 }

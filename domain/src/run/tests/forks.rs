@@ -14,6 +14,7 @@ use crate::ids::RunId;
 use crate::run::command::{ChildReport, GateAnswer, Report};
 use crate::run::event::{Adopt, BranchPatch, Decision as Answer, FailureKind, RunForked, Usage};
 use crate::run::fork::{Place, Prefix};
+use crate::run::rehearsal::compared;
 use crate::run::state::Phase;
 use crate::run::{Command, Decision, Event, Refusal, Run, RunStatus};
 
@@ -72,10 +73,7 @@ fn forked(
         Command::Report(Box::new(report))
     });
     for command in edited.into_iter().chain(again) {
-        let next = fork.run.execute(plan, &command, now)?;
-        whole.events.extend(next.events);
-        whole.dispatch.extend(next.dispatch);
-        whole.children.extend(next.children);
+        whole.append(fork.run.execute(plan, &command, now)?);
     }
     loop {
         let Decision { events, dispatch, children, advance, .. } =
@@ -411,4 +409,24 @@ fn another_plan_is_followed_where_it_has_the_nodes() {
     renamed["transitions"] = json!([{"from": "first", "to": "other"}]);
     let missing = Refusal::NodeMissing { token: 2, node: "second".to_owned() };
     assert_eq!(with(renamed).err(), Some(missing));
+}
+
+#[test]
+fn what_a_fork_says_of_its_origin_is_no_difference() {
+    let parent = ran();
+    for (event, _) in &parent.events {
+        let mut other = event.clone();
+        match &mut other {
+            Event::RunStarted(first) => {
+                let from = json!({"run_id": first.run_id, "sequence": 2, "at": parent.now});
+                first.forked_from = Some(serde_json::from_value(from).expect("an origin"));
+            }
+            Event::TaskSucceeded { adopted, usage, .. } => {
+                (*adopted, usage.input_tokens) = (Some(7), 5);
+            }
+            _ => continue,
+        }
+        assert_ne!(event, &other);
+        assert_eq!(compared(event, &other), None);
+    }
 }
