@@ -7,7 +7,7 @@ use std::time::Duration;
 use chassis::journal::Journal;
 use domain::ids::RunId;
 use domain::run::RunStatus;
-use protocol::{Command, Commands, FailureKind, RunOutcome, Task};
+use protocol::{Command, Commands, FailureKind, RejectionKind, RunOutcome, Task};
 use serde_json::{Value, json};
 
 use crate::children::{callers, helper, publish};
@@ -63,19 +63,31 @@ async fn driven(
     None
 }
 
-/// Waits until no run of a family owes anything, while the tasks that are left are done. What was
-/// left paused is resumed.
-async fn all_ended(platform: &Platform, run_id: RunId, worker: &mut impl Worker) {
-    let shard = protocol::shard_of(run_id);
-    loop {
-        let open = platform.journal.inner.open_aggregates("run", shard, "", 1_000).await;
-        let open = open.expect("the journal is there");
-        let Some(last) = open.last() else { return };
-        for id in &open {
-            let run_id = id.parse().expect("a run's id");
-            drop(platform.execute(Command::ResumeRun { run_id }).await);
+/// Resumes a run; what wasn't written is asked for again, since nothing else lets it go on.
+async fn resume(platform: &Platform, run_id: RunId) {
+    while let Err(rejection) = platform.execute(Command::ResumeRun { run_id }).await {
+        if rejection.kind != RejectionKind::Unavailable || platform.journal.is_dead() {
+            return;
         }
-        step(platform, last.parse().expect("a run's id"), worker).await;
+    }
+}
+
+/// Resumes what is left of a family, and says what it is.
+async fn resume_all(platform: &Platform, run_id: RunId) -> Vec<RunId> {
+    let shard = protocol::shard_of(run_id);
+    let open = platform.journal.inner.open_aggregates("run", shard, "", 1_000).await;
+    let open = open.expect("the journal is there");
+    let open: Vec<RunId> = open.iter().map(|id| id.parse().expect("a run's id")).collect();
+    for run_id in &open {
+        resume(platform, *run_id).await;
+    }
+    open
+}
+
+/// Waits until no run of a family owes anything, while the tasks that are left are done.
+async fn all_ended(platform: &Platform, run_id: RunId, worker: &mut impl Worker) {
+    while let Some(last) = resume_all(platform, run_id).await.last() {
+        step(platform, *last, worker).await;
     }
 }
 
@@ -191,7 +203,7 @@ impl Worker for Moody {
             2 => {
                 // Paused and resumed, the task goes on in any case.
                 drop(platform.execute(Command::PauseRun { run_id, reason: None }).await);
-                drop(platform.execute(Command::ResumeRun { run_id }).await);
+                resume(platform, run_id).await;
                 platform.succeed(task, json!(2)).await;
             }
             _ => platform.succeed(task, json!(3)).await,
@@ -251,6 +263,8 @@ async fn families_end_under_every_schedule() {
         let mut platform = Some(platform);
         for _ in 0..worker.dice.below(4) {
             let living = platform.take().expect("it runs");
+            // The process may have died between a pause and its end.
+            resume_all(&living, run_id).await;
             let appends = usize::try_from(worker.dice.below(12)).expect("a number");
             if worker.dice.below(2) == 0 {
                 living.journal.fail_after(appends, Fault::NotWritten);
