@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use serde_json::Value;
-use system_tests::{Shape, within};
+use system_tests::{Shape, wait_for, within};
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader, Lines};
 use tokio::process::{Child, Command};
 
@@ -39,9 +39,14 @@ async fn a_run_works_at_either_gateway_and_stands_at_both() {
         assert_eq!(ended["output"], expected);
         let run_id = ended["run_id"].as_str().expect("a run's id");
         let shown = ["runs", "show", run_id, "-o", "json", "--server", platform.url(there)];
-        let (status, shown, talk) = platform.wonder(&shown).await;
-        assert!(status.success(), "{status}: {talk}");
-        let shown: Value = serde_json::from_str(&shown).expect("it prints JSON");
+        // What is read follows what is written, after a while.
+        let shown = wait_for("the end to be shown", || async {
+            let (status, shown, talk) = platform.wonder(&shown).await;
+            assert!(status.success(), "{status}: {talk}");
+            let shown: Value = serde_json::from_str(&shown).expect("it prints JSON");
+            (shown["status"] == "completed").then_some(shown)
+        })
+        .await;
         assert_eq!(shown["output"], expected);
         let again = ["replay", "--verify", run_id, "-o", "json", "--server", platform.url(there)];
         let (status, again, talk) = platform.wonder(&again).await;
@@ -125,10 +130,13 @@ async fn make_up_starts_all_of_it_and_keeps_its_data() {
         runs.push(ended["run_id"].as_str().expect("a run's id").to_owned());
         // What ran before the set was stopped is still there.
         for run_id in &runs {
-            let mut shown = Command::new(WONDER);
-            shown.args(["runs", "show", run_id, "--server", gateway]);
-            let shown = shown.output().await.expect("the binary can be started");
-            assert!(shown.status.success(), "{}", String::from_utf8_lossy(&shown.stderr));
+            wait_for("the run to be shown", || async {
+                let mut shown = Command::new(WONDER);
+                shown.args(["runs", "show", run_id, "--server", gateway]);
+                let shown = shown.output().await.expect("the binary can be started");
+                shown.status.success().then_some(())
+            })
+            .await;
         }
         up.stop().await;
     }
