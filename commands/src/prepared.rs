@@ -72,6 +72,7 @@ impl Prepared {
             trigger: None,
             admission: None,
             forked_from: None,
+            rerun_of: None,
         }
     }
 

@@ -37,6 +37,7 @@ use crate::triggers::Triggers;
 
 mod fork;
 mod of_run;
+mod rerun;
 
 use of_run::of_run;
 
@@ -95,6 +96,8 @@ pub enum StartError {
 struct Target {
     workflow_id: Option<WorkflowId>,
     prepared: Arc<Prepared>,
+    /// The beginning of the run that is done again.
+    origin: Option<RunStarted>,
 }
 
 /// What a run is started with.
@@ -232,7 +235,12 @@ impl CommandService {
             return Ok(receipt.into());
         }
         self.resources.catch_up().await?;
-        let Target { workflow_id, prepared } = self.target(envelope, start, &given).await?;
+        let Target { workflow_id, prepared, origin } = self.target(envelope, start, &given).await?;
+        let rerun_of = origin.as_ref().map(|origin| origin.run_id);
+        let given = match origin {
+            Some(RunStarted { input, labels, .. }) => Given { input, labels },
+            None => given,
+        };
         let admission = prepared.admission(&given.input, given.labels.len(), self.clock.now())?;
         // A command that comes twice starts the same run, and so only one.
         let run_id = match &admission {
@@ -253,6 +261,7 @@ impl CommandService {
             labels: given.labels,
             trigger: start.trigger.clone(),
             admission,
+            rerun_of,
             ..prepared.started(run_id, given.input, self.clock.now(), &envelope.actor.0)
         };
         let cause = cause(envelope, remembered.clone());
@@ -317,7 +326,19 @@ impl CommandService {
         given: &Given,
     ) -> Result<Target, Rejection> {
         let workspace_id = envelope.workspace_id;
+        let mut origin = None;
         let (workflow_id, id, definition) = match &start.target {
+            RunTarget::Rerun { run_id, version } => {
+                let found = self.beginning(workspace_id, *run_id).await?;
+                let workflow_id = found.workflow_id;
+                let (id, version) = self.version_again(workspace_id, &found, *version).await?;
+                let (id, version) = match start.home {
+                    Some(home) => (home.definition_id, Some(home.version)),
+                    None => (id, version),
+                };
+                origin = Some(found);
+                (workflow_id, id, self.resolver.definition_by_id(id, version).await?)
+            }
             RunTarget::Workflow(workflow_id) => {
                 let workflow = self.resolver.workflow(workspace_id, *workflow_id).await?;
                 self.resources.authorise_project(workspace_id, workflow.project_id).await?;
@@ -347,7 +368,7 @@ impl CommandService {
         };
         let Version { version, spec, .. } = definition;
         let prepared = self.preparations.get(workspace_id, id, version, &spec).await?;
-        Ok(Target { workflow_id, prepared })
+        Ok(Target { workflow_id, prepared, origin })
     }
 
     /// The version that has an inline definition's content; published now where none has, and
@@ -430,6 +451,9 @@ impl Commands for CommandService {
         if let Command::ForkRun(fork) = &mut envelope.command {
             let fork = (**fork).clone();
             return self.fork_run(&envelope, fork).await;
+        }
+        if let Command::RetryRun { run_id, dry_run } = envelope.command {
+            return self.retry_run(&envelope, run_id, dry_run).await;
         }
         if let Some((run_id, command)) = of_run(&mut envelope)? {
             return self.command_run(&envelope, run_id, command).await;

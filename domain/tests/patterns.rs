@@ -79,6 +79,7 @@ impl<'p> Driver<'p> {
             trigger: None,
             admission: None,
             forked_from: None,
+            rerun_of: None,
         };
         self.give(&Command::Start(Box::new(started)))
     }

@@ -63,11 +63,24 @@ const fn permanent() -> FailureKind {
     FailureKind::Permanent
 }
 
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Retry {
+    #[serde(default)]
+    dry_run: bool,
+}
+
+/// `POST /runs/{id}/retry`.
+pub(crate) async fn retry(call: Call) -> Result<Response, Problem> {
+    let run_id: RunId = call.id()?;
+    let Retry { dry_run } = call.optional()?;
+    forked(call, Command::RetryRun { run_id, dry_run }).await
+}
+
 /// `POST /runs/{id}/fork`.
 pub(crate) async fn fork(call: Call) -> Result<Response, Problem> {
     let run_id: RunId = call.id()?;
     let body: Fork = call.json()?;
-    call.wait()?;
     if let Some(labels) = &body.labels {
         check_labels(labels)?;
     }
@@ -93,7 +106,12 @@ pub(crate) async fn fork(call: Call) -> Result<Response, Problem> {
         labels: body.labels,
         dry_run: body.dry_run,
     };
-    let mut receipt = call.execute(Command::ForkRun(Box::new(asked))).await?;
+    forked(call, Command::ForkRun(Box::new(asked))).await
+}
+
+async fn forked(call: Call, command: Command) -> Result<Response, Problem> {
+    call.wait()?;
+    let mut receipt = call.execute(command).await?;
     match receipt.plan.take() {
         Some(plan) => answer(StatusCode::OK, &plan),
         None => started(&call, receipt).await,

@@ -13,7 +13,9 @@ use domain::labels;
 use domain::limits::INPUT_BYTES;
 use domain::resource::Scope;
 use protocol::command::StartRun;
-use protocol::{Command, Receipt, RunFilter, RunOutcome, RunStatus, RunTarget, WaitKind};
+use protocol::{
+    Command, Receipt, RerunVersion, RunFilter, RunOutcome, RunStatus, RunTarget, WaitKind,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -57,6 +59,13 @@ struct Cancel {
     reason: Option<String>,
     #[serde(default)]
     compensate: Option<bool>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rerun {
+    #[serde(default)]
+    version: RerunVersion,
 }
 
 #[derive(Default, Deserialize)]
@@ -119,6 +128,13 @@ pub(crate) async fn start_definition(call: Call) -> Result<Response, Problem> {
     start(call, target, &body.input, body.labels).await
 }
 
+/// `POST /runs/{id}/rerun`.
+pub(crate) async fn rerun(call: Call) -> Result<Response, Problem> {
+    let run_id: RunId = call.id()?;
+    let Rerun { version } = call.optional()?;
+    start_of(call, RunTarget::Rerun { run_id, version }, Value::Null, BTreeMap::new()).await
+}
+
 async fn start(
     call: Call,
     target: RunTarget,
@@ -132,6 +148,15 @@ async fn start(
     }
     check_labels(&labels)?;
     let input = value_at(input, "/input")?;
+    start_of(call, target, input, labels).await
+}
+
+async fn start_of(
+    call: Call,
+    target: RunTarget,
+    input: Value,
+    labels: BTreeMap<String, String>,
+) -> Result<Response, Problem> {
     let command =
         Command::StartRun(Box::new(StartRun { target, input, labels, home: None, trigger: None }));
     call.wait()?;

@@ -163,6 +163,15 @@ fn requests() -> Value {
             "dry_run": {"type": "boolean", "default": false,
                 "description": "Answer what would happen, and do nothing."},
         })),
+        "RerunRun": strict(&[], json!({
+            "version": {"type": "string", "enum": ["pinned", "latest"], "default": "pinned",
+                "description": "The version that the run followed, or the one that a start would \
+                    follow now: the workflow's, or else the newest."},
+        })),
+        "RetryRun": strict(&[], json!({
+            "dry_run": {"type": "boolean", "default": false,
+                "description": "Answer what would happen, and do nothing."},
+        })),
         "PauseRun": strict(&[], json!({"reason": {"type": "string", "maxLength": 1000}})),
         "ResumeRun": strict(&[], json!({})),
         "VerifyRun": strict(&[], json!({})),
@@ -282,6 +291,8 @@ pub(crate) fn example(schema: &str) -> Option<Value> {
         "StartDefinition" => json!({"definition": "summaries@3", "input": {"topic": "rivers"}}),
         "CancelRun" => json!({"reason": "no longer needed"}),
         "ForkRun" => json!({"at": 12, "state": {"draft": "other words"}, "dry_run": true}),
+        "RerunRun" => json!({"version": "latest"}),
+        "RetryRun" => json!({"dry_run": true}),
         "PauseRun" => json!({"reason": "the supplier is down"}),
         "ResumeRun" => json!({}),
         "VerifyRun" => json!({}),

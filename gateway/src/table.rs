@@ -253,6 +253,14 @@ const FORKS: &str = "Starts a run that shares the events of another one up to `a
                      other run recorded later are adopted where the same is asked for, without a \
                      call. With `dry_run` it answers the plan (200, `ForkPlan`) and does nothing.";
 
+const RERUNS: &str = "Starts a run with the input and the labels of another one, by the version that \
+                      it followed or by the one that a start would follow now. Nothing is taken \
+                      over of what the other run did.";
+const RETRIES: &str = "Starts a run that shares the events of a failed one up to its failure and goes \
+                       on from there: attempts that were under way then are made again, also the \
+                       one that failed, and what had been done isn't. The failed run stays as it \
+                       is. With `dry_run` it answers the plan (200, `ForkPlan`) and does nothing.";
+
 const RUN_ROUTES: &[Route] = &[
     Route::new(Post, "/api/v1/workflows/{id}/pause", Write, handler!(resources::pause_workflow))
         .says(
@@ -294,6 +302,16 @@ const RUN_ROUTES: &[Route] = &[
     Route::new(Post, "/api/v1/runs/{id}/fork", Run, handler!(forks::fork))
         .says("Fork a run", FORKS)
         .takes(Body::Json { schema: "ForkRun", limit: START_BYTES })
+        .answers(201, "RunStarted")
+        .waits(),
+    Route::new(Post, "/api/v1/runs/{id}/rerun", Run, handler!(runs::rerun))
+        .says("Rerun a run", RERUNS)
+        .takes(Body::Optional { schema: "RerunRun", limit: BODY_BYTES })
+        .answers(201, "RunStarted")
+        .waits(),
+    Route::new(Post, "/api/v1/runs/{id}/retry", Run, handler!(forks::retry))
+        .says("Retry a run", RETRIES)
+        .takes(Body::Optional { schema: "RetryRun", limit: BODY_BYTES })
         .answers(201, "RunStarted")
         .waits(),
     Route::new(Get, "/api/v1/runs/{id}/events", Read, handler!(events::of_run))

@@ -113,13 +113,14 @@ struct Row {
     started_by_trigger: Option<String>,
     waits: i64,
     forked_from: Option<String>,
+    rerun_of: Option<String>,
 }
 
 const COLUMNS: &str = "id, workspace_id, project_id, workflow_id, status, definition_id, \
     definition_name, definition_version, definition_hash, input, output, error, labels, \
     sequence, position, started_micros, ended_micros, input_tokens, output_tokens, cost_micros, \
     parent_run_id, root_run_id, undo_cause, undo_total, undone, undo_failed, undo_failures, \
-    started_by_trigger, waits, forked_from";
+    started_by_trigger, waits, forked_from, rerun_of";
 
 /// Runs as they were at the time `$14`: those that had been started, with where they stood.
 /// Without a time, as they are.
@@ -375,6 +376,7 @@ impl Row {
             trigger,
             waiting_on: WaitKinds::from_bits(u8::try_from(self.waits).unwrap_or_default()),
             forked_from,
+            rerun_of: self.rerun_of,
         })
     }
 }

@@ -80,6 +80,14 @@ pub enum Command {
     ResumeRun { run_id: RunId },
     /// Starts a run that goes on from an event of another one.
     ForkRun(Box<ForkRun>),
+    /// Starts a run that goes on where a failed one failed: a fork of it, whose last attempts are
+    /// made again.
+    RetryRun {
+        run_id: RunId,
+        /// Only say what would happen.
+        #[serde(default)]
+        dry_run: bool,
+    },
 }
 
 const fn yes() -> bool {
@@ -93,7 +101,8 @@ impl Command {
             Self::CancelRun { run_id, .. }
             | Self::SignalRun { run_id, .. }
             | Self::PauseRun { run_id, .. }
-            | Self::ResumeRun { run_id } => Some(*run_id),
+            | Self::ResumeRun { run_id }
+            | Self::RetryRun { run_id, .. } => Some(*run_id),
             Self::ForkRun(fork) => Some(fork.run_id),
             Self::AnswerGate { gate, .. } => Some(gate.run_id),
             Self::Create(_)
@@ -191,6 +200,19 @@ pub enum RunTarget {
     Named { project_id: ProjectId, reference: String },
     /// A definition that came with the command; it is published first.
     Inline { project_id: ProjectId, definition: Box<Definition> },
+    /// What another run followed, with its input and its labels: nothing else of the start counts.
+    Rerun { run_id: RunId, version: RerunVersion },
+}
+
+/// The version that a rerun follows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RerunVersion {
+    /// That of the run.
+    #[default]
+    Pinned,
+    /// The one that a start would follow now: the workflow's, or else the newest.
+    Latest,
 }
 
 /// What a command did. It is durable when this is answered.

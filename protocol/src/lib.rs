@@ -22,8 +22,8 @@ pub mod view;
 
 pub use audit::{AuditHead, AuditHeads};
 pub use command::{
-    Actor, AnswerGate, Command, CommandEnvelope, Receipt, RunTarget, StartAnswer, StartHome,
-    Webhook,
+    Actor, AnswerGate, Command, CommandEnvelope, Receipt, RerunVersion, RunTarget, StartAnswer,
+    StartHome, Webhook,
 };
 pub use comparison::{
     Compare, ComparedTo, Comparison, DefinitionChange, NotRehearsed, PartedRun, RehearsalView,

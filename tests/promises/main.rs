@@ -30,6 +30,7 @@ mod p25_a_version_is_compared_before_runs_follow_it;
 mod p26_a_fork_goes_on_from_any_event;
 mod p27_tampering_with_history_is_detected;
 mod p28_what_was_can_be_seen_and_explained;
+mod p29_what_has_ended_is_tried_again;
 
 /// The real binary on an empty folder.
 async fn platform() -> Platform {

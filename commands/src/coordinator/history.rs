@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use domain::ids::{RunId, WorkspaceId};
 use domain::limits;
 use domain::run::Event;
-use domain::run::event::Adopt;
+use domain::run::event::{Adopt, RunStarted};
 use domain::run::fork::{Place, Prefix};
 use domain::run::replay::Difference;
 use protocol::StateAt;
@@ -81,7 +81,9 @@ pub(crate) async fn read(
             break;
         }
         for (recorded, event) in page {
-            workspace_id.get_or_insert_with(|| recorded.workspace_id.clone());
+            if workspace_id.is_none() {
+                workspace_id = Some(workspace_of(&recorded)?);
+            }
             if !beyond.is_empty() || at.is_before(recorded.sequence, recorded.recorded_at) {
                 beyond.push((event, recorded.recorded_at));
                 continue;
@@ -94,8 +96,6 @@ pub(crate) async fn read(
         }
     }
     let workspace_id = workspace_id.ok_or(HistoryError::Missing)?;
-    let damaged = |error: domain::ids::InvalidId| ReadError::Damaged(error.to_string().into());
-    let workspace_id = workspace_id.parse().map_err(damaged)?;
     let plans = followed(sources, &shared).await?;
     let (Some((_, first)), Some((_, plan))) = (plans.first(), plans.last()) else {
         return Err(HistoryError::Early);
@@ -126,6 +126,67 @@ pub(crate) async fn read(
     let place = prefix.place();
     let plan = Arc::clone(plan);
     Ok(History { workspace_id, events, last, place, plan })
+}
+
+/// How a run has ended, as far as trying it again goes.
+pub(crate) struct End {
+    pub workspace_id: WorkspaceId,
+    /// The event of its failure.
+    pub failed_at: Option<u64>,
+    pub is_undone: bool,
+}
+
+/// Reads how a run has ended.
+pub(crate) async fn end(journal: &dyn Journal, run_id: RunId) -> Result<End, HistoryError> {
+    let id = run_id.to_string();
+    let mut end = None;
+    let mut sequence = 0;
+    loop {
+        let page = journal.load("run", &id, sequence, PAGE).await?;
+        for recorded in &page {
+            if end.is_none() {
+                let workspace_id = workspace_of(recorded)?;
+                end = Some(End { workspace_id, failed_at: None, is_undone: false });
+            }
+            let Some(end) = &mut end else { continue };
+            match &*recorded.event_type {
+                "run_failed" => end.failed_at = Some(recorded.sequence),
+                "compensation_started" => end.is_undone = true,
+                _ => {}
+            }
+            sequence = recorded.sequence;
+        }
+        if page.len() < PAGE {
+            return end.ok_or(HistoryError::Missing);
+        }
+    }
+}
+
+/// Reads how a run began: of a fork, with what it was given instead.
+pub(crate) async fn beginning(
+    journal: &dyn Journal,
+    run_id: RunId,
+) -> Result<(WorkspaceId, RunStarted), HistoryError> {
+    let id = run_id.to_string();
+    let first = journal.load("run", &id, 0, 1).await?;
+    let first = first.first().ok_or(HistoryError::Missing)?;
+    let Event::RunStarted(mut started) = load::decode(journal, first).await? else {
+        return Err(HistoryError::Missing);
+    };
+    if let Some(from) = started.forked_from {
+        for recorded in journal.load("run", &id, from.sequence, 1).await? {
+            if let Event::RunForked(forked) = load::decode(journal, &recorded).await? {
+                started.input = forked.input.unwrap_or(started.input);
+                started.definition = forked.definition.unwrap_or(started.definition);
+            }
+        }
+    }
+    Ok((workspace_of(first)?, *started))
+}
+
+fn workspace_of(recorded: &RecordedEvent) -> Result<WorkspaceId, HistoryError> {
+    let damaged = |error: domain::ids::InvalidId| ReadError::Damaged(error.to_string().into());
+    Ok(recorded.workspace_id.parse().map_err(damaged)?)
 }
 
 /// The plans that a run follows, and the event from which on it does: a fork may follow another one

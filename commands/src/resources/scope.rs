@@ -47,7 +47,8 @@ pub(crate) async fn check(
         | Command::AnswerGate { .. }
         | Command::PauseRun { .. }
         | Command::ResumeRun { .. }
-        | Command::ForkRun(_) => Err(Rejection::new(
+        | Command::ForkRun(_)
+        | Command::RetryRun { .. } => Err(Rejection::new(
             RejectionKind::Internal,
             "not_a_resource_command",
             "this command is about a run; send it to the coordinator",

@@ -1,12 +1,15 @@
 //! Forks: what is shared is read, what is different is checked, and then the run begins.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
+use domain::ids::RunId;
 use domain::limits;
 use domain::run::command::{AttemptError, Report};
-use domain::run::event::{BranchPatch, Event, ForkedFrom, RunForked, RunStarted, TokenId, Usage};
+use domain::run::event::{
+    Adopt, BranchPatch, Event, ForkedFrom, RunForked, RunStarted, TokenId, Usage,
+};
 use domain::run::fork::Place;
 use domain::run::state::{Header, Phase};
 use domain::run::{Command, Run, RunStatus};
@@ -18,8 +21,8 @@ use serde_json::Value;
 
 use super::{CommandService, cause, internal};
 use crate::coordinator::{
-    CONFLICT, Cause, Forking, History, HistoryError, LivePlan, RUN_ALREADY_STARTED, Sources,
-    changed, not_found, of_command, read_history, unavailable,
+    CONFLICT, Cause, End, Forking, History, HistoryError, LivePlan, RUN_ALREADY_STARTED, Sources,
+    changed, not_found, of_command, read_end, read_history, unavailable,
 };
 use crate::store::inbox::Remembered;
 use crate::store::metadata;
@@ -36,11 +39,67 @@ struct Ready {
     awaited: Vec<TokenId>,
 }
 
+/// What becomes of what a run was told between the last event that is shared and the one that was
+/// asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Between {
+    ToldAgain,
+    Forgotten,
+}
+
 impl CommandService {
     pub(super) async fn fork_run(
         &self,
         envelope: &CommandEnvelope,
         asked: ForkRun,
+    ) -> Result<Receipt, Rejection> {
+        self.begin_fork(envelope, asked, Between::ToldAgain).await
+    }
+
+    /// Forks a run that has failed before it was told what it failed of: the attempts of then are
+    /// made again.
+    pub(super) async fn retry_run(
+        &self,
+        envelope: &CommandEnvelope,
+        run_id: RunId,
+        dry_run: bool,
+    ) -> Result<Receipt, Rejection> {
+        let end = read_end(&*self.journal, run_id).await;
+        let End { workspace_id, failed_at, is_undone } =
+            end.map_err(|error| unreadable(run_id, &error))?;
+        if workspace_id != envelope.workspace_id {
+            return Err(not_found(run_id));
+        }
+        let Some(failed_at) = failed_at else {
+            let message = "only a run that has failed is retried: fork this one, or rerun it";
+            return Err(Rejection::new(RejectionKind::Conflict, "not_failed", message));
+        };
+        if is_undone {
+            let message = "the run has undone what it had done, so it can't go on: rerun it";
+            return Err(Rejection::new(RejectionKind::Conflict, "retry_undone", message));
+        }
+        let asked = ForkRun {
+            run_id,
+            at: StateAt::Sequence(failed_at - 1),
+            adopt: Adopt::Successes,
+            input: None,
+            state: None,
+            branches: BTreeMap::new(),
+            outcomes: BTreeMap::new(),
+            definition: None,
+            labels: None,
+            dry_run,
+        };
+        // The place wasn't asked for, and so isn't what is wrong.
+        let begun = self.begin_fork(envelope, asked, Between::Forgotten).await;
+        begun.map_err(|refused| Rejection { pointer: None, ..refused })
+    }
+
+    async fn begin_fork(
+        &self,
+        envelope: &CommandEnvelope,
+        asked: ForkRun,
+        between: Between,
     ) -> Result<Receipt, Rejection> {
         let remembered = Remembered::of(envelope);
         if let Some(receipt) = self.recalled(&remembered).await? {
@@ -48,7 +107,8 @@ impl CommandService {
         }
         self.resources.catch_up().await?;
         let (dry_run, now) = (asked.dry_run, self.clock.now());
-        let Ready { forking, started, plan, awaited } = self.ready(envelope, asked, now).await?;
+        let Ready { forking, started, plan, awaited } =
+            self.ready(envelope, asked, between, now).await?;
         if dry_run || !awaited.is_empty() {
             let planned = planned(&forking, &awaited, &plan, now)?;
             if dry_run {
@@ -76,6 +136,7 @@ impl CommandService {
         &self,
         envelope: &CommandEnvelope,
         asked: ForkRun,
+        between: Between,
         now: DateTime<Utc>,
     ) -> Result<Ready, Rejection> {
         let (workspace_id, from) = (envelope.workspace_id, asked.run_id);
@@ -135,6 +196,7 @@ impl CommandService {
         let awaited = run.live().map(|live| live.children.keys().copied().collect());
         let sequence = shared.len() as u64;
         let started = started(&shared, &asked, header, now)?;
+        let again = again.filter(|_| between == Between::ToldAgain);
         let first = outcomes(&run, &asked)?.into_iter().chain(again).collect();
         let forked = RunForked {
             run_id: from.forked(envelope.id),
@@ -184,6 +246,7 @@ fn started(
         trigger: None,
         admission: None,
         forked_from: Some(forked_from),
+        rerun_of: None,
         ..(**first).clone()
     })
 }
@@ -297,7 +360,7 @@ fn dry(forking: &Forking, planned: ForkPlan, at: DateTime<Utc>) -> Receipt {
     }
 }
 
-fn unreadable(run_id: domain::ids::RunId, error: &HistoryError) -> Rejection {
+pub(super) fn unreadable(run_id: RunId, error: &HistoryError) -> Rejection {
     let (events, mib) = (limits::FORK_EVENTS, limits::FORK_BYTES >> 20);
     match error {
         HistoryError::Missing => not_found(run_id),

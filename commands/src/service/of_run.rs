@@ -35,6 +35,7 @@ pub(super) fn of_run(
         | Command::Archive { .. }
         | Command::StartRun(_)
         | Command::ForkRun(_)
+        | Command::RetryRun { .. }
         | Command::DeliverWebhook(_) => return Ok(None),
     };
     Ok(envelope.command.run_id().map(|run_id| (run_id, command)))

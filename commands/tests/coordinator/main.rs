@@ -1,6 +1,7 @@
 //! The coordinator through the command service's own edge: commands in, a fake worker on the task
 //! queue, and a journal that counts and can fail.
 
+mod again;
 mod children;
 mod commits;
 mod faults;

@@ -160,6 +160,7 @@ pub(crate) fn run_view() -> RunView {
         compensation: None,
         trigger: None,
         forked_from: None,
+        rerun_of: None,
     }
 }
 

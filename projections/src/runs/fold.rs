@@ -84,6 +84,7 @@ struct Started<'a> {
     queue: Option<String>,
     queue_rank: Option<i64>,
     forked_from: Option<String>,
+    rerun_of: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -104,6 +105,8 @@ struct StartedPayload<'a> {
     admission: Option<Admission>,
     #[serde(default)]
     forked_from: Option<ForkedFrom>,
+    #[serde(default)]
+    rerun_of: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -335,6 +338,7 @@ impl<'a> Change<'a> {
             queue_rank: admission.as_ref().map(|admission| admission.rank.timestamp_micros()),
             queue: admission.map(|one| queue_of(&definition_id, one.key.as_deref())),
             forked_from: fork.map(|fork| forked_from(&fork)).transpose()?,
+            rerun_of: payload.rerun_of,
         });
         Ok(labels)
     }

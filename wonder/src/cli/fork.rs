@@ -1,4 +1,4 @@
-//! `wonder runs fork`: a run that goes on from any event of another one.
+//! `wonder runs fork`, `retry` and `rerun`: runs that begin with what another one has.
 
 use domain::span::Span;
 use serde_json::{Map, Value, json};
@@ -47,14 +47,10 @@ pub(crate) struct ForkArgs {
     #[arg(long, default_value = "all", value_parser = ["all", "successes", "none"])]
     adopt: String,
     /// Only say what would be called again, with its last cost
-    #[arg(long)]
+    #[arg(long, conflicts_with = "wait")]
     dry_run: bool,
-    /// Follow the fork to its end, with progress on stderr; its status is the exit code
-    #[arg(short, long, conflicts_with = "dry_run")]
-    wait: bool,
-    /// How long to wait, as in 90s or 10m; the fork itself goes on
-    #[arg(long, value_name = "DURATION")]
-    timeout: Option<Span>,
+    #[command(flatten)]
+    follow: Follow,
 }
 
 pub(crate) async fn execute(global: &Global, args: ForkArgs) -> Result<Exit, Failure> {
@@ -77,17 +73,84 @@ pub(crate) async fn execute(global: &Global, args: ForkArgs) -> Result<Exit, Fai
     if args.dry_run {
         return plan(global, &answer);
     }
-    global.output.one(&answer, STARTED)?;
-    if !args.wait {
-        return Ok(Exit::Completed);
+    args.follow.started(global, &client, &answer).await
+}
+
+/// Whether the new run is followed.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Follow {
+    /// Follow the new run to its end, with progress on stderr; its status is the exit code
+    #[arg(short, long)]
+    wait: bool,
+    /// How long to wait, as in 90s or 10m; the run itself goes on
+    #[arg(long, value_name = "DURATION")]
+    timeout: Option<Span>,
+}
+
+impl Follow {
+    async fn started(
+        self,
+        global: &Global,
+        client: &Client,
+        answer: &Answer,
+    ) -> Result<Exit, Failure> {
+        global.output.one(answer, STARTED)?;
+        if !self.wait {
+            return Ok(Exit::Completed);
+        }
+        let started: Value = answer.read()?;
+        let timeout = self.timeout.map(Span::as_duration);
+        let id = started["id"].as_str().unwrap_or_default();
+        Ok(match watch::watch(client, segment(id)?, timeout).await? {
+            Some((exit, _)) => exit,
+            None => Exit::TimedOut,
+        })
     }
-    let fork: Value = answer.read()?;
-    let timeout = args.timeout.map(Span::as_duration);
-    let id = fork["id"].as_str().unwrap_or_default();
-    Ok(match watch::watch(&client, segment(id)?, timeout).await? {
-        Some((exit, _)) => exit,
-        None => Exit::TimedOut,
-    })
+}
+
+/// What is retried.
+#[derive(Debug, clap::Args)]
+pub(crate) struct RetryArgs {
+    /// The failed run (`run_…`)
+    id: String,
+    /// Only say what would be called again, with its last cost
+    #[arg(long, conflicts_with = "wait")]
+    dry_run: bool,
+    #[command(flatten)]
+    follow: Follow,
+}
+
+/// `wonder runs retry`.
+pub(crate) async fn retry(global: &Global, args: RetryArgs) -> Result<Exit, Failure> {
+    let client = Client::new(&global.client)?;
+    let (path, body) =
+        (format!("/runs/{}/retry", segment(&args.id)?), json!({"dry_run": args.dry_run}));
+    let answer = client.post(&path, &[], &body).await?;
+    if args.dry_run {
+        return plan(global, &answer);
+    }
+    args.follow.started(global, &client, &answer).await
+}
+
+/// What is done again.
+#[derive(Debug, clap::Args)]
+pub(crate) struct RerunArgs {
+    /// The run (`run_…`)
+    id: String,
+    /// By the version that a start would follow now, not the one that the run followed
+    #[arg(long)]
+    latest: bool,
+    #[command(flatten)]
+    follow: Follow,
+}
+
+/// `wonder runs rerun`.
+pub(crate) async fn rerun(global: &Global, args: RerunArgs) -> Result<Exit, Failure> {
+    let client = Client::new(&global.client)?;
+    let version = if args.latest { "latest" } else { "pinned" };
+    let (path, body) = (format!("/runs/{}/rerun", segment(&args.id)?), json!({"version": version}));
+    let answer = client.post(&path, &[], &body).await?;
+    args.follow.started(global, &client, &answer).await
 }
 
 fn plan(global: &Global, answer: &Answer) -> Result<Exit, Failure> {

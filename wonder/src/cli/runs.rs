@@ -1,4 +1,4 @@
-//! `wonder runs`: lists, shows, watches, forks and cancels runs.
+//! `wonder runs`: lists, shows, watches, forks, retries, reruns and cancels runs.
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use domain::span::Span;
@@ -31,6 +31,7 @@ const ONE: &[Column] = &[
     ("root", "/root_run_id"),
     ("forked from", "/forked_from/run_id"),
     ("forked at", "/forked_from/sequence"),
+    ("rerun of", "/rerun_of"),
     ("started", "/started_at"),
     ("ended", "/ended_at"),
     ("labels", "/labels"),
@@ -74,6 +75,12 @@ pub(crate) enum RunsCommand {
     /// Start a run that goes on from any event of another one
     #[command(after_help = EXIT_CODES)]
     Fork(Box<fork::ForkArgs>),
+    /// Start a run that goes on where a failed one failed, and makes the failed attempts again
+    #[command(after_help = EXIT_CODES)]
+    Retry(fork::RetryArgs),
+    /// Start a run with the input and the labels of another one
+    #[command(after_help = EXIT_CODES)]
+    Rerun(fork::RerunArgs),
     /// Cancel a run
     Cancel {
         /// The run (`run_…`)
@@ -162,6 +169,8 @@ pub(crate) async fn execute(global: &Global, command: RunsCommand) -> Result<Exi
             });
         }
         RunsCommand::Fork(args) => return fork::execute(global, *args).await,
+        RunsCommand::Retry(args) => return fork::retry(global, args).await,
+        RunsCommand::Rerun(args) => return fork::rerun(global, args).await,
         RunsCommand::Cancel { id, reason, no_compensation } => {
             let path = format!("/runs/{}/cancel", segment(&id)?);
             let body = json!({"reason": reason, "compensate": !no_compensation});

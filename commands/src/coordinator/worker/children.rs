@@ -272,6 +272,7 @@ fn wish(parent: &Actor, child: RunId, token: TokenId) -> Option<Wish> {
         trigger: None,
         admission: None,
         forked_from: None,
+        rerun_of: None,
     };
     Some(Wish {
         reference: definition,

@@ -65,7 +65,7 @@ fn strip_own(event: &mut Event) {
             started.started_at = DateTime::UNIX_EPOCH;
             (started.workflow_id, started.started_by) = (None, None);
             (started.parent, started.trigger, started.admission) = (None, None, None);
-            started.forked_from = None;
+            (started.forked_from, started.rerun_of) = (None, None);
         }
         Event::TaskSucceeded { usage, duration_ms, adopted, .. }
         | Event::TaskFailed { usage, duration_ms, adopted, .. } => {

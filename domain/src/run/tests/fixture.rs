@@ -82,6 +82,7 @@ impl Fixture {
             trigger: None,
             admission: self.admission.clone(),
             forked_from: None,
+            rerun_of: None,
         }
     }
 

@@ -9,7 +9,7 @@ pub(super) fn insert(dialect: Dialect) -> String {
             error_message, labels, sequence, position, started_micros, ended_micros, \
             input_tokens, output_tokens, cost_micros, paused_micros, parent_run_id, \
             root_run_id, queued_micros, queue, queue_rank, undo_cause, undo_total, undone, \
-            undo_failed, undo_failures, started_by_trigger, waits, forked_from) \
+            undo_failed, undo_failures, started_by_trigger, waits, forked_from, rerun_of) \
         select change.value ->> 'id', change.value ->> 'workspace_id', \
             change.value ->> 'project_id', change.value ->> 'workflow_id', \
             change.value ->> 'status', change.value ->> 'definition_id', \
@@ -33,7 +33,8 @@ pub(super) fn insert(dialect: Dialect) -> String {
             cast(change.value ->> 'undone' as bigint), \
             cast(change.value ->> 'undo_failed' as bigint), \
             change.value ->> 'undo_failures', change.value ->> 'started_by_trigger', \
-            cast(change.value ->> 'waits' as bigint), change.value ->> 'forked_from' \
+            cast(change.value ->> 'waits' as bigint), change.value ->> 'forked_from', \
+            change.value ->> 'rerun_of' \
         from {} as change",
         dialect.each("$1")
     )

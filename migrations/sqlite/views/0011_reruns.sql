@@ -1,0 +1,2 @@
+-- The run that a run does again.
+alter table runs add column rerun_of text;
