@@ -12,6 +12,7 @@ use super::{
 };
 use crate::clock::{Clock, SystemClock};
 
+mod checkpoints;
 mod committer;
 mod open;
 mod reader;
@@ -20,6 +21,7 @@ mod writer;
 pub use open::OpenError;
 
 use super::queue::Queue;
+use checkpoints::Checkpoints;
 use reader::Reader;
 use writer::Writer;
 
@@ -77,8 +79,11 @@ impl SqliteJournal {
     pub async fn open(path: &Path, options: SqliteOptions) -> Result<Arc<Self>, OpenError> {
         let opened = open::open(path, &options).await?;
         let feed = Arc::new(Feed::new(opened.writer.head(), options.feed));
-        let (queue, thread) = committer::start(opened.writer, Arc::clone(&feed), &options)
-            .map_err(|source| OpenError::Io { path: PathBuf::from(path), source })?;
+        let failed = |source| OpenError::Io { path: PathBuf::from(path), source };
+        let checkpoints = Checkpoints::start(opened.beside).map_err(failed)?;
+        let (queue, thread) =
+            committer::start(opened.writer, checkpoints, Arc::clone(&feed), &options)
+                .map_err(failed)?;
         Ok(Arc::new(Self {
             epoch: opened.epoch,
             feed,

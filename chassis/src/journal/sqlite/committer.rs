@@ -10,15 +10,17 @@ use rusqlite::ErrorCode;
 use tokio::sync::mpsc;
 
 use super::SqliteOptions;
+use super::checkpoints::Checkpoints;
 use super::writer::Writer;
-use crate::journal::AppendError;
 use crate::journal::fault::Fault;
 use crate::journal::feed::Feed;
 use crate::journal::queue::{CloseOnDrop, Message, Queue, Request};
+use crate::journal::{Append, AppendError};
 
 /// Starts the thread. It returns the writer when it has been closed and is done.
 pub(super) fn start(
     writer: Writer,
+    checkpoints: Checkpoints,
     feed: Arc<Feed>,
     options: &SqliteOptions,
 ) -> io::Result<(Queue, JoinHandle<Writer>)> {
@@ -26,6 +28,7 @@ pub(super) fn start(
     let (queue, requests) = Queue::new(options.queue, options.queue_bytes, Arc::clone(&fault));
     let work = Work {
         writer,
+        checkpoints,
         fault,
         requests,
         feed: CloseOnDrop(feed),
@@ -38,6 +41,7 @@ pub(super) fn start(
 
 struct Work {
     writer: Writer,
+    checkpoints: Checkpoints,
     fault: Arc<Fault>,
     requests: mpsc::Receiver<Message>,
     feed: CloseOnDrop,
@@ -87,6 +91,9 @@ impl Work {
                 if !done.events.is_empty() {
                     self.fault.clear();
                 }
+                let bytes = |append: &Append| append.event_bytes() + append.attached_bytes();
+                let bytes = batch.iter().map(|request| bytes(&request.append)).sum();
+                self.checkpoints.committed(bytes);
                 self.feed.0.publish(done.events);
                 for (request, verdict) in batch.drain(..).zip(done.verdicts) {
                     // Nobody may be waiting any more; the events are written all the same.

@@ -54,6 +54,8 @@ pub enum OpenError {
 /// An open journal, before its thread runs.
 pub(super) struct Opened {
     pub(super) writer: Writer,
+    /// For the thread that makes the checkpoints.
+    pub(super) beside: Connection,
     pub(super) epoch: u32,
     pub(super) pool: SqlitePool,
 }
@@ -65,16 +67,17 @@ pub(super) async fn open(path: &Path, options: &SqliteOptions) -> Result<Opened,
     migrate(path).await?;
     let owned = path.to_path_buf();
     let (clock, max_bytes) = (options.clock.clone(), options.max_bytes);
-    let (writer, epoch) = blocking(path, move || {
+    let (writer, beside, epoch) = blocking(path, move || {
         let connection = connect(&owned, max_bytes)?;
         assert_settings(&connection, &owned)?;
         let created_at = clock.now().timestamp_micros();
         let epoch = identify(&connection, &owned, created_at)?;
         let head = check_positions(&connection, &owned)?;
-        Ok((Writer::new(connection, lock, head, clock), epoch))
+        let beside = connect(&owned, max_bytes)?;
+        Ok((Writer::new(connection, lock, head, clock), beside, epoch))
     })
     .await?;
-    Ok(Opened { writer, epoch, pool: pool(path) })
+    Ok(Opened { writer, beside, epoch, pool: pool(path) })
 }
 
 async fn blocking<T: Send + 'static>(
@@ -121,6 +124,8 @@ async fn migrate(path: &Path) -> Result<(), OpenError> {
     sqlx::Connection::close(connection).await.map_err(failed)
 }
 
+/// The log is moved into the database beside the commits; a commit that finds it larger than 32 MB
+/// does what is left.
 fn connect(path: &Path, max_bytes: u64) -> Result<Connection, OpenError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let open = || {
@@ -134,7 +139,7 @@ fn connect(path: &Path, max_bytes: u64) -> Result<Connection, OpenError> {
              pragma trusted_schema = off;
              pragma cache_size = -32768;
              pragma temp_store = memory;
-             pragma wal_autocheckpoint = 2000;
+             pragma wal_autocheckpoint = 8000;
              pragma journal_size_limit = 67108864;",
         )?;
         let page: u64 = connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
