@@ -63,6 +63,7 @@ impl ShardsOptions {
 pub struct Shards {
     owned: Arc<watch::Sender<Arc<Owned>>>,
     look: Arc<Notify>,
+    released: Arc<Notify>,
     leave: CancellationToken,
     keeper: Mutex<Option<JoinHandle<()>>>,
 }
@@ -79,10 +80,11 @@ impl Shards {
         let leases = Leases::join(database, &options).await.map_err(DatabaseError::Unreachable)?;
         let owned = Arc::new(watch::Sender::new(Arc::default()));
         let (look, leave) = (Arc::new(Notify::new()), CancellationToken::new());
-        let mut keeper = Keeper::new(leases, Arc::clone(&owned), &options);
+        let released = Arc::new(Notify::new());
+        let mut keeper = Keeper::new(leases, Arc::clone(&owned), Arc::clone(&released), &options);
         keeper.round().await;
         let keeper = tokio::spawn(keeper.run(Arc::clone(&look), leave.clone()));
-        Ok(Self { owned, look, leave, keeper: Mutex::new(Some(keeper)) })
+        Ok(Self { owned, look, released, leave, keeper: Mutex::new(Some(keeper)) })
     }
 
     /// What is owned.
@@ -108,6 +110,11 @@ impl Shards {
     /// Shards may be free: look now.
     pub fn look(&self) {
         self.look.notify_one();
+    }
+
+    /// Waits until some shards are handed over to others, who may look now. One waiter.
+    pub async fn released(&self) {
+        self.released.notified().await;
     }
 
     /// Hands all shards over at once. Call it when nothing is written under them any more.

@@ -98,6 +98,21 @@ async fn who_leaves_hands_over_at_once() {
     until_owns(&mut two, 64).await;
 }
 
+#[tokio::test]
+async fn who_hands_over_to_a_newcomer_says_so() {
+    let scratch = ScratchDatabase::create().await;
+    let database = scratch.connect().await;
+    let first = join(&database, long("first")).await;
+    let slow = ShardsOptions { renew: Duration::from_secs(200), ..long("second") };
+    let second = join(&database, slow).await;
+    let mut two = second.owned();
+    assert_eq!(count(&two), 0, "it has taken what isn't free");
+    tokio::time::timeout(BOUND, first.released()).await.expect("it hands over");
+    assert_eq!(count(&first.owned()), 32);
+    second.look();
+    until_owns(&mut two, 32).await;
+}
+
 /// The database's own word for it, by its own clock.
 #[tokio::test]
 async fn a_silent_member_gives_up_by_itself_and_is_followed_only_after_its_lease() {

@@ -19,6 +19,7 @@ const RETRY: Duration = Duration::from_millis(200);
 pub(super) struct Keeper {
     leases: Leases,
     owned: OwnsUntilDropped,
+    released: Arc<Notify>,
     /// How long what is owned may be believed in, without a word from the database.
     trust: Duration,
     renew: Duration,
@@ -41,12 +42,13 @@ impl Keeper {
     pub(super) fn new(
         leases: Leases,
         owned: Arc<watch::Sender<Arc<Owned>>>,
+        released: Arc<Notify>,
         options: &ShardsOptions,
     ) -> Self {
         let (trust, renew) = (options.ttl * 2 / 3, options.renew.min(options.ttl / 3));
         let deadline = Instant::now() + trust;
         let owned = OwnsUntilDropped(owned);
-        Self { leases, owned, trust, renew, deadline, failing: false }
+        Self { leases, owned, released, trust, renew, deadline, failing: false }
     }
 
     /// Goes on until it is to leave.
@@ -97,7 +99,7 @@ impl Keeper {
         }
         // Nobody here writes under them any more; in the worst case they run out.
         match timeout_at(self.deadline, self.leases.release(&surplus)).await {
-            Ok(Ok(())) => {}
+            Ok(Ok(())) => self.released.notify_one(),
             Ok(Err(error)) => self.fail(&error.to_string()),
             Err(_) => self.fail("the database doesn't answer"),
         }

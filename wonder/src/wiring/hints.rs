@@ -49,6 +49,16 @@ pub(super) async fn of_shards(nats: Nats, shards: Arc<Shards>, stop: Cancellatio
     listen(&nats, SHARDS_RELEASED, stop, |_| shards.look()).await;
 }
 
+/// Tells whenever shards were handed over.
+pub(super) async fn tell_of_shards(nats: Nats, shards: Arc<Shards>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = shards.released() => tell_released(&nats).await,
+        }
+    }
+}
+
 pub(super) async fn tell_released(nats: &Nats) {
     tell(nats, SHARDS_RELEASED, Bytes::new()).await;
 }

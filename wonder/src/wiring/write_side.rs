@@ -96,6 +96,11 @@ impl WriteSide {
             let (at_end, nats) = (leave.token(), store.nats().cloned());
             if let Some(nats) = &nats {
                 leave.spawn(hints::of_shards(nats.clone(), Arc::clone(&shards), leave.token()));
+                leave.spawn(hints::tell_of_shards(
+                    nats.clone(),
+                    Arc::clone(&shards),
+                    leave.token(),
+                ));
             }
             leave.spawn(async move {
                 at_end.cancelled().await;
