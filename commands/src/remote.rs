@@ -28,6 +28,8 @@ const CALLS: usize = 4_096;
 const GROUP: &str = "commands";
 /// How long an outcome may be on its way into the journal before it is delivered again.
 const ACK_WAIT: Duration = Duration::from_secs(5);
+/// How soon an outcome is delivered again that came to who doesn't own its shard any more.
+const ELSEWHERE: Duration = Duration::from_millis(50);
 /// Outcomes of one shard that may be on their way.
 const OUTCOMES: usize = 2_048;
 /// Outcomes that are pulled at a time.
@@ -74,7 +76,7 @@ async fn serve_shards(
             .copied()
             .collect::<Vec<_>>()
         {
-            match Shard::serve(&nats, calls, queues, shard).await {
+            match Shard::serve(&nats, calls, queues, &ownership, shard).await {
                 Ok(served) => {
                     shards.insert(shard, served);
                 }
@@ -115,6 +117,7 @@ impl Shard {
         nats: &Nats,
         calls: &Arc<Calls>,
         queues: &Queues,
+        ownership: &Ownership,
         shard: u16,
     ) -> Result<Self, NatsError> {
         let consumer = queues.outcomes.consumer(ConsumerOptions {
@@ -127,8 +130,9 @@ impl Shard {
         let subject = shard_commands(shard);
         let served = nats.serve(&subject, GROUP, Arc::clone(calls) as _, CALLS).await?;
         let stop = CancellationToken::new();
-        let service = Arc::clone(&calls.service);
-        let outcomes = tokio::spawn(take_outcomes(service, consumer, stop.clone()));
+        let (service, ownership) = (Arc::clone(&calls.service), ownership.clone());
+        let is_owned = move || ownership.borrow().epochs.contains_key(&shard);
+        let outcomes = tokio::spawn(take_outcomes(service, consumer, is_owned, stop.clone()));
         Ok(Self { calls: served, stop, outcomes })
     }
 
@@ -146,6 +150,7 @@ impl Shard {
 async fn take_outcomes(
     service: Arc<CommandService>,
     mut consumer: Consumer,
+    is_owned: impl Fn() -> bool + Clone + Send + 'static,
     stop: CancellationToken,
 ) {
     let mut under_way = FuturesUnordered::new();
@@ -156,7 +161,7 @@ async fn take_outcomes(
             Some(()) = under_way.next() => {}
             deliveries = consumer.pull(room), if room > 0 => {
                 for delivery in deliveries {
-                    under_way.push(take(&service, delivery).await);
+                    under_way.push(take(&service, delivery, is_owned.clone()).await);
                 }
             }
         }
@@ -166,7 +171,11 @@ async fn take_outcomes(
 }
 
 /// Hands one outcome over; what is returned ends when it is settled.
-async fn take(service: &CommandService, delivery: Delivery) -> impl Future<Output = ()> + use<> {
+async fn take<F: Fn() -> bool>(
+    service: &CommandService,
+    delivery: Delivery,
+    is_owned: F,
+) -> impl Future<Output = ()> + use<F> {
     let outcome: Result<Outcome, _> = serde_json::from_slice(&delivery.body);
     let settled = match outcome {
         Ok(outcome) => Some(service.coordinator().report(outcome).await),
@@ -181,9 +190,11 @@ async fn take(service: &CommandService, delivery: Delivery) -> impl Future<Outpu
             Some(settled) => settled.await.is_ok(),
             None => true,
         };
-        // One that isn't done comes again by itself, or at once where another coordinator waits.
+        // One that isn't done comes again by itself, or soon where another coordinator waits for it.
         if is_done {
             delivery.ack().await;
+        } else if !is_owned() {
+            delivery.nak_after(ELSEWHERE).await;
         }
     }
 }

@@ -27,6 +27,17 @@ pub(crate) enum Look {
     Missing,
 }
 
+/// What follows from looks for an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Whereabouts {
+    /// It is where it should be, or is no longer waited for.
+    InPlace,
+    /// It may be lost: the next look decides, and needn't wait long.
+    InDoubt,
+    /// It has to be handed out again.
+    Lost,
+}
+
 /// An attempt of a run: the run, the token, and the attempt's number.
 pub(crate) type Attempt = (RunId, u64, u32);
 
@@ -144,15 +155,20 @@ impl Dispatch {
         unheard
     }
 
-    /// Notes what a look for an attempt came to. Answers whether it has to be handed out again.
-    pub(super) fn looked_for(&mut self, attempt: Attempt, look: Look) -> bool {
+    /// Notes what a look for an attempt came to.
+    pub(super) fn looked_for(&mut self, attempt: Attempt, look: Look) -> Whereabouts {
         let (run_id, token, number) = attempt;
         let flight =
             self.runs.get_mut(&run_id).and_then(|one| one.in_flight.get_mut(&(token, number)));
-        let Some(flight) = flight else { return false };
+        let Some(flight) = flight else { return Whereabouts::InPlace };
         flight.missed = if look == Look::Found { 0 } else { flight.missed + 1 };
         flight.gone = if look == Look::Missing { flight.gone + 1 } else { 0 };
-        flight.gone >= MISSED || flight.missed >= DOUBTED
+        match (flight.missed, flight.gone) {
+            (DOUBTED.., _) | (_, MISSED..) => Whereabouts::Lost,
+            // An outcome that waits is taken at once, unless something is wrong.
+            (1, _) | (_, 1..) => Whereabouts::InDoubt,
+            _ => Whereabouts::InPlace,
+        }
     }
 
     /// Forgets everything about the runs of a shard.
@@ -276,18 +292,23 @@ mod tests {
 
     #[test]
     fn what_is_missed_again_and_again_is_lost() {
+        use Look::{Doubtful, Found, Missing};
+        use Whereabouts::{InDoubt, InPlace, Lost};
         let mut dispatch = Dispatch::new(3);
         let attempt = (run(1), 1, 1);
-        assert!(!dispatch.looked_for(attempt, Look::Missing));
+        assert_eq!(dispatch.looked_for(attempt, Look::Missing), InPlace);
         dispatch.out(run(1), 1, 1, 1);
         let looks = |dispatch: &mut Dispatch, looks: &[Look]| {
             looks.iter().map(|look| dispatch.looked_for(attempt, *look)).collect::<Vec<_>>()
         };
-        use Look::{Doubtful, Found, Missing};
-        assert_eq!(looks(&mut dispatch, &[Missing, Doubtful, Missing, Found]), [false; 4]);
-        assert_eq!(looks(&mut dispatch, &[Missing, Missing, Found]), [false, true, false]);
-        assert_eq!(looks(&mut dispatch, &[Doubtful; 11]), [false; 11]);
-        assert_eq!(looks(&mut dispatch, &[Doubtful]), [true]);
+        let looked = looks(&mut dispatch, &[Missing, Doubtful, Missing, Found]);
+        assert_eq!(looked, [InDoubt, InPlace, InDoubt, InPlace]);
+        let looked = looks(&mut dispatch, &[Missing, Missing, Found]);
+        assert_eq!(looked, [InDoubt, Lost, InPlace]);
+        // Looked for soon once, and then at leisure.
+        let looked = looks(&mut dispatch, &[Doubtful; 11]);
+        assert_eq!((looked[0], &looked[1..]), (InDoubt, &[InPlace; 10][..]));
+        assert_eq!(looks(&mut dispatch, &[Doubtful]), [Lost]);
     }
 
     #[test]

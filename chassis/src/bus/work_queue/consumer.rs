@@ -1,5 +1,6 @@
 //! Pulling from a queue.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
@@ -284,31 +285,37 @@ impl Delivery {
 
     /// Done: it leaves the queue. Not waited for; where it gets lost, the message comes again.
     pub async fn ack(&self) {
-        self.say("+ACK").await;
+        self.say("+ACK".into()).await;
     }
 
     /// Not done: it is delivered again at once.
     pub async fn nak(&self) {
-        self.say("-NAK").await;
+        self.say("-NAK".into()).await;
+    }
+
+    /// Not done: it is delivered again after a while.
+    pub async fn nak_after(&self, delay: Duration) {
+        self.say(format!("-NAK {{\"delay\": {}}}", delay.as_nanos()).into()).await;
     }
 
     /// A sign of life: the time until redelivery begins anew.
     pub async fn progress(&self) {
-        self.say("+WPI").await;
+        self.say("+WPI".into()).await;
     }
 
-    async fn say(&self, what: &'static str) {
+    async fn say(&self, what: Cow<'static, str>) {
+        let message = self.message(&what);
         if !self.nats.is_connected() {
             // It goes with the others that wait for the connection, if there is room.
-            return self.nats.send_now(self.message(what));
+            return self.nats.send_now(message);
         }
-        if let Err(error) = self.nats.send(self.message(what)).await {
-            tracing::debug!(%error, what, "what was said of a delivery was not sent");
+        if let Err(error) = self.nats.send(message).await {
+            tracing::debug!(%error, %what, "what was said of a delivery was not sent");
         }
     }
 
-    fn message(&self, what: &'static str) -> OutboundMessage {
-        let (subject, payload) = (self.reply.clone(), Bytes::from_static(what.as_bytes()));
+    fn message(&self, what: &str) -> OutboundMessage {
+        let (subject, payload) = (self.reply.clone(), Bytes::copy_from_slice(what.as_bytes()));
         OutboundMessage { subject, reply: None, payload, headers: None }
     }
 }
