@@ -11,8 +11,9 @@ pub const CHANGES: usize = 5_000;
 /// Tokens that one run may have at the same time, with the branches that are still to be made; and
 /// branches of one group, also of one that is added to.
 pub const TOKENS_PER_RUN: u64 = 100_000;
-/// Tokens that one append may make; a larger fan-out is expanded in slices.
-pub const TOKENS_PER_APPEND: usize = 1_000;
+/// Tokens that one append may make; a larger fan-out is expanded in slices, between which other runs
+/// have their turns.
+pub const TOKENS_PER_APPEND: usize = 250;
 /// Events that one decision may give before the rest is put off to the next append.
 pub const EVENTS_PER_DECISION: usize = 2_000;
 /// Events of a run from which on its owner warns of it in its log.

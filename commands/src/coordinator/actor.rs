@@ -29,9 +29,10 @@ pub(crate) use queued::Settled;
 use queued::{Asked, asked};
 pub(super) use queued::{Holds, Queued, count_refused, refuse_all, settle};
 
-/// Events in an append of a run beyond which what else is queued waits for the next one: what other
-/// runs of the worker wait for meanwhile stays short.
-const EVENTS_PER_TURN: usize = 256;
+/// Events in an append of a run beyond which what else is queued waits for the next one, and the
+/// same of a run that has its worker for itself: so what others wait for meanwhile stays short.
+pub(super) const EVENTS_PER_TURN: usize = 64;
+pub(super) const EVENTS_PER_TURN_ALONE: usize = 256;
 
 /// A run in memory.
 pub(super) struct Actor {
@@ -216,8 +217,9 @@ impl Actor {
 
     /// Decides what is queued, up to one append. Outcomes and timers are taken together; a
     /// client's command has an append of its own, since its cause is recorded with it, and so has
-    /// what is decided as of another moment than now.
-    pub(super) fn turn(&mut self, clock: &dyn Clock) -> Turn {
+    /// what is decided as of another moment than now. With `most` events or more, what is left
+    /// waits for the next turn.
+    pub(super) fn turn(&mut self, clock: &dyn Clock, most: usize) -> Turn {
         if self.under_way.is_some() {
             return Turn::Idle;
         }
@@ -271,7 +273,7 @@ impl Actor {
                     }
                 }
             }
-            if is_alone && !events.is_empty() || events.len() >= EVENTS_PER_TURN {
+            if is_alone && !events.is_empty() || events.len() >= most {
                 break;
             }
         }

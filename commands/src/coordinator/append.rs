@@ -32,6 +32,9 @@ pub(super) const SNAPSHOT_EVERY: u64 = 500;
 const SNAPSHOT_BYTES_AN_EVENT: usize = 256;
 /// Bytes above which a snapshot isn't worth its place.
 const SNAPSHOT_BYTES: usize = 4 * 1024 * 1024;
+/// Tokens with which a state isn't kept either: at some 190 bytes each, writing it out holds up the
+/// runs beside it for 10 ms and more.
+const SNAPSHOT_TOKENS: usize = 10_000;
 
 /// The run that an append belongs to.
 pub(super) struct Stream<'a> {
@@ -144,11 +147,12 @@ fn mark(run: &Run, events: &[Event]) -> Option<Mark> {
 /// The run's state where it is to be kept, and when the next time is. One that is too large isn't
 /// written out to its end.
 fn snapshot(stream: &Stream<'_>, run: &Run, last: u64) -> (Option<Snapshot>, u64) {
-    if last < stream.snapshot_due || !matches!(run, Run::Live(_)) {
+    let Some(live) = run.live().filter(|_| last >= stream.snapshot_due) else {
         return (None, stream.snapshot_due);
-    }
+    };
     let mut state = Bounded(Vec::new());
-    let fits = serde_json::to_writer(&mut state, run).is_ok();
+    let fits =
+        live.tokens.len() <= SNAPSHOT_TOKENS && serde_json::to_writer(&mut state, run).is_ok();
     let size = if fits { state.0.len() } else { SNAPSHOT_BYTES };
     let next = last + SNAPSHOT_EVERY.max((size / SNAPSHOT_BYTES_AN_EVENT) as u64);
     let (version, state) = (STATE_VERSION, Bytes::from(state.0));

@@ -17,7 +17,10 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::actor::{Actor, Holds, Queued, Settled, Taken, Turn, count_refused, refuse_all, settle};
+use super::actor::{
+    Actor, EVENTS_PER_TURN, EVENTS_PER_TURN_ALONE, Holds, Queued, Settled, Taken, Turn,
+    count_refused, refuse_all, settle,
+};
 use super::admissions::Admissions;
 use super::children::Children;
 use super::dispatch::Dispatch;
@@ -352,7 +355,7 @@ impl Worker {
         }
         let due = self.timers.next().into_iter().chain(self.admissions.next_at()).min();
         let due = due.map(|due| (due - self.context.clock.now()).to_std().unwrap_or_default());
-        due.unwrap_or(Duration::MAX).min(self.loads.until_due())
+        due.unwrap_or(Duration::MAX).min(self.loads.until_due()).min(self.checks.until_due())
     }
 
     fn wake_due(&mut self) {
@@ -363,10 +366,11 @@ impl Worker {
     }
 
     fn take_turns(&mut self) {
+        let most = if self.runs.len() > 1 { EVENTS_PER_TURN } else { EVENTS_PER_TURN_ALONE };
         for run_id in std::mem::take(&mut self.turns) {
             let Some(Slot::Loaded(actor)) = self.runs.get_mut(&run_id) else { continue };
             let clock = &*self.context.clock;
-            let Ok(turn) = catch_unwind(AssertUnwindSafe(|| actor.turn(clock))) else {
+            let Ok(turn) = catch_unwind(AssertUnwindSafe(|| actor.turn(clock, most))) else {
                 self.quarantine(run_id);
                 continue;
             };

@@ -167,7 +167,7 @@ fn the_state_has_at_most_8_mib_whoever_wrote_it() {
 }
 
 #[test]
-fn an_append_makes_at_most_1000_tokens() {
+fn an_append_makes_at_most_250_tokens() {
     let most = |count: usize| {
         let definition = json!({"name": "many", "start": "a",
             "nodes": {"a": task(), "b": task()},
@@ -188,8 +188,8 @@ fn an_append_makes_at_most_1000_tokens() {
             .expect("it is owed");
         (first.dispatch.len(), first.advance)
     };
-    assert_eq!(most(limits::TOKENS_PER_APPEND), (1_000, false));
-    assert_eq!(most(limits::TOKENS_PER_APPEND + 1), (1_000, true));
+    assert_eq!(most(limits::TOKENS_PER_APPEND), (250, false));
+    assert_eq!(most(limits::TOKENS_PER_APPEND + 1), (250, true));
 }
 
 /// A fan-out over so many branches, of which the first that is through is enough.
