@@ -35,7 +35,7 @@ struct Ready {
     forking: Forking,
     started: RunStarted,
     plan: Arc<LivePlan>,
-    /// The tokens that waited for a child run where it goes on.
+    /// The tokens that waited for a child run where it goes on, and have to go on waiting.
     awaited: Vec<TokenId>,
 }
 
@@ -57,7 +57,7 @@ impl CommandService {
     }
 
     /// Forks a run that has failed before it was told what it failed of: the attempts of then are
-    /// made again.
+    /// made again, and the children of then started anew.
     pub(super) async fn retry_run(
         &self,
         envelope: &CommandEnvelope,
@@ -193,7 +193,11 @@ impl CommandService {
             return Err(refused.at("/definition"));
         }
         adoption.leave_out(changed(&plan, &own));
-        let awaited = run.live().map(|live| live.children.keys().copied().collect());
+        let awaited = match between {
+            Between::ToldAgain => run.live().map(|live| live.children.keys().copied().collect()),
+            // A child that failed, or was cut off, is started anew.
+            Between::Forgotten => None,
+        };
         let sequence = shared.len() as u64;
         let started = started(&shared, &asked, header, now)?;
         let again = again.filter(|_| between == Between::ToldAgain);

@@ -6,7 +6,7 @@ use protocol::command::StartRun;
 use protocol::{Command, FailureKind, Rejection, RerunVersion, RunStatus, RunTarget, Task};
 use serde_json::{Value, json};
 
-use crate::children::publish;
+use crate::children::{callers, helper, publish};
 use crate::platform::{Platform, folder, node};
 
 /// A step, two branches, and a step over what came of them.
@@ -103,6 +103,39 @@ async fn a_retry_that_fails_is_retried_from_where_it_failed() {
     platform.succeed(&platform.pull_one().await, json!(2)).await;
     let end = platform.end_of(third).await;
     assert_eq!((end.status, end.output), (RunStatus::Completed, Some(json!({"all": ["a", "b"]}))));
+    platform.stop().await;
+}
+
+#[tokio::test]
+async fn a_child_that_failed_is_started_anew_by_the_retry_of_its_parent() {
+    let folder = folder();
+    let platform = Platform::start(folder.path()).await;
+    publish(&platform, helper("helper")).await;
+    let run_id = platform.run(&callers(3, json!({}))).await;
+    let mut tasks: Vec<Task> = Vec::new();
+    while tasks.len() < 3 {
+        tasks.extend(platform.pull().await);
+    }
+    tasks.sort_by_key(|task| task.input["n"].as_u64());
+    platform.succeed(&tasks[0], json!("a")).await;
+    platform.end_of(tasks[0].run_id).await;
+    platform.fail(&tasks[1], FailureKind::Permanent).await;
+    assert_eq!(platform.end_of(run_id).await.status, RunStatus::Failed);
+    assert_eq!(platform.end_of(tasks[2].run_id).await.status, RunStatus::Cancelled);
+
+    let again = retried(&platform, run_id).await.expect("it is retried");
+    let mut anew: Vec<Task> = Vec::new();
+    while anew.len() < 2 {
+        anew.extend(platform.pull().await);
+    }
+    anew.sort_by_key(|task| task.input["n"].as_u64());
+    assert_eq!(anew.iter().map(|task| &task.input["n"]).collect::<Vec<_>>(), [1, 2]);
+    assert!(anew.iter().all(|task| tasks.iter().all(|before| before.run_id != task.run_id)));
+    platform.succeed(&anew[0], json!("b")).await;
+    platform.succeed(&anew[1], json!("c")).await;
+    let end = platform.end_of(again).await;
+    let got = ["a", "b", "c"].map(|got| json!({"got": got}));
+    assert_eq!((end.status, end.output), (RunStatus::Completed, Some(json!({"got": got}))));
     platform.stop().await;
 }
 
