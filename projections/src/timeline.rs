@@ -147,8 +147,8 @@ impl Timeline {
             | Event::SignalReceived(_)
             | Event::RunPaused { .. }
             | Event::RunResumed {}
-            | Event::RunForked(_)
             | Event::CompensationEnded(_) => {}
+            Event::RunForked(forked) => self.forked(forked.run_id),
             Event::UndoStarted { token, undoes, node } => {
                 self.enter(*token, node, None, moment);
                 if let Some(entry) = self.entry(*token, moment) {
@@ -193,6 +193,16 @@ impl Timeline {
         let entry = self.entries.get_mut(*self.by_token.get(&token)?)?;
         entry.last_sequence = moment.sequence;
         Some(entry)
+    }
+
+    /// Children that are waited for are the fork's own from there on.
+    fn forked(&mut self, run_id: RunId) {
+        for token in &self.open {
+            let entry = self.by_token.get(token).and_then(|index| self.entries.get_mut(*index));
+            if let Some(child) = entry.and_then(|entry| entry.child_run_id.as_mut()) {
+                *child = run_id.child(*token).to_string();
+            }
+        }
     }
 
     fn attempt(

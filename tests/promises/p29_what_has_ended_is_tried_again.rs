@@ -90,6 +90,19 @@ async fn a_run_that_has_ended_is_retried_and_done_again(setting: Setting) {
     })
     .await;
     assert_eq!(shown["rerun_of"], failed.as_str());
+    // A child that failed is started anew, by the retry.
+    client.publish(&errand().to_string()).await;
+    let ask = json!({"workflow": {"definition": "errand", "input": {"word": "b"}}});
+    let parent = json!({"name": "parent", "start": "ask", "nodes": {"ask": ask}});
+    let parent = client.start(&parent, json!({})).await;
+    client.end_of(&parent).await;
+    let again = client.post(&format!("/runs/{parent}/retry"), &json!({})).await.ok();
+    let again = again["id"].as_str().expect("a run").to_owned();
+    assert_eq!(client.end_of(&again).await["error"]["code"], "child_failed");
+    let timeline = client.get(&format!("/runs/{again}/timeline")).await;
+    let child = timeline["items"][0]["child_run_id"].as_str().expect("a child").to_owned();
+    assert_eq!(client.end_of(&child).await["parent_run_id"], again.as_str());
+
     let fine = client
         .start(
             &json!({"name": "fine", "start": "a",

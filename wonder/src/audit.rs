@@ -225,6 +225,9 @@ impl<'a> Auditor<'a> {
         let of_queue = self.queues.check(known.state.header(), &event);
         let of_rate = self.rates.enter(&known.state, &event, recorded.recorded_at);
         known.state.evolve(&event, recorded.recorded_at);
+        if let (run::Event::RunForked(_), Some(live)) = (&event, known.state.live()) {
+            self.families.forked(live);
+        }
         // A child has the labels of its parent.
         if let run::Event::RunStarted(started) = &event
             && started.parent.is_none()

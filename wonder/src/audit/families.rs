@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use domain::ids::RunId;
+use domain::run::state::Live;
 use domain::run::{Event, RunStatus};
 
 /// The children that were started so far.
@@ -10,6 +11,11 @@ use domain::run::{Event, RunStatus};
 pub(super) struct Families(HashSet<RunId>);
 
 impl Families {
+    /// A fork asks for the children that it has been waiting for as its own.
+    pub(super) fn forked(&mut self, live: &Live) {
+        self.0.extend(live.children.values());
+    }
+
     /// Checks a run's event against what stands before it in other runs; `end_of` says how one has
     /// ended, and `None` where it has no end yet.
     pub(super) fn check(
