@@ -93,6 +93,11 @@ impl Append {
         self.events.iter().map(|event| each + event.event_type.len() + event.payload.len()).sum()
     }
 
+    /// Bytes of all of it.
+    pub fn bytes(&self) -> usize {
+        self.event_bytes() + self.attached_bytes()
+    }
+
     /// Bytes of what goes with its events.
     pub fn attached_bytes(&self) -> usize {
         let payloads = self.payloads.iter().map(|payload| payload.hash.len() + payload.bytes.len());

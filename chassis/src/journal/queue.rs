@@ -58,7 +58,7 @@ impl Queue {
     /// Queues an append and waits for its commit.
     pub(super) async fn append(&self, append: Append) -> Result<Appended, AppendError> {
         append.check_limits()?;
-        let bytes = append.event_bytes() + append.attached_bytes();
+        let bytes = append.bytes();
         let kib = u32::try_from(bytes.div_ceil(KIB)).unwrap_or(u32::MAX).clamp(1, self.bytes_kib);
         let permit = Arc::clone(&self.bytes).acquire_many_owned(kib).await;
         let permit = permit.map_err(|_| closed())?;

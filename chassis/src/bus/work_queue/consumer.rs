@@ -1,6 +1,5 @@
 //! Pulling from a queue.
 
-use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
@@ -285,12 +284,12 @@ impl Delivery {
 
     /// Done: it leaves the queue. Not waited for; where it gets lost, the message comes again.
     pub async fn ack(&self) {
-        self.say("+ACK".into()).await;
+        self.say(Bytes::from_static(b"+ACK")).await;
     }
 
     /// Not done: it is delivered again at once.
     pub async fn nak(&self) {
-        self.say("-NAK".into()).await;
+        self.say(Bytes::from_static(b"-NAK")).await;
     }
 
     /// Not done: it is delivered again after a while.
@@ -300,23 +299,22 @@ impl Delivery {
 
     /// A sign of life: the time until redelivery begins anew.
     pub async fn progress(&self) {
-        self.say("+WPI".into()).await;
+        self.say(Bytes::from_static(b"+WPI")).await;
     }
 
-    async fn say(&self, what: Cow<'static, str>) {
-        let message = self.message(&what);
+    async fn say(&self, what: Bytes) {
+        let message = self.message(what.clone());
         if !self.nats.is_connected() {
             // It goes with the others that wait for the connection, if there is room.
             return self.nats.send_now(message);
         }
         if let Err(error) = self.nats.send(message).await {
-            tracing::debug!(%error, %what, "what was said of a delivery was not sent");
+            tracing::debug!(%error, ?what, "what was said of a delivery was not sent");
         }
     }
 
-    fn message(&self, what: &str) -> OutboundMessage {
-        let (subject, payload) = (self.reply.clone(), Bytes::copy_from_slice(what.as_bytes()));
-        OutboundMessage { subject, reply: None, payload, headers: None }
+    fn message(&self, payload: Bytes) -> OutboundMessage {
+        OutboundMessage { subject: self.reply.clone(), reply: None, payload, headers: None }
     }
 }
 

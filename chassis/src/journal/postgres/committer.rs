@@ -73,7 +73,7 @@ impl Committer {
                         return (batch, Some(Message::Append(request)));
                     }
                     events += request.append.events.len();
-                    bytes += request.append.event_bytes() + request.append.attached_bytes();
+                    bytes += request.append.bytes();
                     batch.push(*request);
                 }
                 Message::Probe => self.probe().await,

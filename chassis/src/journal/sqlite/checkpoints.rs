@@ -31,10 +31,12 @@ impl Checkpoints {
     /// Appends of so many bytes were committed.
     pub(super) fn committed(&mut self, bytes: usize) {
         self.written += bytes;
-        if self.written >= EVERY {
+        if self.written >= EVERY
+            && let Some(tell) = &self.tell
+        {
             self.written = 0;
             // A full channel: it is at it already, or will be.
-            self.tell.as_ref().map(|tell| tell.try_send(()).ok());
+            tell.try_send(()).ok();
         }
     }
 }

@@ -12,10 +12,10 @@ use tokio::sync::mpsc;
 use super::SqliteOptions;
 use super::checkpoints::Checkpoints;
 use super::writer::Writer;
+use crate::journal::AppendError;
 use crate::journal::fault::Fault;
 use crate::journal::feed::Feed;
 use crate::journal::queue::{CloseOnDrop, Message, Queue, Request};
-use crate::journal::{Append, AppendError};
 
 /// Starts the thread. It returns the writer when it has been closed and is done.
 pub(super) fn start(
@@ -53,37 +53,38 @@ impl Work {
     fn run(mut self) -> Writer {
         let mut batch = Vec::new();
         while let Some(message) = self.requests.blocking_recv() {
-            self.fill(message, &mut batch);
+            let bytes = self.fill(message, &mut batch);
             gauge!("wonder_journal_queue_depth").set(self.requests.len() as f64);
             if !batch.is_empty() {
-                self.commit(&mut batch);
+                self.commit(&mut batch, bytes);
             }
         }
         self.writer
     }
 
-    /// Takes what is there, up to the limits of a commit.
-    fn fill(&mut self, first: Message, batch: &mut Vec<Request>) {
+    /// Takes what is there, up to the limits of a commit. Answers how many bytes that are.
+    fn fill(&mut self, first: Message, batch: &mut Vec<Request>) -> usize {
         let (mut events, mut bytes) = (0, 0);
         let mut next = Some(first);
         while let Some(message) = next {
             match message {
                 Message::Append(request) => {
                     events += request.append.events.len();
-                    bytes += request.append.event_bytes() + request.append.attached_bytes();
+                    bytes += request.append.bytes();
                     batch.push(*request);
                 }
                 Message::Probe => self.probe(),
                 Message::Close => self.requests.close(),
             }
             if events >= self.events || bytes >= self.bytes {
-                return;
+                break;
             }
             next = self.requests.try_recv().ok();
         }
+        bytes
     }
 
-    fn commit(&mut self, batch: &mut Vec<Request>) {
+    fn commit(&mut self, batch: &mut Vec<Request>, bytes: usize) {
         let begun = Instant::now();
         match self.writer.commit(batch.iter().map(|request| &request.append)) {
             Ok(done) => {
@@ -91,8 +92,6 @@ impl Work {
                 if !done.events.is_empty() {
                     self.fault.clear();
                 }
-                let bytes = |append: &Append| append.event_bytes() + append.attached_bytes();
-                let bytes = batch.iter().map(|request| bytes(&request.append)).sum();
                 self.checkpoints.committed(bytes);
                 self.feed.0.publish(done.events);
                 for (request, verdict) in batch.drain(..).zip(done.verdicts) {
