@@ -32,6 +32,15 @@ async fn join(database: &Database, options: ShardsOptions) -> Shards {
     Shards::join(database, options).await.expect("the database can be reached")
 }
 
+/// Who owns all, and who owns nothing and won't look for a long time.
+async fn owner_and_waiting(database: &Database) -> (Shards, Shards) {
+    let first = join(database, long("first")).await;
+    let slow = ShardsOptions { renew: Duration::from_secs(200), ..long("second") };
+    let second = join(database, slow).await;
+    assert_eq!(count(&second.owned()), 0, "it has taken what isn't free");
+    (first, second)
+}
+
 fn count(owned: &Ownership) -> usize {
     owned.borrow().epochs.len()
 }
@@ -86,11 +95,8 @@ async fn members_share_evenly_and_hand_over_before_others_take() {
 async fn who_leaves_hands_over_at_once() {
     let scratch = ScratchDatabase::create().await;
     let database = scratch.connect().await;
-    let first = join(&database, long("first")).await;
-    let slow = ShardsOptions { renew: Duration::from_secs(200), ..long("second") };
-    let second = join(&database, slow).await;
+    let (first, second) = owner_and_waiting(&database).await;
     let mut two = second.owned();
-    assert_eq!(count(&two), 0, "it has taken what isn't free");
     first.leave().await;
     assert_eq!(count(&first.owned()), 0);
     // Neither the lease's end nor the next round would come in time.
@@ -102,11 +108,8 @@ async fn who_leaves_hands_over_at_once() {
 async fn who_hands_over_to_a_newcomer_says_so() {
     let scratch = ScratchDatabase::create().await;
     let database = scratch.connect().await;
-    let first = join(&database, long("first")).await;
-    let slow = ShardsOptions { renew: Duration::from_secs(200), ..long("second") };
-    let second = join(&database, slow).await;
+    let (first, second) = owner_and_waiting(&database).await;
     let mut two = second.owned();
-    assert_eq!(count(&two), 0, "it has taken what isn't free");
     tokio::time::timeout(BOUND, first.released()).await.expect("it hands over");
     assert_eq!(count(&first.owned()), 32);
     second.look();
