@@ -12,9 +12,9 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::call::{Call, answer};
+use crate::call::Call;
 use crate::problem::Problem;
-use crate::runs::{check_labels, started, value_at};
+use crate::runs::{begun, check_labels, value_at};
 use crate::time_travel::moment_of;
 
 #[derive(Deserialize)]
@@ -74,7 +74,7 @@ struct Retry {
 pub(crate) async fn retry(call: Call) -> Result<Response, Problem> {
     let run_id: RunId = call.id()?;
     let Retry { dry_run } = call.optional()?;
-    forked(call, Command::RetryRun { run_id, dry_run }).await
+    begun(call, Command::RetryRun { run_id, dry_run }).await
 }
 
 /// `POST /runs/{id}/fork`.
@@ -106,16 +106,7 @@ pub(crate) async fn fork(call: Call) -> Result<Response, Problem> {
         labels: body.labels,
         dry_run: body.dry_run,
     };
-    forked(call, Command::ForkRun(Box::new(asked))).await
-}
-
-async fn forked(call: Call, command: Command) -> Result<Response, Problem> {
-    call.wait()?;
-    let mut receipt = call.execute(command).await?;
-    match receipt.plan.take() {
-        Some(plan) => answer(StatusCode::OK, &plan),
-        None => started(&call, receipt).await,
-    }
+    begun(call, Command::ForkRun(Box::new(asked))).await
 }
 
 /// A sequence, or a time.

@@ -159,13 +159,21 @@ async fn start_of(
 ) -> Result<Response, Problem> {
     let command =
         Command::StartRun(Box::new(StartRun { target, input, labels, home: None, trigger: None }));
+    begun(call, command).await
+}
+
+/// Begins a run, or says what that would do.
+pub(crate) async fn begun(call: Call, command: Command) -> Result<Response, Problem> {
     call.wait()?;
-    let receipt = call.execute(command).await?;
-    started(&call, receipt).await
+    let mut receipt = call.execute(command).await?;
+    match receipt.plan.take() {
+        Some(plan) => answer(StatusCode::OK, &plan),
+        None => started(&call, receipt).await,
+    }
 }
 
 /// The answer of a start, with the run's outcome where the client waits and it ends in time.
-pub(crate) async fn started(call: &Call, mut receipt: Receipt) -> Result<Response, Problem> {
+async fn started(call: &Call, mut receipt: Receipt) -> Result<Response, Problem> {
     let wait = call.wait()?;
     let mut outcome = receipt.outcome.take();
     if let (Some(wait), None) = (wait, &outcome) {
