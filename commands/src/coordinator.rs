@@ -48,9 +48,9 @@ pub(crate) use append::Cause;
 pub(crate) use dispatch::{Attempt, Look};
 pub(crate) use forking::{Forking, changed};
 pub(crate) use history::{
-    End, History, HistoryError, Sources, beginning as read_beginning, end as read_end,
-    read as read_history,
+    History, HistoryError, Sources, beginning as read_beginning, read as read_history,
 };
+pub(crate) use load::{Folded, fold};
 pub(crate) use plans::{LivePlan, Plans};
 pub(crate) use refusal::{not_found, of_command, unavailable};
 use worker::Worker;

@@ -40,6 +40,24 @@ pub struct ForkRun {
     pub dry_run: bool,
 }
 
+impl ForkRun {
+    /// A fork in which nothing is different.
+    pub fn unchanged(run_id: RunId, at: StateAt) -> Self {
+        Self {
+            run_id,
+            at,
+            adopt: Adopt::default(),
+            input: None,
+            state: None,
+            branches: BTreeMap::new(),
+            outcomes: BTreeMap::new(),
+            definition: None,
+            labels: None,
+            dry_run: false,
+        }
+    }
+}
+
 /// An outcome that an attempt is given.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -29,11 +29,6 @@ pub(crate) use queued::Settled;
 use queued::{Asked, asked};
 pub(super) use queued::{Holds, Queued, count_refused, refuse_all, settle};
 
-/// Events in an append of a run beyond which what else is queued waits for the next one, and the
-/// same of a run that has its worker for itself: so what others wait for meanwhile stays short.
-pub(super) const EVENTS_PER_TURN: usize = 64;
-pub(super) const EVENTS_PER_TURN_ALONE: usize = 256;
-
 /// A run in memory.
 pub(super) struct Actor {
     pub run_id: RunId,

@@ -82,7 +82,7 @@ pub(crate) async fn read(
         }
         for (recorded, event) in page {
             if workspace_id.is_none() {
-                workspace_id = Some(workspace_of(&recorded)?);
+                workspace_id = Some(load::workspace_of(&recorded)?);
             }
             if !beyond.is_empty() || at.is_before(recorded.sequence, recorded.recorded_at) {
                 beyond.push((event, recorded.recorded_at));
@@ -128,40 +128,6 @@ pub(crate) async fn read(
     Ok(History { workspace_id, events, last, place, plan })
 }
 
-/// How a run has ended, as far as trying it again goes.
-pub(crate) struct End {
-    pub workspace_id: WorkspaceId,
-    /// The event of its failure.
-    pub failed_at: Option<u64>,
-    pub is_undone: bool,
-}
-
-/// Reads how a run has ended.
-pub(crate) async fn end(journal: &dyn Journal, run_id: RunId) -> Result<End, HistoryError> {
-    let id = run_id.to_string();
-    let mut end = None;
-    let mut sequence = 0;
-    loop {
-        let page = journal.load("run", &id, sequence, PAGE).await?;
-        for recorded in &page {
-            if end.is_none() {
-                let workspace_id = workspace_of(recorded)?;
-                end = Some(End { workspace_id, failed_at: None, is_undone: false });
-            }
-            let Some(end) = &mut end else { continue };
-            match &*recorded.event_type {
-                "run_failed" => end.failed_at = Some(recorded.sequence),
-                "compensation_started" => end.is_undone = true,
-                _ => {}
-            }
-            sequence = recorded.sequence;
-        }
-        if page.len() < PAGE {
-            return end.ok_or(HistoryError::Missing);
-        }
-    }
-}
-
 /// Reads how a run began: of a fork, with what it was given instead.
 pub(crate) async fn beginning(
     journal: &dyn Journal,
@@ -181,12 +147,7 @@ pub(crate) async fn beginning(
             }
         }
     }
-    Ok((workspace_of(first)?, *started))
-}
-
-fn workspace_of(recorded: &RecordedEvent) -> Result<WorkspaceId, HistoryError> {
-    let damaged = |error: domain::ids::InvalidId| ReadError::Damaged(error.to_string().into());
-    Ok(recorded.workspace_id.parse().map_err(damaged)?)
+    Ok((load::workspace_of(first)?, *started))
 }
 
 /// The plans that a run follows, and the event from which on it does: a fork may follow another one

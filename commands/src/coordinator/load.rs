@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use chassis::journal::{Journal, ReadError, RecordedEvent};
+use chrono::{DateTime, Utc};
 use domain::codec::{self, DecodeError};
-use domain::ids::{InvalidId, RunId};
+use domain::ids::{InvalidId, RunId, WorkspaceId};
 use domain::run::event::{DefinitionRef, Pin};
 use domain::run::{Event, Run, STATE_VERSION};
 use protocol::{Rejection, RejectionKind};
@@ -50,14 +51,21 @@ impl LoadError {
 
 const PAGE: usize = 1_000;
 
-/// Loads a run by its id, under an epoch of its shard.
-pub(super) async fn load(
+/// A run's events folded up to the last.
+pub(crate) struct Folded {
+    pub workspace_id: WorkspaceId,
+    pub run: Run,
+    pub sequence: u64,
+    snapshot_at: u64,
+    position: u64,
+    recorded_at: DateTime<Utc>,
+}
+
+/// Folds a run from its snapshot on; `None` where there is no such run.
+pub(crate) async fn fold(
     journal: &dyn Journal,
-    resolver: &Resolver,
-    plans: &Plans,
     run_id: RunId,
-    epoch: u64,
-) -> Result<Loaded, LoadError> {
+) -> Result<Option<Folded>, LoadError> {
     let id = run_id.to_string();
     let snapshot = journal.snapshot("run", &id, STATE_VERSION).await?;
     let kept = snapshot.and_then(|one| match serde_json::from_slice(&one.state) {
@@ -94,10 +102,26 @@ pub(super) async fn load(
         }
     }
     let Some(last) = last else { return Ok(None) };
-    let workspace_id = last
-        .workspace_id
-        .parse()
-        .map_err(|error: InvalidId| ReadError::Damaged(Arc::from(error.to_string())))?;
+    let workspace_id = workspace_of(&last)?;
+    let (position, recorded_at) = (last.position, last.recorded_at);
+    Ok(Some(Folded { workspace_id, run, sequence, snapshot_at, position, recorded_at }))
+}
+
+pub(super) fn workspace_of(recorded: &RecordedEvent) -> Result<WorkspaceId, ReadError> {
+    let damaged = |error: InvalidId| ReadError::Damaged(error.to_string().into());
+    recorded.workspace_id.parse().map_err(damaged)
+}
+
+/// Loads a run by its id, under an epoch of its shard.
+pub(super) async fn load(
+    journal: &dyn Journal,
+    resolver: &Resolver,
+    plans: &Plans,
+    run_id: RunId,
+    epoch: u64,
+) -> Result<Loaded, LoadError> {
+    let Some(folded) = fold(journal, run_id).await? else { return Ok(None) };
+    let Folded { workspace_id, run, sequence, snapshot_at, position, recorded_at } = folded;
     let Some(header) = run.header() else { return Ok(None) };
     let plan = plan_of(resolver, plans, &header.definition, &header.pins).await?;
     let sources = Sources { journal, resolver, plans };
@@ -124,8 +148,8 @@ pub(super) async fn load(
         standing,
         sequence,
         snapshot_at,
-        position: last.position,
-        recorded_at: last.recorded_at,
+        position,
+        recorded_at,
     })))
 }
 

@@ -17,10 +17,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::actor::{
-    Actor, EVENTS_PER_TURN, EVENTS_PER_TURN_ALONE, Holds, Queued, Settled, Taken, Turn,
-    count_refused, refuse_all, settle,
-};
+use super::actor::{Actor, Holds, Queued, Settled, Taken, Turn, count_refused, refuse_all, settle};
 use super::admissions::Admissions;
 use super::children::Children;
 use super::dispatch::Dispatch;
@@ -84,6 +81,10 @@ impl Context {
     }
 }
 
+/// Events in an append of a run beyond which what else is queued waits for the next one, and the
+/// same of a run that has its worker for itself: so what others wait for meanwhile stays short.
+const EVENTS_PER_TURN: usize = 64;
+const EVENTS_PER_TURN_ALONE: usize = 256;
 /// Messages taken at a time.
 const BATCH: usize = 1_024;
 /// How often idle runs are looked for, at most and at least.

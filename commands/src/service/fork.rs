@@ -1,6 +1,6 @@
 //! Forks: what is shared is read, what is different is checked, and then the run begins.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
@@ -21,8 +21,8 @@ use serde_json::Value;
 
 use super::{CommandService, cause, internal};
 use crate::coordinator::{
-    CONFLICT, Cause, End, Forking, History, HistoryError, LivePlan, RUN_ALREADY_STARTED, Sources,
-    changed, not_found, of_command, read_end, read_history, unavailable,
+    CONFLICT, Cause, Folded, Forking, History, HistoryError, LivePlan, RUN_ALREADY_STARTED,
+    Sources, changed, fold, not_found, of_command, read_history, unavailable,
 };
 use crate::store::inbox::Remembered;
 use crate::store::metadata;
@@ -64,32 +64,26 @@ impl CommandService {
         run_id: RunId,
         dry_run: bool,
     ) -> Result<Receipt, Rejection> {
-        let end = read_end(&*self.journal, run_id).await;
-        let End { workspace_id, failed_at, is_undone } =
-            end.map_err(|error| unreadable(run_id, &error))?;
+        let folded = fold(&*self.journal, run_id).await.map_err(|error| error.refusal())?;
+        let Folded { workspace_id, run, sequence, .. } = folded.ok_or_else(|| not_found(run_id))?;
         if workspace_id != envelope.workspace_id {
             return Err(not_found(run_id));
         }
-        let Some(failed_at) = failed_at else {
-            let message = "only a run that has failed is retried: fork this one, or rerun it";
-            return Err(Rejection::new(RejectionKind::Conflict, "not_failed", message));
+        let ended = match &run {
+            Run::Closed(closed) if closed.status == RunStatus::Failed => closed,
+            Run::NotStarted | Run::Live(_) | Run::Closed(_) => {
+                let message = "only a run that has failed is retried: fork this one, or rerun it";
+                return Err(Rejection::new(RejectionKind::Conflict, "not_failed", message));
+            }
         };
-        if is_undone {
+        if ended.compensation.is_some() {
             let message = "the run has undone what it had done, so it can't go on: rerun it";
             return Err(Rejection::new(RejectionKind::Conflict, "retry_undone", message));
         }
-        let asked = ForkRun {
-            run_id,
-            at: StateAt::Sequence(failed_at - 1),
-            adopt: Adopt::Successes,
-            input: None,
-            state: None,
-            branches: BTreeMap::new(),
-            outcomes: BTreeMap::new(),
-            definition: None,
-            labels: None,
-            dry_run,
-        };
+        // Its failure is the last of its events.
+        let place = StateAt::Sequence(sequence - 1);
+        let adopt = Adopt::Successes;
+        let asked = ForkRun { adopt, dry_run, ..ForkRun::unchanged(run_id, place) };
         // The place wasn't asked for, and so isn't what is wrong.
         let begun = self.begin_fork(envelope, asked, Between::Forgotten).await;
         begun.map_err(|refused| Rejection { pointer: None, ..refused })
