@@ -54,10 +54,7 @@ async fn failed(platform: &Platform) -> RunId {
 
 /// The tasks of both branches, in order.
 async fn branches(platform: &Platform) -> [Task; 2] {
-    let mut tasks: Vec<Task> = Vec::new();
-    while tasks.len() < 2 {
-        tasks.extend(platform.pull().await);
-    }
+    let mut tasks = platform.pull_many(2).await;
     tasks.sort_by_key(|task| task.input["index"].as_u64());
     tasks.try_into().expect("two branches")
 }
@@ -112,10 +109,7 @@ async fn a_child_that_failed_is_started_anew_by_the_retry_of_its_parent() {
     let platform = Platform::start(folder.path()).await;
     publish(&platform, helper("helper")).await;
     let run_id = platform.run(&callers(3, json!({}))).await;
-    let mut tasks: Vec<Task> = Vec::new();
-    while tasks.len() < 3 {
-        tasks.extend(platform.pull().await);
-    }
+    let mut tasks = platform.pull_many(3).await;
     tasks.sort_by_key(|task| task.input["n"].as_u64());
     platform.succeed(&tasks[0], json!("a")).await;
     platform.end_of(tasks[0].run_id).await;
@@ -124,10 +118,7 @@ async fn a_child_that_failed_is_started_anew_by_the_retry_of_its_parent() {
     assert_eq!(platform.end_of(tasks[2].run_id).await.status, RunStatus::Cancelled);
 
     let again = retried(&platform, run_id).await.expect("it is retried");
-    let mut anew: Vec<Task> = Vec::new();
-    while anew.len() < 2 {
-        anew.extend(platform.pull().await);
-    }
+    let mut anew = platform.pull_many(2).await;
     anew.sort_by_key(|task| task.input["n"].as_u64());
     assert_eq!(anew.iter().map(|task| &task.input["n"]).collect::<Vec<_>>(), [1, 2]);
     assert!(anew.iter().all(|task| tasks.iter().all(|before| before.run_id != task.run_id)));

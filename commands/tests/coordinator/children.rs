@@ -214,10 +214,8 @@ async fn a_cancel_is_answered_at_once_and_the_children_follow() {
     let folder = folder();
     let platform = with_helper(folder.path()).await;
     let parent = platform.run(&callers(50, json!({}))).await;
-    let mut children = Vec::new();
-    while children.len() < 50 {
-        children.extend(platform.pull().await.iter().map(|task| task.run_id));
-    }
+    let tasks = platform.pull_many(50).await;
+    let children: Vec<RunId> = tasks.iter().map(|task| task.run_id).collect();
     platform.execute(cancel(parent)).await.expect("it always succeeds");
     assert_eq!(platform.end_of(parent).await.status, RunStatus::Cancelled);
     for child in children {
@@ -232,10 +230,7 @@ async fn children_of_branches_that_a_join_gives_up_are_cancelled() {
     let folder = folder();
     let platform = with_helper(folder.path()).await;
     let parent = platform.run(&callers(3, json!({"wait": "any"}))).await;
-    let mut tasks = Vec::new();
-    while tasks.len() < 3 {
-        tasks.extend(platform.pull().await);
-    }
+    let tasks = platform.pull_many(3).await;
     platform.succeed(&tasks[1], json!(1)).await;
     assert_eq!(platform.end_of(parent).await.status, RunStatus::Completed);
     for task in [&tasks[0], &tasks[2]] {
@@ -296,10 +291,7 @@ async fn parents_and_children_that_left_memory_find_each_other() {
     let platform = Platform::start_with(folder.path(), &config, clock).await;
     publish(&platform, helper("helper")).await;
     let parent = platform.run(&callers(5, json!({}))).await;
-    let mut tasks = Vec::new();
-    while tasks.len() < 5 {
-        tasks.extend(platform.pull().await);
-    }
+    let tasks = platform.pull_many(5).await;
     for task in &tasks {
         for run_id in [parent, task.run_id] {
             // A stranger's command loads the run where it isn't in memory: so it has left.

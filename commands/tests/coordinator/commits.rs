@@ -28,10 +28,7 @@ async fn outcomes_that_come_together_share_a_commit() {
     let folder = folder();
     let platform = Platform::start(folder.path()).await;
     let run_id = platform.run(&fan_out(50)).await;
-    let mut tasks = Vec::new();
-    while tasks.len() < 50 {
-        tasks.extend(platform.pull().await);
-    }
+    let tasks = platform.pull_many(50).await;
     let before = platform.journal.appends().len();
     let outcomes = tasks.iter().map(|task| protocol::Outcome {
         run_id,

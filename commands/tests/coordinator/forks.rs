@@ -1,10 +1,8 @@
 //! Forks, over a real journal: what is shared, what is adopted, and what is called.
 
-use std::collections::BTreeMap;
-
 use domain::ids::RunId;
 use domain::run::event::Adopt;
-use protocol::{Command, Commands, ForkOutcome, ForkRun, RunStatus, StateAt, Task};
+use protocol::{Command, Commands, ForkOutcome, ForkRun, RunStatus, StateAt};
 use serde_json::{Value, json};
 
 use crate::platform::{Platform, folder, node};
@@ -31,18 +29,7 @@ fn panel() -> Value {
 const SPAWNED: u64 = 4;
 
 fn fork_of(run_id: RunId, at: u64) -> ForkRun {
-    ForkRun {
-        run_id,
-        at: StateAt::Sequence(at),
-        adopt: Adopt::All,
-        input: None,
-        state: None,
-        branches: BTreeMap::new(),
-        outcomes: BTreeMap::new(),
-        definition: None,
-        labels: None,
-        dry_run: false,
-    }
+    ForkRun::unchanged(run_id, StateAt::Sequence(at))
 }
 
 async fn forked(platform: &Platform, fork: ForkRun) -> RunId {
@@ -58,10 +45,7 @@ async fn refused(platform: &Platform, fork: ForkRun) -> String {
 /// A run of the panel that has ended.
 async fn ended(platform: &Platform) -> RunId {
     let run_id = platform.run(&panel()).await;
-    let mut tasks: Vec<Task> = Vec::new();
-    while tasks.len() < 3 {
-        tasks.extend(platform.pull().await);
-    }
+    let tasks = platform.pull_many(3).await;
     for task in tasks.iter().rev() {
         let word = task.input["word"].as_str().expect("a word");
         platform.succeed(task, json!(format!("{word}{}", task.input["index"]))).await;
@@ -147,10 +131,7 @@ async fn an_outcome_can_be_another_one_and_nothing_need_be_adopted() {
     let mut fork = fork_of(parent, SPAWNED);
     fork.adopt = Adopt::None;
     let fresh = forked(&platform, fork).await;
-    let mut tasks = Vec::new();
-    while tasks.len() < 3 {
-        tasks.extend(platform.pull().await);
-    }
+    let tasks = platform.pull_many(3).await;
     assert!(tasks.iter().all(|task| task.run_id == fresh), "{tasks:?}");
     // A fork of it, while it goes on: it is nobody's end.
     let of_fork = forked(&platform, fork_of(fresh, 2)).await;

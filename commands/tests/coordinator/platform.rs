@@ -126,6 +126,15 @@ impl Platform {
         tasks.remove(0)
     }
 
+    /// The next tasks, at least so many.
+    pub(crate) async fn pull_many(&self, count: usize) -> Vec<Task> {
+        let mut tasks = self.pull().await;
+        while tasks.len() < count {
+            tasks.extend(self.pull().await);
+        }
+        tasks
+    }
+
     pub(crate) async fn succeed(&self, task: &Task, result: Value) {
         let success = Success { result, usage: Default::default() };
         self.report(task, OutcomeResult::Success(success)).await;

@@ -36,10 +36,7 @@ async fn end(platform: &Platform, task: &Task) {
 
 /// The tasks of so many runs, and of no more.
 async fn at_work(platform: &Platform, count: usize) -> Vec<Task> {
-    let mut tasks = Vec::new();
-    while tasks.len() < count {
-        tasks.extend(platform.pull().await);
-    }
+    let tasks = platform.pull_many(count).await;
     assert_eq!(tasks.len(), count, "{tasks:?}");
     tasks
 }

@@ -92,10 +92,7 @@ async fn runs_begin_at_their_times_and_those_of_other_keys_beside_them() {
     let first = start(&platform, &definition, ann()).await;
     start(&platform, &definition, json!({"user": "bob"})).await;
     // One at a time or both at once.
-    let mut tasks = platform.pull().await;
-    while tasks.len() < 2 {
-        tasks.extend(platform.pull().await);
-    }
+    let tasks = platform.pull_many(2).await;
     for task in &tasks {
         end(&platform, task).await;
     }

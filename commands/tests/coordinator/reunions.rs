@@ -151,10 +151,8 @@ async fn a_child_that_outlived_its_parent_is_cancelled_by_the_next_process() {
     let platform = Platform::start(folder.path()).await;
     publish(&platform, helper("helper")).await;
     let run_id = platform.run(&callers(3, json!({}))).await;
-    let mut children = Vec::new();
-    while children.len() < 3 {
-        children.extend(platform.pull().await.iter().map(|task| task.run_id));
-    }
+    let tasks = platform.pull_many(3).await;
+    let children: Vec<RunId> = tasks.iter().map(|task| task.run_id).collect();
     platform.journal.die_after(1);
     platform
         .execute(Command::CancelRun { run_id, reason: None, compensate: true })

@@ -124,19 +124,13 @@ async fn a_child_that_is_given_up_is_told_that_its_parent_ends_and_undoes_its_ow
     assert_eq!(&*platform.pull_one().await.node, "after");
     let cancel = |compensate| Command::CancelRun { run_id: parent, reason: None, compensate };
     platform.execute(cancel(true)).await.expect("it always succeeds");
-    let mut undos = platform.pull().await;
-    while undos.len() < 2 {
-        undos.extend(platform.pull().await);
-    }
+    platform.pull_many(2).await;
     let again = platform.execute(cancel(true)).await.expect_err("it is at it");
     assert_eq!(again.code, "run_compensating");
     // A parent that is taken over says it again to its child, which goes on with what it does.
     platform.stop().await;
     let platform = Platform::start(folder.path()).await;
-    let mut undos = platform.pull().await;
-    while undos.len() < 2 {
-        undos.extend(platform.pull().await);
-    }
+    let undos = platform.pull_many(2).await;
     for undo in &undos {
         platform.succeed(undo, Value::Null).await;
     }
