@@ -137,17 +137,13 @@ async fn recorded_runs_are_rehearsed_by_another_version(setting: Setting) {
     assert_eq!(told(&gone), [0, 0, 0, 0]);
     assert_eq!(gone["rehearsal"]["not_rehearsed"].as_array().map(Vec::len), Some(4), "{gone}");
 
-    by_command_line(&platform, setting).await;
+    by_command_line(&platform).await;
     refusals(&client, &id).await;
     assert_eq!(client.head().await, head, "nothing was written");
 }
 
-async fn by_command_line(platform: &Platform, setting: Setting) {
-    let gateway = match setting {
-        Setting::Distributed => "gateway-1",
-        Setting::Embedded | Setting::Database => "platform",
-    };
-    let server = platform.url(gateway);
+async fn by_command_line(platform: &Platform) {
+    let server = platform.gateway();
     let file = platform.data_dir().with_file_name("review.yaml");
     std::fs::write(&file, raised().to_string()).expect("a file can be written");
     let file = file.to_str().expect("a path that is text");

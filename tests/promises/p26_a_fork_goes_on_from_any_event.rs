@@ -98,11 +98,7 @@ async fn a_fork_is_made_once_through_kills_and_calls_what_is_different(setting: 
     // The last call was never made before.
     assert_eq!(counted(&events, "task_succeeded"), (rated + 1, rated));
     // What is different reaches every branch.
-    let gateway = match setting {
-        Setting::Distributed => "gateway-1",
-        Setting::Embedded | Setting::Database => "platform",
-    };
-    let server = platform.url(gateway);
+    let server = platform.gateway();
     let named = ["runs", "fork", &parent, "--server", server, "--at", "1"];
     let (status, told, talk) =
         platform.wonder(&[&named[..], &["--input", r#"{"words": "b"}"#]].concat()).await;

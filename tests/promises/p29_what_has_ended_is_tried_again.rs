@@ -6,7 +6,7 @@
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use system_tests::{Client, Platform, Setting, wait_for};
+use system_tests::{Platform, Setting, wait_for};
 
 system_tests::in_both_settings!(a_run_that_has_ended_is_retried_and_done_again);
 
@@ -28,18 +28,10 @@ fn count(events: &[Value], event_type: &str) -> usize {
 }
 
 /// The command line, at the gateway.
-async fn told(platform: &Platform, setting: Setting, arguments: &[&str]) -> Value {
-    let gateway = match setting {
-        Setting::Distributed => "gateway-1",
-        Setting::Embedded | Setting::Database => "platform",
-    };
-    let server = ["-o", "json", "--server", platform.url(gateway)];
+async fn told(platform: &Platform, arguments: &[&str]) -> Value {
+    let server = ["-o", "json", "--server", platform.gateway()];
     let (_, told, talk) = platform.wonder(&[arguments, &server].concat()).await;
     serde_json::from_str(&told).unwrap_or_else(|_| panic!("{arguments:?}: {told}{talk}"))
-}
-
-async fn same(client: &Client, run_id: &str, before: &[Value]) {
-    assert_eq!(client.events(run_id).await, before, "{run_id} was touched");
 }
 
 async fn a_run_that_has_ended_is_retried_and_done_again(setting: Setting) {
@@ -48,7 +40,7 @@ async fn a_run_that_has_ended_is_retried_and_done_again(setting: Setting) {
     let failed = client.start(&errand(), json!({"word": "a"})).await;
     assert_eq!(client.end_of(&failed).await["status"], "failed");
     let before = client.events(&failed).await;
-    let plan = told(&platform, setting, &["runs", "retry", &failed, "--dry-run"]).await;
+    let plan = told(&platform, &["runs", "retry", &failed, "--dry-run"]).await;
     assert_eq!(
         (&plan["adopted"]["count"], &plan["calls"]["count"], &plan["calls"]["items"][0]["node"]),
         (&json!(0), &json!(1), &json!("pay")),
@@ -78,14 +70,14 @@ async fn a_run_that_has_ended_is_retried_and_done_again(setting: Setting) {
         let is_shared =
             done.expect("it is")["recorded_at"] == original.expect("it is")["recorded_at"];
         assert_eq!(is_shared, what == "retry");
-        same(&client, &failed, &before).await;
+        assert_eq!(client.events(&failed).await, before, "{failed} was touched");
     }
 
-    let again = told(&platform, setting, &["runs", "rerun", &failed, "--latest"]).await;
+    let again = told(&platform, &["runs", "rerun", &failed, "--latest"]).await;
     let again = again["id"].as_str().expect("a run").to_owned();
     client.end_of(&again).await;
     let shown = wait_for("the rerun to be shown", || async {
-        let shown = told(&platform, setting, &["runs", "show", &again]).await;
+        let shown = told(&platform, &["runs", "show", &again]).await;
         shown["rerun_of"].is_string().then_some(shown)
     })
     .await;
@@ -103,13 +95,8 @@ async fn a_run_that_has_ended_is_retried_and_done_again(setting: Setting) {
     let child = timeline["items"][0]["child_run_id"].as_str().expect("a child").to_owned();
     assert_eq!(client.end_of(&child).await["parent_run_id"], again.as_str());
 
-    let fine = client
-        .start(
-            &json!({"name": "fine", "start": "a",
-        "nodes": {"a": {"compute": {"state.a": 1}}}}),
-            json!({}),
-        )
-        .await;
+    let fine = json!({"name": "fine", "start": "a", "nodes": {"a": {"compute": {"state.a": 1}}}});
+    let fine = client.start(&fine, json!({})).await;
     client.end_of(&fine).await;
     let refused = client.post(&format!("/runs/{fine}/retry"), &json!({})).await;
     assert_eq!((refused.status, refused.code()), (409, "not_failed"));

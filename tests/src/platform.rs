@@ -97,6 +97,14 @@ impl Platform {
         &self.process(name).url
     }
 
+    /// Where one of its gateways answers.
+    pub fn gateway(&self) -> &str {
+        match self.shape.setting {
+            Setting::Distributed => self.url("gateway-1"),
+            Setting::Embedded | Setting::Database => self.url("platform"),
+        }
+    }
+
     /// The names of its processes, in the order in which an operator stops them.
     pub fn names(&self) -> Vec<String> {
         self.shape.names()
