@@ -56,7 +56,7 @@ impl Projections {
         let project_id = view.project_id.as_deref().and_then(|id| id.parse().ok());
         let project_id = project_id.ok_or_else(|| refusal::damaged(&id, &"it has no project"))?;
         let version = async |version: u64| {
-            let found = self.definition_at(&id, version).await?;
+            let found = self.histories().definition_at(&id, version).await?;
             found.ok_or_else(|| refusal::not_found("version", &format!("{}@{version}", view.name)))
         };
         let from = version(asked.from).await?;
@@ -142,13 +142,14 @@ impl By<'_> {
         &mut self,
         run_id: &str,
     ) -> Result<Result<Option<Parting>, String>, Rejection> {
-        let started = self.projections.run_started(self.workspace_id, run_id).await?;
+        let histories = self.projections.histories();
+        let started = histories.run_started(self.workspace_id, run_id).await?;
         let plan = match self.plan(&started.pins).await? {
             Ok(plan) => plan,
             Err(why) => return Ok(Err(why)),
         };
         let mut rehearsal = Rehearsal::new(&plan);
-        let read = self.projections.each_event(run_id, 0, |recorded, event| {
+        let read = histories.each_event(run_id, 0, |recorded, event| {
             match rehearsal.take(&event, recorded.recorded_at) {
                 Ok(_) => ControlFlow::Continue(()),
                 Err(parting) => ControlFlow::Break(*parting),
@@ -210,7 +211,7 @@ impl By<'_> {
                 }
             }
         };
-        Ok(match self.projections.spec_at(kind, &id, version).await? {
+        Ok(match self.projections.histories().spec_at(kind, &id, version).await? {
             Some(Spec::Action(action)) => Some(action),
             Some(_) | None => None,
         })

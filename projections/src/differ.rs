@@ -15,14 +15,15 @@ use protocol::{
 use serde_json::{Value, json};
 
 use crate::compare::{brief, shortened, view_of_change};
+use crate::histories::Histories;
+use crate::refusal;
 use crate::time_travel::PAGE_EVENTS;
 use crate::timeline::Timeline;
-use crate::{Projections, refusal};
 
 /// Nodes that an answer lists.
 const NODES: usize = 1_000;
 
-impl Projections {
+impl Histories<'_> {
     /// Compares a run with itself at another moment, or with another run.
     pub(crate) async fn differing(
         &self,

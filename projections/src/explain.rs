@@ -12,8 +12,9 @@ use protocol::explanation::{
 };
 use protocol::{Rejection, RejectionKind, RunError, TimelineEntry, Waiting};
 
+use crate::histories::Histories;
 use crate::timeline::Timeline;
-use crate::{Projections, refusal, waiting};
+use crate::{refusal, waiting};
 
 mod routing;
 mod told;
@@ -25,7 +26,7 @@ use trace::{Origin, Trace, Traced, Wanted};
 /// Entries of what a run waits for that an explanation has.
 const WAITING: usize = 20;
 
-impl Projections {
+impl Histories<'_> {
     /// Explains a run, and the tokens that are asked for.
     pub(crate) async fn explained(
         &self,

@@ -28,6 +28,7 @@ mod differ;
 mod events;
 mod explain;
 mod gates;
+mod histories;
 mod lead;
 mod outside;
 mod payload;
@@ -49,6 +50,7 @@ mod waiting;
 mod tests;
 
 pub use audit::{AuditTrail, Seal, recorded};
+pub use histories::{Histories, Past};
 pub use projection::FoldError;
 pub use rebuild::{Comparison, Difference, Progress, RebuildError};
 pub use store::{OpenError, Views};
@@ -216,6 +218,11 @@ impl Projections {
             let Self { journal, store, config, .. } = &*this;
             projector.run(Surroundings { journal, store, config, shutdown: &shutdown }).await
         }
+    }
+
+    /// What runs did, by their events alone.
+    pub(crate) fn histories(&self) -> Histories<'_> {
+        Histories::of(&self.journal)
     }
 
     /// Where each projection stands, for readiness.

@@ -4,9 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use chassis::journal::{Journal, ReadError};
+use chassis::journal::ReadError;
 use domain::codec::{self, DecodeError};
 use serde_json::Value;
+
+use crate::histories::Past;
 
 /// Stored values by hash.
 #[derive(Default)]
@@ -15,7 +17,7 @@ pub(crate) struct Blobs(HashMap<Arc<str>, Bytes>);
 impl Blobs {
     /// Fetches all that some stored texts refer to.
     pub(crate) async fn fetch<'a>(
-        journal: &dyn Journal,
+        past: &(impl Past + ?Sized),
         stored: impl IntoIterator<Item = &'a [u8]>,
     ) -> Result<Self, ReadError> {
         let mut hashes: Vec<Arc<str>> =
@@ -25,7 +27,7 @@ impl Blobs {
         }
         hashes.sort();
         hashes.dedup();
-        let payloads = journal.payloads(&hashes).await?;
+        let payloads = past.payloads(&hashes).await?;
         Ok(Self(payloads.into_iter().map(|payload| (payload.hash, payload.bytes)).collect()))
     }
 

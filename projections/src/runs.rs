@@ -243,7 +243,7 @@ impl RunQueries for Projections {
         run_id: RunId,
         at: StateAt,
     ) -> Result<RunState, Rejection> {
-        self.run_at(workspace_id, run_id, at).await
+        self.histories().run_at(workspace_id, run_id, at).await
     }
 
     async fn timeline(
@@ -251,7 +251,7 @@ impl RunQueries for Projections {
         workspace_id: WorkspaceId,
         run_id: RunId,
     ) -> Result<Vec<TimelineEntry>, Rejection> {
-        self.run_timeline(workspace_id, run_id).await
+        self.histories().run_timeline(workspace_id, run_id).await
     }
 
     async fn waiting(
@@ -268,7 +268,9 @@ impl RunQueries for Projections {
         run_id: RunId,
         asked: Explain,
     ) -> Result<Explanation, Rejection> {
-        self.explained(workspace_id, run_id, asked).await
+        let mut explanation = self.histories().explained(workspace_id, run_id, asked).await?;
+        self.count_ahead(run_id, &mut explanation.waiting).await?;
+        Ok(explanation)
     }
 
     async fn diff(
@@ -277,7 +279,7 @@ impl RunQueries for Projections {
         run_id: RunId,
         to: DiffTo,
     ) -> Result<RunDiff, Rejection> {
-        self.differing(workspace_id, run_id, to).await
+        self.histories().differing(workspace_id, run_id, to).await
     }
 
     async fn verify(
@@ -285,7 +287,7 @@ impl RunQueries for Projections {
         workspace_id: WorkspaceId,
         run_id: RunId,
     ) -> Result<Verification, Rejection> {
-        self.run_verified(workspace_id, run_id).await
+        self.histories().run_verified(workspace_id, run_id).await
     }
 
     async fn compare(

@@ -10,9 +10,10 @@ use domain::run::event::RunStarted;
 use domain::run::{Event, Run, RunStatus, STATE_VERSION};
 use protocol::{Rejection, RejectionKind, RunState, StateAt};
 
+use crate::histories::Histories;
 use crate::payload::Blobs;
+use crate::refusal;
 use crate::runs::AGGREGATE;
-use crate::{Projections, refusal};
 
 /// Events of a run that are read at once.
 pub(crate) const PAGE_EVENTS: usize = 500;
@@ -26,7 +27,7 @@ pub(crate) struct Folded {
     pub(crate) at: DateTime<Utc>,
 }
 
-impl Projections {
+impl Histories<'_> {
     /// A run of a workspace at a moment.
     pub(crate) async fn run_at(
         &self,
@@ -157,7 +158,7 @@ impl Projections {
         after: u64,
         limit: usize,
     ) -> Result<Vec<RecordedEvent>, Rejection> {
-        self.journal.load(AGGREGATE, id, after, limit).await.map_err(refusal::journal)
+        self.past.load(AGGREGATE, id, after, limit).await.map_err(refusal::journal)
     }
 
     pub(crate) async fn decoded<'a>(
@@ -165,7 +166,7 @@ impl Projections {
         events: &'a [RecordedEvent],
     ) -> Result<Vec<(&'a RecordedEvent, Event)>, Rejection> {
         let stored = events.iter().map(|event| event.payload.as_ref());
-        let blobs = Blobs::fetch(self.journal.as_ref(), stored).await.map_err(refusal::journal)?;
+        let blobs = Blobs::fetch(self.past, stored).await.map_err(refusal::journal)?;
         let decode = |recorded: &'a RecordedEvent| {
             let (name, version) = (&recorded.event_type, recorded.event_version);
             codec::decode(name, version, &recorded.payload, &|hash| blobs.get(hash))
@@ -184,10 +185,7 @@ impl Projections {
             StateAt::Sequence(sequence) => Some(Until::Sequence(sequence)),
             StateAt::Time(time) => Some(Until::Time(time)),
         };
-        let snapshot = match until {
-            None => self.journal.snapshot(AGGREGATE, id, STATE_VERSION).await,
-            Some(until) => self.journal.snapshot_until(AGGREGATE, id, STATE_VERSION, until).await,
-        };
+        let snapshot = self.past.snapshot(AGGREGATE, id, STATE_VERSION, until).await;
         let run = snapshot.map_err(refusal::journal)?.and_then(|snapshot| {
             let sequence = snapshot.sequence;
             match serde_json::from_slice(&snapshot.state) {

@@ -12,9 +12,9 @@ use domain::run::state::Branch;
 use domain::run::{self, Event, Usage};
 use protocol::{Rejection, RunError, TimelineEntry};
 
-use crate::Projections;
+use crate::histories::Histories;
 
-impl Projections {
+impl Histories<'_> {
     pub(crate) async fn run_timeline(
         &self,
         workspace_id: WorkspaceId,

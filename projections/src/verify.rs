@@ -15,11 +15,12 @@ use protocol::{Rejection, RejectionKind, Verification};
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::histories::Histories;
 use crate::payload::Blobs;
+use crate::refusal;
 use crate::time_travel::PAGE_EVENTS;
-use crate::{Projections, refusal};
 
-impl Projections {
+impl Histories<'_> {
     /// Decides a run's history again, by the plan that it follows.
     pub(crate) async fn run_verified(
         &self,
@@ -122,9 +123,9 @@ impl Projections {
     ) -> Result<Option<Spec>, Rejection> {
         // Revisions are numbered as the events that bring them.
         let before = version.saturating_sub(1);
-        let found = self.journal.load(kind.as_str(), id, before, 1).await;
+        let found = self.past.load(kind.as_str(), id, before, 1).await;
         let Some(recorded) = found.map_err(refusal::journal)?.pop() else { return Ok(None) };
-        let blobs = Blobs::fetch(self.journal.as_ref(), [recorded.payload.as_ref()]).await;
+        let blobs = Blobs::fetch(self.past, [recorded.payload.as_ref()]).await;
         let blobs = blobs.map_err(refusal::journal)?;
         let event: resource::Event = codec::decode(
             &recorded.event_type,

@@ -11,6 +11,7 @@ use protocol::view::{
 use protocol::{GateId, Rejection, StateAt, Waiting};
 use serde_json::Value;
 
+use crate::histories::Histories;
 use crate::{Projections, compensation};
 
 /// Entries of one answer; what a run has beyond them is counted.
@@ -22,11 +23,32 @@ impl Projections {
         workspace_id: WorkspaceId,
         run_id: RunId,
     ) -> Result<Waiting, Rejection> {
-        let folded = self.folded(workspace_id, run_id, StateAt::Latest).await?;
-        self.waiting_of(run_id, &folded.run, folded.sequence).await
+        let histories = self.histories();
+        let folded = histories.folded(workspace_id, run_id, StateAt::Latest).await?;
+        let mut waiting = histories.waiting_of(run_id, &folded.run, folded.sequence).await?;
+        self.count_ahead(run_id, &mut waiting.items).await?;
+        Ok(waiting)
     }
 
-    /// What a run waits for at a sequence.
+    /// Says of a run that waits for its turn how many are ahead of it, which the list of runs knows.
+    pub(crate) async fn count_ahead(
+        &self,
+        run_id: RunId,
+        items: &mut [WaitingItem],
+    ) -> Result<(), Rejection> {
+        for item in items {
+            if let Some(queue) = item.queue.as_mut().filter(|queue| queue.limit.is_some()) {
+                let ahead = self.ahead_of(run_id).await?;
+                queue.ahead = Some(ahead);
+                item.by.push_str(&format!("; {ahead} wait before this one"));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Histories<'_> {
+    /// What a run waits for at a sequence. How many are ahead of it in a queue isn't in its history.
     pub(crate) async fn waiting_of(
         &self,
         run_id: RunId,
@@ -54,7 +76,7 @@ impl Projections {
         let of_run = live.timers.iter().find(|(_, timer)| *timer == Timer::Run);
         waiting.deadline = of_run.map(|(due, _)| *due);
         if let Some(in_queue) = &live.in_queue {
-            waiting.items.push(self.of_queue(live, run_id, in_queue).await?);
+            waiting.items.push(of_queue(live, in_queue));
             return Ok(waiting);
         }
         let Header { definition, .. } = &live.header;
@@ -72,54 +94,40 @@ impl Projections {
         waiting.left_out = (all - waiting.items.len()) as u64;
         Ok(waiting)
     }
+}
 
-    /// A run that waits for its turn. How many are ahead is read from the list of runs.
-    async fn of_queue(
-        &self,
-        live: &Live,
-        run_id: RunId,
-        in_queue: &InQueue,
-    ) -> Result<WaitingItem, Rejection> {
-        let mut queue = WaitingQueue {
-            reason: "workflow_paused".to_owned(),
-            key: None,
-            limit: None,
-            period: None,
-            ahead: None,
-            not_before: None,
-        };
-        let with = |key: &Option<String>| {
-            key.as_ref().map_or_else(String::new, |key| format!(" with the key {key:?}"))
-        };
-        let by = match &in_queue.reason {
-            QueueReason::Concurrency { key, limit, .. } => {
-                let ahead = self.ahead_of(run_id).await?;
-                queue.reason = "concurrency".to_owned();
-                (queue.key, queue.limit, queue.ahead) = (key.clone(), Some(*limit), Some(ahead));
-                format!(
-                    "the end of a run{}: {limit} may go on at the same time, and {ahead} wait \
-                     before this one",
-                    with(key)
-                )
-            }
-            QueueReason::RateLimit { key, limit, period, not_before, .. } => {
-                let ahead = self.ahead_of(run_id).await?;
-                queue.reason = "rate_limit".to_owned();
-                (queue.key, queue.limit, queue.ahead) = (key.clone(), Some(*limit), Some(ahead));
-                (queue.period, queue.not_before) = (Some(period.to_string()), *not_before);
-                format!(
-                    "time: {limit} runs{} may begin in {period}, and {ahead} wait before this one",
-                    with(key)
-                )
-            }
-            QueueReason::WorkflowPaused { workflow_id } => {
-                format!("POST /api/v1/workflows/{workflow_id}/resume")
-            }
-        };
-        let paused = if live.pause.is_some() { ", once the run is resumed" } else { "" };
-        let since = Some(in_queue.since);
-        Ok(WaitingItem { queue: Some(queue), since, ..item("queue", format!("{by}{paused}")) })
-    }
+/// A run that waits for its turn.
+fn of_queue(live: &Live, in_queue: &InQueue) -> WaitingItem {
+    let mut queue = WaitingQueue {
+        reason: "workflow_paused".to_owned(),
+        key: None,
+        limit: None,
+        period: None,
+        ahead: None,
+        not_before: None,
+    };
+    let with = |key: &Option<String>| {
+        key.as_ref().map_or_else(String::new, |key| format!(" with the key {key:?}"))
+    };
+    let by = match &in_queue.reason {
+        QueueReason::Concurrency { key, limit, .. } => {
+            queue.reason = "concurrency".to_owned();
+            (queue.key, queue.limit) = (key.clone(), Some(*limit));
+            format!("the end of a run{}: {limit} may go on at the same time", with(key))
+        }
+        QueueReason::RateLimit { key, limit, period, not_before, .. } => {
+            queue.reason = "rate_limit".to_owned();
+            (queue.key, queue.limit) = (key.clone(), Some(*limit));
+            (queue.period, queue.not_before) = (Some(period.to_string()), *not_before);
+            format!("time: {limit} runs{} may begin in {period}", with(key))
+        }
+        QueueReason::WorkflowPaused { workflow_id } => {
+            format!("POST /api/v1/workflows/{workflow_id}/resume")
+        }
+    };
+    let paused = if live.pause.is_some() { ", once the run is resumed" } else { "" };
+    let since = Some(in_queue.since);
+    WaitingItem { queue: Some(queue), since, ..item("queue", format!("{by}{paused}")) }
 }
 
 /// Whether the coordinator itself does a token's work.
