@@ -347,14 +347,19 @@ fn shrink(value: &[u8], workspace: WorkspaceId, blobs: &mut Vec<(String, Vec<u8>
 }
 
 fn reference(value: &[u8], workspace: WorkspaceId, blobs: &mut Vec<(String, Vec<u8>)>) -> Vec<u8> {
+    let hash = hash(value, workspace);
+    let marker = format!("{{\"$ref\":\"{hash}\"}}").into_bytes();
+    blobs.push((hash, value.to_vec()));
+    marker
+}
+
+/// The hash that a value of a workspace is stored by.
+pub fn hash(value: &[u8], workspace: WorkspaceId) -> String {
     let mut hash = Sha256::new();
     hash.update(workspace.to_string());
     hash.update([0]);
     hash.update(value);
-    let hash = data_encoding::HEXLOWER.encode(&hash.finalize());
-    let marker = format!("{{\"$ref\":\"{hash}\"}}").into_bytes();
-    blobs.push((hash, value.to_vec()));
-    marker
+    data_encoding::HEXLOWER.encode(&hash.finalize())
 }
 
 fn as_ref_marker(members: &Map<String, Value>) -> Option<&str> {

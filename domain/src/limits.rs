@@ -79,6 +79,10 @@ pub const FORK_BYTES: usize = 8 * 1024 * 1024;
 pub const ADOPTED: usize = 20_000;
 /// Bytes of the results of these outcomes.
 pub const ADOPTED_BYTES: usize = 64 * 1024 * 1024;
+/// Runs of one bundle: the one that was asked for, its children, and theirs.
+pub const BUNDLE_RUNS: usize = 1_000;
+/// Bytes of a line of a bundle: more than any event or value that the journal takes has as JSON.
+pub const BUNDLE_LINE_BYTES: usize = 32 * 1024 * 1024;
 /// How deep child runs are nested: a run at the top has depth 0.
 pub const CHILD_DEPTH: u32 = 10;
 /// Attempts of one node.

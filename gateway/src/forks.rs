@@ -15,7 +15,6 @@ use serde_json::value::RawValue;
 use crate::call::Call;
 use crate::problem::Problem;
 use crate::runs::{begun, check_labels, value_at};
-use crate::time_travel::moment_of;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -117,7 +116,7 @@ fn at(value: &Value) -> Result<StateAt, Problem> {
                       \"2026-01-31T12:00:00Z\"";
         Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_body", detail).at("/at")
     };
-    text.as_deref().and_then(moment_of).ok_or_else(wrong)
+    text.as_deref().and_then(|text| text.parse().ok()).ok_or_else(wrong)
 }
 
 fn bounded(text: &RawValue, pointer: &str) -> Result<Value, Problem> {

@@ -8,6 +8,7 @@
 mod api_keys;
 mod auth;
 mod body;
+mod bundles;
 mod call;
 mod config;
 mod connections;

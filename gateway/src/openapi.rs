@@ -254,6 +254,9 @@ fn responses(route: &Route) -> Value {
     match (route.answer, route.path) {
         ("", "/docs" | "/docs/errors/{code}") => answer["content"] = json!({"text/html": {}}),
         ("", "/metrics") => answer["content"] = json!({"text/plain": {}}),
+        ("", _) if route.sends_a_file => {
+            answer["content"] = json!({"application/x-ndjson": {"schema": {"type": "string"}}});
+        }
         ("", _) => answer["content"] = json!({"application/json": {}}),
         (schema, _) => {
             answer["content"] = json!({"application/json": {"schema": reference(schema)}});

@@ -129,6 +129,7 @@ pub struct Route {
     pub(crate) answer: &'static str,
     pub(crate) waits: bool,
     pub(crate) streams: bool,
+    pub(crate) sends_a_file: bool,
 }
 
 impl Route {
@@ -152,6 +153,7 @@ impl Route {
             answer: "",
             waits: false,
             streams: false,
+            sends_a_file: false,
         }
     }
 
@@ -189,6 +191,12 @@ impl Route {
 
     pub(crate) const fn streams(mut self) -> Self {
         self.streams = true;
+        self
+    }
+
+    /// It answers a file of any size, and has a place among the streams meanwhile.
+    pub(crate) const fn sends_a_file(mut self) -> Self {
+        self.sends_a_file = true;
         self
     }
 

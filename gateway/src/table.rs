@@ -5,11 +5,15 @@ use domain::resource::Kind;
 
 use crate::route::Permission::{Admin, Public, Read, Run, Write};
 use crate::route::Verb::{Delete, Get, Patch, Post};
-use crate::route::{Body, Handler, Param, Route};
+use crate::route::{Body, Handler, Route};
 use crate::{
-    api_keys, definitions, events, forks, gates, operations, resources, runs, signals, time_travel,
-    triggers,
+    api_keys, bundles, definitions, events, forks, gates, operations, resources, runs, signals,
+    time_travel, triggers,
 };
+
+mod query;
+
+use query::*;
 
 /// Bytes of a body that isn't a definition or a run's start.
 const BODY_BYTES: usize = 256 * 1024;
@@ -18,96 +22,6 @@ const START_BYTES: usize = INPUT_BYTES + DEFINITION_BYTES + 64 * 1024;
 
 /// A signal's payload, and the rest of the body; escapes may make it longer.
 const SIGNAL_BODY_BYTES: usize = 2 * SIGNAL_BYTES;
-
-const fn param(name: &'static str, kind: &'static str, about: &'static str) -> Param {
-    Param { name, about, kind, repeats: false }
-}
-
-const fn repeated(name: &'static str, about: &'static str) -> Param {
-    Param { name, about, kind: "string", repeats: true }
-}
-
-const MIN_POSITION: &[Param] = &[param(
-    "min_position",
-    "integer",
-    "Wait (at most 2 s, then 503) until the read model has reached this journal position.",
-)];
-const PAGE: &[Param] = &[
-    param("limit", "integer", "Items of a page: 1 to 200, default 50."),
-    param("cursor", "string", "`next_cursor` of the page before, with the same filters."),
-];
-const RESOURCES: &[Param] = &[
-    param("project_id", "string", "Only those of this project."),
-    param("name", "string", "Only those with this name."),
-    param("archived", "boolean", "Archived ones too; default false."),
-];
-const RUNS: &[Param] = &[
-    param("project_id", "string", "Only runs of this project."),
-    param("workflow_id", "string", "Only runs of this workflow."),
-    param("parent", "string", "Only children of this run (`run_…`)."),
-    param("definition", "string", "Only runs of definitions with this name."),
-    repeated(
-        "status",
-        "One or several of `queued`, `running`, `waiting` (nothing of it is on a worker), \
-         `paused`, `completed`, `failed`, `cancelled` and `timed_out`, repeated or separated by \
-         commas.",
-    ),
-    repeated(
-        "waiting_on",
-        "Only runs that wait for one of these, whatever else they do: `task`, `timer`, `retry`, \
-         `signal`, `gate`, `child`, `mutex` and `queue`, repeated or separated by commas.",
-    ),
-    param(
-        "as_of",
-        "date-time",
-        "The runs as they were at this time. Of those that had not ended, `sequence`, `position` \
-         and `usage` are those of now.",
-    ),
-    repeated("label", "`key=value`; repeated, all must hold."),
-    param("started_after", "date-time", "Only runs that started after this time."),
-    param("started_before", "date-time", "Only runs that started before this time."),
-    param("q", "string", "Part of the id, the definition's name or the error's message."),
-];
-const GATES: &[Param] = &[
-    param("status", "string", "Only `open` or only `closed` ones."),
-    param("assignee", "string", "Only those that name this assignee."),
-    param("role", "string", "Only those that name this role."),
-    param("workflow_id", "string", "Only those of runs of this workflow."),
-    param("run_id", "string", "Only those of this run."),
-];
-const CURSOR: &[Param] = &[
-    param("after", "string", "Go on after this cursor, `<epoch>:<position>`."),
-    param("limit", "integer", "Events of a page: 1 to 1,000, default 100. Not for streams."),
-];
-const AFTER_POSITION: &[Param] = &[
-    param("after", "integer", "Only heads after this position."),
-    param("limit", "integer", "Heads of a page: 1 to 1,000, default 100."),
-];
-const EVENT_TYPE: &[Param] = &[param("type", "string", "Only events of this type.")];
-const AGGREGATE: &[Param] = &[
-    param("aggregate_type", "string", "Only events of this kind of thing, as `run`."),
-    param("aggregate_id", "string", "Only events of this thing."),
-];
-const PROJECT: &[Param] =
-    &[param("project_id", "string", "The project; default: the workspace's default one.")];
-const FROM: &[Param] = &[param("from", "integer", "The version that runs were recorded of.")];
-const TO: &[Param] = &[param("to", "integer", "The version that it is compared to.")];
-const REHEARSED: &[Param] = &[param(
-    "runs",
-    "integer",
-    "How many of the newest runs of `from` that have ended are rehearsed: 0 to 500, default 50.",
-)];
-const EXPLAINED: &[Param] = &[
-    param("token", "integer", "Explain this token."),
-    param("node", "string", "Explain the newest tokens at this node, and the ways to it."),
-];
-const DIFFERING: &[Param] = &[
-    param("from", "string", "The first moment: a sequence or a time. Not with `other`."),
-    param("to", "string", "The second moment; now, where it is left out."),
-    param("other", "string", "Another run (`run_…`) to compare with."),
-];
-const AT: &[Param] =
-    &[param("at", "string", "A sequence of the run, or an RFC 3339 time; default: now.")];
 
 macro_rules! handler {
     ($path:path) => {{
@@ -319,6 +233,14 @@ const RUN_ROUTES: &[Route] = &[
         .asks(&[CURSOR, EVENT_TYPE])
         .answers(200, "EventPage")
         .streams(),
+    Route::new(Get, "/api/v1/runs/{id}/bundle", Read, handler!(bundles::of_run))
+        .says(
+            "A run as one file",
+            "The run with its children, their events, definitions and values, as NDJSON that is \
+             read, decided again and forked without a server (`wonder bundle`). An answer without \
+             its `end` line was broken off.",
+        )
+        .sends_a_file(),
     Route::new(Get, "/api/v1/runs/{id}/state", Read, handler!(time_travel::state))
         .says("A run at a moment", "The engine's own fold of the run's events.")
         .asks(&[AT])

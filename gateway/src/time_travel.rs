@@ -3,7 +3,6 @@
 
 use axum::http::StatusCode;
 use axum::response::Response;
-use chrono::DateTime;
 use domain::ids::RunId;
 use protocol::{DiffTo, Explain, StateAt};
 use serde_json::json;
@@ -61,17 +60,5 @@ pub(crate) async fn diff(call: Call) -> Result<Response, Problem> {
 
 /// A moment of a run: a sequence or a time; the last one where none is given.
 fn moment(call: &Call, name: &'static str) -> Result<StateAt, Problem> {
-    let Some(text) = call.asked(name) else { return Ok(StateAt::Latest) };
-    moment_of(text).ok_or_else(|| {
-        let detail = "write a sequence of the run, 1 or more, as in 12, or an rfc 3339 time, as in \
-                      2026-01-31T12:00:00Z";
-        Problem::parameter(name, detail)
-    })
-}
-
-/// A sequence or a time.
-pub(crate) fn moment_of(text: &str) -> Option<StateAt> {
-    let sequence = text.parse().ok().map(StateAt::Sequence);
-    let time = || DateTime::parse_from_rfc3339(text).ok().map(|time| StateAt::Time(time.to_utc()));
-    sequence.or_else(time)
+    Ok(call.asked_as(name)?.unwrap_or(StateAt::Latest))
 }

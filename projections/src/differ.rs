@@ -25,7 +25,10 @@ const NODES: usize = 1_000;
 
 impl Histories<'_> {
     /// Compares a run with itself at another moment, or with another run.
-    pub(crate) async fn differing(
+    ///
+    /// # Errors
+    /// Where the run isn't there or hasn't what is asked for, and where events can't be read.
+    pub async fn differing(
         &self,
         workspace_id: WorkspaceId,
         run_id: RunId,
@@ -49,9 +52,30 @@ impl Histories<'_> {
             DiffTo::Run(other) => {
                 let other = other.to_string();
                 let others = self.run_started(workspace_id, &other).await?;
-                self.runs_differing(Side::new(&id, &started), Side::new(&other, &others)).await
+                runs_differing(
+                    (*self, Side::new(&id, &started)),
+                    (*self, Side::new(&other, &others)),
+                )
+                .await
             }
         }
+    }
+
+    /// Compares a run with one whose history is kept elsewhere.
+    ///
+    /// # Errors
+    /// Where one of them isn't there, and where events can't be read.
+    pub async fn differing_from(
+        &self,
+        (workspace_id, run_id): (WorkspaceId, RunId),
+        others: Histories<'_>,
+        (their_workspace, other): (WorkspaceId, RunId),
+    ) -> Result<RunDiff, Rejection> {
+        let (id, other) = (run_id.to_string(), other.to_string());
+        let started = self.run_started(workspace_id, &id).await?;
+        let theirs = others.run_started(their_workspace, &other).await?;
+        runs_differing((*self, Side::new(&id, &started)), (others, Side::new(&other, &theirs)))
+            .await
     }
 
     /// A run up to a moment.
@@ -70,39 +94,42 @@ impl Histories<'_> {
         .await?;
         Ok(side)
     }
+}
 
-    /// Reads two runs beside each other, and finds where they part.
-    async fn runs_differing(&self, mut left: Side, mut right: Side) -> Result<RunDiff, Rejection> {
-        let (mut parts, mut values) = (None, None);
+/// Reads two runs beside each other, and finds where they part.
+async fn runs_differing(
+    (own, mut left): (Histories<'_>, Side),
+    (others, mut right): (Histories<'_>, Side),
+) -> Result<RunDiff, Rejection> {
+    let (mut parts, mut values) = (None, None);
+    loop {
+        let ours = own.run_events(&left.id, left.sequence, PAGE_EVENTS).await?;
+        let theirs = others.run_events(&right.id, right.sequence, PAGE_EVENTS).await?;
+        let is_last = ours.len() < PAGE_EVENTS && theirs.len() < PAGE_EVENTS;
+        let mut ours = own.decoded(&ours).await?.into_iter();
+        let mut theirs = others.decoded(&theirs).await?.into_iter();
         loop {
-            let ours = self.run_events(&left.id, left.sequence, PAGE_EVENTS).await?;
-            let theirs = self.run_events(&right.id, right.sequence, PAGE_EVENTS).await?;
-            let is_last = ours.len() < PAGE_EVENTS && theirs.len() < PAGE_EVENTS;
-            let mut ours = self.decoded(&ours).await?.into_iter();
-            let mut theirs = self.decoded(&theirs).await?.into_iter();
-            loop {
-                let (own, other) = (ours.next(), theirs.next());
-                if own.is_none() && other.is_none() {
-                    break;
-                }
-                let pair = (own.as_ref().map(|(_, one)| one), other.as_ref().map(|(_, one)| one));
-                if parts.is_none() {
-                    match kind_of(pair) {
-                        None => {}
-                        Some(PartingKind::Values) if values.is_some() => {}
-                        Some(PartingKind::Values) => values = Some(divergence(&left, pair)?),
-                        Some(_) => parts = Some(divergence(&left, pair)?),
-                    }
-                }
-                for (side, one) in [(&mut left, own), (&mut right, other)] {
-                    if let Some((recorded, event)) = one {
-                        side.take(recorded.sequence, recorded.recorded_at, &event);
-                    }
+            let (one, other) = (ours.next(), theirs.next());
+            if one.is_none() && other.is_none() {
+                break;
+            }
+            let pair = (one.as_ref().map(|(_, one)| one), other.as_ref().map(|(_, one)| one));
+            if parts.is_none() {
+                match kind_of(pair) {
+                    None => {}
+                    Some(PartingKind::Values) if values.is_some() => {}
+                    Some(PartingKind::Values) => values = Some(divergence(&left, pair)?),
+                    Some(_) => parts = Some(divergence(&left, pair)?),
                 }
             }
-            if is_last {
-                return Ok(RunDiff { parts, values, ..between(&left, &right)? });
+            for (side, one) in [(&mut left, one), (&mut right, other)] {
+                if let Some((recorded, event)) = one {
+                    side.take(recorded.sequence, recorded.recorded_at, &event);
+                }
             }
+        }
+        if is_last {
+            return Ok(RunDiff { parts, values, ..between(&left, &right)? });
         }
     }
 }

@@ -17,6 +17,7 @@ use protocol::{
 };
 use serde_json::Value;
 
+use crate::histories::Past;
 use crate::payload::Blobs;
 use crate::{Projections, refusal, resources, runs};
 
@@ -133,7 +134,7 @@ impl Projections {
         event: &RecordedEvent,
         put_back: usize,
     ) -> Result<Shown, Rejection> {
-        shown(self.journal.as_ref(), event, put_back).await
+        shown(self.journal.as_ref(), self.journal.epoch(), event, put_back).await
     }
 
     /// A page out of one aggregate's events, and the position up to which it has looked.
@@ -271,14 +272,14 @@ pub(crate) struct Shown {
 }
 
 /// Shows an event, with its moved values put back where they have no more than so many bytes.
-async fn shown(
-    journal: &dyn Journal,
+pub(crate) async fn shown(
+    past: &(impl Past + ?Sized),
+    epoch: u32,
     event: &RecordedEvent,
     put_back: usize,
 ) -> Result<Shown, Rejection> {
     let what = format!("the event at position {}", event.position);
-    let (payload, blob_bytes) =
-        payload(journal, event, put_back).await.map_err(refusal::journal)?;
+    let (payload, blob_bytes) = payload(past, event, put_back).await.map_err(refusal::journal)?;
     let mut payload = payload.map_err(|error| refusal::damaged(&what, &error))?;
     hide_secrets(event, &mut payload);
     let metadata = if event.metadata.is_empty() {
@@ -289,7 +290,7 @@ async fn shown(
     let envelope = EventEnvelope {
         id: EventId::new(event.id).to_string(),
         position: event.position,
-        cursor: Cursor { epoch: journal.epoch(), position: event.position },
+        cursor: Cursor { epoch, position: event.position },
         aggregate_type: event.aggregate_type.to_string(),
         aggregate_id: event.aggregate_id.to_string(),
         sequence: event.sequence,
@@ -305,14 +306,14 @@ async fn shown(
 
 /// A payload, and the bytes of what was put back into it.
 async fn payload(
-    journal: &dyn Journal,
+    past: &(impl Past + ?Sized),
     event: &RecordedEvent,
     put_back: usize,
 ) -> Result<(Result<Value, codec::DecodeError>, usize), ReadError> {
     if put_back == 0 {
         return Ok((codec::shown(&event.payload, &|_| None), 0));
     }
-    let blobs = Blobs::fetch(journal, [event.payload.as_ref()]).await?;
+    let blobs = Blobs::fetch(past, [event.payload.as_ref()]).await?;
     let bytes = Some(blobs.size()).filter(|bytes| *bytes <= put_back);
     let found = |hash: &str| if bytes.is_some() { blobs.get(hash) } else { None };
     Ok((codec::shown(&event.payload, &found), bytes.unwrap_or(0)))

@@ -28,7 +28,10 @@ const WAITING: usize = 20;
 
 impl Histories<'_> {
     /// Explains a run, and the tokens that are asked for.
-    pub(crate) async fn explained(
+    ///
+    /// # Errors
+    /// Where the run isn't there or hasn't what is asked for, and where events can't be read.
+    pub async fn explained(
         &self,
         workspace_id: WorkspaceId,
         run_id: RunId,

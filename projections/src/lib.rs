@@ -20,6 +20,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 mod audit;
+mod bundle;
 mod checkpoint;
 mod compare;
 mod compensation;
@@ -50,6 +51,7 @@ mod waiting;
 mod tests;
 
 pub use audit::{AuditTrail, Seal, recorded};
+pub use bundle::{Bundle, OpenBundleError, manifest};
 pub use histories::{Histories, Past};
 pub use projection::FoldError;
 pub use rebuild::{Comparison, Difference, Progress, RebuildError};

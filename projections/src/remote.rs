@@ -95,6 +95,9 @@ impl Queries {
             QueryCall::Compare { workspace_id, asked } => {
                 write(&runs.compare(workspace_id, *asked).await)
             }
+            QueryCall::BundleRun { workspace_id, run_id, from } => {
+                write(&runs.bundle(workspace_id, run_id, from).await)
+            }
             QueryCall::ListGates { workspace_id, filter, page } => {
                 write(&GateQueries::list(&*self.0, workspace_id, filter, page).await)
             }

@@ -13,6 +13,7 @@ use domain::run::event::Compensation;
 use domain::run::state::WaitKinds;
 use domain::run::{RunStatus, Usage};
 use domain::trigger;
+use protocol::bundle::{BundleFrom, BundlePart};
 use protocol::view::DefinitionRef;
 use protocol::{
     Compare, Comparison, DiffTo, Explain, Explanation, Page, PageRequest, Rejection, RejectionKind,
@@ -296,6 +297,15 @@ impl RunQueries for Projections {
         asked: Compare,
     ) -> Result<Comparison, Rejection> {
         self.compared(workspace_id, &asked).await
+    }
+
+    async fn bundle(
+        &self,
+        workspace_id: WorkspaceId,
+        run_id: RunId,
+        from: BundleFrom,
+    ) -> Result<BundlePart, Rejection> {
+        self.bundled(workspace_id, run_id, from).await
     }
 }
 

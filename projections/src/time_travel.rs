@@ -29,7 +29,10 @@ pub(crate) struct Folded {
 
 impl Histories<'_> {
     /// A run of a workspace at a moment.
-    pub(crate) async fn run_at(
+    ///
+    /// # Errors
+    /// Where the run isn't there or hasn't what is asked for, and where events can't be read.
+    pub async fn run_at(
         &self,
         workspace_id: WorkspaceId,
         run_id: RunId,

@@ -15,7 +15,11 @@ use protocol::{Rejection, RunError, TimelineEntry};
 use crate::histories::Histories;
 
 impl Histories<'_> {
-    pub(crate) async fn run_timeline(
+    /// What each token of a run did.
+    ///
+    /// # Errors
+    /// Where the run isn't there or hasn't what is asked for, and where events can't be read.
+    pub async fn run_timeline(
         &self,
         workspace_id: WorkspaceId,
         run_id: RunId,

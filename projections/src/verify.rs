@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
+use chassis::journal::RecordedEvent;
 use domain::codec;
 use domain::definition::{Definition, Plan, Resolved};
 use domain::ids::{RunId, WorkspaceId};
@@ -22,7 +23,10 @@ use crate::time_travel::PAGE_EVENTS;
 
 impl Histories<'_> {
     /// Decides a run's history again, by the plan that it follows.
-    pub(crate) async fn run_verified(
+    ///
+    /// # Errors
+    /// Where the run isn't there or hasn't what is asked for, and where events can't be read.
+    pub async fn run_verified(
         &self,
         workspace_id: WorkspaceId,
         run_id: RunId,
@@ -114,6 +118,20 @@ impl Histories<'_> {
         })
     }
 
+    /// The event that brought a version of a resource; `None` where there isn't one.
+    pub(crate) async fn revision(
+        &self,
+        kind: Kind,
+        id: &str,
+        version: u64,
+    ) -> Result<Option<RecordedEvent>, Rejection> {
+        // Revisions are numbered as the events that bring them.
+        let before = version.saturating_sub(1);
+        let found = self.past.load(kind.as_str(), id, before, 1).await;
+        let found = found.map_err(refusal::journal)?.pop();
+        Ok(found.filter(|recorded| recorded.sequence == version))
+    }
+
     /// A version of a resource; `None` where the journal doesn't have it.
     pub(crate) async fn spec_at(
         &self,
@@ -121,10 +139,7 @@ impl Histories<'_> {
         id: &str,
         version: u64,
     ) -> Result<Option<Spec>, Rejection> {
-        // Revisions are numbered as the events that bring them.
-        let before = version.saturating_sub(1);
-        let found = self.past.load(kind.as_str(), id, before, 1).await;
-        let Some(recorded) = found.map_err(refusal::journal)?.pop() else { return Ok(None) };
+        let Some(recorded) = self.revision(kind, id, version).await? else { return Ok(None) };
         let blobs = Blobs::fetch(self.past, [recorded.payload.as_ref()]).await;
         let blobs = blobs.map_err(refusal::journal)?;
         let event: resource::Event = codec::decode(

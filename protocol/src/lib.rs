@@ -4,6 +4,7 @@
 //! event envelopes. No transport: in one process the traits are called directly.
 
 pub mod audit;
+pub mod bundle;
 pub mod command;
 pub mod comparison;
 pub mod difference;

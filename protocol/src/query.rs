@@ -88,6 +88,22 @@ pub enum StateAt {
     Time(DateTime<Utc>),
 }
 
+/// Why a text isn't a [`StateAt`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "write a sequence of the run, 1 or more, as in 12, or an rfc 3339 time, as in \
+     2026-01-31T12:00:00Z"
+)]
+pub struct InvalidMoment;
+
+impl std::str::FromStr for StateAt {
+    type Err = InvalidMoment;
+    fn from_str(text: &str) -> Result<Self, InvalidMoment> {
+        let time = || DateTime::parse_from_rfc3339(text).map(|time| Self::Time(time.to_utc()));
+        text.parse().map(Self::Sequence).or_else(|_| time()).map_err(|_| InvalidMoment)
+    }
+}
+
 impl StateAt {
     /// Whether an event comes after the moment.
     pub fn is_before(self, sequence: u64, recorded_at: DateTime<Utc>) -> bool {

@@ -10,6 +10,7 @@ use domain::ids::{RunId, WorkflowId, WorkspaceId};
 use domain::resource::Kind;
 use serde::{Deserialize, Serialize};
 
+use crate::bundle::BundleFrom;
 use crate::command::CommandEnvelope;
 use crate::comparison::Compare;
 use crate::difference::DiffTo;
@@ -175,6 +176,11 @@ pub enum QueryCall {
     Compare {
         workspace_id: WorkspaceId,
         asked: Box<Compare>,
+    },
+    BundleRun {
+        workspace_id: WorkspaceId,
+        run_id: RunId,
+        from: BundleFrom,
     },
     ListGates {
         workspace_id: WorkspaceId,

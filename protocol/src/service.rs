@@ -7,6 +7,7 @@ use domain::resource::Kind;
 use futures::stream::BoxStream;
 
 use crate::audit::AuditHeads;
+use crate::bundle::{BundleFrom, BundlePart};
 use crate::command::{CommandEnvelope, Receipt};
 use crate::comparison::{Compare, Comparison};
 use crate::difference::{DiffTo, RunDiff};
@@ -130,6 +131,14 @@ pub trait RunQueries: Send + Sync {
         workspace_id: WorkspaceId,
         asked: Compare,
     ) -> Result<Comparison, Rejection>;
+
+    /// A part of a run's bundle: the run, its children, and what they refer to, as lines.
+    async fn bundle(
+        &self,
+        workspace_id: WorkspaceId,
+        run_id: RunId,
+        from: BundleFrom,
+    ) -> Result<BundlePart, Rejection>;
 }
 
 /// Reads of gates.

@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use domain::ids::{RunId, WorkflowId, WorkspaceId};
 use domain::resource::Kind;
+use protocol::bundle::{BundleFrom, BundlePart};
 use protocol::remote::{QUERIES, QueryCall};
 use protocol::{
     Compare, Comparison, DiffTo, Explain, Explanation, GateFilter, GateId, GateQueries, GateView,
@@ -155,6 +156,15 @@ impl RunQueries for Remote {
         asked: Compare,
     ) -> Result<Comparison, Rejection> {
         self.query(QueryCall::Compare { workspace_id, asked: Box::new(asked) }).await
+    }
+
+    async fn bundle(
+        &self,
+        workspace_id: WorkspaceId,
+        run_id: RunId,
+        from: BundleFrom,
+    ) -> Result<BundlePart, Rejection> {
+        self.query(QueryCall::BundleRun { workspace_id, run_id, from }).await
     }
 }
 

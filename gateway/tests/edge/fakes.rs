@@ -11,14 +11,16 @@ use axum::{Router, body::to_bytes};
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::ids::{ProjectId, RunId, WorkflowId, WorkspaceId};
 use domain::resource::Kind;
-use futures::stream::{self, BoxStream, StreamExt as _};
 use gateway::{AuthConfig, Dependency, Environment, Gateway, GatewayConfig, Health, Readiness};
+use protocol::bundle::{BundleFrom, BundlePart};
 use protocol::*;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 use uuid::Uuid;
 
+mod bundles;
+mod events;
 mod time_travel;
 
 pub(crate) fn home() -> WorkspaceId {
@@ -227,6 +229,16 @@ impl RunQueries for World {
         Ok(Verification { run_id: view.id, verified: true, events: 3, difference: None })
     }
 
+    async fn bundle(
+        &self,
+        own: WorkspaceId,
+        id: RunId,
+        from: BundleFrom,
+    ) -> Result<BundlePart, Rejection> {
+        let view = RunQueries::get(self, own, id, None).await?;
+        bundles::part(own, &view, from, *self.lag.lock().expect("lock"))
+    }
+
     async fn compare(&self, own: WorkspaceId, asked: Compare) -> Result<Comparison, Rejection> {
         assert_eq!(own, home());
         let to = match asked.to {
@@ -269,91 +281,6 @@ impl GateQueries for World {
     }
 }
 
-impl World {
-    fn after(&self, filter: &EventFilter, after: Option<Cursor>) -> Vec<EventEnvelope> {
-        let from = after.map_or(0, |cursor| cursor.position);
-        let events = self.events.lock().expect("lock");
-        events.iter().filter(|e| e.position > from && filter.holds(e)).cloned().collect()
-    }
-
-    fn refuse_beyond(&self, after: Option<Cursor>) -> Result<(), Rejection> {
-        let head = self.events.lock().expect("lock").len() as u64;
-        let beyond = after.is_some_and(|cursor| cursor.position > head);
-        let refused = || Rejection::new(RejectionKind::Malformed, "invalid_cursor", "beyond");
-        if beyond { Err(refused()) } else { Ok(()) }
-    }
-
-    pub(crate) fn record(&self, workspace: WorkspaceId, event_type: &str) {
-        let mut events = self.events.lock().expect("lock");
-        let position = events.len() as u64 + 1;
-        events.push(EventEnvelope {
-            id: format!("evt_{position}"),
-            position,
-            cursor: Cursor { epoch: 7, position },
-            aggregate_type: "run".to_owned(),
-            aggregate_id: run_id().to_string(),
-            sequence: position,
-            event_type: event_type.to_owned(),
-            event_version: 1,
-            workspace_id: workspace.to_string(),
-            payload: json!({"text": "a\nb"}),
-            metadata: json!({}),
-            recorded_at: start_time(),
-        });
-    }
-}
-
-#[async_trait]
-impl Events for World {
-    async fn page(
-        &self,
-        filter: EventFilter,
-        after: Option<Cursor>,
-        limit: u32,
-    ) -> Result<EventPage, Rejection> {
-        self.refuse_beyond(after)?;
-        let mut items = self.after(&filter, after);
-        let more = items.len() > limit as usize;
-        items.truncate(limit as usize);
-        let start = after.unwrap_or(Cursor { epoch: 7, position: 0 });
-        let cursor = items.last().map_or(start, |event| event.cursor);
-        Ok(EventPage { items, cursor, more })
-    }
-
-    async fn follow(
-        &self,
-        filter: EventFilter,
-        after: Option<Cursor>,
-    ) -> Result<BoxStream<'static, Result<EventEnvelope, Rejection>>, Rejection> {
-        self.refuse_beyond(after)?;
-        let history = stream::iter(self.after(&filter, after)).map(Ok);
-        if *self.lag.lock().expect("lock") {
-            let lagged = Rejection::new(RejectionKind::Overloaded, "reader_lagged", "too slow");
-            return Ok(history.chain(stream::iter([Err(lagged)])).boxed());
-        }
-        Ok(history.chain(stream::pending()).boxed())
-    }
-
-    async fn head(&self) -> Result<Cursor, Rejection> {
-        let position = self.events.lock().expect("lock").len() as u64;
-        Ok(Cursor { epoch: 7, position })
-    }
-
-    async fn audit_heads(&self, after: u64, limit: u32) -> Result<AuditHeads, Rejection> {
-        let head = |position| AuditHead {
-            epoch: "00000007".to_owned(),
-            position,
-            hash: "00".repeat(32),
-            signed_at: "2026-01-01T00:00:00.000000Z".to_owned(),
-            key_id: "00".repeat(8),
-            signature: String::new(),
-        };
-        let items: Vec<_> = (after + 1..=5).take(limit as usize).map(head).collect();
-        let next_after = items.last().map(|head| head.position).filter(|last| *last < 5);
-        Ok(AuditHeads { items, next_after, public_key: None })
-    }
-}
-
 #[async_trait]
 impl Health for World {
     async fn readiness(&self) -> Readiness {
@@ -388,7 +315,7 @@ fn default_project(workspace: WorkspaceId) -> ProjectId {
 pub(crate) struct Client {
     pub(crate) world: Arc<World>,
     pub(crate) shutdown: CancellationToken,
-    router: Router,
+    pub(crate) router: Router,
 }
 
 /// An answer, read whole.

@@ -2,6 +2,7 @@
 
 mod access;
 mod bodies;
+mod bundles;
 mod connections;
 mod documents;
 mod fakes;

@@ -144,7 +144,8 @@ impl Follower {
             && (portion.is_empty() || bytes < self.portion.bytes)
             && let Some(event) = self.ready.front()
         {
-            let shown = shown(self.journal.as_ref(), event, SHOWN_BYTES).await?;
+            let (journal, epoch) = (self.journal.as_ref(), self.journal.epoch());
+            let shown = shown(journal, epoch, event, SHOWN_BYTES).await?;
             self.position = event.position;
             self.live |= event.position >= self.head;
             self.ready.pop_front();

@@ -1,0 +1,94 @@
+//! The journal of the fake: events that a test has recorded, one after the other.
+
+use async_trait::async_trait;
+use domain::ids::WorkspaceId;
+use futures::stream::{self, BoxStream, StreamExt as _};
+use protocol::*;
+use serde_json::json;
+
+use super::{World, run_id, start_time};
+
+impl World {
+    fn after(&self, filter: &EventFilter, after: Option<Cursor>) -> Vec<EventEnvelope> {
+        let from = after.map_or(0, |cursor| cursor.position);
+        let events = self.events.lock().expect("lock");
+        events.iter().filter(|e| e.position > from && filter.holds(e)).cloned().collect()
+    }
+
+    fn refuse_beyond(&self, after: Option<Cursor>) -> Result<(), Rejection> {
+        let head = self.events.lock().expect("lock").len() as u64;
+        let beyond = after.is_some_and(|cursor| cursor.position > head);
+        let refused = || Rejection::new(RejectionKind::Malformed, "invalid_cursor", "beyond");
+        if beyond { Err(refused()) } else { Ok(()) }
+    }
+
+    pub(crate) fn record(&self, workspace: WorkspaceId, event_type: &str) {
+        let mut events = self.events.lock().expect("lock");
+        let position = events.len() as u64 + 1;
+        events.push(EventEnvelope {
+            id: format!("evt_{position}"),
+            position,
+            cursor: Cursor { epoch: 7, position },
+            aggregate_type: "run".to_owned(),
+            aggregate_id: run_id().to_string(),
+            sequence: position,
+            event_type: event_type.to_owned(),
+            event_version: 1,
+            workspace_id: workspace.to_string(),
+            payload: json!({"text": "a\nb"}),
+            metadata: json!({}),
+            recorded_at: start_time(),
+        });
+    }
+}
+
+#[async_trait]
+impl Events for World {
+    async fn page(
+        &self,
+        filter: EventFilter,
+        after: Option<Cursor>,
+        limit: u32,
+    ) -> Result<EventPage, Rejection> {
+        self.refuse_beyond(after)?;
+        let mut items = self.after(&filter, after);
+        let more = items.len() > limit as usize;
+        items.truncate(limit as usize);
+        let start = after.unwrap_or(Cursor { epoch: 7, position: 0 });
+        let cursor = items.last().map_or(start, |event| event.cursor);
+        Ok(EventPage { items, cursor, more })
+    }
+
+    async fn follow(
+        &self,
+        filter: EventFilter,
+        after: Option<Cursor>,
+    ) -> Result<BoxStream<'static, Result<EventEnvelope, Rejection>>, Rejection> {
+        self.refuse_beyond(after)?;
+        let history = stream::iter(self.after(&filter, after)).map(Ok);
+        if *self.lag.lock().expect("lock") {
+            let lagged = Rejection::new(RejectionKind::Overloaded, "reader_lagged", "too slow");
+            return Ok(history.chain(stream::iter([Err(lagged)])).boxed());
+        }
+        Ok(history.chain(stream::pending()).boxed())
+    }
+
+    async fn head(&self) -> Result<Cursor, Rejection> {
+        let position = self.events.lock().expect("lock").len() as u64;
+        Ok(Cursor { epoch: 7, position })
+    }
+
+    async fn audit_heads(&self, after: u64, limit: u32) -> Result<AuditHeads, Rejection> {
+        let head = |position| AuditHead {
+            epoch: "00000007".to_owned(),
+            position,
+            hash: "00".repeat(32),
+            signed_at: "2026-01-01T00:00:00.000000Z".to_owned(),
+            key_id: "00".repeat(8),
+            signature: String::new(),
+        };
+        let items: Vec<_> = (after + 1..=5).take(limit as usize).map(head).collect();
+        let next_after = items.last().map(|head| head.position).filter(|last| *last < 5);
+        Ok(AuditHeads { items, next_after, public_key: None })
+    }
+}
