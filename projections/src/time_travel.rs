@@ -44,6 +44,36 @@ impl Histories<'_> {
         Ok(RunState { run_id: id, sequence, at, status, state })
     }
 
+    /// A run of a workspace after each of its events, until `take` breaks off: it gets the event's
+    /// type and the state after it.
+    ///
+    /// # Errors
+    /// Where the run isn't there, and where events can't be read.
+    pub async fn steps(
+        &self,
+        workspace_id: WorkspaceId,
+        run_id: RunId,
+        mut take: impl FnMut(&str, &RunState) -> bool + Send,
+    ) -> Result<(), Rejection> {
+        let id = run_id.to_string();
+        self.first_event(workspace_id, &id).await?;
+        let mut run = Run::default();
+        let read = self.each_event(&id, 0, |recorded, event| {
+            let (sequence, at) = (recorded.sequence, recorded.recorded_at);
+            run.evolve(&event, at);
+            let status = run.status().unwrap_or(RunStatus::Running);
+            let state = match serde_json::to_value(&run) {
+                Ok(state) => RunState { run_id: id.clone(), sequence, at, status, state },
+                Err(error) => return ControlFlow::Break(Err(refusal::damaged(&id, &error))),
+            };
+            match take(&recorded.event_type, &state) {
+                true => ControlFlow::Continue(()),
+                false => ControlFlow::Break(Ok(())),
+            }
+        });
+        read.await?.unwrap_or(Ok(()))
+    }
+
     /// A run of a workspace, folded up to a moment: from the newest snapshot that is kept and isn't
     /// later, else from its first event.
     pub(crate) async fn folded(

@@ -3,17 +3,21 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
+use chrono::{DateTime, Utc};
 use domain::bundle::Manifest;
 use domain::ids::RunId;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use serde_json::value::RawValue;
+
+use crate::view::{RunError, RunStatus, Usage};
 
 /// What is asked for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BundleFrom {
     /// The first part, of a bundle that is made at this time.
-    Start { at: chrono::DateTime<chrono::Utc> },
+    Start { at: DateTime<Utc> },
     /// The part after another one.
     Next(Box<BundleCursor>),
 }
@@ -26,6 +30,47 @@ pub struct BundlePart {
     /// What to ask for next; absent after the last part.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<Box<BundleCursor>>,
+}
+
+/// What is in a bundle.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BundleView {
+    #[serde(flatten)]
+    pub manifest: Manifest,
+    /// The run that was asked for, and then its children and theirs.
+    pub runs: Vec<BundledRun>,
+    /// Of runs.
+    pub events: u64,
+    /// Values that stand apart from events.
+    pub values: u64,
+    /// Definitions and other things that runs refer to: `<kind>/<id>@<version>`.
+    pub referred: Vec<String>,
+    /// Child runs that were started and aren't in it.
+    pub children_left_out: u64,
+}
+
+/// A run of a bundle, after its last event.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BundledRun {
+    pub run_id: String,
+    pub status: RunStatus,
+    /// `<name>@<version>`.
+    pub definition: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent_run_id: Option<String>,
+    /// Its last event.
+    pub sequence: u64,
+    pub started_at: DateTime<Utc>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<DateTime<Utc>>,
+    /// Only of the run that was asked for, as is the output.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input: Option<Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<RunError>,
+    pub usage: Usage,
 }
 
 /// Where a bundle goes on.

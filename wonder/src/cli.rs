@@ -12,6 +12,7 @@ use crate::output::Format;
 
 mod apply;
 mod audit;
+mod bundle;
 mod compare;
 mod completions;
 mod config;
@@ -108,6 +109,9 @@ enum Command {
     Compare(compare::CompareArgs),
     /// Decide histories of runs again, and compare
     Replay(replay::ReplayArgs),
+    /// Take a run along as one file, and look at it, decide it again or fork it without a server
+    #[command(subcommand)]
+    Bundle(bundle::BundleCommand),
     /// Look after read models
     #[command(subcommand)]
     Projections(projections::ProjectionsCommand),
@@ -145,6 +149,7 @@ pub(crate) fn execute(cli: Cli) -> Result<Exit, Failure> {
         Command::Events(command) => on_one_core(events::execute(global, command)),
         Command::Compare(args) => on_one_core(compare::execute(global, args)),
         Command::Replay(args) => on_one_core(replay::execute(global, args)),
+        Command::Bundle(command) => on_one_core(bundle::execute(global, command)),
         Command::State(args) => on_one_core(state::execute(global, args)),
         Command::Projections(command) => on_all_cores(projections::execute(global, command)),
         Command::Audit(command) => on_all_cores(audit::execute(global, command)),

@@ -106,6 +106,27 @@ impl Client {
         self.answer(request.timeout(REQUEST_TIMEOUT)).await
     }
 
+    /// `GET` of a file under `/api/v1`, of any size: what comes is written as it comes.
+    pub(crate) async fn download(
+        &self,
+        path: &str,
+        file: &mut impl std::io::Write,
+    ) -> Result<(), Failure> {
+        let request = self.request(Method::GET, &format!("/api/v1{path}"));
+        let mut response = self.send(request).await?;
+        if !response.status().is_success() {
+            return Err(self.problem(response).await);
+        }
+        loop {
+            let chunk = tokio::time::timeout(REQUEST_TIMEOUT, response.chunk()).await;
+            let chunk = chunk.map_err(|_| self.silent())?;
+            match chunk.map_err(|error| self.unreachable(&error))? {
+                Some(chunk) => file.write_all(&chunk)?,
+                None => return Ok(()),
+            }
+        }
+    }
+
     /// `POST` of JSON to a path under `/api/v1`.
     pub(crate) async fn post(
         &self,
@@ -221,6 +242,11 @@ impl Client {
             Ok(text) => Failure::Api(Box::new(ApiProblem::read(status.as_u16(), &text))),
             Err(failure) => failure,
         }
+    }
+
+    fn silent(&self) -> Failure {
+        let reason = format!("nothing came for {} s", REQUEST_TIMEOUT.as_secs());
+        Failure::Unreachable { url: self.base.clone(), reason }
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> Failure {

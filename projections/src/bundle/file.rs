@@ -89,6 +89,20 @@ impl Bundle {
         &self.manifest
     }
 
+    /// How many values stand apart from events.
+    pub(super) fn values(&self) -> u64 {
+        self.values.len() as u64
+    }
+
+    /// What runs refer to: `<kind>/<id>@<version>`.
+    pub(super) fn referred(&self) -> Vec<String> {
+        let others = self.events.iter().filter(|((kind, _), _)| kind != RUN);
+        let each = others.flat_map(|((kind, id), events)| {
+            events.iter().map(move |(version, _)| format!("{kind}/{id}@{version}"))
+        });
+        each.collect()
+    }
+
     /// The run that was asked for and then its children and theirs.
     pub fn runs(&self) -> &[RunId] {
         &self.runs

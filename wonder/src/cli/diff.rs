@@ -59,7 +59,7 @@ pub(super) async fn execute(
     Ok(Exit::Completed)
 }
 
-fn show(diff: &RunDiff) -> Result<(), Failure> {
+pub(super) fn show(diff: &RunDiff) -> Result<(), Failure> {
     line(&format!("left:  {}", of_side(&diff.left)))?;
     line(&format!("right: {}", of_side(&diff.right)))?;
     for (what, divergence) in [("part", &diff.parts), ("first other value", &diff.values)] {

@@ -6,7 +6,7 @@ use crate::client::Client;
 use crate::exit::{Exit, Failure};
 use crate::output::{self, Column, Format};
 
-const COLUMNS: &[Column] = &[
+pub(super) const COLUMNS: &[Column] = &[
     ("position", "/position"),
     ("recorded", "/recorded_at"),
     ("aggregate", "/aggregate_id"),

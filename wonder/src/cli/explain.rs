@@ -17,15 +17,22 @@ use crate::output::{Format, line};
 pub(crate) struct ExplainArgs {
     /// The run (`run_…`)
     id: String,
+    #[command(flatten)]
+    asked: AskedArgs,
+}
+
+/// What of a run.
+#[derive(Debug, clap::Args)]
+pub(super) struct AskedArgs {
     /// This token
     #[arg(long, value_name = "N", conflicts_with = "node")]
-    token: Option<u64>,
+    pub(super) token: Option<u64>,
     /// The newest tokens at this node, and why others didn't come there
     #[arg(long, value_name = "NAME")]
-    node: Option<String>,
+    pub(super) node: Option<String>,
     /// As it was after this event (its sequence), or at this time (RFC 3339) [default: now]
     #[arg(long, value_name = "N|TIME", value_parser = moment)]
-    at: Option<String>,
+    pub(super) at: Option<String>,
 }
 
 pub(super) async fn execute(
@@ -35,9 +42,9 @@ pub(super) async fn execute(
 ) -> Result<Exit, Failure> {
     let mut query = Vec::new();
     let mut push = |key, value: Option<String>| query.extend(value.map(|value| (key, value)));
-    push("token", args.token.map(|token| token.to_string()));
-    push("node", args.node);
-    push("at", args.at);
+    push("token", args.asked.token.map(|token| token.to_string()));
+    push("node", args.asked.node);
+    push("at", args.asked.at);
     let answer = client.get(&format!("/runs/{}/explain", segment(&args.id)?), &query).await?;
     match global.output {
         Format::Table => line(&text(&answer.read()?))?,
@@ -47,7 +54,7 @@ pub(super) async fn execute(
 }
 
 /// An explanation for people. `#12` is the event with that sequence.
-fn text(explanation: &Explanation) -> String {
+pub(super) fn text(explanation: &Explanation) -> String {
     let mut lines = vec![format!(
         "{} at event {}: {}",
         explanation.run_id, explanation.sequence, explanation.why

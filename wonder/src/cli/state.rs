@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 
 use super::Global;
 use super::runs::segment;
-use crate::client::Client;
+use crate::client::{Answer, Client};
 use crate::exit::{Exit, Failure};
 use crate::output::Format;
 
@@ -22,13 +22,18 @@ pub(crate) async fn execute(global: &Global, args: StateArgs) -> Result<Exit, Fa
     let client = Client::new(&global.client)?;
     let query: Vec<_> = args.at.into_iter().map(|at| ("at", at)).collect();
     let answer = client.get(&format!("/runs/{}/state", segment(&args.id)?), &query).await?;
+    show(global, &answer)?;
+    Ok(Exit::Completed)
+}
+
+/// Prints a state.
+pub(super) fn show(global: &Global, answer: &Answer) -> Result<(), Failure> {
     // A state is a tree, of which columns show nothing.
     let format = match global.output {
         Format::Table => Format::Yaml,
         chosen => chosen,
     };
-    format.one(&answer, &[])?;
-    Ok(Exit::Completed)
+    format.one(answer, &[])
 }
 
 /// A moment of a run, checked before anything is sent.

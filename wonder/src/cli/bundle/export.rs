@@ -1,0 +1,130 @@
+//! `wonder bundle export`: from a server, or from a journal that no server writes to.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use ::projections::{Histories, manifest};
+use chassis::journal::Journal;
+use chrono::Utc;
+use domain::bundle::{Line, Seal};
+use domain::ids::RunId;
+use protocol::Cursor;
+use protocol::bundle::BundleCursor;
+use serde_json::json;
+
+use super::super::Global;
+use super::{opened, refused};
+use crate::client::Client;
+use crate::config::{self, AuthMode, ServerArgs};
+use crate::exit::{Exit, Failure};
+use crate::offline::Offline;
+use crate::output::Column;
+
+const WRITTEN: &[Column] = &[
+    ("file", "/file"),
+    ("run", "/run_id"),
+    ("runs", "/runs"),
+    ("events", "/events"),
+    ("bytes", "/bytes"),
+    ("children left out", "/children_left_out"),
+];
+
+/// Which run, and where to.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ExportArgs {
+    /// The run (`run_…`)
+    id: RunId,
+    /// The file to write; one that is there is replaced
+    #[arg(short, long, value_name = "FILE")]
+    file: PathBuf,
+    /// Read the data folder or the database instead of asking a server; on a data folder no server
+    /// may run meanwhile
+    #[arg(long)]
+    offline: bool,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+pub(super) async fn execute(global: &Global, args: ExportArgs) -> Result<Exit, Failure> {
+    // A file that is there is whole.
+    let mut name = args.file.file_name().unwrap_or_default().to_owned();
+    name.push(".part");
+    let part = args.file.with_file_name(name);
+    let written = write(global, &args, &part).await;
+    let written = match written {
+        Ok(()) => checked(&part, &args.file).await,
+        Err(failure) => Err(failure),
+    };
+    match written {
+        Ok(told) => {
+            global.output.value(&told, WRITTEN)?;
+            Ok(Exit::Completed)
+        }
+        Err(failure) => {
+            std::fs::remove_file(&part).ok();
+            Err(failure)
+        }
+    }
+}
+
+async fn write(global: &Global, args: &ExportArgs, part: &Path) -> Result<(), Failure> {
+    let file = File::create(part).map_err(|error| {
+        Failure::Refused(format!("{} can't be written: {error}", part.display()))
+    })?;
+    let mut file = BufWriter::new(file);
+    if args.offline {
+        let config = config::load(&args.server, AuthMode::Keys)
+            .map_err(|error| Failure::Refused(format!("{error:#}")))?
+            .value;
+        let offline = Offline::open(&config).await?;
+        let read = read(&offline.journal(), args.id, &mut file).await;
+        offline.close().await;
+        read?;
+    } else {
+        let client = Client::new(&global.client)?;
+        client.download(&format!("/runs/{}/bundle", args.id), &mut file).await?;
+    }
+    let file = file.into_inner().map_err(|error| anyhow::Error::from(error.into_error()))?;
+    Ok(file.sync_all()?)
+}
+
+/// Writes a run of a journal.
+async fn read(
+    journal: &std::sync::Arc<dyn Journal>,
+    run_id: RunId,
+    file: &mut impl Write,
+) -> Result<(), Failure> {
+    let histories = Histories::of(journal);
+    let workspace_id = histories.workspace_of(run_id).await.map_err(refused)?;
+    let position = journal.head().await.map_err(anyhow::Error::from)?;
+    let up_to = Cursor { epoch: journal.epoch(), position };
+    let manifest = manifest(workspace_id, run_id, up_to, Utc::now());
+    let mut next = Some(Box::new(BundleCursor::new(manifest)));
+    let mut seal = Seal::default();
+    while let Some(cursor) = next {
+        let part = histories.bundle(*cursor).await.map_err(refused)?;
+        for line in part.lines {
+            seal.take(line.get().as_bytes());
+            writeln!(file, "{}", line.get())?;
+        }
+        next = part.next;
+    }
+    writeln!(file, "{}", Line::End(seal.end()).to_raw()?.get())?;
+    Ok(())
+}
+
+/// Reads what was written as any reader does, and puts it in its place.
+async fn checked(part: &Path, file: &Path) -> Result<serde_json::Value, Failure> {
+    let view = opened(part)?.view().await.map_err(refused)?;
+    let bytes = std::fs::metadata(part)?.len();
+    std::fs::rename(part, file)?;
+    Ok(json!({
+        "file": file.display().to_string(),
+        "run_id": view.manifest.run_id,
+        "runs": view.runs.len(),
+        "events": view.events,
+        "bytes": bytes,
+        "children_left_out": Some(view.children_left_out).filter(|count| *count > 0),
+    }))
+}
