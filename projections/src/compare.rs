@@ -1,16 +1,15 @@
 //! Versions of a definition compared, and recorded runs of one rehearsed by another.
 
-use std::ops::ControlFlow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::definition::resolved::uses;
-use domain::definition::{Change, Definition, Plan, Resolved, changes};
+use domain::definition::{Change, Definition, Plan, changes};
 use domain::ids::{ProjectId, WorkspaceId};
-use domain::resource::{ActionSpec, Kind, Spec, owned};
+use domain::resource::{ActionSpec, Kind, owned};
 use domain::run::Event;
 use domain::run::event::Pin;
-use domain::run::rehearsal::{Parting, PartingKind, Rehearsal};
+use domain::run::rehearsal::{Parting, PartingKind};
 use protocol::comparison::REHEARSED_RUNS;
 use protocol::{
     Compare, ComparedTo, Comparison, DefinitionChange, NotRehearsed, PartedRun, RehearsalView,
@@ -20,6 +19,7 @@ use serde_json::{Value, json};
 use sqlx::FromRow;
 use tokio::time::Instant;
 
+use crate::rehearse::{plan_with, references};
 use crate::store::sql::sql;
 use crate::{Projections, refusal};
 
@@ -144,24 +144,10 @@ impl By<'_> {
     ) -> Result<Result<Option<Parting>, String>, Rejection> {
         let histories = self.projections.histories();
         let started = histories.run_started(self.workspace_id, run_id).await?;
-        let plan = match self.plan(&started.pins).await? {
-            Ok(plan) => plan,
-            Err(why) => return Ok(Err(why)),
-        };
-        let mut rehearsal = Rehearsal::new(&plan);
-        let read = histories.each_event(run_id, 0, |recorded, event| {
-            match rehearsal.take(&event, recorded.recorded_at) {
-                Ok(_) => ControlFlow::Continue(()),
-                Err(parting) => ControlFlow::Break(*parting),
-            }
-        });
-        if let Some(parting) = read.await? {
-            return Ok(Ok(Some(parting)));
+        match self.plan(&started.pins).await? {
+            Ok(plan) => histories.rehearsed(run_id, &plan).await.map(Ok),
+            Err(why) => Ok(Err(why)),
         }
-        Ok(Ok(match rehearsal.end() {
-            Ok(values) => values.map(|parting| *parting),
-            Err(parting) => Some(*parting),
-        }))
     }
 
     /// The plan of the other version for a run: references that the run has pinned mean what they
@@ -170,51 +156,35 @@ impl By<'_> {
         if let Some((_, plan)) = self.known.as_ref().filter(|(known, _)| known == pins) {
             return Ok(Ok(Arc::clone(plan)));
         }
-        let uses = uses(self.to).map_err(|error| refusal::damaged("the definition", &error))?;
-        let mut resolved = Resolved { pins: pins.to_vec(), ..Resolved::default() };
-        for reference in uses.into_iter().filter_map(|one| one.reference) {
+        let mut actions = BTreeMap::new();
+        for reference in references(self.to)? {
             match self.action(&reference, pins).await? {
-                Some(action) => drop(resolved.actions.insert(reference, action)),
+                Some(action) => drop(actions.insert(reference, action)),
                 None => return Ok(Err(format!("the project has no action {reference:?}"))),
             }
         }
-        Ok(match Plan::compile(self.to, &resolved) {
-            Ok(plan) => {
-                let plan = Arc::new(plan);
-                self.known = Some((pins.to_vec(), Arc::clone(&plan)));
-                Ok(plan)
-            }
-            Err(problems) => {
-                let first = problems.first().map(|problem| problem.message.clone());
-                let first = first.unwrap_or_default();
-                Err(format!("the definition doesn't compile with what it refers to: {first}"))
-            }
-        })
+        Ok(plan_with(self.to, pins, actions).map(|plan| {
+            let plan = Arc::new(plan);
+            self.known = Some((pins.to_vec(), Arc::clone(&plan)));
+            plan
+        }))
     }
 
     async fn action(&self, reference: &str, pins: &[Pin]) -> Result<Option<ActionSpec>, Rejection> {
-        let kind = Kind::Action;
-        let pinned = pins.iter().find(|pin| pin.kind == kind && pin.reference == reference);
-        let (id, version) = match pinned {
-            Some(pin) => (pin.id.clone(), pin.version),
-            None => {
-                let (name, version) = reference.split_once('@').unwrap_or((reference, ""));
-                let id = owned(kind, self.project_id, name);
-                let newest = self.projections.get(Some(self.workspace_id), kind, &id, None).await;
-                match (version.parse(), newest) {
-                    (Ok(version), Ok(_)) => (id, version),
-                    (Err(_), Ok(newest)) => (id, newest.version),
-                    (_, Err(refused)) if refused.kind == RejectionKind::NotFound => {
-                        return Ok(None);
-                    }
-                    (_, Err(refused)) => return Err(refused),
-                }
-            }
+        let histories = self.projections.histories();
+        if let Some(pinned) = histories.pinned_action(reference, pins).await? {
+            return Ok(Some(pinned));
+        }
+        let (name, version) = reference.split_once('@').unwrap_or((reference, ""));
+        let id = owned(Kind::Action, self.project_id, name);
+        let newest = self.projections.get(Some(self.workspace_id), Kind::Action, &id, None).await;
+        let version = match (version.parse(), newest) {
+            (Ok(version), Ok(_)) => version,
+            (Err(_), Ok(newest)) => newest.version,
+            (_, Err(refused)) if refused.kind == RejectionKind::NotFound => return Ok(None),
+            (_, Err(refused)) => return Err(refused),
         };
-        Ok(match self.projections.histories().spec_at(kind, &id, version).await? {
-            Some(Spec::Action(action)) => Some(action),
-            Some(_) | None => None,
-        })
+        histories.action_at(&id, version).await
     }
 }
 
@@ -225,7 +195,7 @@ pub(crate) fn view_of_change(change: Change) -> DefinitionChange {
     DefinitionChange { kind, pointer, from_pointer, transition, before, after }
 }
 
-fn view_of_parting(
+pub(crate) fn view_of_parting(
     run_id: String,
     parting: Parting,
     shown: &mut usize,

@@ -37,6 +37,7 @@ mod projection;
 mod projector;
 mod rebuild;
 mod refusal;
+mod rehearse;
 pub mod remote;
 mod resources;
 mod runs;

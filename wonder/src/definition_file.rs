@@ -37,6 +37,11 @@ pub(crate) fn read(path: &Path) -> Result<Definition, Failure> {
     })
 }
 
+/// Reads the definition of a file, or of the folder that it is in.
+pub(crate) fn read_at(path: &Path) -> Result<Definition, Failure> {
+    if path.is_dir() { read(&of_folder(path)?) } else { read(path) }
+}
+
 /// The one definition in a folder: what is called `workflow` there.
 pub(crate) fn of_folder(folder: &Path) -> Result<PathBuf, Failure> {
     let names = ["workflow.yaml", "workflow.yml", "workflow.json"];

@@ -14,6 +14,7 @@ use crate::exit::{Exit, Failure};
 use crate::output::{Column, Format, line, say};
 
 mod export;
+mod regression;
 
 /// What to do.
 #[derive(Debug, clap::Subcommand)]
@@ -32,6 +33,9 @@ pub(crate) enum BundleCommand {
     Explain(ExplainArgs),
     /// Compare two runs, or two moments of one
     Diff(DiffArgs),
+    /// Decide recorded runs again, by their own or by a changed definition, and compare
+    #[command(after_help = regression::EXIT_CODES)]
+    Test(regression::TestArgs),
 }
 
 /// Which bundle.
@@ -146,6 +150,7 @@ pub(crate) async fn execute(global: &Global, command: BundleCommand) -> Result<E
         BundleCommand::Timeline(args) => timeline(global, &args).await?,
         BundleCommand::Explain(args) => why(global, args).await?,
         BundleCommand::Diff(args) => compare(global, args).await?,
+        BundleCommand::Test(args) => return regression::execute(global, args).await,
     }
     Ok(Exit::Completed)
 }

@@ -1,6 +1,6 @@
 //! `wonder compare`: two versions of a definition, and recorded runs of one by the other.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use domain::ids::DefinitionId;
 use serde_json::{Value, json};
@@ -57,7 +57,7 @@ pub(crate) async fn execute(global: &Global, args: CompareArgs) -> Result<Exit, 
     let client = Client::new(&global.client)?;
     let to = to.map(|to| to.parse().map_err(|_| PathBuf::from(to)));
     let (file, to): (_, Option<u64>) = match to {
-        Some(Err(file)) => (Some(read(&file)?), None),
+        Some(Err(file)) => (Some(json!(definition_file::read_at(&file)?)), None),
         Some(Ok(version)) => (None, Some(version)),
         None => (None, None),
     };
@@ -83,12 +83,6 @@ pub(crate) async fn execute(global: &Global, args: CompareArgs) -> Result<Exit, 
     let parted = all.saturating_sub(same + values);
     say!("{all} runs rehearsed: {same} the same, {values} with other values, {parted} part");
     Ok(if check && parted > 0 { Exit::Failed } else { Exit::Completed })
-}
-
-/// The definition of a file, or of the folder that it is in.
-fn read(path: &Path) -> Result<Value, Failure> {
-    let path = if path.is_dir() { definition_file::of_folder(path)? } else { path.to_owned() };
-    Ok(json!(definition_file::read(&path)?))
 }
 
 /// The id of a definition that is given by its name or by its id, and its newest version.
