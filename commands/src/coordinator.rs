@@ -18,6 +18,7 @@ use chrono::{DateTime, Utc};
 use domain::ids::{Home, RunId, WorkflowId, WorkspaceId};
 use domain::run;
 use domain::run::event::{Dropped, QueueReason, RunStarted};
+use domain::run::fork::Forking;
 use futures::future::join_all;
 use protocol::{Abandoned, Outcome, Receipt, Rejection, RunOutcome, Task, Tasks};
 use tokio::sync::{mpsc, oneshot};
@@ -46,7 +47,7 @@ mod workflows;
 use actor::Settled;
 pub(crate) use append::Cause;
 pub(crate) use dispatch::{Attempt, Look};
-pub(crate) use forking::{Forking, changed};
+pub(crate) use forking::changed;
 pub(crate) use history::{
     History, HistoryError, Sources, beginning as read_beginning, read as read_history,
 };

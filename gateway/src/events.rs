@@ -21,7 +21,7 @@ pub(crate) async fn all(call: Call) -> Result<Response, Problem> {
     };
     if wants_stream(&call.parts.headers) {
         let after = cursor(&call)?;
-        return sse::open(call, filter, after, None).await;
+        return sse::open(call, filter, after, None, None).await;
     }
     page(&call, filter).await
 }
@@ -41,7 +41,12 @@ pub(crate) async fn of_run(mut call: Call) -> Result<Response, Problem> {
     if call.edge.gateway.events.page(any, None, 1).await?.items.is_empty() {
         return Err(Problem::not_found(format!("there is no run {id}")));
     }
+    let speed = call.asked_as("speed")?;
     if !wants_stream(&call.parts.headers) {
+        if speed.is_some() {
+            let detail = "a page has no speed: ask for a stream, with accept: text/event-stream";
+            return Err(Problem::parameter("speed", detail));
+        }
         return page(&call, filter).await;
     }
     let after = cursor(&call)?;
@@ -50,7 +55,7 @@ pub(crate) async fn of_run(mut call: Call) -> Result<Response, Problem> {
     {
         return Ok(sse::ended(&mut call, after));
     }
-    sse::open(call, filter, after, Some(id)).await
+    sse::open(call, filter, after, Some(id), speed).await
 }
 
 /// Whether a run's last event stands at the reader's cursor or before it, so that nothing can

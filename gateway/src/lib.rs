@@ -24,6 +24,7 @@ mod health;
 mod json;
 mod openapi;
 mod operations;
+mod pace;
 mod probes;
 mod problem;
 mod reference;

@@ -12,7 +12,7 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse as _, Response};
 use domain::ids::RunId;
 use futures::stream::{self, BoxStream, StreamExt as _};
-use protocol::{Cursor, EventEnvelope, EventFilter, Rejection};
+use protocol::{Cursor, EventEnvelope, EventFilter, Rejection, Speed};
 use serde_json::json;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Interval, MissedTickBehavior};
@@ -20,6 +20,7 @@ use tokio::time::{Interval, MissedTickBehavior};
 use crate::auth;
 use crate::call::Call;
 use crate::edge::Edge;
+use crate::pace;
 use crate::problem::Problem;
 
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -46,17 +47,27 @@ enum Last {
     Closed,
 }
 
-/// Follows events from a cursor. `run` where it is one run's stream, which ends with the run.
+/// Follows events from a cursor, history at a pace where there is a `speed`. `run` where it is one
+/// run's stream, which ends with the run.
 pub(crate) async fn open(
     mut call: Call,
     filter: EventFilter,
     after: Option<Cursor>,
     run: Option<RunId>,
+    speed: Option<Speed>,
 ) -> Result<Response, Problem> {
     let mut filter = filter;
     // With a filter by type the run's end would go unseen; it is looked for here instead.
     let only = if run.is_some() { filter.event_type.take() } else { None };
-    let events = call.edge.gateway.events.follow(filter, after).await?;
+    let history = Arc::clone(&call.edge.gateway.events);
+    let events = match speed {
+        None => history.follow(filter, after).await?,
+        Some(speed) => {
+            // A cursor that is no good is refused before the stream begins.
+            history.page(filter.clone(), after, 1).await?;
+            pace::replayed(history, filter, after, speed, only.clone())
+        }
+    };
     let every = call.edge.gateway.config.recheck_streams;
     let mut recheck = tokio::time::interval_at(tokio::time::Instant::now() + every, every);
     recheck.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -230,7 +230,7 @@ const RUN_ROUTES: &[Route] = &[
         .waits(),
     Route::new(Get, "/api/v1/runs/{id}/events", Read, handler!(events::of_run))
         .says("Events of a run", STREAMS)
-        .asks(&[CURSOR, EVENT_TYPE])
+        .asks(&[CURSOR, EVENT_TYPE, SPEED])
         .answers(200, "EventPage")
         .streams(),
     Route::new(Get, "/api/v1/runs/{id}/bundle", Read, handler!(bundles::of_run))

@@ -23,6 +23,7 @@ use crate::time_travel::PAGE_EVENTS;
 use crate::{Projections, refusal};
 
 mod file;
+mod fork;
 mod summary;
 
 pub use file::{Bundle, OpenBundleError};

@@ -56,7 +56,7 @@ impl Histories<'_> {
     }
 
     /// The plans that a fork follows from some of its events on.
-    async fn plans_of_forks(
+    pub(crate) async fn plans_of_forks(
         &self,
         id: &str,
         started: &RunStarted,
@@ -81,7 +81,11 @@ impl Histories<'_> {
     }
 
     /// The plan that a run follows, with what its references were resolved to.
-    async fn plan_of(&self, reference: &DefinitionRef, pins: &[Pin]) -> Result<Plan, Rejection> {
+    pub(crate) async fn plan_of(
+        &self,
+        reference: &DefinitionRef,
+        pins: &[Pin],
+    ) -> Result<Plan, Rejection> {
         let definition = self.definition_at(&reference.id.to_string(), reference.version).await?;
         let missing = || {
             let named = format!("{}@{}", reference.name, reference.version);

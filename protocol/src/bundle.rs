@@ -1,16 +1,21 @@
 //! A run bundle as it is handed on: in parts, each of some lines. The form is
 //! [`domain::bundle`]'s; its last line is added by whoever puts the parts together.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use chrono::{DateTime, Utc};
 use domain::bundle::Manifest;
+use domain::definition::Definition;
 use domain::ids::RunId;
+use domain::run::event::{Adopt, TokenId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::view::{RunError, RunStatus, Usage};
+use crate::difference::Divergence;
+use crate::fork::ForkPlan;
+use crate::query::StateAt;
+use crate::view::{RunError, RunStatus, Usage, WaitingItem};
 
 /// What is asked for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -71,6 +76,47 @@ pub struct BundledRun {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<RunError>,
     pub usage: Usage,
+}
+
+/// What a run of a bundle would do from a moment on, with something different.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BundleFork {
+    pub at: StateAt,
+    pub adopt: Adopt,
+    /// Another input.
+    pub input: Option<Value>,
+    /// A JSON merge patch over `state` on the run's own level.
+    pub state: Option<Value>,
+    /// The same over what branches see, by a token of each.
+    pub branches: BTreeMap<TokenId, Value>,
+    /// Results of attempts that are under way there, by token.
+    pub results: BTreeMap<TokenId, Value>,
+    /// Another definition, which refers to nothing but what the run has pinned.
+    pub definition: Option<Box<Definition>>,
+}
+
+/// What came of a fork that was decided in memory.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ForkTrial {
+    #[serde(flatten)]
+    pub plan: ForkPlan,
+    /// Child runs that it would start.
+    pub children: u64,
+    /// Where it parts from the run (`left`), by the run's events; absent where it goes the same way.
+    /// Without `right` it stands still there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parts: Option<Divergence>,
+    /// The first other value before that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub values: Option<Divergence>,
+    /// What it waits for then.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waiting: Vec<WaitingItem>,
+    /// Where it came to its end: what it gave, or what it failed with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<RunError>,
 }
 
 /// Where a bundle goes on.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -95,6 +96,37 @@ impl<'de> Deserialize<'de> for Cursor {
     }
 }
 
+/// How fast a replay goes: 1 is as it was, 10 is ten times as fast. 0.01 to 10,000.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Speed(f64);
+
+/// Why a text isn't a [`Speed`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("write a number from 0.01 to 10000, as in 10 for ten times as fast")]
+pub struct InvalidSpeed;
+
+impl Speed {
+    /// How long a time takes at this speed.
+    pub fn of(self, time: Duration) -> Duration {
+        // Not more than a hundred times as long, which only the longest of all times can't be.
+        Duration::try_from_secs_f64(time.as_secs_f64() / self.0).unwrap_or(Duration::MAX)
+    }
+}
+
+impl fmt::Display for Speed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for Speed {
+    type Err = InvalidSpeed;
+    fn from_str(text: &str) -> Result<Self, InvalidSpeed> {
+        let speed = text.parse().ok().filter(|speed| (0.01..=10_000.0).contains(speed));
+        speed.map(Self).ok_or(InvalidSpeed)
+    }
+}
+
 /// Which events a reader wants. Absent fields don't narrow.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -136,6 +168,20 @@ mod tests {
         for plain in [&br#"{"actor":"\"shared\":9"}"#[..], b"{}", b"", br#"{"shared":}"#] {
             assert!(!is_shared(plain, 1));
         }
+    }
+
+    #[test]
+    fn a_speed_is_a_positive_number_within_bounds() {
+        let of = |text: &str| text.parse::<Speed>().map(|speed| speed.of(Duration::from_secs(8)));
+        assert_eq!(of("1"), Ok(Duration::from_secs(8)));
+        assert_eq!(of("0.5"), Ok(Duration::from_secs(16)));
+        assert_eq!(of("4e0"), Ok(Duration::from_secs(2)));
+        assert!(of("0.01").is_ok() && of("10000").is_ok());
+        for bad in ["", "0", "-1", "nan", "inf", "0.009", "10000.1", "x", "1x", " 1"] {
+            assert_eq!(of(bad), Err(InvalidSpeed), "{bad}");
+        }
+        let slowest: Speed = "0.01".parse().expect("a speed");
+        assert_eq!(slowest.of(Duration::MAX), Duration::MAX);
     }
 
     #[test]

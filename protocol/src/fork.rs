@@ -1,9 +1,10 @@
 //! Forks: a run that goes on from any event of another one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use domain::ids::RunId;
 use domain::run::event::{Adopt, RunError, TokenId};
+use domain::run::fork::Trial;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -120,6 +121,43 @@ pub struct ForkCall {
 
 /// Calls that are named.
 const NAMED: usize = 1_000;
+
+impl ForkPlan {
+    /// What a fork of a run would do, as it was tried.
+    pub fn of(from: RunId, sequence: u64, trial: &Trial) -> Self {
+        let run = &trial.run;
+        let mut plan = Self {
+            forked_from: ForkedFrom { run_id: from.to_string(), sequence },
+            status: run.status().unwrap_or(RunStatus::Running),
+            adopted: ForkCalls::default(),
+            calls: ForkCalls::default(),
+            later: ForkCalls::default(),
+            gates: run.live().map_or(0, |live| live.gates.len() as u64),
+            waits: run.live().map_or(0, |live| live.waits.total() - live.gates.len() as u64),
+        };
+        let mut last: HashMap<&str, Usage> = HashMap::new();
+        for one in trial.adoption.recorded() {
+            last.insert(&one.node, one.usage);
+            let calls = if one.is_taken { &mut plan.adopted } else { &mut plan.later };
+            calls.push(ForkCall {
+                node: one.node.to_string(),
+                token: one.token,
+                sequence: Some(one.sequence),
+                usage: one.usage,
+            });
+        }
+        for (token, _) in &trial.dispatch {
+            let Some((at, _)) = run.working_attempt(*token) else { continue };
+            plan.calls.push(ForkCall {
+                node: at.node.to_string(),
+                token: *token,
+                sequence: None,
+                usage: last.get(&*at.node).copied().unwrap_or_default(),
+            });
+        }
+        plan
+    }
+}
 
 impl ForkCalls {
     /// Counts one more.

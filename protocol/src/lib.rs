@@ -30,7 +30,7 @@ pub use comparison::{
     Compare, ComparedTo, Comparison, DefinitionChange, NotRehearsed, PartedRun, RehearsalView,
 };
 pub use difference::{DiffSide, DiffTo, Divergence, NodeCounts, NodeDiff, RunDiff};
-pub use event::{Cursor, EventEnvelope, EventFilter};
+pub use event::{Cursor, EventEnvelope, EventFilter, Speed};
 pub use explanation::{
     Came, Explain, Explanation, Fact, JoinExplanation, LedTo, Left, Looked, TokenExplanation, Way,
 };

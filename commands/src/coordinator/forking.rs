@@ -2,46 +2,13 @@
 
 use std::sync::Arc;
 
-use chrono::{DateTime, Utc};
-use domain::definition::Plan;
+use domain::run::Run;
 use domain::run::adoption::Adoption;
-use domain::run::event::{Adopt, RunForked};
-use domain::run::{Command, Decision, Event, Refusal, Run};
+use domain::run::event::Adopt;
 use protocol::StateAt;
 
 use super::LivePlan;
 use super::history::{self, HistoryError, Sources};
-
-/// What a fork begins with.
-#[derive(Debug, Clone)]
-pub(crate) struct Forking {
-    /// The events that it shares with the other run, and when they happened.
-    pub shared: Vec<(Event, DateTime<Utc>)>,
-    pub forked: RunForked,
-    /// What it is told first.
-    pub first: Vec<Command>,
-    pub adoption: Adoption,
-}
-
-impl Forking {
-    /// Makes a run that hasn't begun into the fork, up to where others have to do something. A
-    /// refusal leaves it half made.
-    pub(crate) fn begin(
-        &mut self,
-        run: &mut Run,
-        plan: &Plan,
-        now: DateTime<Utc>,
-    ) -> Result<Decision, Refusal> {
-        for (event, at) in &self.shared {
-            run.evolve(event, *at);
-        }
-        let mut whole = run.execute(plan, &Command::Fork(Box::new(self.forked.clone())), now)?;
-        for command in &self.first {
-            whole.append(run.execute(plan, command, now)?);
-        }
-        Ok(self.adoption.follow(run, plan, now, whole))
-    }
-}
 
 /// What a fork that goes on may still take over of the other run.
 pub(super) async fn adoption(

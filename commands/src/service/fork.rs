@@ -1,34 +1,26 @@
 //! Forks: what is shared is read, what is different is checked, and then the run begins.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use domain::ids::RunId;
 use domain::limits;
-use domain::run::command::{AttemptError, Report};
-use domain::run::event::{
-    Adopt, BranchPatch, Event, ForkedFrom, RunForked, RunStarted, TokenId, Usage,
-};
-use domain::run::fork::Place;
-use domain::run::state::{Header, Phase};
-use domain::run::{Command, Run, RunStatus};
+use domain::run::command::AttemptError;
+use domain::run::event::{Adopt, Event, RunStarted, TokenId};
+use domain::run::fork::{Asked, Forking, Unforkable};
+use domain::run::{Run, RunStatus};
 use protocol::{
-    CommandEnvelope, ForkCall, ForkCalls, ForkOutcome, ForkPlan, ForkRun, Receipt, Rejection,
-    RejectionKind, StateAt,
+    CommandEnvelope, ForkOutcome, ForkPlan, ForkRun, Receipt, Rejection, RejectionKind, StateAt,
 };
 use serde_json::Value;
 
 use super::{CommandService, cause, internal};
 use crate::coordinator::{
-    CONFLICT, Cause, Folded, Forking, History, HistoryError, LivePlan, RUN_ALREADY_STARTED,
-    Sources, changed, fold, not_found, of_command, read_history, unavailable,
+    CONFLICT, Cause, Folded, History, HistoryError, LivePlan, RUN_ALREADY_STARTED, Sources,
+    changed, fold, not_found, of_command, read_history, unavailable,
 };
 use crate::store::inbox::Remembered;
 use crate::store::metadata;
-
-/// Rounds in which a plan is made: each takes over as much as one append holds.
-const ROUNDS: usize = 100;
 
 /// A fork that is ready to begin.
 struct Ready {
@@ -154,7 +146,8 @@ impl CommandService {
             let message = format!("the run had ended by event {events}: fork at an earlier one");
             Rejection::new(RejectionKind::Conflict, "fork_after_end", message).at("/at")
         };
-        let Place { run, shared, since, again, mut adoption } = place.ok_or_else(ended)?;
+        let mut place = place.ok_or_else(ended)?;
+        let run = &place.run;
         let header = run.header().ok_or_else(|| internal("a run without a beginning"))?;
         self.resources.authorise_project(workspace_id, header.project_id).await?;
         if let Some(workflow_id) = header.workflow_id {
@@ -186,101 +179,58 @@ impl CommandService {
                 Rejection::new(RejectionKind::Conflict, "fork_transitions_differ", message);
             return Err(refused.at("/definition"));
         }
-        adoption.leave_out(changed(&plan, &own));
+        place.adoption.leave_out(changed(&plan, &own));
+        let run = &place.run;
         let awaited = match between {
             Between::ToldAgain => run.live().map(|live| live.children.keys().copied().collect()),
             // A child that failed, or was cut off, is started anew.
             Between::Forgotten => None,
         };
-        let sequence = shared.len() as u64;
-        let started = started(&shared, &asked, header, now)?;
-        let again = again.filter(|_| between == Between::ToldAgain);
-        let first = outcomes(&run, &asked)?.into_iter().chain(again).collect();
-        let forked = RunForked {
+        let outcomes =
+            asked.outcomes.into_iter().map(|(token, outcome)| (token, result_of(outcome)));
+        let asked = Asked {
             run_id: from.forked(envelope.id),
             from,
-            sequence,
             until: last,
-            adopt: asked.adopt,
-            since,
-            deadline: None,
+            at: now,
             forked_by: Some(envelope.actor.0.clone()),
+            adopt: asked.adopt,
             input: asked.input,
             state: asked.state,
-            branches: asked.branches.into_iter().map(of_branch).collect(),
-            outcomes: asked.outcomes.into_keys().collect(),
-            pins: definition.as_ref().map(|_| own.pins.clone()).unwrap_or_default(),
-            definition,
+            branches: asked.branches,
+            outcomes: outcomes.collect(),
+            definition: definition.map(|definition| (definition, own.pins.clone())),
+            labels: asked.labels,
+            is_told_again: between == Between::ToldAgain,
         };
-        let mut shared = shared;
-        if let Some((event, _)) = shared.first_mut() {
-            *event = Event::RunStarted(Box::new(started.clone()));
+        let forking = place.fork(asked).map_err(|error| unforkable(&error))?;
+        let Some((Event::RunStarted(started), _)) = forking.shared.first() else {
+            return Err(internal("a run without a beginning"));
+        };
+        let (started, plan) = ((**started).clone(), own);
+        Ok(Ready { forking, started, plan, awaited: awaited.unwrap_or_default() })
+    }
+}
+
+fn result_of(outcome: ForkOutcome) -> Result<Value, AttemptError> {
+    match outcome {
+        ForkOutcome::Result(result) => Ok(result),
+        ForkOutcome::Error(error) => Err(AttemptError::from(&error)),
+    }
+}
+
+fn unforkable(error: &Unforkable) -> Rejection {
+    match *error {
+        Unforkable::TooManyLabels(count) => {
+            let limit = limits::LABELS;
+            of_command(&domain::run::Refusal::TooManyLabels { count, limit })
         }
-        let forking = Forking { shared, forked, first, adoption };
-        Ok(Ready { forking, started, plan: own, awaited: awaited.unwrap_or_default() })
+        Unforkable::NoAttempt(token) => {
+            let refused = Rejection::new(RejectionKind::Invalid, "fork_token", error.to_string());
+            refused.at(format!("/outcomes/{token}"))
+        }
+        Unforkable::NoBeginning => internal("a run without a beginning"),
     }
-}
-
-/// The first event of the fork. It has no parent, no trigger and no place in a queue: it is started
-/// by whoever forks.
-fn started(
-    shared: &[(Event, DateTime<Utc>)],
-    asked: &ForkRun,
-    header: &Header,
-    now: DateTime<Utc>,
-) -> Result<RunStarted, Rejection> {
-    let Some((Event::RunStarted(first), _)) = shared.first() else {
-        return Err(internal("a run without a beginning"));
-    };
-    let labels = asked.labels.clone().unwrap_or_else(|| header.labels.clone());
-    if labels.len() > limits::LABELS {
-        let (count, limit) = (labels.len(), limits::LABELS);
-        return Err(of_command(&domain::run::Refusal::TooManyLabels { count, limit }));
-    }
-    let forked_from = ForkedFrom { run_id: asked.run_id, sequence: shared.len() as u64, at: now };
-    Ok(RunStarted {
-        labels,
-        parent: None,
-        trigger: None,
-        admission: None,
-        forked_from: Some(forked_from),
-        rerun_of: None,
-        ..(**first).clone()
-    })
-}
-
-fn of_branch((token, patch): (TokenId, Value)) -> BranchPatch {
-    BranchPatch { token, patch }
-}
-
-/// The outcomes that attempts are given.
-fn outcomes(run: &Run, asked: &ForkRun) -> Result<Vec<Command>, Rejection> {
-    let reports = asked.outcomes.iter().map(|(token, outcome)| {
-        let under_way = run.live().and_then(|live| live.tokens.get(token)).map(|at| &at.phase);
-        let Some(Phase::Working { attempt }) = under_way else {
-            let message = format!(
-                "token {token} has no attempt under way there: fork at an event between the one \
-                 that brought it to its node and the one that records its outcome"
-            );
-            let refused = Rejection::new(RejectionKind::Invalid, "fork_token", message);
-            return Err(refused.at(format!("/outcomes/{token}")));
-        };
-        let result = match outcome {
-            ForkOutcome::Result(result) => Ok(result.clone()),
-            ForkOutcome::Error(error) => Err(AttemptError::from(error)),
-        };
-        let (usage, duration_ms, adopted) = (Usage::default(), 0, None);
-        let (token, attempt) = (*token, *attempt);
-        Ok(Command::Report(Box::new(Report {
-            token,
-            attempt,
-            result,
-            usage,
-            duration_ms,
-            adopted,
-        })))
-    });
-    reports.collect()
 }
 
 /// What a fork would do, tried without writing anything. `awaited` are the tokens that waited for a
@@ -291,58 +241,16 @@ fn planned(
     plan: &LivePlan,
     now: DateTime<Utc>,
 ) -> Result<ForkPlan, Rejection> {
-    let (mut trial, mut run, plan) = (forking.clone(), Run::default(), &plan.plan);
-    let begun = trial.begin(&mut run, plan, now).map_err(|refusal| of_command(&refusal))?;
-    let mut decision = begun;
-    for _ in 0..ROUNDS {
-        if !decision.advance {
-            break;
-        }
-        decision.events.clear();
-        decision = trial.adoption.follow(&mut run, plan, now, decision);
-    }
-    if let Some((token, child)) =
-        decision.children.iter().find(|(token, _)| awaited.contains(token))
-    {
+    let trial = forking.tried(&plan.plan, now, &mut |_| ());
+    let trial = trial.map_err(|refusal| of_command(&refusal))?;
+    if let Some((token, child)) = trial.children.iter().find(|(token, _)| awaited.contains(token)) {
         let message = format!(
             "token {token} waits for a child run there whose end can't be taken over ({child} would \
              be started anew): fork before the child was started, or after it has ended"
         );
         return Err(Rejection::new(RejectionKind::Conflict, "fork_child_live", message).at("/at"));
     }
-    let mut planned = ForkPlan {
-        forked_from: protocol::ForkedFrom {
-            run_id: forking.forked.from.to_string(),
-            sequence: forking.forked.sequence,
-        },
-        status: run.status().unwrap_or(RunStatus::Running),
-        adopted: ForkCalls::default(),
-        calls: ForkCalls::default(),
-        later: ForkCalls::default(),
-        gates: run.live().map_or(0, |live| live.gates.len() as u64),
-        waits: run.live().map_or(0, |live| live.waits.total() - live.gates.len() as u64),
-    };
-    let mut last: HashMap<&str, Usage> = HashMap::new();
-    for one in trial.adoption.recorded() {
-        last.insert(&one.node, one.usage);
-        let calls = if one.is_taken { &mut planned.adopted } else { &mut planned.later };
-        calls.push(ForkCall {
-            node: one.node.to_string(),
-            token: one.token,
-            sequence: Some(one.sequence),
-            usage: one.usage,
-        });
-    }
-    for (token, _) in decision.dispatch {
-        let Some((at, _)) = run.working_attempt(token) else { continue };
-        planned.calls.push(ForkCall {
-            node: at.node.to_string(),
-            token,
-            sequence: None,
-            usage: last.get(&*at.node).copied().unwrap_or_default(),
-        });
-    }
-    Ok(planned)
+    Ok(ForkPlan::of(forking.forked.from, forking.forked.sequence, &trial))
 }
 
 fn dry(forking: &Forking, planned: ForkPlan, at: DateTime<Utc>) -> Receipt {

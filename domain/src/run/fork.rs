@@ -13,6 +13,10 @@ use super::replay::{Difference, Replay, from_outside};
 use super::state::{Live, Run};
 use crate::definition::Plan;
 
+mod begin;
+
+pub use begin::{Asked, Forking, Trial, Unforkable};
+
 /// A history that is read on its way to the place, and beyond it for what may be adopted.
 pub struct Prefix<'a> {
     plan: &'a Plan,

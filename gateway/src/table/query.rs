@@ -67,6 +67,12 @@ pub(super) const AFTER_POSITION: &[Param] = &[
     param("limit", "integer", "Heads of a page: 1 to 1,000, default 100."),
 ];
 pub(super) const EVENT_TYPE: &[Param] = &[param("type", "string", "Only events of this type.")];
+pub(super) const SPEED: &[Param] = &[param(
+    "speed",
+    "number",
+    "Of a stream: replay what has happened, spaced as it was recorded and so many times as fast \
+     (0.01 to 10000); no wait is longer than 10 s. A run that goes on is followed live then.",
+)];
 pub(super) const AGGREGATE: &[Param] = &[
     param("aggregate_type", "string", "Only events of this kind of thing, as `run`."),
     param("aggregate_id", "string", "Only events of this thing."),

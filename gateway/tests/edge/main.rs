@@ -8,6 +8,7 @@ mod documents;
 mod fakes;
 mod forks;
 mod hooks;
+mod pace;
 mod probes;
 mod streams;
 mod time_travel;

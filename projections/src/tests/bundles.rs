@@ -1,9 +1,11 @@
 //! Bundles: what is in them, and that their histories are those of the journal.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use domain::bundle::{Fault, Line, Seal};
-use protocol::bundle::{BundleFrom, BundlePart};
+use domain::run::event::Adopt;
+use protocol::bundle::{BundleFork, BundleFrom, BundlePart};
 use protocol::{DiffTo, EventFilter, Events, Explain, RejectionKind, RunQueries, StateAt};
 
 use super::driven::{Driven, judged};
@@ -172,9 +174,101 @@ async fn a_bundle_that_is_damaged_is_refused_with_its_line(storage: Storage) {
     assert!(matches!(Bundle::open(world.folder.path()), Err(OpenBundleError::Read(_))));
 }
 
+/// A run that two judges have let through, in a bundle; and its definition.
+async fn judged_bundle(world: &World) -> (Bundle, Value) {
+    let definition = judged();
+    let mut run = Driven::start(world, 1, definition.clone(), json!({"judges": ["a", "b"]})).await;
+    run.succeed(1, json!({"score": 5})).await;
+    run.succeed(2, json!("good")).await;
+    run.succeed(3, json!("fine")).await;
+    run.succeed(4, json!("out")).await;
+    assert!(run.run.live().is_none(), "it has ended");
+    (bundle(world, run.id).await, definition)
+}
+
+fn unchanged(at: u64) -> BundleFork {
+    BundleFork {
+        at: StateAt::Sequence(at),
+        adopt: Adopt::All,
+        input: None,
+        state: None,
+        branches: BTreeMap::new(),
+        results: BTreeMap::new(),
+        definition: None,
+    }
+}
+
+async fn a_fork_is_decided_without_doing_anything(storage: Storage) {
+    let world = World::new(storage).await;
+    let (bundle, mut definition) = judged_bundle(&world).await;
+    let (here, run) = (Histories::of(&bundle), bundle.manifest().run_id);
+    let last = bundle.view().await.expect("all of it").events;
+    let tried = async |asked| here.fork_tried(ours(), run, asked, moment(500)).await;
+    for at in 1..last {
+        let same = tried(unchanged(at)).await.expect("a fork");
+        assert_eq!((same.parts, same.values), (None, None), "at {at}");
+        assert_eq!((same.plan.status.as_str(), same.plan.calls.count), ("completed", 0), "{at}");
+    }
+    let ended = tried(unchanged(last)).await.expect_err("it is over");
+    assert_eq!(&*ended.code, "fork_after_end");
+    let beyond = tried(unchanged(last + 1)).await.expect_err("there is no such event");
+    assert_eq!(&*beyond.code, "no_such_moment");
+
+    // Another score leads to the node that nobody was at.
+    let results = BTreeMap::from([(1, json!({"score": 1}))]);
+    let fixes = tried(BundleFork { results, ..unchanged(1) }).await.expect("a fork");
+    assert_eq!((fixes.plan.adopted.count, fixes.plan.calls.count), (0, 1));
+    assert_eq!(fixes.plan.calls.items[0].node, "fix");
+    let (parts, values) = (fixes.parts.expect("it parts"), fixes.values.expect("before that"));
+    assert_eq!((parts.node.as_deref(), parts.sequence), (Some("draft"), 3));
+    assert_eq!(
+        (values.sequence, values.right.expect("an event")["type"].clone()),
+        (2, json!("task_succeeded"))
+    );
+    assert_eq!(fixes.waiting[0].node.as_deref(), Some("fix"));
+    let refused = tried(BundleFork { results: [(9, json!(1))].into(), ..unchanged(1) }).await;
+    assert_eq!(&*refused.expect_err("no such token").code, "fork_token");
+
+    // What judges do is another thing now: they are asked again, and nobody else is.
+    definition["nodes"]["judge"]["action"]["with"]["result"] = json!(2);
+    let other = serde_json::from_value(definition).expect("a definition");
+    let asked = BundleFork { definition: Some(Box::new(other)), ..unchanged(1) };
+    let judges = tried(asked).await.expect("a fork");
+    let called: Vec<_> = judges.plan.calls.items.iter().map(|call| &*call.node).collect();
+    assert_eq!((called, judges.plan.adopted.count), (vec!["judge", "judge"], 1));
+    assert_eq!(judges.parts.expect("it stands still").right, None);
+}
+
+async fn a_run_is_rehearsed_by_a_changed_definition(storage: Storage) {
+    let world = World::new(storage).await;
+    let (bundle, definition) = judged_bundle(&world).await;
+    let (here, run) = (Histories::of(&bundle), bundle.manifest().run_id);
+    let by = async |definition: &Value| {
+        let definition = serde_json::from_value(definition.clone()).expect("a definition");
+        here.run_rehearsed(ours(), run, &definition).await.expect("the run is there")
+    };
+    assert_eq!(by(&definition).await, Ok(None));
+    let mut stricter = definition.clone();
+    stricter["transitions"][1]["when"] = json!("state.score > 6");
+    let parted = by(&stricter).await.expect("it is decided").expect("it parts");
+    assert_eq!((&*parted.kind, parted.node.as_deref()), ("path", Some("draft")));
+    let mut richer = definition.clone();
+    richer["nodes"]["draft"]["output"]["state.more"] = json!("${result.score + 1}");
+    assert_eq!(
+        by(&richer).await.expect("it is decided").map(|one| one.kind),
+        Some("values".into())
+    );
+    let mut foreign = definition;
+    foreign["nodes"]["fix"]["action"] = json!({"use": "mend"});
+    let why = by(&foreign).await.expect_err("the action isn't in the bundle");
+    assert!(why.contains("mend"), "{why}");
+}
+
 on_both_storages!(
     a_bundle_has_the_histories_of_its_journal,
     children_come_along_as_of_one_moment,
     large_values_come_in_several_parts,
     a_bundle_that_is_damaged_is_refused_with_its_line,
+    a_fork_is_decided_without_doing_anything,
+    a_run_is_rehearsed_by_a_changed_definition,
 );

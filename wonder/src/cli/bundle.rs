@@ -14,6 +14,7 @@ use crate::exit::{Exit, Failure};
 use crate::output::{Column, Format, line, say};
 
 mod export;
+mod fork;
 mod regression;
 
 /// What to do.
@@ -33,6 +34,8 @@ pub(crate) enum BundleCommand {
     Explain(ExplainArgs),
     /// Compare two runs, or two moments of one
     Diff(DiffArgs),
+    /// Say how a run would go on with something different: what would be called, and where it parts
+    Fork(Box<fork::ForkArgs>),
     /// Decide recorded runs again, by their own or by a changed definition, and compare
     #[command(after_help = regression::EXIT_CODES)]
     Test(regression::TestArgs),
@@ -150,6 +153,7 @@ pub(crate) async fn execute(global: &Global, command: BundleCommand) -> Result<E
         BundleCommand::Timeline(args) => timeline(global, &args).await?,
         BundleCommand::Explain(args) => why(global, args).await?,
         BundleCommand::Diff(args) => compare(global, args).await?,
+        BundleCommand::Fork(args) => return fork::execute(global, *args).await,
         BundleCommand::Test(args) => return regression::execute(global, args).await,
     }
     Ok(Exit::Completed)

@@ -113,7 +113,7 @@ async fn demo(client: &Client, project: &str) -> Result<(Exit, String), Failure>
     let started: Value = client.post("/runs", &[], &body).await?.read()?;
     let run_id = started["id"].as_str().unwrap_or_default().to_owned();
     say!("running {} as {run_id}", example.name);
-    match watch::watch(client, &run_id, None).await? {
+    match watch::watch(client, &run_id, None, None).await? {
         Some((exit, progress)) => {
             // An error was told with the end.
             if progress.error.is_null() {

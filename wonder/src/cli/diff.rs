@@ -97,7 +97,7 @@ fn of_side(side: &DiffSide) -> String {
 }
 
 /// The members of both events that differ.
-fn of_divergence(divergence: &Divergence) -> String {
+pub(super) fn of_divergence(divergence: &Divergence) -> String {
     let node = divergence.node.as_ref().map(|node| format!(" at {node}")).unwrap_or_default();
     let shown = |own: &Option<Value>, other: &Option<Value>| {
         let Some(Value::Object(own)) = own else { return "nothing".to_owned() };

@@ -1,5 +1,7 @@
 //! `wonder events`: pages of the journal, and the journal live.
 
+use protocol::Speed;
+
 use super::Global;
 use super::runs::segment;
 use crate::client::Client;
@@ -29,6 +31,10 @@ pub(crate) enum EventsCommand {
     Tail {
         #[command(flatten)]
         filter: FilterArgs,
+        /// Replay a run's history, spaced as it was recorded and so many times as fast; no wait is
+        /// longer than 10 s
+        #[arg(long, value_name = "FACTOR", requires = "run")]
+        speed: Option<Speed>,
     },
 }
 
@@ -67,12 +73,19 @@ pub(crate) async fn execute(global: &Global, command: EventsCommand) -> Result<E
             global.output.list(&answer, COLUMNS)?;
             Ok(Exit::Completed)
         }
-        EventsCommand::Tail { filter } => tail(&client, global.output, filter).await,
+        EventsCommand::Tail { filter, speed } => tail(&client, global.output, filter, speed).await,
     }
 }
 
-async fn tail(client: &Client, format: Format, filter: FilterArgs) -> Result<Exit, Failure> {
-    let query = filter.event_type.iter().map(|kind| ("type".to_owned(), kind.clone())).collect();
+async fn tail(
+    client: &Client,
+    format: Format,
+    filter: FilterArgs,
+    speed: Option<Speed>,
+) -> Result<Exit, Failure> {
+    let asked = [("type", filter.event_type.clone()), ("speed", speed.map(|one| one.to_string()))];
+    let asked = asked.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
+    let query = asked.collect();
     let mut events = client.follow(&filter.path()?, query, filter.after.clone());
     while let Some((event, text)) = events.next().await? {
         match format {

@@ -71,7 +71,8 @@ pub(crate) async fn execute(global: &Global, args: ForkArgs) -> Result<Exit, Fai
     let client = Client::new(&global.client)?;
     let answer = client.post(&format!("/runs/{}/fork", segment(&args.id)?), &[], &body).await?;
     if args.dry_run {
-        return plan(global, &answer);
+        print_plan(global, &answer)?;
+        return Ok(Exit::Completed);
     }
     args.follow.started(global, &client, &answer).await
 }
@@ -101,7 +102,7 @@ impl Follow {
         let started: Value = answer.read()?;
         let timeout = self.timeout.map(Span::as_duration);
         let id = started["id"].as_str().unwrap_or_default();
-        Ok(match watch::watch(client, segment(id)?, timeout).await? {
+        Ok(match watch::watch(client, segment(id)?, timeout, None).await? {
             Some((exit, _)) => exit,
             None => Exit::TimedOut,
         })
@@ -127,7 +128,8 @@ pub(crate) async fn retry(global: &Global, args: RetryArgs) -> Result<Exit, Fail
         (format!("/runs/{}/retry", segment(&args.id)?), json!({"dry_run": args.dry_run}));
     let answer = client.post(&path, &[], &body).await?;
     if args.dry_run {
-        return plan(global, &answer);
+        print_plan(global, &answer)?;
+        return Ok(Exit::Completed);
     }
     args.follow.started(global, &client, &answer).await
 }
@@ -153,7 +155,8 @@ pub(crate) async fn rerun(global: &Global, args: RerunArgs) -> Result<Exit, Fail
     args.follow.started(global, &client, &answer).await
 }
 
-fn plan(global: &Global, answer: &Answer) -> Result<Exit, Failure> {
+/// Prints what a fork would do.
+pub(super) fn print_plan(global: &Global, answer: &Answer) -> Result<(), Failure> {
     let plan: Value = answer.read()?;
     let parts = [("calls", "called"), ("later", "called if reached"), ("adopted", "adopted")];
     let mut items = Vec::new();
@@ -182,14 +185,14 @@ fn plan(global: &Global, answer: &Answer) -> Result<Exit, Failure> {
         count("later"),
         cost("later"),
     );
-    Ok(Exit::Completed)
+    Ok(())
 }
 
 fn some(members: Map<String, Value>) -> Option<Value> {
     (!members.is_empty()).then_some(Value::Object(members))
 }
 
-fn of_token(text: &str) -> Result<(String, Value), String> {
+pub(super) fn of_token(text: &str) -> Result<(String, Value), String> {
     let wrong = || "write the token's number, = and JSON, as in 7={\"text\": \"no\"}".to_owned();
     let (token, value) = text.split_once('=').ok_or_else(wrong)?;
     token.parse::<u64>().map_err(|_| wrong())?;

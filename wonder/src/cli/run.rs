@@ -120,7 +120,7 @@ async fn start(
         return Ok(Exit::Completed);
     }
     let timeout = args.timeout.map(Span::as_duration);
-    let Some((exit, progress)) = watch::watch(client, &run_id, timeout).await? else {
+    let Some((exit, progress)) = watch::watch(client, &run_id, timeout, None).await? else {
         let result = json!({"run_id": run_id, "status": "running", "output": null, "error": null});
         show(format, &result)?;
         return Ok(Exit::TimedOut);

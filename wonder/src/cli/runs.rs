@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use domain::span::Span;
+use protocol::Speed;
 use serde_json::json;
 
 use super::{Global, diff, explain, fork, watch};
@@ -71,6 +72,9 @@ pub(crate) enum RunsCommand {
         /// How long to watch, as in 90s or 10m
         #[arg(long, value_name = "DURATION")]
         timeout: Option<Span>,
+        /// Replay what has happened, so many times as fast as it did; no wait is longer than 10 s
+        #[arg(long, value_name = "FACTOR")]
+        speed: Option<Speed>,
     },
     /// Start a run that goes on from any event of another one
     #[command(after_help = EXIT_CODES)]
@@ -161,9 +165,9 @@ pub(crate) async fn execute(global: &Global, command: RunsCommand) -> Result<Exi
         }
         RunsCommand::Explain(args) => return explain::execute(global, &client, args).await,
         RunsCommand::Diff(args) => return diff::execute(global, &client, args).await,
-        RunsCommand::Watch { id, timeout } => {
+        RunsCommand::Watch { id, timeout, speed } => {
             let timeout = timeout.map(Span::as_duration);
-            return Ok(match watch::watch(&client, segment(&id)?, timeout).await? {
+            return Ok(match watch::watch(&client, segment(&id)?, timeout, speed).await? {
                 Some((exit, _)) => exit,
                 None => Exit::TimedOut,
             });

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use protocol::Speed;
+
 use crate::client::Client;
 use crate::exit::{Exit, Failure};
 use crate::progress::{Display, Progress};
@@ -9,13 +11,15 @@ use crate::progress::{Display, Progress};
 /// Nothing new on screen more often than this.
 const REFRESH: Duration = Duration::from_millis(80);
 
-/// Follows a run until it ends. `None` where the time-out came first: the run goes on.
+/// Follows a run until it ends, what has happened at a pace where there is a `speed`. `None` where the time-out came first: the run goes on.
 pub(crate) async fn watch(
     client: &Client,
     run_id: &str,
     timeout: Option<Duration>,
+    speed: Option<Speed>,
 ) -> Result<Option<(Exit, Progress)>, Failure> {
-    let mut events = client.follow(&format!("/runs/{run_id}/events"), Vec::new(), None);
+    let query = speed.into_iter().map(|speed| ("speed".to_owned(), speed.to_string()));
+    let mut events = client.follow(&format!("/runs/{run_id}/events"), query.collect(), None);
     let mut progress = Progress::default();
     let mut display = Display::for_stderr();
     let watched = Instant::now();

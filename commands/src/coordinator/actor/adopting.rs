@@ -1,10 +1,10 @@
 //! A run that was forked takes over what the other one has recorded, before anything is handed out.
 
 use chrono::{DateTime, Utc};
+use domain::run::fork::Forking;
 use domain::run::{Command, Decision, Event, Owed, Refusal, Run};
 
 use super::{Actor, Queued};
-use crate::coordinator::Forking;
 
 type Shared = Vec<(Event, DateTime<Utc>)>;
 

@@ -4,12 +4,13 @@ use chrono::{DateTime, Utc};
 use domain::run::Command;
 use domain::run::command::{AttemptError, Report};
 use domain::run::event::QueueReason;
+use domain::run::fork::Forking;
 use protocol::{Outcome, OutcomeResult, Receipt, Rejection};
 use tokio::sync::oneshot;
 
 use crate::coordinator::admissions::RateSlot;
 use crate::coordinator::append::Cause;
-use crate::coordinator::{Forking, Reply, Start, Verdict};
+use crate::coordinator::{Reply, Start, Verdict};
 
 /// A command that waits for its decision.
 pub(in crate::coordinator) enum Queued {

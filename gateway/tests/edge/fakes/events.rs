@@ -1,6 +1,7 @@
 //! The journal of the fake: events that a test has recorded, one after the other.
 
 use async_trait::async_trait;
+use chrono::TimeDelta;
 use domain::ids::WorkspaceId;
 use futures::stream::{self, BoxStream, StreamExt as _};
 use protocol::*;
@@ -23,6 +24,11 @@ impl World {
     }
 
     pub(crate) fn record(&self, workspace: WorkspaceId, event_type: &str) {
+        self.record_after(workspace, event_type, 0);
+    }
+
+    /// The same, so many seconds after the start.
+    pub(crate) fn record_after(&self, workspace: WorkspaceId, event_type: &str, seconds: i64) {
         let mut events = self.events.lock().expect("lock");
         let position = events.len() as u64 + 1;
         events.push(EventEnvelope {
@@ -37,7 +43,7 @@ impl World {
             workspace_id: workspace.to_string(),
             payload: json!({"text": "a\nb"}),
             metadata: json!({}),
-            recorded_at: start_time(),
+            recorded_at: start_time() + TimeDelta::seconds(seconds),
         });
     }
 }
