@@ -52,7 +52,7 @@ mod waiting;
 mod tests;
 
 pub use audit::{AuditTrail, Seal, recorded};
-pub use bundle::{Bundle, OpenBundleError, manifest};
+pub use bundle::{Bundle, OpenBundleError, manifest as bundle_manifest};
 pub use histories::{Histories, Past};
 pub use projection::FoldError;
 pub use rebuild::{Comparison, Difference, Progress, RebuildError};

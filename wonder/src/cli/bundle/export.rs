@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use ::projections::{Histories, manifest};
+use ::projections::{Histories, bundle_manifest};
 use chassis::journal::Journal;
 use chrono::Utc;
 use domain::bundle::{Line, Seal};
@@ -99,7 +99,7 @@ async fn read(
     let workspace_id = histories.workspace_of(run_id).await.map_err(refused)?;
     let position = journal.head().await.map_err(anyhow::Error::from)?;
     let up_to = Cursor { epoch: journal.epoch(), position };
-    let manifest = manifest(workspace_id, run_id, up_to, Utc::now());
+    let manifest = bundle_manifest(workspace_id, run_id, up_to, Utc::now());
     let mut next = Some(Box::new(BundleCursor::new(manifest)));
     let mut seal = Seal::default();
     while let Some(cursor) = next {
