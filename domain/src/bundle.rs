@@ -208,7 +208,7 @@ impl Reader {
             check_format(text)?;
         }
         let line: Line =
-            serde_json::from_slice(text).map_err(|error| Fault::Unreadable(error.to_string()))?;
+            serde_json::from_slice(text).map_err(|error| Fault::Unreadable(within(&error)))?;
         match &line {
             Line::WonderBundle(_) if self.manifest.is_some() => return Err(Fault::SecondManifest),
             Line::WonderBundle(manifest) => self.manifest = Some(manifest.clone()),
@@ -272,6 +272,11 @@ impl Reader {
         }
         Ok(manifest)
     }
+}
+
+/// What is wrong with the JSON of a line, whose number is told otherwise.
+fn within(error: &serde_json::Error) -> String {
+    error.to_string().replace(" at line 1 column ", " at column ")
 }
 
 /// Whether a first line is a manifest that this release reads.

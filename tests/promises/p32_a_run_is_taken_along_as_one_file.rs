@@ -41,8 +41,7 @@ fn definition() -> Value {
 
 /// A command of the binary: its exit code, its answer and what it said.
 async fn told(platform: &Platform, arguments: &[&str]) -> (i32, Value, String) {
-    let server = ["-o", "json", "--server", platform.gateway()];
-    let (status, told, talk) = platform.wonder(&[arguments, &server].concat()).await;
+    let (status, told, talk) = platform.wonder(&[arguments, &["-o", "json"]].concat()).await;
     let code = status.code().expect("it ended by itself");
     (code, serde_json::from_str(&told).unwrap_or(Value::Null), talk)
 }
@@ -66,7 +65,9 @@ async fn a_run_is_taken_along_as_one_file(setting: Setting) {
     let folder = tempfile::tempdir().expect("a folder");
     let path = |name: &str| folder.path().join(name).to_str().expect("text").to_owned();
     let (file, again) = (path("run.wonder"), path("again.wonder"));
-    let (code, written, talk) = told(&platform, &["bundle", "export", &run, "-f", &file]).await;
+    let (code, written, talk) =
+        told(&platform, &["bundle", "export", &run, "-f", &file, "--server", platform.gateway()])
+            .await;
     assert_eq!((code, &written["runs"]), (0, &json!(2)), "{written}{talk}");
 
     let (_, opened, _) = told(&platform, &["bundle", "open", &file]).await;

@@ -24,6 +24,15 @@ use crate::refusal;
 /// Timers that a fork waits for, one after the other.
 const WAITS: usize = 10_000;
 
+/// Where a fork goes on.
+struct Found {
+    place: Place,
+    /// The last event that was looked at.
+    until: u64,
+    /// The plan that the run followed there.
+    followed: Plan,
+}
+
 impl Histories<'_> {
     /// Decides how a run would go on from a moment with something different: outcomes are taken over
     /// where the same is asked for, timers fall due where nothing else is waited for, and it ends
@@ -38,6 +47,60 @@ impl Histories<'_> {
         asked: BundleFork,
         now: DateTime<Utc>,
     ) -> Result<ForkTrial, Rejection> {
+        let Found { mut place, until, followed } = self.found(workspace_id, run_id, &asked).await?;
+        let other = match &asked.definition {
+            Some(definition) => Some(self.other_plan(&place, definition, &followed).await?),
+            None => None,
+        };
+        if let Some((plan, _)) = &other {
+            place.adoption.leave_out(changed(&followed, plan));
+        }
+        let shared = place.run.clone();
+        let pins = shared.header().map(|header| header.pins.clone()).unwrap_or_default();
+        let forking = place.fork(Asked {
+            // Nothing has this id: tokens begin at 1.
+            run_id: run_id.child(0),
+            from: run_id,
+            until,
+            at: now,
+            forked_by: None,
+            adopt: asked.adopt,
+            input: asked.input,
+            state: asked.state,
+            branches: asked.branches,
+            outcomes: asked
+                .results
+                .into_iter()
+                .map(|(token, result)| (token, Ok(result)))
+                .collect(),
+            definition: other.as_ref().map(|(_, reference)| (reference.clone(), pins)),
+            labels: None,
+            is_told_again: true,
+        });
+        let forking = forking.map_err(|error| conflict("fork_token", error.to_string()))?;
+        let plan = other.as_ref().map_or(&followed, |(plan, _)| plan);
+        let mut decided = VecDeque::new();
+        let mut take = |event: &Event| decided.push_back(event.clone());
+        let trial = forking.tried(plan, now, &mut take);
+        let mut trial = trial.map_err(|refusal| refused(&refusal))?;
+        let mut waits = 0;
+        while waits < WAITS && trial.wait(plan, &mut take) {
+            waits += 1;
+        }
+        let sequence = forking.forked.sequence;
+        let (parts, values) = self.parting(&run_id.to_string(), shared, sequence, decided).await?;
+        let mut answer = self.told(run_id, sequence, trial).await?;
+        (answer.parts, answer.values) = (parts, values);
+        Ok(answer)
+    }
+
+    /// Reads a run up to the place, and on for what may be adopted.
+    async fn found(
+        &self,
+        workspace_id: WorkspaceId,
+        run_id: RunId,
+        asked: &BundleFork,
+    ) -> Result<Found, Rejection> {
         let id = run_id.to_string();
         let started = self.run_started(workspace_id, &id).await?;
         let events = self.walk(&id, asked.at, started.started_at, |_, _, _| ()).await?;
@@ -48,7 +111,7 @@ impl Histories<'_> {
         }
         let first = self.plan_of(&started.definition, &started.pins).await?;
         let mut others = self.plans_of_forks(&id, &started).await?;
-        let (mut place, until) = {
+        let (place, until) = {
             let mut prefix = Prefix::new(&first, events, asked.adopt);
             let mut until = 0;
             let read = self.each_event(&id, 0, |recorded, event| {
@@ -76,51 +139,7 @@ impl Histories<'_> {
                 followed = plan;
             }
         }
-        let other = match &asked.definition {
-            Some(definition) => Some(self.other_plan(&place, definition, &followed).await?),
-            None => None,
-        };
-        if let Some((plan, _)) = &other {
-            place.adoption.leave_out(changed(&followed, plan));
-        }
-        let shared = place.run.clone();
-        let forking = place.fork(Asked {
-            // Nothing has this id: tokens begin at 1.
-            run_id: run_id.child(0),
-            from: run_id,
-            until,
-            at: now,
-            forked_by: None,
-            adopt: asked.adopt,
-            input: asked.input,
-            state: asked.state,
-            branches: asked.branches,
-            outcomes: asked
-                .results
-                .into_iter()
-                .map(|(token, result)| (token, Ok(result)))
-                .collect(),
-            definition: other
-                .as_ref()
-                .map(|(_, reference)| (reference.clone(), started.pins.clone())),
-            labels: None,
-            is_told_again: true,
-        });
-        let forking = forking.map_err(|error| conflict("fork_token", error.to_string()))?;
-        let plan = other.as_ref().map_or(&followed, |(plan, _)| plan);
-        let mut decided = VecDeque::new();
-        let mut take = |event: &Event| decided.push_back(event.clone());
-        let trial = forking.tried(plan, now, &mut take);
-        let mut trial = trial.map_err(|refusal| refused(&refusal))?;
-        let mut waits = 0;
-        while waits < WAITS && trial.wait(plan, &mut take) {
-            waits += 1;
-        }
-        let sequence = forking.forked.sequence;
-        let (parts, values) = self.parting(&id, shared, sequence, decided).await?;
-        let mut answer = self.told(run_id, sequence, trial).await?;
-        (answer.parts, answer.values) = (parts, values);
-        Ok(answer)
+        Ok(Found { place, until, followed })
     }
 
     /// The plan of another definition, where a fork can go on by it.

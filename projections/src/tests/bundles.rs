@@ -239,6 +239,30 @@ async fn a_fork_is_decided_without_doing_anything(storage: Storage) {
     assert_eq!(judges.parts.expect("it stands still").right, None);
 }
 
+async fn a_fork_waits_for_the_clock_and_for_nobody_else(storage: Storage) {
+    let world = World::new(storage).await;
+    let mock = json!({"action": {"kind": "mock", "with": {"result": 1}}});
+    let definition = json!({"name": "judged", "start": "ask", "timeout": "30d",
+        "nodes": {"ask": mock, "rest": {"wait": {"for": "10m"}},
+            "approve": {"gate": {"title": "May it go?", "timeout": "1h"}}},
+        "transitions": [{"from": "ask", "to": "rest"},
+            {"from": "rest", "to": "approve", "when": "input.careful"}]});
+    for (number, careful, status, what) in
+        [(1, false, "completed", None), (2, true, "waiting", Some("gate"))]
+    {
+        let input = json!({"careful": careful});
+        let mut run = Driven::start(&world, number, definition.clone(), input).await;
+        run.succeed(1, json!(1)).await;
+        let bundle = bundle(&world, run.id).await;
+        let here = Histories::of(&bundle);
+        let fork = here.fork_tried(ours(), run.id, unchanged(1), moment(500)).await;
+        let fork = fork.expect("a fork");
+        assert_eq!(fork.plan.status.as_str(), status);
+        assert_eq!(fork.waiting.first().map(|item| &*item.what), what);
+        assert!(fork.parts.expect("the run has not gone on").left.is_none());
+    }
+}
+
 async fn a_run_is_rehearsed_by_a_changed_definition(storage: Storage) {
     let world = World::new(storage).await;
     let (bundle, definition) = judged_bundle(&world).await;
@@ -270,5 +294,6 @@ on_both_storages!(
     large_values_come_in_several_parts,
     a_bundle_that_is_damaged_is_refused_with_its_line,
     a_fork_is_decided_without_doing_anything,
+    a_fork_waits_for_the_clock_and_for_nobody_else,
     a_run_is_rehearsed_by_a_changed_definition,
 );

@@ -231,7 +231,9 @@ fn step(event: &str, state: &protocol::RunState) -> String {
     });
     let tokens = tokens.collect::<Vec<_>>().join(" ");
     let at = state.at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
-    format!("{:>6} {at} {:<20} {:<10} {tokens}", state.sequence, event, state.status.as_str())
+    let (sequence, status) = (state.sequence, state.status.as_str());
+    let text = format!("{sequence:>6} {at} {event:<20} {status:<10} {tokens}");
+    text.trim_end().to_owned()
 }
 
 async fn timeline(global: &Global, args: &RunArgs) -> Result<(), Failure> {

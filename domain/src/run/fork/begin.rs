@@ -15,7 +15,7 @@ use crate::run::event::{
     Adopt, BranchPatch, DefinitionRef, Event, ForkedFrom, Pin, RunForked, RunStarted, TokenId,
     Usage,
 };
-use crate::run::state::Phase;
+use crate::run::state::{Live, Phase};
 use crate::run::{Command, Decision, Refusal, Run};
 
 /// Rounds in which a fork is tried: each takes over as much as one append holds.
@@ -189,13 +189,11 @@ pub struct Trial {
 }
 
 impl Trial {
-    /// Lets the next timer fall due, where nothing but the clock is waited for: a fork that has to
-    /// call somebody may be answered before. False where it stands still.
+    /// Lets the next timer fall due, where nothing but the clock is waited for: who has to be called
+    /// or asked may answer before. False where it stands still.
     pub fn wait(&mut self, plan: &Plan, take: &mut dyn FnMut(&Event)) -> bool {
-        if !self.dispatch.is_empty() || !self.children.is_empty() {
-            return false;
-        }
-        let Some(due) = self.run.next_due() else { return false };
+        let goes_by_itself = self.run.live().is_some_and(waits_for_the_clock);
+        let Some(due) = self.run.next_due().filter(|_| goes_by_itself) else { return false };
         self.now = self.now.max(due);
         let Ok(decision) = self.run.execute(plan, &Command::Wake, self.now) else { return false };
         let goes_on = !decision.events.is_empty();
@@ -216,4 +214,22 @@ impl Trial {
         }
         (self.dispatch, self.children) = (decision.dispatch, decision.children);
     }
+}
+
+/// Whether nothing is waited for but times.
+fn waits_for_the_clock(live: &Live) -> bool {
+    let asks_nobody = |phase: &Phase| match phase {
+        Phase::Working { .. }
+        | Phase::Gated { .. }
+        | Phase::AwaitingChild { .. }
+        | Phase::Waiting { signal: Some(_), .. } => false,
+        Phase::Waiting { signal: None, .. }
+        | Phase::BackingOff { .. }
+        | Phase::Blocked { .. }
+        | Phase::Succeeded { .. }
+        | Phase::Failed { .. } => true,
+    };
+    live.pause.is_none()
+        && live.in_queue.is_none()
+        && live.tokens.values().all(|token| asks_nobody(&token.phase))
 }
