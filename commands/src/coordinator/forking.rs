@@ -1,4 +1,4 @@
-//! A run that begins with the history of another one.
+//! What a run that begins with the history of another one takes over of it, once it goes on.
 
 use std::sync::Arc;
 
