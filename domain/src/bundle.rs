@@ -4,8 +4,9 @@
 //! one member, whose name says what it is:
 //!
 //! - `wonder_bundle` is the first line: a [`Manifest`].
-//! - `event` is an event of the journal ([`StoredEvent`]): of a run, or the revision of a definition
-//!   or of another thing that runs refer to. Events of a run come in order, without a gap.
+//! - `event` is an event of the journal ([`StoredEvent`]): of a run, or the revision of a
+//!   definition or of another thing that runs refer to. Events of a run come in order, without a
+//!   gap.
 //! - `payload` is a value that stands apart from events ([`StoredPayload`]). It comes before each
 //!   event that refers to it.
 //! - `end` is the last line: an [`End`], with the SHA-256 of all bytes before it.

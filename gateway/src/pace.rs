@@ -34,8 +34,8 @@ struct Replay {
     is_over: bool,
 }
 
-/// Events after a cursor: history at a pace, and then live ones. `only` where the reader is shown no
-/// others than those of a type.
+/// Events after a cursor: history at a pace, and then live ones. `only` where the reader is shown
+/// no others than those of a type.
 pub(crate) fn replayed(
     events: Arc<dyn Events>,
     filter: EventFilter,

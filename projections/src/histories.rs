@@ -1,5 +1,6 @@
-//! Histories of runs, wherever they are kept: in a journal, or in a file that was made of one. State
-//! at a moment, timeline, explanations, comparisons and verification are folded from nothing else.
+//! Histories of runs, wherever they are kept: in a journal, or in a file that was made of one.
+//! State at a moment, timeline, explanations, comparisons and verification are folded from nothing
+//! else.
 
 use std::sync::Arc;
 

@@ -30,7 +30,8 @@ impl Projections {
         Ok(waiting)
     }
 
-    /// Says of a run that waits for its turn how many are ahead of it, which the list of runs knows.
+    /// Says of a run that waits for its turn how many are ahead of it, which the list of runs
+    /// knows.
     pub(crate) async fn count_ahead(
         &self,
         run_id: RunId,
@@ -48,7 +49,8 @@ impl Projections {
 }
 
 impl Histories<'_> {
-    /// What a run waits for at a sequence. How many are ahead of it in a queue isn't in its history.
+    /// What a run waits for at a sequence. How many are ahead of it in a queue isn't in its
+    /// history.
     pub(crate) async fn waiting_of(
         &self,
         run_id: RunId,

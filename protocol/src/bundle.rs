@@ -102,8 +102,8 @@ pub struct ForkTrial {
     pub plan: ForkPlan,
     /// Child runs that it would start.
     pub children: u64,
-    /// Where it parts from the run (`left`), by the run's events; absent where it goes the same way.
-    /// Without `right` it stands still there.
+    /// Where it parts from the run (`left`), by the run's events; absent where it goes the same
+    /// way. Without `right` it stands still there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parts: Option<Divergence>,
     /// The first other value before that.

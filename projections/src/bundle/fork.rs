@@ -34,9 +34,9 @@ struct Found {
 }
 
 impl Histories<'_> {
-    /// Decides how a run would go on from a moment with something different: outcomes are taken over
-    /// where the same is asked for, timers fall due where nothing else is waited for, and it ends
-    /// where somebody would have to be called or asked. `now` is when the fork begins.
+    /// Decides how a run would go on from a moment with something different: outcomes are taken
+    /// over where the same is asked for, timers fall due where nothing else is waited for, and it
+    /// ends where somebody would have to be called or asked. `now` is when the fork begins.
     ///
     /// # Errors
     /// Where the run isn't there, can't be forked at that moment, or not so.
@@ -165,8 +165,8 @@ impl Histories<'_> {
         Ok((plan, DefinitionRef { id, name, version: version + 1, hash }))
     }
 
-    /// Where a fork parts from its run, and the first other value before that. What a run only notes
-    /// (that a task was handed out, that it was paused) leads nowhere, and is passed over.
+    /// Where a fork parts from its run, and the first other value before that. What a run only
+    /// notes (that a task was handed out, that it was paused) leads nowhere, and is passed over.
     async fn parting(
         &self,
         id: &str,

@@ -11,7 +11,8 @@ use crate::progress::{Display, Progress};
 /// Nothing new on screen more often than this.
 const REFRESH: Duration = Duration::from_millis(80);
 
-/// Follows a run until it ends, what has happened at a pace where there is a `speed`. `None` where the time-out came first: the run goes on.
+/// Follows a run until it ends, what has happened at a pace where there is a `speed`. `None` where
+/// the time-out came first: the run goes on.
 pub(crate) async fn watch(
     client: &Client,
     run_id: &str,

@@ -189,8 +189,8 @@ pub struct Trial {
 }
 
 impl Trial {
-    /// Lets the next timer fall due, where nothing but the clock is waited for: who has to be called
-    /// or asked may answer before. False where it stands still.
+    /// Lets the next timer fall due, where nothing but the clock is waited for: who has to be
+    /// called or asked may answer before. False where it stands still.
     pub fn wait(&mut self, plan: &Plan, take: &mut dyn FnMut(&Event)) -> bool {
         let goes_by_itself = self.run.live().is_some_and(waits_for_the_clock);
         let Some(due) = self.run.next_due().filter(|_| goes_by_itself) else { return false };

@@ -1,4 +1,5 @@
-//! `wonder bundle fork`: how a recorded run would go on with something different. Nothing is called.
+//! `wonder bundle fork`: how a recorded run would go on with something different. Nothing is
+//! called.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
