@@ -12,7 +12,6 @@ use domain::run::{Run, RunStatus};
 use protocol::{
     CommandEnvelope, ForkOutcome, ForkPlan, ForkRun, Receipt, Rejection, RejectionKind, StateAt,
 };
-use serde_json::Value;
 
 use super::{CommandService, cause, internal};
 use crate::coordinator::{
@@ -186,8 +185,10 @@ impl CommandService {
             // A child that failed, or was cut off, is started anew.
             Between::Forgotten => None,
         };
-        let outcomes =
-            asked.outcomes.into_iter().map(|(token, outcome)| (token, result_of(outcome)));
+        let outcomes = asked.outcomes.into_iter().map(|(token, outcome)| match outcome {
+            ForkOutcome::Result(result) => (token, Ok(result)),
+            ForkOutcome::Error(error) => (token, Err(AttemptError::from(&error))),
+        });
         let asked = Asked {
             run_id: from.forked(envelope.id),
             from,
@@ -209,13 +210,6 @@ impl CommandService {
         };
         let (started, plan) = ((**started).clone(), own);
         Ok(Ready { forking, started, plan, awaited: awaited.unwrap_or_default() })
-    }
-}
-
-fn result_of(outcome: ForkOutcome) -> Result<Value, AttemptError> {
-    match outcome {
-        ForkOutcome::Result(result) => Ok(result),
-        ForkOutcome::Error(error) => Err(AttemptError::from(&error)),
     }
 }
 
