@@ -6,8 +6,9 @@
 //! That alone makes it one run. What a trigger is done with stands in its own events (`log`), so
 //! that a start is not tried again for ever, and is known after a restart.
 //!
-//! Times, events and messages are looked after by the owner of the shard that the workflow's id belongs to,
-//! and their runs live on the same shard. A webhook is taken by the owner of its run's shard.
+//! Times, events and messages are looked after by the owner of the shard that the workflow's id
+//! belongs to, and their runs live on the same shard. A webhook is taken by the owner of its run's
+//! shard.
 
 use std::sync::Arc;
 
@@ -57,7 +58,8 @@ pub(crate) struct Triggers {
 }
 
 impl Triggers {
-    /// Looks after times, events and messages until `shutdown`; the tracker knows when that has ended.
+    /// Looks after times, events and messages until `shutdown`; the tracker knows when that has
+    /// ended.
     pub(crate) fn run(&self, shutdown: &CancellationToken, tracker: &TaskTracker) {
         let until = |shutdown: &CancellationToken, work: BoxFuture<'static, ()>| {
             tracker.spawn(shutdown.clone().run_until_cancelled_owned(work));

@@ -1,5 +1,5 @@
-//! Triggers by messages of NATS streams: pulls them, and acknowledges each when its run has started,
-//! or that it can't is recorded.
+//! Triggers by messages of NATS streams: pulls them, and acknowledges each when its run has
+//! started, or when it is recorded that it can't.
 //!
 //! A message is named by its stream, its place there and the time at which the server got it: so it
 //! starts one run however often it is delivered, and another one where a stream was made anew and
