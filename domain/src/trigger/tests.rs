@@ -255,7 +255,7 @@ fn a_trigger_is_refused_at_its_place() {
         "where": "${message.body.n > 1}"}, "input": {"n": "${trigger.message.body.n}"}}});
     let taken: Triggers = serde_json::from_value(taken).expect("triggers");
     assert_eq!(check(&taken), Ok(()));
-    let compiled = CompiledTrigger::compile(&taken.values().next().expect("one")).expect("sound");
+    let compiled = CompiledTrigger::compile(taken.values().next().expect("one")).expect("sound");
     assert_eq!(compiled.wants(&json!({"body": {"n": 2}})), Ok(true));
     assert_eq!(compiled.wants(&json!({"body": {"n": 1}})), Ok(false));
 }
