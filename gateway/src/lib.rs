@@ -21,6 +21,7 @@ mod gates;
 mod headers;
 mod health;
 mod json;
+mod metrics;
 mod openapi;
 mod operations;
 mod probes;

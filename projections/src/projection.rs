@@ -7,7 +7,7 @@ use chassis::journal::{Journal, ReadError, RecordedEvent};
 use sqlx::error::{DatabaseError, ErrorKind};
 
 use crate::store::sql::Session;
-use crate::{audit, resources, runs};
+use crate::{audit, metrics, resources, runs};
 
 /// Why events were not applied. Nothing of their batch was.
 #[derive(Debug, thiserror::Error)]
@@ -85,8 +85,13 @@ pub(crate) trait Projection: Send + Sync + 'static {
 }
 
 /// All projections.
-pub(crate) fn all() -> [Arc<dyn Projection>; 3] {
-    [Arc::new(resources::Resources), Arc::new(runs::Runs), Arc::new(audit::Audit)]
+pub(crate) fn all() -> [Arc<dyn Projection>; 4] {
+    [
+        Arc::new(resources::Resources),
+        Arc::new(runs::Runs),
+        Arc::new(audit::Audit),
+        Arc::new(metrics::Metrics::default()),
+    ]
 }
 
 /// A projection by its name.

@@ -1,10 +1,11 @@
 //! Resources: one row per resource of any kind, with its newest spec.
 
 use async_trait::async_trait;
-use chassis::journal::{Journal, RecordedEvent};
+use chassis::journal::{Journal, ReadError, RecordedEvent};
 use chrono::{DateTime, Utc};
+use domain::codec::{self, DecodeError};
 use domain::ids::{WorkflowId, WorkspaceId};
-use domain::resource::Kind;
+use domain::resource::{self, Kind, Spec};
 use protocol::{
     Page, PageRequest, Rejection, ResourceFilter, ResourceQueries, ResourceView, TriggerView,
 };
@@ -180,4 +181,25 @@ impl ResourceQueries for Projections {
     ) -> Result<Vec<TriggerView>, Rejection> {
         self.triggers_of(workspace_id, workflow_id, now, min_position).await
     }
+}
+
+/// A version of a resource as the journal has it; `None` where it has no such one.
+pub(crate) async fn spec_at(
+    journal: &dyn Journal,
+    kind: Kind,
+    id: &str,
+    version: u64,
+) -> Result<Option<Result<Spec, DecodeError>>, ReadError> {
+    // Revisions are numbered as the events that bring them.
+    let Some(before) = version.checked_sub(1) else { return Ok(None) };
+    let Some(recorded) = journal.load(kind.as_str(), id, before, 1).await?.pop() else {
+        return Ok(None);
+    };
+    let blobs = Blobs::fetch(journal, [recorded.payload.as_ref()]).await?;
+    let (name, version) = (&recorded.event_type, recorded.event_version);
+    let event = codec::decode(name, version, &recorded.payload, &|hash| blobs.get(hash));
+    Ok(match event {
+        Ok(event) => resource::Event::revision(&event).map(|(_, spec)| Ok(spec.clone())),
+        Err(error) => Some(Err(error)),
+    })
 }

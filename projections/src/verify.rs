@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-use domain::codec;
 use domain::definition::{Definition, Plan, Resolved};
 use domain::ids::{RunId, WorkspaceId};
-use domain::resource::{self, Kind, Spec};
+use domain::resource::{Kind, Spec};
 use domain::run::Event;
 use domain::run::event::{DefinitionRef, Pin, RunStarted};
 use domain::run::replay::{Difference, Replay};
@@ -15,9 +14,8 @@ use protocol::{Rejection, RejectionKind, Verification};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::payload::Blobs;
 use crate::time_travel::PAGE_EVENTS;
-use crate::{Projections, refusal};
+use crate::{Projections, refusal, resources};
 
 impl Projections {
     /// Decides a run's history again, by the plan that it follows.
@@ -120,20 +118,9 @@ impl Projections {
         id: &str,
         version: u64,
     ) -> Result<Option<Spec>, Rejection> {
-        // Revisions are numbered as the events that bring them.
-        let before = version.saturating_sub(1);
-        let found = self.journal.load(kind.as_str(), id, before, 1).await;
-        let Some(recorded) = found.map_err(refusal::journal)?.pop() else { return Ok(None) };
-        let blobs = Blobs::fetch(self.journal.as_ref(), [recorded.payload.as_ref()]).await;
-        let blobs = blobs.map_err(refusal::journal)?;
-        let event: resource::Event = codec::decode(
-            &recorded.event_type,
-            recorded.event_version,
-            &recorded.payload,
-            &|hash| blobs.get(hash),
-        )
-        .map_err(|error| refusal::damaged(id, &error))?;
-        Ok(event.revision().map(|(_, spec)| spec.clone()))
+        let found = resources::spec_at(self.journal.as_ref(), kind, id, version).await;
+        let spec = found.map_err(refusal::journal)?.transpose();
+        spec.map_err(|error| refusal::damaged(id, &error))
     }
 }
 

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 use uuid::Uuid;
 
+mod metrics;
 mod time_travel;
 
 pub(crate) fn home() -> WorkspaceId {
@@ -46,6 +47,7 @@ pub(crate) struct World {
     /// Runs of a page, beside the one.
     pub(crate) more_runs: Mutex<usize>,
     pub(crate) gate_filters: Mutex<Vec<GateFilter>>,
+    pub(crate) metric_queries: Mutex<Vec<MetricQuery>>,
     pub(crate) outcome: Mutex<Option<RunOutcome>>,
     /// How a run that ends in its first append ended.
     pub(crate) ended: Mutex<Option<RunOutcome>>,
@@ -427,6 +429,7 @@ pub(crate) fn gateway(world: &Arc<World>, auth: AuthConfig) -> Gateway {
         resources: world.clone(),
         runs: world.clone(),
         gates: world.clone(),
+        run_metrics: world.clone(),
         events: world.clone(),
         environment: Arc::new(Clock(world.clone())),
         config: GatewayConfig::new(auth, default_project),

@@ -7,6 +7,7 @@ mod documents;
 mod fakes;
 mod forks;
 mod hooks;
+mod metrics;
 mod probes;
 mod streams;
 mod time_travel;

@@ -1,0 +1,252 @@
+//! Metrics: the same sums in whatever batches and orders events come, and what is asked of them.
+
+use protocol::{MetricAnswer, MetricQueries, MetricQuery, MetricStep};
+
+use super::driven::{Driven, judged};
+use super::*;
+
+on_both_storages!(
+    runs_are_counted_by_definition_and_minute,
+    nodes_and_attempts_are_told_by_node_kind_and_model,
+    a_rebuild_has_the_same_rows_as_the_live_fold,
+    what_was_shared_is_counted_once,
+    what_is_wrong_is_refused,
+);
+
+fn of(metric: &str) -> MetricQuery {
+    MetricQuery {
+        metric: metric.to_owned(),
+        from: Some(moment(0)),
+        to: None,
+        now: moment(3_600),
+        step: None,
+        group_by: Vec::new(),
+        filters: Vec::new(),
+        min_position: None,
+    }
+}
+
+fn by(metric: &str, groups: &[&str]) -> MetricQuery {
+    let group_by = groups.iter().map(|&name| name.to_owned()).collect();
+    MetricQuery { group_by, ..of(metric) }
+}
+
+async fn ask(world: &World, asked: MetricQuery) -> MetricAnswer {
+    world.caught_up().await;
+    MetricQueries::query(&*world.views, ours(), asked).await.expect("it answers")
+}
+
+/// The groups of an answer with their counts, in order.
+fn counts(answer: &MetricAnswer) -> Vec<(String, u64)> {
+    let text = |group: &std::collections::BTreeMap<String, String>| {
+        group.values().cloned().collect::<Vec<_>>().join(" ")
+    };
+    let each = answer.series.iter().map(|one| (text(&one.group), one.total.count));
+    each.collect()
+}
+
+async fn runs_are_counted_by_definition_and_minute(storage: Storage) {
+    let world = World::new(storage).await;
+    for number in 0..4 {
+        // Two definitions, `flow-0` of 0 and 3. Runs 0 to 2 end, each in the first minute.
+        world.whole_run(number, 1, number < 3).await;
+    }
+    // One that ends in the second minute.
+    let late = run_id(3);
+    let end = Event::RunFailed { error: domain::run::RunError::permanent("no", "no".to_owned()) };
+    let filler = (0..60).map(|_| event(json!({"type": "run_paused"})));
+    world.run(late, 3, &filler.collect::<Vec<_>>()).await;
+    let position = world.run(late, 63, &[end]).await;
+    let asked = MetricQuery { min_position: Some(position), ..by("runs.ended", &["definition"]) };
+    let answer = MetricQueries::query(&*world.views, ours(), asked).await.expect("it answers");
+    assert_eq!((answer.r#type.as_str(), answer.unit.as_deref()), ("count", Some("runs")));
+    assert_eq!((answer.step, answer.from), (MetricStep::Minute, moment(0)));
+    let expected = [("flow-0", 2), ("flow-1", 1), ("flow-2", 1)];
+    assert_eq!(counts(&answer), expected.map(|(name, count)| (name.to_owned(), count)));
+    let points: Vec<_> =
+        answer.series[0].points.iter().map(|point| (point.at, point.values.count)).collect();
+    assert_eq!(points, [(moment(0), 1), (moment(60), 1)]);
+    assert_eq!(counts(&ask(&world, of("runs.started")).await), [(String::new(), 4)]);
+    assert_eq!(counts(&ask(&world, of("runs.failed")).await), [(String::new(), 1)]);
+    let asked = MetricQuery { step: Some(MetricStep::Day), ..by("runs.duration", &["status"]) };
+    let answer = ask(&world, asked).await;
+    let expected = [("completed", 3), ("failed", 1)];
+    assert_eq!(counts(&answer), expected.map(|(name, count)| (name.to_owned(), count)));
+    // Started at second 1 of 1970, and ended 63 s after the day 20,000 began.
+    let took = answer.series[1].total.clone();
+    let is = 20_000.0 * 86_400_000.0 + 62_000.0;
+    assert_eq!((took.min, took.max, took.p99), (Some(is), Some(is), Some(is)));
+    let theirs = MetricQueries::query(&*world.views, theirs(), of("runs.started")).await;
+    assert_eq!(theirs.expect("it answers").series, []);
+}
+
+async fn nodes_and_attempts_are_told_by_node_kind_and_model(storage: Storage) {
+    let world = World::new(storage).await;
+    let mut definition = judged();
+    definition["nodes"]["judge"] = json!({"action": {"kind": "llm", "with": {"prompt": "?"}},
+        "retry": {"max_attempts": 2}});
+    let mut driven = Driven::start(&world, 1, definition, json!({"judges": [1, 2, 3]})).await;
+    driven.succeed(1, json!({"score": 5, "model": "none of a mock"})).await;
+    world.caught_up().await;
+    driven.succeed(2, json!({"text": "a", "model": "small"})).await;
+    driven.fail(3).await;
+    driven.succeed(4, json!({"text": "b", "model": "large"})).await;
+    driven.succeed(5, json!(1)).await;
+    assert_eq!(driven.run.status().map(|status| status.as_str()), Some("completed"));
+    let answer = ask(&world, by("attempts.started", &["node", "kind"])).await;
+    let expected = [("llm judge", 3), ("mock draft", 1), ("mock publish", 1)];
+    assert_eq!(counts(&answer), expected.map(|(name, count)| (name.to_owned(), count)));
+    let answer = ask(&world, by("attempts.duration", &["node", "model", "status"])).await;
+    let expected = [
+        "draft  succeeded",
+        "judge large succeeded",
+        "judge small succeeded",
+        "judge  failed",
+        "publish  succeeded",
+    ];
+    let mut groups: Vec<_> = answer
+        .series
+        .iter()
+        .map(|one| ["node", "model", "status"].map(|name| one.group[name].clone()).join(" "))
+        .collect();
+    groups.sort();
+    let mut expected = expected.map(str::to_owned);
+    expected.sort();
+    assert_eq!(groups, expected);
+    assert_eq!(answer.series[0].total.max, Some(5.0), "as its worker measured");
+    let answer = ask(&world, by("usage.input_tokens", &["kind"])).await;
+    let sums: Vec<_> = answer.series.iter().map(|one| one.total.sum).collect();
+    assert_eq!(sums, [Some(21.0), Some(14.0)], "the kind with the most first");
+    let asked = MetricQuery {
+        filters: vec![("kind".to_owned(), "llm".to_owned())],
+        ..by("nodes.duration", &["node", "status"])
+    };
+    let answer = ask(&world, asked).await;
+    assert_eq!(counts(&answer).len(), 2, "the node succeeded, and failed: {answer:?}");
+}
+
+/// Many runs, of which some go on in later batches and some never end.
+async fn busy(world: &World, numbers: std::ops::Range<u128>) {
+    for number in numbers {
+        let run = run_id(number);
+        world.whole_run(number, number as u64 % 5, number % 3 != 0).await;
+        if number % 3 == 0 {
+            let steps = 2 * (number as u64 % 5) + 1;
+            let token = number as u64 % 5 + 1;
+            let opened = event(json!({"type": "token_routed", "token": token, "opened": [
+                {"instance": 1, "branches": [{"transition": 0, "node": "left", "count": 2},
+                    {"transition": 1, "node": "right", "count": 2}]}]}));
+            world.run(run, steps, &[opened]).await;
+            let spawned = event(json!({"type": "branches_spawned", "instance": 1, "index": 1,
+                "token": token + 1, "count": 2}));
+            world.run(run, steps + 1, &[spawned, succeeded(token + 2, json!(1))]).await;
+            let routed = event(json!({"type": "token_routed", "token": token + 2}));
+            let emitted = event(json!({"type": "metric_emitted", "token": token + 1,
+                "name": "score", "value": 0.1 * number as f64,
+                "dimensions": {"region": if number % 2 == 0 { "eu" } else { "us" }}}));
+            world.run(run, steps + 3, &[routed, emitted]).await;
+        }
+    }
+}
+
+async fn a_rebuild_has_the_same_rows_as_the_live_fold(storage: Storage) {
+    let mut world = World::idle(storage, Config { batch_events: 7, ..config() }).await;
+    busy(&world, 0..20).await;
+    world.start();
+    busy(&world, 20..40).await;
+    world.caught_up().await;
+    let same = world.views.compare("metrics", |_| {}).await.expect("it compares");
+    assert_eq!(same.difference, None, "in batches of 7, and in one");
+    let answer = ask(&world, by("nodes.duration", &["node"])).await;
+    let nodes: Vec<_> = counts(&answer).into_iter().map(|(node, _)| node).collect();
+    assert_eq!(nodes, ["again", "first", "right"], "the third branch is the first on the right");
+    let answer = ask(&world, by("score", &["dimensions.region"])).await;
+    let totals: Vec<_> = answer
+        .series
+        .iter()
+        .map(|one| (one.group["dimensions.region"].as_str(), one.total.count, one.total.sum))
+        .collect();
+    let sums = [3.0, 9.0, 15.0, 21.0, 27.0, 33.0, 39.0].map(|one| one / 10.0);
+    assert_eq!(totals[0], ("eu", 7, Some(12.6)), "0, 6 … 36 in tenths");
+    assert_eq!(totals[1].2.map(|sum| (sum * 10.0).round() / 10.0), Some(sums.iter().sum::<f64>()));
+    let names = MetricQueries::list(&*world.views, ours(), None).await.expect("a list").items;
+    let score = names.last().expect("the emitted ones come last");
+    assert_eq!(score.name, "score");
+    assert!(score.dimensions.contains(&"dimensions.region".to_owned()), "{score:?}");
+    world.sql_on_views("update metric_points set count = count + 1 where metric = 'score'").await;
+    let other = world.views.rebuild("metrics", |_| {}).await.expect("it rebuilds");
+    assert_eq!(other.difference.expect("it differs").table, "metric_points");
+    let answer = ask(&world, by("score", &["dimensions.region"])).await;
+    assert_eq!(answer.series[0].total.count, 7, "as it was");
+}
+
+async fn what_was_shared_is_counted_once(storage: Storage) {
+    let world = World::new(storage).await;
+    world.whole_run(1, 1, true).await;
+    let fork = run_id(2);
+    let Event::RunStarted(mut first) = started(run_id(1), json!({}), &[]) else {
+        unreachable!("it is a start")
+    };
+    let from = json!({"run_id": run_id(1), "sequence": 3, "at": moment(50)});
+    first.forked_from = Some(serde_json::from_value(from).expect("a fork"));
+    let forked = event(json!({"type": "run_forked", "run_id": fork, "from": run_id(1),
+        "sequence": 3, "until": 4, "adopt": "all", "since": moment(0)}));
+    let shared = [Event::RunStarted(first), succeeded(1, json!(1)), moved(1, 2), forked];
+    let (mut encoded, id) = (Vec::new(), fork.to_string());
+    for event in &shared {
+        encoded.push(NewEvent {
+            id: Uuid::now_v7(),
+            event_type: event.event_type().into(),
+            event_version: 1,
+            payload: codec::encode(event, ours()).expect("it encodes").payload.into(),
+            recorded_at: None,
+        });
+    }
+    let stream = ("run", id.as_str());
+    world.append_encoded(stream, ours(), 0, encoded, Vec::new(), r#"{"shared":3}"#).await;
+    let end = Event::RunCompleted { output: json!(null) };
+    world.run(fork, 4, &[succeeded(2, json!(2)), moved(2, 3), end]).await;
+    assert_eq!(counts(&ask(&world, of("runs.started")).await)[0].1, 2);
+    assert_eq!(counts(&ask(&world, of("attempts.succeeded")).await)[0].1, 2, "one of each");
+    let answer = ask(&world, by("nodes.succeeded", &["node"])).await;
+    let expected = [("again", 1), ("first", 1)];
+    assert_eq!(counts(&answer), expected.map(|(name, count)| (name.to_owned(), count)));
+}
+
+async fn what_is_wrong_is_refused(storage: Storage) {
+    let quick = Config { position_wait: Duration::ZERO, ..config() };
+    let mut world = World::idle(storage, quick).await;
+    world.start();
+    world.whole_run(1, 1, true).await;
+    world.caught_up().await;
+    let with = |change: fn(&mut MetricQuery)| {
+        let mut asked = of("runs.ended");
+        change(&mut asked);
+        asked
+    };
+    for (code, asked) in [
+        ("unknown_metric", of("runs.ending")),
+        ("unknown_metric", of("")),
+        ("unknown_dimension", by("runs.ended", &["node"])),
+        ("unknown_dimension", by("runs.ended", &["dimensions.region"])),
+        ("unknown_dimension", by("score", &["model"])),
+        ("unknown_dimension", by("runs.ended", &["version", "version"])),
+        ("unknown_dimension", with(|asked| asked.filters.push(("x".into(), "y".into())))),
+        ("invalid_range", with(|asked| asked.to = Some(moment(0)))),
+        (
+            "metric_query_too_large",
+            with(|asked| {
+                asked.step = Some(MetricStep::Minute);
+                asked.now += TimeDelta::days(2);
+            }),
+        ),
+    ] {
+        let refused = MetricQueries::query(&*world.views, ours(), asked).await;
+        assert_eq!(refused.expect_err(code).code, code);
+    }
+    let beyond = MetricQuery { min_position: Some(1_000), ..of("runs.ended") };
+    let refused = MetricQueries::query(&*world.views, ours(), beyond).await;
+    assert_eq!(refused.expect_err("it is beyond").code, "position_not_reached");
+    // A metric that nobody has emitted yet may come to be: it has no series.
+    assert_eq!(ask(&world, of("score")).await.series, []);
+}
