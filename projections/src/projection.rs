@@ -1,13 +1,14 @@
 //! What every projection has: a name, tables, and a fold.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use chassis::journal::{Journal, ReadError, RecordedEvent};
 use sqlx::error::{DatabaseError, ErrorKind};
 
 use crate::store::sql::Session;
-use crate::{audit, metrics, resources, runs};
+use crate::{Config, audit, metrics, resources, runs};
 
 /// Why events were not applied. Nothing of their batch was.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +75,11 @@ pub(crate) trait Projection: Send + Sync + 'static {
 
     /// Whether events of an aggregate type can change a row.
     fn concerns(&self, aggregate_type: &str) -> bool;
+
+    /// The least time between two of its transactions.
+    fn pace(&self, config: &Config) -> Duration {
+        config.pace
+    }
 
     /// Writes what the events (all of concern, in order) change. The caller owns the transaction.
     async fn apply(
