@@ -14,6 +14,7 @@ use crate::runs::AGGREGATE;
 use crate::store::sql::Session;
 
 mod catalog;
+mod days;
 mod fold;
 mod kinds;
 mod open;

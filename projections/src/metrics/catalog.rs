@@ -54,6 +54,8 @@ const OF_NODES: &[&str] =
 const OF_STARTS: &[&str] = &["project_id", "workflow_id", "definition", "version", "node", "kind"];
 const OF_ATTEMPTS: &[&str] =
     &["project_id", "workflow_id", "definition", "version", "node", "kind", "model", "status"];
+const OF_ENDED_ATTEMPTS: &[&str] =
+    &["project_id", "workflow_id", "definition", "version", "node", "kind", "model"];
 /// Those of metrics that definitions emit, beside their own.
 pub(super) const OF_EMITTED: &[&str] =
     &["project_id", "workflow_id", "definition", "version", "node"];
@@ -92,17 +94,17 @@ pub(super) const METRICS: &[Metric] = &[
         "How long runs took from their start to their end, with all that they waited for."),
     metric!("attempts.started", Count "attempts", ATTEMPTS_STARTED None, OF_STARTS,
         "Attempts of actions that became due."),
-    metric!("attempts.succeeded", Count "attempts", ATTEMPTS Some("succeeded"), OF_ATTEMPTS,
+    metric!("attempts.succeeded", Count "attempts", ATTEMPTS Some("succeeded"), OF_ENDED_ATTEMPTS,
         "Attempts that succeeded."),
-    metric!("attempts.failed", Count "attempts", ATTEMPTS Some("failed"), OF_ATTEMPTS,
+    metric!("attempts.failed", Count "attempts", ATTEMPTS Some("failed"), OF_ENDED_ATTEMPTS,
         "Attempts that failed, and were not tried again."),
-    metric!("attempts.retried", Count "attempts", ATTEMPTS Some("retried"), OF_ATTEMPTS,
+    metric!("attempts.retried", Count "attempts", ATTEMPTS Some("retried"), OF_ENDED_ATTEMPTS,
         "Attempts that failed, and were tried again."),
     metric!("attempts.duration", Distribution "ms", ATTEMPTS None, OF_ATTEMPTS,
         "How long attempts took on their workers."),
-    metric!("nodes.succeeded", Count "nodes", NODES Some("succeeded"), OF_NODES,
+    metric!("nodes.succeeded", Count "nodes", NODES Some("succeeded"), OF_STARTS,
         "Nodes of all kinds that succeeded, once for each token."),
-    metric!("nodes.failed", Count "nodes", NODES Some("failed"), OF_NODES,
+    metric!("nodes.failed", Count "nodes", NODES Some("failed"), OF_STARTS,
         "Nodes of all kinds that failed, once for each token."),
     metric!("nodes.duration", Distribution "ms", NODES None, OF_NODES,
         "How long tokens were at nodes, with retries and all that they waited for."),

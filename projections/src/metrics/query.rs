@@ -122,8 +122,9 @@ impl<'q> Wanted<'q> {
         let dimensions = known.map_or(OF_EMITTED, |metric| metric.dimensions());
         let of_filters = asked.filters.iter().map(|(name, _)| name);
         for name in asked.group_by.iter().chain(of_filters) {
-            let is_own = name.strip_prefix(OWN).is_some_and(|own| own.parse::<Name>().is_ok());
-            if !dimensions.contains(&name.as_str()) && !(known.is_none() && is_own) {
+            let is_name = |own: &str| own.parse::<Name>().is_ok();
+            let is_own = known.is_none() && name.strip_prefix(OWN).is_some_and(is_name);
+            if !is_own && !dimensions.contains(&name.as_str()) {
                 let mut there = dimensions.join(", ");
                 if known.is_none() {
                     there.push_str(", and dimensions.NAME for each of its own");
@@ -181,16 +182,16 @@ impl<'q> Wanted<'q> {
         told.sum = Some(number(values.sum));
         if self.told == Told::Distribution {
             let (least, most) = (values.least, values.most);
-            let quantile = |share| {
-                let value = values.sketch.quantile(share)?;
+            let percentile = |percent| {
+                let value = values.sketch.percentile(percent)?;
                 Some(number(i128::from(value.clamp(least, most))))
             };
             told.min = Some(number(i128::from(least)));
             told.max = Some(number(i128::from(most)));
             told.mean = Some(number(values.sum) / values.count as f64);
-            told.p50 = quantile(0.5);
-            told.p90 = quantile(0.9);
-            told.p99 = quantile(0.99);
+            told.p50 = percentile(50);
+            told.p90 = percentile(90);
+            told.p99 = percentile(99);
         }
         told
     }

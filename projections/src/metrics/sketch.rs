@@ -25,15 +25,14 @@ impl Sketch {
         }
     }
 
-    /// The value of which a share of 0 to 1 of all values is at most as large; `None` of none.
-    pub(super) fn quantile(&self, share: f64) -> Option<i64> {
+    /// The least value that so many of a hundred values are at most as large as; `None` of none.
+    pub(super) fn percentile(&self, percent: u64) -> Option<i64> {
         let all: u64 = self.0.values().sum();
-        let last = all.checked_sub(1)?;
-        let rank = (share * last as f64).round() as u64;
+        let rank = (u128::from(all) * u128::from(percent)).div_ceil(100);
         let mut passed = 0;
         let found = self.0.iter().find(|(_, count)| {
-            passed += *count;
-            passed > rank
+            passed += u128::from(**count);
+            passed >= rank
         });
         found.map(|(bucket, _)| middle(*bucket))
     }
@@ -126,11 +125,15 @@ mod tests {
         parts.iter().rev().for_each(|part| merged.merge(part));
         assert_eq!(merged, whole);
         assert_eq!(Sketch::from_text(&whole.to_text()).expect("it reads"), whole);
-        for (share, is) in [(0.0, 1_000), (0.5, 500_000), (0.9, 900_000), (0.99, 990_000)] {
-            let known = whole.quantile(share).expect("values");
-            assert!(known.abs_diff(is) * 50 <= is.unsigned_abs(), "{share}: {known}");
+        for (percent, is) in [(0, 1_000), (50, 500_000), (90, 900_000), (99, 990_000)] {
+            let known = whole.percentile(percent).expect("values");
+            assert!(known.abs_diff(is) * 64 <= is.unsigned_abs(), "{percent}: {known}");
         }
-        assert_eq!(Sketch::default().quantile(0.5), None);
+        assert_eq!(Sketch::default().percentile(50), None);
+        let mut two = Sketch::default();
+        [10, 20].into_iter().for_each(|value| two.add(value));
+        let percentiles = [50, 51, 100].map(|percent| two.percentile(percent));
+        assert_eq!(percentiles, [Some(10), Some(20), Some(20)]);
         assert_eq!(Sketch::from_text("").expect("it reads"), Sketch::default());
     }
 }

@@ -1,20 +1,18 @@
 //! Writing a batch: its values are added to those of minutes, hours and days, within bounds.
 //!
-//! What bounds the rows: a metric has at most [`SERIES`] series a day and workspace (further ones
-//! become one, of what they have in common), a workspace has at most [`NAMES`] metrics a day that
-//! definitions emit, and minutes, hours and days are kept for a time ([`kept_seconds`]). Which series
-//! come first goes by position, and what is too old by the newest day that has a value: both are the
-//! same however often the journal is folded.
+//! What bounds the rows: the series that a day may have ([`super::days`]), and that minutes, hours and
+//! days are kept for a time ([`kept_seconds`]). Which series come first goes by position, and what is
+//! too old by the newest day that has a value: both are the same however often the journal is folded.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
-use domain::limits;
 use protocol::MetricStep;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use sqlx::FromRow;
 
 use super::catalog::DROPPED;
+use super::days::{Days, Taken};
 use super::fold::{Points, Series};
 use super::sketch::Sketch;
 use super::value::Values;
@@ -22,10 +20,6 @@ use crate::projection::FoldError;
 use crate::store::dialect::Dialect;
 use crate::store::sql::{Session, sql};
 
-/// Series that a metric may have in a workspace, each day.
-pub(super) const SERIES: usize = 1_000;
-/// Metrics of definitions that a workspace may have, each day.
-pub(super) const NAMES: usize = 500;
 /// Points that are read or written by one statement.
 const CHUNK: usize = 2_000;
 
@@ -67,26 +61,9 @@ struct Stored {
     sketch: String,
 }
 
-#[derive(FromRow)]
-struct DayRow {
-    workspace_id: String,
-    day: i64,
-    metric: String,
-    series: i64,
-    dimensions: String,
-}
-
-/// What a day has of a metric.
-#[derive(Default)]
-struct OfDay {
-    series: usize,
-    dimensions: BTreeSet<String>,
-    is_changed: bool,
-}
-
 /// The series of a batch, by number.
 #[derive(Default)]
-struct Numbered {
+pub(super) struct Numbered {
     all: Vec<Series>,
     ids: Vec<String>,
     numbers: HashMap<Series, usize>,
@@ -102,6 +79,10 @@ impl Numbered {
         self.all.push(series.clone());
         self.numbers.insert(series.clone(), number);
         number
+    }
+
+    pub(super) fn workspace_of(&self, number: usize) -> &str {
+        &self.all[number].workspace_id
     }
 
     /// How a row of one of its buckets is named.
@@ -138,8 +119,7 @@ pub(super) async fn write(
     position: u64,
 ) -> Result<(), FoldError> {
     let points = points.into_order();
-    let day_of = |second: i64| second.div_euclid(DAY) * DAY;
-    let Some(newest) = points.iter().map(|(_, minute, _)| day_of(*minute)).max() else {
+    let Some(newest) = points.iter().map(|(_, minute, _)| begin(DAY, *minute)).max() else {
         return Ok(());
     };
     let query = "select max(bucket) as day from metric_points where step = 86400";
@@ -150,31 +130,45 @@ pub(super) async fn write(
 
     let mut numbered = Numbered::default();
     let mut added: Vec<(Place, Values)> = Vec::new();
-    for (series, minute, values) in points {
-        // A day that is gone takes nothing more, also where its minutes would be kept.
-        if is_kept(MetricStep::Day, day_of(minute)) {
-            let place = Place {
-                series: numbered.number(&series),
-                step: MetricStep::Minute,
-                bucket: minute,
-            };
-            added.push((place, values));
+    for (series, bucket, values) in points {
+        if is_kept(MetricStep::Day, begin(DAY, bucket)) {
+            let series = numbered.number(&series);
+            added.push((Place { series, step: MetricStep::Minute, bucket }, values));
         }
     }
-    let admitted = admit(session, &mut numbered, &added, position).await?;
+    let others = admit(session, &mut numbered, &added, position).await?;
     let mut sums: HashMap<Place, Values> = HashMap::new();
     for (place, values) in added {
-        let day = day_of(place.bucket);
-        let series = admitted.get(&(place.series, day)).copied().unwrap_or(place.series);
+        let day = begin(DAY, place.bucket);
+        let series = others.get(&(place.series, day)).copied().unwrap_or(place.series);
         let is_dropped = &*numbered.all[series].metric == DROPPED;
         let values = if is_dropped { values.counted() } else { values };
         for step in MetricStep::ALL {
-            let bucket = place.bucket.div_euclid(step.seconds()) * step.seconds();
+            let bucket = begin(step.seconds(), place.bucket);
             if is_kept(step, bucket) {
                 sums.entry(Place { series, step, bucket }).or_default().merge(&values);
             }
         }
     }
+    store(session, &numbered, sums, position).await?;
+    if stored.is_some_and(|day| day < newest) {
+        forget(session, newest).await?;
+    }
+    Ok(())
+}
+
+/// The begin of the bucket of so many seconds that a second is in.
+const fn begin(seconds: i64, second: i64) -> i64 {
+    second.div_euclid(seconds) * seconds
+}
+
+/// Adds values to those that are stored.
+async fn store(
+    session: &mut Session<'_>,
+    numbered: &Numbered,
+    mut sums: HashMap<Place, Values>,
+    position: u64,
+) -> Result<(), FoldError> {
     let damaged = |reason: &dyn std::fmt::Display| FoldError::Event {
         position,
         reason: format!("a stored point is damaged: {reason}"),
@@ -198,13 +192,10 @@ pub(super) async fn write(
             let place = Place { series, step, bucket: row.bucket };
             sums.entry(place).or_default().merge(&stored);
         }
-        let rows = places.iter().filter_map(|place| Some(row(&numbered, place, sums.get(place)?)));
+        let rows = places.iter().filter_map(|place| Some(row(numbered, place, sums.get(place)?)));
         let rows: Vec<Value> = rows.collect();
         let write = sql(upsert_points(session.dialect())).bind(json!(rows).to_string());
         session.execute(write).await?;
-    }
-    if stored.is_some_and(|day| day < newest) {
-        forget(session, newest).await?;
     }
     Ok(())
 }
@@ -228,81 +219,55 @@ async fn admit(
     added: &[(Place, Values)],
     position: u64,
 ) -> Result<HashMap<(usize, i64), usize>, FoldError> {
+    let mut others = HashMap::new();
+    let fresh = fresh(session, numbered, added).await?;
+    if fresh.is_empty() {
+        return Ok(others);
+    }
+    let mut days = Days::read(session, numbered, &fresh, position).await?;
+    for (number, day) in fresh {
+        let series = numbered.all[number].clone();
+        match days.take(&series, day) {
+            Taken::Place => {}
+            Taken::NoSeries => {
+                others.insert((number, day), numbered.number(&series.other()));
+            }
+            Taken::NoName => {
+                others.insert((number, day), numbered.number(&series.dropped().other()));
+            }
+        }
+    }
+    days.write(session).await?;
+    Ok(others)
+}
+
+/// The series that a day doesn't have yet, in the order in which they came up.
+async fn fresh(
+    session: &mut Session<'_>,
+    numbered: &Numbered,
+    added: &[(Place, Values)],
+) -> Result<Vec<(usize, i64)>, sqlx::Error> {
     let mut order = Vec::new();
     let mut seen = HashSet::new();
     for (place, _) in added {
-        let day = place.bucket.div_euclid(DAY) * DAY;
+        let day = begin(DAY, place.bucket);
         if seen.insert((place.series, day)) {
             order.push((place.series, day));
         }
     }
-    let dialect = session.dialect();
     let mut known: HashSet<(usize, i64)> = HashSet::new();
     for part in order.chunks(CHUNK) {
         let keys = part.iter().map(|&(series, bucket)| {
             numbered.key(&Place { series, step: MetricStep::Day, bucket })
         });
         let keys: Vec<Value> = keys.collect();
-        let read = sql(stored_points(dialect)).bind(json!(keys).to_string());
+        let read = sql(stored_points(session.dialect())).bind(json!(keys).to_string());
         let rows: Vec<Stored> = session.rows(read).await?;
-        let found =
-            rows.iter().filter_map(|row| Some((usize::try_from(row.number).ok()?, row.bucket)));
-        known.extend(found);
+        let found = rows.iter().map(|row| (usize::try_from(row.number), row.bucket));
+        known.extend(found.filter_map(|(number, bucket)| Some((number.ok()?, bucket))));
     }
     order.retain(|one| !known.contains(one));
-    let mut others = HashMap::new();
-    if order.is_empty() {
-        return Ok(others);
-    }
-    let days =
-        order.iter().map(|(series, day)| (numbered.all[*series].workspace_id.to_string(), *day));
-    let days: BTreeSet<(String, i64)> = days.collect();
-    let read = sql(stored_days(dialect)).bind(json!(days).to_string());
-    let rows: Vec<DayRow> = session.rows(read).await?;
-    let mut of_days: BTreeMap<(String, i64), BTreeMap<String, OfDay>> = BTreeMap::new();
-    for row in rows {
-        let dimensions = serde_json::from_str(&row.dimensions).map_err(|error| {
-            let reason = format!("a stored day of metrics is damaged: {error}");
-            FoldError::Event { position, reason }
-        })?;
-        let series = usize::try_from(row.series).unwrap_or(usize::MAX);
-        let of_day = OfDay { series, dimensions, is_changed: false };
-        of_days.entry((row.workspace_id, row.day)).or_default().insert(row.metric, of_day);
-    }
-    for (number, day) in order {
-        let series = numbered.all[number].clone();
-        let of_day = of_days.entry((series.workspace_id.to_string(), day)).or_default();
-        let is_emitted = |name: &str| !name.contains('.');
-        let names = of_day.keys().filter(|name| is_emitted(name)).count();
-        let is_new = !of_day.contains_key(&*series.metric);
-        if is_emitted(&series.metric) && is_new && names >= NAMES {
-            others.insert((number, day), numbered.number(&series.dropped().other()));
-            continue;
-        }
-        let of_metric = of_day.entry(series.metric.to_string()).or_default();
-        if of_metric.series >= SERIES {
-            others.insert((number, day), numbered.number(&series.other()));
-            continue;
-        }
-        of_metric.series += 1;
-        of_metric.is_changed = true;
-        let own: BTreeMap<String, Value> =
-            serde_json::from_str(&series.dimensions).unwrap_or_default();
-        let room = limits::METRIC_DIMENSION_NAMES.saturating_sub(of_metric.dimensions.len());
-        let fresh = own.into_keys().filter(|name| !of_metric.dimensions.contains(name));
-        let fresh: Vec<String> = fresh.take(room).collect();
-        of_metric.dimensions.extend(fresh);
-    }
-    let changed = of_days.iter().flat_map(|((workspace_id, day), metrics)| {
-        let changed = metrics.iter().filter(|(_, of_metric)| of_metric.is_changed);
-        changed.map(move |(metric, of_metric)| {
-            let dimensions = json!(of_metric.dimensions).to_string();
-            json!([workspace_id, day, metric, of_metric.series, dimensions])
-        })
-    });
-    let changed: Vec<Value> = changed.collect();
-    session.execute(sql(upsert_days(dialect)).bind(json!(changed).to_string())).await?;
-    Ok(others)
+    Ok(order)
 }
 
 fn row(numbered: &Numbered, place: &Place, values: &Values) -> Value {
@@ -380,27 +345,6 @@ fn upsert_points(dialect: Dialect) -> String {
             most = excluded.most, sketch = excluded.sketch",
         names.join(", "),
         values.join(", "),
-        dialect.each("$1")
-    )
-}
-
-fn stored_days(dialect: Dialect) -> String {
-    format!(
-        "select days.workspace_id, days.day, days.metric, days.series, days.dimensions \
-         from {} as wanted cross join metric_days as days \
-         where days.workspace_id = wanted.value ->> 0 \
-            and days.day = cast(wanted.value ->> 1 as bigint)",
-        dialect.each("$1")
-    )
-}
-
-fn upsert_days(dialect: Dialect) -> String {
-    format!(
-        "insert into metric_days (workspace_id, day, metric, series, dimensions) \
-         select change.value ->> 0, cast(change.value ->> 1 as bigint), change.value ->> 2, \
-            cast(change.value ->> 3 as bigint), change.value ->> 4 from {} as change where true \
-         on conflict (workspace_id, day, metric) do update set \
-            series = excluded.series, dimensions = excluded.dimensions",
         dialect.each("$1")
     )
 }
