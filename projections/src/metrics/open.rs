@@ -17,7 +17,7 @@ use super::kinds::Kinds;
 use super::told::{Told, What};
 use crate::projection::FoldError;
 use crate::store::dialect::Dialect;
-use crate::store::sql::{Session, sql};
+use crate::store::sql::{Record, Session, sql};
 
 /// The nodes of a group's branches, in order, with how many each has.
 pub(super) type Branches = Vec<(Arc<str>, u64)>;
@@ -176,10 +176,14 @@ impl Open {
 
     /// The nodes of some branches in a row.
     pub(super) fn nodes_of(&self, instance: u64, first: u64, count: u64) -> Vec<Arc<str>> {
-        let branches = self.groups.get(instance).into_iter().flatten();
-        let each = branches.flat_map(|(node, count)| (0..*count).map(move |_| node));
-        let wanted = each.skip(usize::try_from(first).unwrap_or(usize::MAX));
-        wanted.take(usize::try_from(count).unwrap_or(0)).cloned().collect()
+        let (mut nodes, mut before) = (Vec::new(), 0_u64);
+        for (node, of_node) in self.groups.get(instance).into_iter().flatten() {
+            let end = before.saturating_add(*of_node);
+            let wanted = first.max(before)..first.saturating_add(count).min(end);
+            nodes.extend(wanted.map(|_| Arc::clone(node)));
+            before = end;
+        }
+        nodes
     }
 }
 
@@ -232,82 +236,81 @@ fn asked(what: &What<'_>) -> (Option<u64>, Vec<u64>) {
     }
 }
 
+/// What a batch asks for of runs that were begun before it.
+#[derive(Default)]
+struct Wanted<'a> {
+    runs: HashSet<&'a str>,
+    tokens: HashSet<(&'a str, u64)>,
+    groups: HashSet<(&'a str, u64)>,
+}
+
+impl<'a> Wanted<'a> {
+    fn by(events: &[Told<'a>]) -> Self {
+        let (mut wanted, mut begun) = (Self::default(), HashSet::new());
+        for event in events {
+            let id = event.run_id;
+            if matches!(event.what, What::Started { .. }) {
+                begun.insert(id);
+            }
+            if !begun.contains(id) {
+                wanted.runs.insert(id);
+                let (token, groups) = asked(&event.what);
+                wanted.tokens.extend(token.map(|token| (id, token)));
+                wanted.groups.extend(groups.into_iter().map(|group| (id, group)));
+            }
+        }
+        wanted
+    }
+}
+
+/// The rows that are wanted, where any are.
+async fn rows<T: Record + 'static>(
+    session: &mut Session<'_>,
+    text: fn(Dialect) -> String,
+    wanted: Vec<impl Serialize>,
+) -> Result<Vec<T>, sqlx::Error> {
+    if wanted.is_empty() {
+        return Ok(Vec::new());
+    }
+    let query = sql(text(session.dialect())).bind(json!(wanted).to_string());
+    session.rows(query).await
+}
+
 impl<'a> OpenRuns<'a> {
     /// Reads what the rows have of those that a batch is about.
     pub(super) async fn read(
         session: &mut Session<'_>,
         events: &[Told<'a>],
     ) -> Result<Self, FoldError> {
-        let (mut begun, mut runs, mut known) = (HashSet::new(), Vec::new(), HashSet::new());
-        let (mut tokens, mut groups) = (HashSet::new(), HashSet::new());
-        for event in events {
-            if matches!(event.what, What::Started { .. }) {
-                begun.insert(event.run_id);
-            }
-            if begun.contains(event.run_id) {
-                continue;
-            }
-            if known.insert(event.run_id) {
-                runs.push([event.run_id]);
-            }
-            let (token, instances) = asked(&event.what);
-            tokens.extend(token.map(|token| (event.run_id, token)));
-            groups.extend(instances.into_iter().map(|instance| (event.run_id, instance)));
-        }
-        let mut open = Self::default();
-        if runs.is_empty() {
-            return Ok(open);
-        }
-        let dialect = session.dialect();
-        let read = sql(format!(
-            "select rows.run_id, rows.facts from {} as wanted \
-                cross join metric_runs as rows where rows.run_id = wanted.value ->> 0",
-            dialect.each("$1")
-        ));
+        let wanted = Wanted::by(events);
         let damaged = |error: serde_json::Error| FoldError::Event {
             position: events.first().map_or(0, |event| event.position),
             reason: format!("the row of a run that is open is damaged: {error}"),
         };
-        let rows: Vec<RunRow> = session.rows(read.bind(json!(runs).to_string())).await?;
-        let rows: HashMap<String, String> =
-            rows.into_iter().map(|row| (row.run_id, row.facts)).collect();
-        for [id] in runs {
-            let Some(facts) = rows.get(id) else { continue };
-            let facts = serde_json::from_str(facts).map_err(damaged)?;
-            open.0.insert(id, Open { is_stored: true, is_changed: false, ..Open::new(facts) });
-        }
-        if !tokens.is_empty() {
-            let wanted: Vec<_> = tokens.into_iter().collect();
-            let rows: Vec<TokenRow> = session
-                .rows(
-                    sql(numbered(dialect, "metric_tokens", "token"))
-                        .bind(json!(wanted).to_string()),
-                )
-                .await?;
-            for row in rows {
-                let Some(run) = open.0.get_mut(row.run_id.as_str()) else { continue };
-                let failed = match row.outcome.as_str() {
-                    "" => None,
-                    outcome => Some(outcome == FAILED),
-                };
-                let (node, since_micros) = (row.node.into(), row.since_micros);
-                let place = Place { node, since_micros, failed };
-                run.tokens.found(row.token.unsigned_abs(), place);
+        let mut open = Self::default();
+        let found: Vec<RunRow> =
+            rows(session, read_runs, wanted.runs.iter().map(|id| [id]).collect()).await?;
+        for row in found {
+            let facts = serde_json::from_str(&row.facts).map_err(damaged)?;
+            if let Some(&id) = wanted.runs.get(row.run_id.as_str()) {
+                let run = Open { is_stored: true, is_changed: false, ..Open::new(facts) };
+                open.0.insert(id, run);
             }
         }
-        if !groups.is_empty() {
-            let wanted: Vec<_> = groups.into_iter().collect();
-            let rows: Vec<GroupRow> = session
-                .rows(
-                    sql(numbered(dialect, "metric_groups", "instance"))
-                        .bind(json!(wanted).to_string()),
-                )
-                .await?;
-            for row in rows {
-                let Some(run) = open.0.get_mut(row.run_id.as_str()) else { continue };
-                let branches = serde_json::from_str(&row.branches).map_err(damaged)?;
-                run.groups.found(row.instance.unsigned_abs(), branches);
-            }
+        let found: Vec<TokenRow> =
+            rows(session, read_tokens, wanted.tokens.into_iter().collect()).await?;
+        for row in found {
+            let Some(run) = open.0.get_mut(row.run_id.as_str()) else { continue };
+            let failed = (!row.outcome.is_empty()).then_some(row.outcome == FAILED);
+            let (node, since_micros) = (row.node.into(), row.since_micros);
+            run.tokens.found(row.token.unsigned_abs(), Place { node, since_micros, failed });
+        }
+        let found: Vec<GroupRow> =
+            rows(session, read_groups, wanted.groups.into_iter().collect()).await?;
+        for row in found {
+            let Some(run) = open.0.get_mut(row.run_id.as_str()) else { continue };
+            let branches = serde_json::from_str(&row.branches).map_err(damaged)?;
+            run.groups.found(row.instance.unsigned_abs(), branches);
         }
         Ok(open)
     }
@@ -367,12 +370,28 @@ impl<'a> OpenRuns<'a> {
 const SUCCEEDED: &str = "succeeded";
 const FAILED: &str = "failed";
 
-fn numbered(dialect: Dialect, table: &str, number: &str) -> String {
+fn read_runs(dialect: Dialect) -> String {
+    let each = dialect.each("$1");
     format!(
-        "select rows.* from {} as wanted cross join {table} as rows \
-         where rows.run_id = wanted.value ->> 0 \
-            and rows.{number} = cast(wanted.value ->> 1 as bigint)",
-        dialect.each("$1")
+        "select found.run_id, found.facts from {each} as wanted \
+         cross join metric_runs as found where found.run_id = wanted.value ->> 0"
+    )
+}
+
+fn read_tokens(dialect: Dialect) -> String {
+    numbered(dialect, "metric_tokens", "token")
+}
+
+fn read_groups(dialect: Dialect) -> String {
+    numbered(dialect, "metric_groups", "instance")
+}
+
+fn numbered(dialect: Dialect, table: &str, number: &str) -> String {
+    let each = dialect.each("$1");
+    format!(
+        "select found.* from {each} as wanted cross join {table} as found \
+         where found.run_id = wanted.value ->> 0 \
+            and found.{number} = cast(wanted.value ->> 1 as bigint)"
     )
 }
 
@@ -407,9 +426,11 @@ fn insert_groups(dialect: Dialect) -> String {
 }
 
 fn delete_numbered(dialect: Dialect, table: &str, number: &str) -> String {
+    // With both casts SQLite looks for each row by both columns of the key.
     format!(
         "delete from {table} where (run_id, {number}) in \
-            (select gone.value ->> 0, cast(gone.value ->> 1 as bigint) from {} as gone)",
+            (select cast(gone.value ->> 0 as text), cast(gone.value ->> 1 as bigint) \
+             from {} as gone)",
         dialect.each("$1")
     )
 }
