@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 pub const METRIC_POINTS: u64 = 1_500;
 /// Series of an answer, at most; those with the most are answered.
 pub const METRIC_SERIES: usize = 100;
+/// Points of all series of an answer, at most.
+pub const METRIC_ANSWER_POINTS: usize = 20_000;
 
 /// How long the time is that a point stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -93,7 +95,8 @@ pub struct MetricAnswer {
     #[schema(value_type = String)]
     pub step: MetricStep,
     pub group_by: Vec<String>,
-    /// Those with the largest count first, at most 100.
+    /// Those with the largest count (of a `sum`, the largest sum) first: at most 100, with at most
+    /// 20,000 points together.
     pub series: Vec<MetricSeries>,
     /// How many more there are.
     pub series_left_out: u64,

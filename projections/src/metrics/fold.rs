@@ -7,11 +7,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use chassis::journal::Journal;
+use domain::run::event::Pin;
 
 use super::catalog::{self, is_distribution};
 use super::kinds::{Kinds, KnownKinds, undo_of};
 use super::open::{Facts, Open, OpenRuns, Place};
-use super::told::{Attempted, Emitted, Told, What, of_actions};
+use super::told::{Attempted, Definition, Emitted, Told, What, of_actions};
 use super::value::{self, ONE, Values};
 use crate::projection::FoldError;
 
@@ -185,8 +186,10 @@ impl<'a> Fold<'a> {
                     self.enter(&mut at, token, &node, true);
                 }
             }
-            What::Joined { instance, token, node } => {
-                at.run.close_group(instance);
+            What::Joined { instance, token, node, rest_continues } => {
+                if !rest_continues {
+                    at.run.close_group(instance);
+                }
                 self.enter(&mut at, token, &node, true);
             }
             What::GroupGone { instance } => at.run.close_group(instance),
@@ -297,11 +300,7 @@ impl<'a> Fold<'a> {
 }
 
 /// From here on a fork is a run of its own, and perhaps of another definition.
-fn become_fork(
-    run: &mut Open,
-    definition: Option<&super::told::Definition>,
-    pins: &[domain::run::event::Pin],
-) {
+fn become_fork(run: &mut Open, definition: Option<&Definition>, pins: &[Pin]) {
     let Some(definition) = definition else { return };
     let facts = Facts {
         definition_id: definition.id.clone(),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use domain::ids::{Name, WorkspaceId};
-use protocol::metric::{METRIC_POINTS, METRIC_SERIES};
+use protocol::metric::{METRIC_ANSWER_POINTS, METRIC_POINTS, METRIC_SERIES};
 use protocol::{
     MetricAnswer, MetricInfo, MetricList, MetricPoint, MetricQueries, MetricQuery, MetricSeries,
     MetricStep, MetricValues, Rejection, RejectionKind,
@@ -234,8 +234,14 @@ impl MetricQueries for Projections {
             let size = if wanted.told == Told::Sum { total.sum } else { total.count.into() };
             std::cmp::Reverse(size)
         });
-        let series_left_out = series.len().saturating_sub(METRIC_SERIES) as u64;
-        let series = series.into_iter().take(METRIC_SERIES).map(|(group, total, points)| {
+        let mut points = 0;
+        let fits = series.iter().take(METRIC_SERIES).take_while(|(_, _, of_one)| {
+            points += of_one.len();
+            points <= METRIC_ANSWER_POINTS
+        });
+        let fits = fits.count();
+        let series_left_out = (series.len() - fits) as u64;
+        let series = series.into_iter().take(fits).map(|(group, total, points)| {
             let point = |(bucket, values): (i64, Values)| MetricPoint {
                 at: second(bucket),
                 values: wanted.tell(&values),

@@ -63,6 +63,8 @@ pub(super) enum What<'a> {
         instance: u64,
         token: u64,
         node: Arc<str>,
+        /// Further branches may still be made.
+        rest_continues: bool,
     },
     GroupGone {
         instance: u64,
@@ -255,6 +257,8 @@ struct Joined {
     instance: u64,
     token: u64,
     node: Arc<str>,
+    #[serde(default)]
+    rest_continues: bool,
 }
 
 #[derive(Deserialize)]
@@ -345,8 +349,8 @@ fn what<'a>(event: &'a RecordedEvent, blobs: &Blobs) -> Result<Option<What<'a>>,
             What::Spawned { instance, index, token, count }
         }
         "join_fired" => {
-            let Joined { instance, token, node } = part(payload)?;
-            What::Joined { instance, token, node }
+            let Joined { instance, token, node, rest_continues } = part(payload)?;
+            What::Joined { instance, token, node, rest_continues }
         }
         "join_failed" | "group_ended" => {
             What::GroupGone { instance: part::<OfInstance>(payload)?.instance }
@@ -388,6 +392,6 @@ fn whole<T: DeserializeOwned>(payload: &[u8], blobs: &Blobs) -> Result<T, String
         return part(payload);
     }
     let value =
-        codec::value(payload, &|hash| blobs.get(hash)).map_err(|error| error.to_string())?;
+        codec::shown(payload, &|hash| blobs.get(hash)).map_err(|error| error.to_string())?;
     serde_json::from_value(value).map_err(|error| error.to_string())
 }

@@ -13,6 +13,7 @@ on_both_storages!(
     series_beyond_the_limit_become_one,
     what_is_too_old_is_forgotten_and_stays_so,
     what_is_wrong_is_refused,
+    an_answer_is_bounded,
 );
 
 fn of(metric: &str) -> MetricQuery {
@@ -147,6 +148,14 @@ async fn busy(world: &World, numbers: std::ops::Range<u128>) {
                 "name": "score", "value": 0.1 * number as f64,
                 "dimensions": {"region": if number % 2 == 0 { "eu" } else { "us" }}}));
             world.run(run, steps + 3, &[routed, emitted]).await;
+            // The join has fired, and the last branch is made all the same.
+            let joined = event(json!({"type": "join_fired", "instance": 1, "token": token + 3,
+                "node": "after", "rest_continues": true, "arithmetic": {"declared": 4,
+                "arrived": 1, "failed": 0, "ended": 0, "needed": 1}}));
+            let last = event(json!({"type": "branches_spawned", "instance": 1, "index": 3,
+                "token": token + 4, "count": 1}));
+            let routed = event(json!({"type": "token_routed", "token": token + 4}));
+            world.run(run, steps + 5, &[joined, last, routed]).await;
         }
     }
 }
@@ -160,8 +169,9 @@ async fn a_rebuild_has_the_same_rows_as_the_live_fold(storage: Storage) {
     let same = world.views.compare("metrics", |_| {}).await.expect("it compares");
     assert_eq!(same.difference, None, "in batches of 7, and in one");
     let answer = ask(&world, by("nodes.duration", &["node"])).await;
-    let nodes: Vec<_> = counts(&answer).into_iter().map(|(node, _)| node).collect();
-    assert_eq!(nodes, ["again", "first", "right"], "the third branch is the first on the right");
+    let expected = [("again", 59), ("first", 35), ("right", 28)];
+    let expected = expected.map(|(node, count)| (node.to_owned(), count));
+    assert_eq!(counts(&answer), expected, "the third branch and the fourth are on the right");
     let answer = ask(&world, by("score", &["dimensions.region"])).await;
     let totals: Vec<_> = answer
         .series
@@ -336,4 +346,37 @@ async fn what_is_too_old_is_forgotten_and_stays_so(storage: Storage) {
     let usual = MetricQuery { now: moment(0) + TimeDelta::days(10), ..of("score") };
     let usual = MetricQuery { to: Some(moment(3_600)), ..usual };
     assert_eq!(ask(&world, usual).await.step, MetricStep::Hour);
+}
+
+/// Points of so many series, each minute of 25 hours.
+async fn many_points(world: &World, metric: &str, series: u64) {
+    let begin = moment(0).timestamp();
+    let text = format!(
+        "insert into metric_points with recursive \
+            minutes(n) as (select 0 union all select n + 1 from minutes where n < 1499), \
+            series(m) as (select 1 union all select m + 1 from series where m < {series}) \
+         select '{}', '{metric}', 60, {begin} + n * 60, cast(m as text), '', '', '', \
+            cast(m as text), '', '', '', '', '{{}}', m, '1', 1, 1, '' from minutes, series",
+        ours()
+    );
+    world.sql_on_views(&text).await;
+}
+
+async fn an_answer_is_bounded(storage: Storage) {
+    let world = World::new(storage).await;
+    many_points(&world, "some", 15).await;
+    many_points(&world, "more", 40).await;
+    let all = |metric: &str| MetricQuery {
+        to: Some(moment(1_500 * 60)),
+        step: Some(MetricStep::Minute),
+        ..by(metric, &["version"])
+    };
+    let answer = ask(&world, all("some")).await;
+    assert_eq!((answer.series.len(), answer.series_left_out), (13, 2), "of 1,500 points each");
+    assert_eq!(answer.series[0].group["version"], "15", "the largest first");
+    let refused = MetricQueries::query(&*world.views, ours(), all("more")).await;
+    assert_eq!(refused.expect_err("60,000 points").code, "metric_query_too_large");
+    let narrowed = vec![("version".to_owned(), "7".to_owned())];
+    let answer = ask(&world, MetricQuery { filters: narrowed, ..all("more") }).await;
+    assert_eq!((answer.series.len(), answer.series[0].total.count), (1, 7 * 1_500));
 }
