@@ -2,12 +2,14 @@
 //! between processes, NATS.
 
 pub mod event_stream;
+pub mod inlet;
 pub mod nats;
 mod publish;
 pub mod rpc;
 pub mod work_queue;
 
 pub use event_stream::{EventStream, EventStreamOptions, Publication};
+pub use inlet::{Arrival, Inlet, InletOptions};
 pub use nats::{Nats, NatsError, NatsOptions};
 pub use rpc::{Handler, RequestError, Served, StreamHandler};
 pub use work_queue::{

@@ -61,6 +61,11 @@ impl Queues {
         })
     }
 
+    /// What they are on.
+    pub(crate) const fn nats(&self) -> &Nats {
+        &self.nats
+    }
+
     /// Publishes what the coordinator hands out, until its queue is closed and empty, or nobody
     /// waits any longer (`stop`). What isn't published is owed, and handed out again later.
     pub(crate) async fn relay(self: Arc<Self>, tasks: Arc<dyn Tasks>, stop: CancellationToken) {

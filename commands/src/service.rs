@@ -147,7 +147,8 @@ impl CommandService {
         shutdown: CancellationToken,
         tracker: &TaskTracker,
     ) -> Result<Arc<Self>, StartError> {
-        let Foundation { journal, clock, writes, ownership, shards, everywhere, .. } = foundation;
+        let Foundation { journal, clock, writes, ownership, shards, everywhere, queues } =
+            foundation;
         let resources = Resources::over(Arc::clone(&journal), Arc::clone(&clock), writes);
         let defaults = resources.ensure_defaults().await.map_err(StartError::Defaults)?;
         let resolver = Arc::new(resources.resolver());
@@ -177,6 +178,7 @@ impl CommandService {
             coordinator: coordinator.clone(),
             everywhere,
             ownership,
+            nats: queues.map(|queues| queues.nats().clone()),
         };
         triggers.run(&shutdown, tracker);
         Ok(Arc::new(Self {

@@ -1,19 +1,24 @@
-//! Triggers: starts runs of workflows on webhooks, at scheduled times and on events of runs.
+//! Triggers: starts runs of workflows on webhooks, at scheduled times, on events of runs and on
+//! messages of streams.
 //!
 //! The run of what has happened has an id that follows from it, so that a start which is repeated
 //! (after a crash, by another owner, by a sender that got no answer) meets the first one's run.
 //! That alone makes it one run. What a trigger is done with stands in its own events (`log`), so
 //! that a start is not tried again for ever, and is known after a restart.
 //!
-//! Times and events are looked after by the owner of the shard that the workflow's id belongs to,
-//! and their runs live on the same shard. A webhook is taken by the owner of its run's shard.
+//! Times, events and messages are looked after by the owner of the shard that the workflow's id
+//! belongs to, and their runs live on the same shard. A webhook is taken by the owner of its run's
+//! shard.
 
 use std::sync::Arc;
 
+use chassis::bus::Nats;
 use chassis::clock::Clock;
 use chassis::journal::Journal;
 use chassis::shards::Ownership;
 use domain::ids::{RunId, WorkflowId};
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use protocol::{Commands, shard_of};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -26,6 +31,7 @@ use crate::resources::heads::Heads;
 mod armed;
 mod events;
 mod log;
+mod messages;
 mod schedules;
 mod start;
 mod webhook;
@@ -47,19 +53,20 @@ pub(crate) struct Triggers {
     /// The write side of all processes, where others own shards.
     pub(crate) everywhere: Option<Arc<dyn Commands>>,
     pub(crate) ownership: Ownership,
+    /// Where messages come from, if from anywhere.
+    pub(crate) nats: Option<Nats>,
 }
 
 impl Triggers {
-    /// Looks after times and events until `shutdown`; the tracker knows when that has ended.
+    /// Looks after times, events and messages until `shutdown`; the tracker knows when that has
+    /// ended.
     pub(crate) fn run(&self, shutdown: &CancellationToken, tracker: &TaskTracker) {
-        let (schedules, events) = (self.clone(), self.clone());
-        let (first, second) = (shutdown.clone(), shutdown.clone());
-        tracker.spawn(async move {
-            first.run_until_cancelled(schedules.follow_schedules()).await;
-        });
-        tracker.spawn(async move {
-            second.run_until_cancelled(events.follow_events()).await;
-        });
+        let until = |shutdown: &CancellationToken, work: BoxFuture<'static, ()>| {
+            tracker.spawn(shutdown.clone().run_until_cancelled_owned(work));
+        };
+        until(shutdown, self.clone().follow_schedules().boxed());
+        until(shutdown, self.clone().follow_events().boxed());
+        until(shutdown, self.clone().follow_messages().boxed());
     }
 }
 

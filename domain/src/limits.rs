@@ -42,6 +42,12 @@ pub const WEBHOOK_ID_BYTES: usize = 256;
 pub const SIGNATURES: usize = 16;
 /// Bytes of a webhook's body.
 pub const WEBHOOK_BYTES: usize = 1024 * 1024;
+/// Bytes of a message that starts a run.
+pub const MESSAGE_BYTES: usize = 1024 * 1024;
+/// Bytes of the name of a stream outside.
+pub const STREAM_NAME_BYTES: usize = 255;
+/// Bytes of a subject, or a pattern of some.
+pub const SUBJECT_BYTES: usize = 256;
 /// Depth of any JSON value that enters an event.
 pub const JSON_DEPTH: usize = 64;
 /// Bytes of one expression's source.

@@ -1,4 +1,5 @@
-//! Triggers: what starts runs of a workflow by itself. Webhooks, schedules, and events of runs.
+//! Triggers: what starts runs of a workflow by itself. Webhooks, schedules, events of runs, and
+//! messages of streams outside.
 //!
 //! What a trigger is stands in its workflow's spec. What it came to (which times and events it is
 //! done with, and what it couldn't start) is an aggregate of its own, since its workflow's
@@ -29,13 +30,13 @@ pub use compiled::{CompiledTrigger, Occurrence, Start};
 pub use due::{Due, due};
 pub use event::{Event, TriggerRef};
 pub use schedule::{InvalidSchedule, Schedule};
-pub use spec::{EventSpec, Missed, ScheduleSpec, Source, TriggerKind, WebhookSpec};
+pub use spec::{EventSpec, MessageSpec, Missed, ScheduleSpec, Source, TriggerKind, WebhookSpec};
 pub use state::Trigger;
 
 /// The aggregate type of triggers in the journal.
 pub const AGGREGATE: &str = "trigger";
 
-/// A trigger of a workflow: exactly one of `webhook`, `schedule` and `event`.
+/// A trigger of a workflow: exactly one of `webhook`, `schedule`, `event` and `message`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TriggerSpec {
@@ -48,6 +49,8 @@ pub struct TriggerSpec {
     pub schedule: Option<ScheduleSpec>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event: Option<EventSpec>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<MessageSpec>,
     /// The run's input, with `${…}` over `trigger`; absent means `{}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input: Option<Value>,
@@ -66,10 +69,11 @@ const fn enabled() -> bool {
 impl TriggerSpec {
     /// What starts runs. `None` where the spec names none, or more than one.
     pub const fn source(&self) -> Option<Source<'_>> {
-        match (&self.webhook, &self.schedule, &self.event) {
-            (Some(webhook), None, None) => Some(Source::Webhook(webhook)),
-            (None, Some(schedule), None) => Some(Source::Schedule(schedule)),
-            (None, None, Some(event)) => Some(Source::Event(event)),
+        match (&self.webhook, &self.schedule, &self.event, &self.message) {
+            (Some(webhook), None, None, None) => Some(Source::Webhook(webhook)),
+            (None, Some(schedule), None, None) => Some(Source::Schedule(schedule)),
+            (None, None, Some(event), None) => Some(Source::Event(event)),
+            (None, None, None, Some(message)) => Some(Source::Message(message)),
             _ => None,
         }
     }

@@ -83,6 +83,13 @@ fn specs() -> Value {
                 "type": text(), "name": text(), "workflow": name(),
                 "where": {"type": "string", "description": "An expression over `event`."},
             })),
+            "message": strict(&["stream"], json!({
+                "stream": {"type": "string", "description": "A JetStream stream, as `ORDERS`."},
+                "subject": {"type": "string", "description": "As `orders.*.created`; default all."},
+                "headers": {"type": "array", "items": text(), "maxItems": 20,
+                    "description": "Headers that the input may use, in lower case."},
+                "where": {"type": "string", "description": "An expression over `message`."},
+            })),
             "input": {"description": "The run's input, with `${…}` over `trigger`; default `{}`."},
             "labels": {"type": "object", "additionalProperties": text()},
         })),

@@ -10,11 +10,11 @@ pub struct RunTrigger {
     /// `wf_…`.
     pub workflow_id: String,
     pub name: String,
-    /// `webhook`, `schedule` or `event`.
+    /// `webhook`, `schedule`, `event` or `message`.
     pub kind: String,
-    /// The scheduled time, the event's, or that of the request.
+    /// The scheduled time, the event's or the message's, or that of the request.
     pub at: DateTime<Utc>,
-    /// The webhook's id, the scheduled time, or the event's id.
+    /// The webhook's id, the scheduled time, the event's id, or the message's place and time.
     pub key: String,
     /// How many runs are before it in a chain in which each is started by an event of the one
     /// before.
@@ -27,7 +27,7 @@ pub struct RunTrigger {
 pub struct TriggerView {
     pub workflow_id: String,
     pub name: String,
-    /// `webhook`, `schedule` or `event`.
+    /// `webhook`, `schedule`, `event` or `message`.
     pub kind: String,
     /// Whether it and its workflow are enabled.
     pub enabled: bool,

@@ -15,6 +15,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use system_tests::{Client, Platform, Records, Setting, Shape, wait_for};
 
+mod by_message;
 mod by_the_clock;
 mod in_turn;
 

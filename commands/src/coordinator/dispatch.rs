@@ -378,8 +378,8 @@ mod tests {
         assert_eq!((dispatch.in_flight(), dispatch.give_up(run(1), |_, _| false)), (1, vec![]));
     }
 
-    /// Hands out what may be, lets so much time pass, and takes back so many; how many are in flight
-    /// with the next that are handed out.
+    /// Hands out what may be, lets so much time pass, and takes all back; how many are in flight
+    /// when the next are handed out.
     async fn round(dispatch: &mut Dispatch, delay: Duration, took: Duration) -> usize {
         while dispatch.next_turn().is_some() {}
         tokio::time::advance(delay).await;
@@ -403,7 +403,7 @@ mod tests {
         assert_eq!(late, 250);
         let later = round(&mut dispatch, 25 * MS, Duration::ZERO).await;
         assert_eq!(later, 200);
-        // Where workers are too few, they still all have work: 64 of 200 at a time.
+        // Where workers are too few, some for each stay in flight.
         let few = round(&mut dispatch, 6_000 * MS, 2_000 * MS).await;
         assert_eq!(few, 100);
         for _ in 0..20 {

@@ -19,6 +19,7 @@ use crate::store::{Fault, payload};
 const PAGE: usize = 1_000;
 
 /// A trigger in force.
+#[derive(Clone)]
 pub(super) struct Armed {
     pub(super) trigger: TriggerRef,
     pub(super) workspace_id: WorkspaceId,
@@ -40,6 +41,16 @@ struct Since {
 }
 
 impl Armed {
+    /// When it came into force.
+    pub(super) const fn since(&self) -> DateTime<Utc> {
+        self.since.at
+    }
+
+    /// The version of its workflow.
+    pub(super) const fn version(&self) -> u64 {
+        self.version
+    }
+
     /// Scheduled times up to this one are done with.
     pub(super) fn done_at(&self) -> DateTime<Utc> {
         self.log.state.scheduled.map_or(self.since.at, |done| done.max(self.since.at))
@@ -63,6 +74,11 @@ pub(super) struct InForce {
 impl InForce {
     pub(super) fn of(kind: TriggerKind) -> Self {
         Self { kind, armed: BTreeMap::new(), writes: None, owned: Arc::default() }
+    }
+
+    /// Whether a workflow's triggers are looked after here.
+    pub(super) fn owns(&self, workflow_id: WorkflowId) -> bool {
+        self.owned.epochs.contains_key(&shard_of_workflow(workflow_id))
     }
 
     /// Looks again where a resource or the ownership of shards has changed; says whether.

@@ -97,6 +97,17 @@ impl Triggers {
         Err(unavailable("many writers record events of this trigger at once, try again"))
     }
 
+    /// Writes what came of something that a trigger was told, whoever owns its shard.
+    pub(super) async fn record_told(
+        &self,
+        workspace_id: WorkspaceId,
+        event: Event,
+    ) -> Result<(), Rejection> {
+        let trigger = event.trigger().clone();
+        let mut log = Log::load(&*self.journal, &trigger).await?;
+        self.record(&mut log, &trigger, workspace_id, None, &[event]).await
+    }
+
     fn append_of(
         &self,
         log: &Log,

@@ -9,7 +9,6 @@ use protocol::{CommandEnvelope, Receipt, Rejection, RejectionKind, Webhook};
 use serde_json::{Map, Value, json};
 
 use super::Triggers;
-use super::log::Log;
 use super::start::{Starting, failure, may_pass};
 use crate::coordinator::unavailable;
 
@@ -62,7 +61,12 @@ impl Triggers {
         };
         match self.accept(envelope, webhook, &found, spec, by).await {
             Err(refused) if !may_pass(&refused) && found.is_enabled => {
-                self.record_failure(webhook, found.workspace_id, &refused).await;
+                let trigger = TriggerRef { workflow_id, name: name.clone() };
+                let failed = failure(trigger, webhook.id.clone(), now, &refused, None);
+                // What can't be recorded is told to the sender all the same.
+                if let Err(error) = self.record_told(found.workspace_id, failed).await {
+                    tracing::warn!(%workflow_id, %error, "a webhook's failure can't be recorded");
+                }
                 Err(refused)
             }
             done => done,
@@ -123,27 +127,6 @@ impl Triggers {
         }
         let workspace_id = head.workspace_id.parse().map_err(|_| missing())?;
         Ok(Found { workspace_id, compiled, is_enabled: spec.enabled && workflow.enabled })
-    }
-
-    /// A failure that can't be recorded is told to the sender all the same.
-    async fn record_failure(
-        &self,
-        webhook: &Webhook,
-        workspace_id: WorkspaceId,
-        refused: &Rejection,
-    ) {
-        let trigger =
-            TriggerRef { workflow_id: webhook.workflow_id, name: webhook.trigger.clone() };
-        let (key, at) = (webhook.id.clone(), self.clock.now());
-        let event = failure(trigger.clone(), key, at, refused, None);
-        let recorded = async {
-            let mut log = Log::load(&*self.journal, &trigger).await?;
-            self.record(&mut log, &trigger, workspace_id, None, &[event]).await
-        };
-        if let Err(error) = recorded.await {
-            let workflow_id = trigger.workflow_id;
-            tracing::warn!(%workflow_id, %error, "a webhook's failure can't be recorded");
-        }
     }
 }
 

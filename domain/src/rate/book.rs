@@ -62,8 +62,8 @@ impl Book {
                 "the run takes a slot to {until} already, and {burst} may begin at once"
             ));
         }
-        // Times don't go back within a run: where the clock did, they stand still, and the slot tells
-        // what the clock said.
+        // Times don't go back within a run: where the clock did, they stand still, and the slot
+        // tells what the clock said.
         let stands_still = || run.live().is_some_and(|live| live.at == at);
         if from < at && !stands_still() {
             return Err(format!("the run takes a slot from {from}, before it begins"));

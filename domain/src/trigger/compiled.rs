@@ -39,7 +39,7 @@ impl CompiledTrigger {
     /// A JSON Pointer below the trigger, and what is wrong there.
     pub fn compile(spec: &TriggerSpec) -> Result<Self, Invalid> {
         let Some(source) = spec.source() else {
-            let message = "give exactly one of webhook, schedule and event";
+            let message = "give exactly one of webhook, schedule, event and message";
             return Err((String::new(), message.to_owned()));
         };
         let at_member = |error: InvalidSchedule| {
@@ -48,15 +48,17 @@ impl CompiledTrigger {
         };
         let schedule = match source {
             Source::Schedule(schedule) => Some(Schedule::compile(schedule).map_err(at_member)?),
-            Source::Webhook(_) | Source::Event(_) => None,
+            Source::Webhook(_) | Source::Event(_) | Source::Message(_) => None,
         };
         let condition = match source {
-            Source::Event(event) => event
-                .condition
-                .as_ref()
-                .map(|text| binding("/event/where", &Value::String(text.clone()), "event")),
+            Source::Event(event) => event.condition.as_ref(),
+            Source::Message(message) => message.condition.as_ref(),
             Source::Webhook(_) | Source::Schedule(_) => None,
         };
+        // What happened has the name of its kind there.
+        let kind = source.kind().as_str();
+        let condition = condition
+            .map(|text| binding(&format!("/{kind}/where"), &Value::String(text.clone()), kind));
         let input = spec.input.as_ref().map(|input| binding("/input", input, "trigger"));
         Ok(Self {
             kind: source.kind(),
@@ -67,16 +69,17 @@ impl CompiledTrigger {
         })
     }
 
-    /// Whether an event is one that the trigger asks for. `event` is what stands under this name in
-    /// its condition.
+    /// Whether an event or a message is one that the trigger asks for: what its condition has under
+    /// the name of its kind.
     ///
     /// # Errors
     /// As [`Binding::eval`].
-    pub fn wants(&self, event: &Value) -> Result<bool, EvalError> {
+    pub fn wants(&self, happened: &Value) -> Result<bool, EvalError> {
         match &self.condition {
             None => Ok(true),
             Some(condition) => {
-                Ok(condition.eval(&Roots::new().with("event", event))? == Value::Bool(true))
+                let roots = Roots::new().with(self.kind.as_str(), happened);
+                Ok(condition.eval(&roots)? == Value::Bool(true))
             }
         }
     }

@@ -33,7 +33,7 @@ pub enum Event {
     TriggerFailed {
         #[serde(flatten)]
         trigger: TriggerRef,
-        /// As above, and the webhook's id.
+        /// As above, or the webhook's id, or the message's place and time.
         key: String,
         at: DateTime<Utc>,
         code: String,

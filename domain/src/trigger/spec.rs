@@ -65,12 +65,30 @@ pub struct EventSpec {
     pub condition: Option<String>,
 }
 
+/// Messages of a NATS JetStream stream, which isn't one of the platform's own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MessageSpec {
+    /// The stream's name.
+    pub stream: String,
+    /// Only messages on it, as `orders.*.created` or `orders.>`; absent means all of the stream's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
+    /// Names of headers that the run's input may use, in lower case.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<String>,
+    /// Only where this holds, an expression (`${…}`) over `message`.
+    #[serde(rename = "where", default, skip_serializing_if = "Option::is_none")]
+    pub condition: Option<String>,
+}
+
 /// What starts a trigger's runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source<'a> {
     Webhook(&'a WebhookSpec),
     Schedule(&'a ScheduleSpec),
     Event(&'a EventSpec),
+    Message(&'a MessageSpec),
 }
 
 /// The kinds of triggers.
@@ -80,6 +98,7 @@ pub enum TriggerKind {
     Webhook,
     Schedule,
     Event,
+    Message,
 }
 
 impl TriggerKind {
@@ -89,6 +108,7 @@ impl TriggerKind {
             Self::Webhook => "webhook",
             Self::Schedule => "schedule",
             Self::Event => "event",
+            Self::Message => "message",
         }
     }
 }
@@ -100,6 +120,7 @@ impl Source<'_> {
             Self::Webhook(_) => TriggerKind::Webhook,
             Self::Schedule(_) => TriggerKind::Schedule,
             Self::Event(_) => TriggerKind::Event,
+            Self::Message(_) => TriggerKind::Message,
         }
     }
 }

@@ -238,6 +238,26 @@ fn a_trigger_is_refused_at_its_place() {
         refused(json!({"event": {"type": "run_failed", "where": "${trigger.x}"}})),
         "/triggers/t/event/where"
     );
+    assert_eq!(refused(json!({"message": {"stream": "A.B"}})), "/triggers/t/message/stream");
+    for subject in ["", "a..b", "a.>.b", "a b", "a.b*", ".a"] {
+        let message = json!({"message": {"stream": "A", "subject": subject}});
+        assert_eq!(refused(message), "/triggers/t/message/subject", "{subject:?}");
+    }
+    assert_eq!(
+        refused(json!({"message": {"stream": "A", "headers": ["cookie"]}})),
+        "/triggers/t/message/headers/0"
+    );
+    assert_eq!(
+        refused(json!({"message": {"stream": "A", "where": "${event.x}"}})),
+        "/triggers/t/message/where"
+    );
+    let taken = json!({"t": {"message": {"stream": "A", "subject": "a.*.>",
+        "where": "${message.body.n > 1}"}, "input": {"n": "${trigger.message.body.n}"}}});
+    let taken: Triggers = serde_json::from_value(taken).expect("triggers");
+    assert_eq!(check(&taken), Ok(()));
+    let compiled = CompiledTrigger::compile(&taken.values().next().expect("one")).expect("sound");
+    assert_eq!(compiled.wants(&json!({"body": {"n": 2}})), Ok(true));
+    assert_eq!(compiled.wants(&json!({"body": {"n": 1}})), Ok(false));
 }
 
 /// A stored first event of a run keeps which trigger started it.

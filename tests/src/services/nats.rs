@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::Stdio;
 
+use async_nats::jetstream;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
@@ -111,5 +112,51 @@ impl NatsServer {
 
     fn store(&self) -> PathBuf {
         self.folder.path().join("store")
+    }
+}
+
+/// A JetStream stream that the platform doesn't fill.
+pub struct Stream {
+    context: jetstream::Context,
+    name: String,
+}
+
+impl NatsServer {
+    /// Makes a stream of these subjects.
+    ///
+    /// # Panics
+    /// Where JetStream refuses it.
+    pub async fn stream(&self, name: &str, subjects: &str) -> Stream {
+        let client = async_nats::connect(self.url()).await.expect("the NATS server listens");
+        let context = jetstream::new(client);
+        let config = jetstream::stream::Config {
+            name: name.to_owned(),
+            subjects: vec![subjects.to_owned()],
+            ..Default::default()
+        };
+        context.create_stream(config).await.expect("JetStream makes it");
+        Stream { context, name: name.to_owned() }
+    }
+}
+
+impl Stream {
+    /// Publishes a message, and waits until the stream has it.
+    ///
+    /// # Panics
+    /// Where it doesn't take it.
+    pub async fn publish(&self, subject: &str, header: (&str, &str), body: String) {
+        let mut headers = async_nats::HeaderMap::new();
+        headers.insert(header.0, header.1);
+        let sent = self.context.publish_with_headers(subject.to_owned(), headers, body.into());
+        sent.await.expect("it is sent").await.expect("the stream has it");
+    }
+
+    /// How many consumers it has.
+    ///
+    /// # Panics
+    /// Where JetStream doesn't answer.
+    pub async fn consumers(&self) -> usize {
+        let stream = self.context.get_stream(&self.name).await.expect("it is there");
+        stream.get_info().await.expect("JetStream answers").state.consumer_count
     }
 }

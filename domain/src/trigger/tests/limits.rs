@@ -50,6 +50,17 @@ fn a_webhook_has_at_most_5_secrets_and_20_headers() {
 }
 
 #[test]
+fn a_stream_has_a_name_of_at_most_255_bytes_and_a_subject_of_256() {
+    let message = |stream: usize, subject: usize| json!({"t": {"message": {"stream": "S".repeat(stream), "subject": "s".repeat(subject)}}});
+    let (stream, subject) = (limits::STREAM_NAME_BYTES, limits::SUBJECT_BYTES);
+    assert_eq!(refused(&message(stream, subject)), None);
+    let place = refused(&message(stream + 1, subject));
+    assert_eq!(place.as_deref(), Some("/triggers/t/message/stream"));
+    let place = refused(&message(stream, subject + 1));
+    assert_eq!(place.as_deref(), Some("/triggers/t/message/subject"));
+}
+
+#[test]
 fn a_pattern_has_at_most_256_bytes() {
     let pattern = |bytes: usize| {
         let end = " * * * *";
