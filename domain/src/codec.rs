@@ -78,7 +78,7 @@ pub trait Stored: Serialize + DeserializeOwned {
 }
 
 /// Every event type of a run; the golden files hold one of each.
-const RUN_EVENTS: [&str; 38] = [
+const RUN_EVENTS: [&str; 39] = [
     "run_started",
     "run_queued",
     "run_admitted",
@@ -103,6 +103,7 @@ const RUN_EVENTS: [&str; 38] = [
     "gate_answered",
     "gate_closed",
     "event_emitted",
+    "metric_emitted",
     "child_started",
     "child_ended",
     "run_paused",

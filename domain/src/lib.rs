@@ -10,6 +10,7 @@ pub mod expression;
 pub mod ids;
 pub mod labels;
 pub mod limits;
+pub mod metric;
 pub mod queue;
 pub mod rate;
 pub mod resource;

@@ -128,3 +128,11 @@ pub const DESCRIPTION_BYTES: usize = 16 * 1024;
 pub const FALLBACKS: usize = 8;
 /// Tasks of one run that may be on workers at the same time, whatever the project says.
 pub const TASKS_IN_FLIGHT: u32 = 5_000;
+/// Dimensions of one value of a metric that a definition emits.
+pub const METRIC_DIMENSIONS: usize = 8;
+/// Bytes of the value of such a dimension.
+pub const METRIC_DIMENSION_BYTES: usize = 128;
+/// The largest value that such a metric may have, and the least below zero.
+pub const METRIC_VALUE: f64 = 1e12;
+/// Names of such dimensions that are told of one metric.
+pub const METRIC_DIMENSION_NAMES: usize = 32;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::ids::{ProjectId, WorkspaceId};
-use protocol::{Commands, Events, GateQueries, ResourceQueries, RunQueries};
+use protocol::{Commands, Events, GateQueries, MetricQueries, ResourceQueries, RunQueries};
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
@@ -23,6 +23,8 @@ pub struct Gateway {
     pub resources: Arc<dyn ResourceQueries>,
     pub runs: Arc<dyn RunQueries>,
     pub gates: Arc<dyn GateQueries>,
+    /// Metrics over runs; those of the process are `metrics`.
+    pub run_metrics: Arc<dyn MetricQueries>,
     pub events: Arc<dyn Events>,
     pub environment: Arc<dyn Environment>,
     pub config: GatewayConfig,

@@ -22,6 +22,7 @@ mod gates;
 mod headers;
 mod health;
 mod json;
+mod metrics;
 mod openapi;
 mod operations;
 mod pace;

@@ -48,6 +48,12 @@ use crate::table::routes;
     protocol::view::WaitingBranches,
     protocol::GateView,
     protocol::GateAnswerView,
+    protocol::MetricAnswer,
+    protocol::MetricSeries,
+    protocol::MetricPoint,
+    protocol::MetricValues,
+    protocol::MetricList,
+    protocol::MetricInfo,
     protocol::EventEnvelope,
     protocol::AuditHeads,
     protocol::AuditHead,
@@ -150,7 +156,10 @@ fn tag(route: &Route) -> &str {
 }
 
 fn operation_id(route: &Route) -> String {
-    let path = route.path.strip_prefix("/api/v1").unwrap_or(route.path);
+    let short = route.path.strip_prefix("/api/v1").unwrap_or(route.path);
+    // What is there without the prefix too is called in full.
+    let is_other = |other: &Route| other.path == short && other.path != route.path;
+    let path = if routes().any(is_other) { route.path } else { short };
     let words = path.split(['/', '-', '.']).filter(|word| !word.is_empty());
     let words = words.map(|word| match word.strip_prefix('{') {
         Some(name) => format!("by_{}", name.trim_end_matches('}')),

@@ -30,6 +30,8 @@ macro_rules! handler {
     }};
 }
 
+mod metrics;
+
 /// The routes that every kind of resource has.
 macro_rules! resource {
     ($kind:ident, $path:literal, $noun:literal, read $read:ident, write $write:ident,
@@ -99,6 +101,7 @@ const ROUTES: &[&[Route]] = &[
     RUN_ROUTES,
     WAITING_ROUTES,
     TRIGGER_ROUTES,
+    metrics::ROUTES,
 ];
 
 const OPERATIONS: &[Route] = &[

@@ -20,7 +20,7 @@ use serde_json::value::RawValue;
 use crate::histories::Histories;
 use crate::payload::Blobs;
 use crate::time_travel::PAGE_EVENTS;
-use crate::{Projections, refusal};
+use crate::{Projections, refusal, resources};
 
 mod file;
 mod fork;
@@ -174,7 +174,8 @@ impl Histories<'_> {
             let key = format!("{}/{id}@{version}", kind.as_str());
             let is_new = !cursor.referred.contains(&key) && !with.referred.contains(&key);
             if is_new && REFERRED.contains(&kind) {
-                if let Some(revision) = self.revision(kind, id, version).await? {
+                let revision = resources::revision_at(self.past, kind, id, version).await;
+                if let Some(revision) = revision.map_err(refusal::journal)? {
                     self.append(&revision, &mut with.lines).await?;
                 }
                 with.referred.push(key);

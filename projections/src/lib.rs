@@ -31,6 +31,7 @@ mod explain;
 mod gates;
 mod histories;
 mod lead;
+mod metrics;
 mod outside;
 mod payload;
 mod projection;
@@ -127,6 +128,7 @@ pub struct Projections {
     resources: Arc<Projector>,
     runs: Arc<Projector>,
     audit: Arc<Projector>,
+    metrics: Arc<Projector>,
     waiting: Arc<Waiting>,
     /// Of rebuilds, one at a time.
     rebuilding: tokio::sync::Mutex<()>,
@@ -167,10 +169,20 @@ impl Projections {
             found.cloned().ok_or(OpenError::NoProjection)
         };
         let (resources, runs) = (find(resources::NAME)?, find(runs::NAME)?);
-        let audit = find(audit::NAME)?;
+        let (audit, metrics) = (find(audit::NAME)?, find(metrics::NAME)?);
         let store = Arc::new(store);
         let rebuilding = tokio::sync::Mutex::default();
-        Ok(Arc::new(Self { journal, store, config, resources, runs, audit, waiting, rebuilding }))
+        Ok(Arc::new(Self {
+            journal,
+            store,
+            config,
+            resources,
+            runs,
+            audit,
+            metrics,
+            waiting,
+            rebuilding,
+        }))
     }
 
     /// Folds what is committed from now on, or stands by while another process does, until the
@@ -263,7 +275,7 @@ impl Projections {
     }
 
     fn projectors(&self) -> impl Iterator<Item = &Arc<Projector>> {
-        [&self.resources, &self.runs, &self.audit].into_iter()
+        [&self.resources, &self.runs, &self.audit, &self.metrics].into_iter()
     }
 
     fn projector(&self, name: &str) -> Option<&Arc<Projector>> {

@@ -1,13 +1,14 @@
 //! What every projection has: a name, tables, and a fold.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use chassis::journal::{Journal, ReadError, RecordedEvent};
 use sqlx::error::{DatabaseError, ErrorKind};
 
 use crate::store::sql::Session;
-use crate::{audit, resources, runs};
+use crate::{Config, audit, metrics, resources, runs};
 
 /// Why events were not applied. Nothing of their batch was.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +76,11 @@ pub(crate) trait Projection: Send + Sync + 'static {
     /// Whether events of an aggregate type can change a row.
     fn concerns(&self, aggregate_type: &str) -> bool;
 
+    /// The least time between two of its transactions.
+    fn pace(&self, config: &Config) -> Duration {
+        config.pace
+    }
+
     /// Writes what the events (all of concern, in order) change. The caller owns the transaction.
     async fn apply(
         &self,
@@ -85,8 +91,13 @@ pub(crate) trait Projection: Send + Sync + 'static {
 }
 
 /// All projections.
-pub(crate) fn all() -> [Arc<dyn Projection>; 3] {
-    [Arc::new(resources::Resources), Arc::new(runs::Runs), Arc::new(audit::Audit)]
+pub(crate) fn all() -> [Arc<dyn Projection>; 4] {
+    [
+        Arc::new(resources::Resources),
+        Arc::new(runs::Runs),
+        Arc::new(audit::Audit),
+        Arc::new(metrics::Metrics::default()),
+    ]
 }
 
 /// A projection by its name.

@@ -219,6 +219,7 @@ impl<'a> Folding<'a> {
     async fn follow(&mut self) -> Stop {
         let Surroundings { store, config, shutdown, .. } = self.around;
         let keep_within = store.readers().dialect().keep_within();
+        let pace = self.projector.projection().pace(config);
         loop {
             let due = self.unkept.zip(keep_within).map(|(since, within)| since + within);
             let batch = tokio::select! {
@@ -254,7 +255,7 @@ impl<'a> Folding<'a> {
             if batch.len() < config.batch_events {
                 tokio::select! {
                     () = shutdown.cancelled() => return Stop::Asked,
-                    () = tokio::time::sleep_until(started + config.pace) => {}
+                    () = tokio::time::sleep_until(started + pace) => {}
                 }
             }
         }

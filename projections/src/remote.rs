@@ -12,7 +12,8 @@ use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use protocol::remote::{Answer, FOLLOW, FollowCall, QUERIES, QueryCall};
 use protocol::{
-    EventEnvelope, Events, GateQueries, Rejection, RejectionKind, ResourceQueries, RunQueries,
+    EventEnvelope, Events, GateQueries, MetricQueries, Rejection, RejectionKind, ResourceQueries,
+    RunQueries,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -103,6 +104,12 @@ impl Queries {
             }
             QueryCall::GetGate { workspace_id, gate, min_position } => {
                 write(&GateQueries::get(&*self.0, workspace_id, gate, min_position).await)
+            }
+            QueryCall::QueryMetric { workspace_id, asked } => {
+                write(&MetricQueries::query(&*self.0, workspace_id, *asked).await)
+            }
+            QueryCall::ListMetrics { workspace_id, min_position } => {
+                write(&MetricQueries::list(&*self.0, workspace_id, min_position).await)
             }
             QueryCall::EventPage { filter, after, limit } => {
                 write(&self.0.page(filter, after, limit).await)

@@ -1,10 +1,11 @@
 //! Resources: one row per resource of any kind, with its newest spec.
 
 use async_trait::async_trait;
-use chassis::journal::{Journal, RecordedEvent};
+use chassis::journal::{Journal, ReadError, RecordedEvent};
 use chrono::{DateTime, Utc};
+use domain::codec::{self, DecodeError};
 use domain::ids::{WorkflowId, WorkspaceId};
-use domain::resource::Kind;
+use domain::resource::{self, Kind, Spec};
 use protocol::{
     Page, PageRequest, Rejection, ResourceFilter, ResourceQueries, ResourceView, TriggerView,
 };
@@ -12,6 +13,7 @@ use serde_json::Value;
 use sqlx::FromRow;
 
 use crate::cursor::{After, Asked, Listed};
+use crate::histories::Past;
 use crate::payload::Blobs;
 use crate::projection::{FoldError, Projection};
 use crate::runs::time;
@@ -180,4 +182,34 @@ impl ResourceQueries for Projections {
     ) -> Result<Vec<TriggerView>, Rejection> {
         self.triggers_of(workspace_id, workflow_id, now, min_position).await
     }
+}
+
+/// The event that brought a version of a resource; `None` where there is no such one.
+pub(crate) async fn revision_at(
+    past: &(impl Past + ?Sized),
+    kind: Kind,
+    id: &str,
+    version: u64,
+) -> Result<Option<RecordedEvent>, ReadError> {
+    // Revisions are numbered as the events that bring them.
+    let Some(before) = version.checked_sub(1) else { return Ok(None) };
+    let found = past.load(kind.as_str(), id, before, 1).await?.pop();
+    Ok(found.filter(|recorded| recorded.sequence == version))
+}
+
+/// A version of a resource as it was recorded; `None` where there is no such one.
+pub(crate) async fn spec_at(
+    past: &(impl Past + ?Sized),
+    kind: Kind,
+    id: &str,
+    version: u64,
+) -> Result<Option<Result<Spec, DecodeError>>, ReadError> {
+    let Some(recorded) = revision_at(past, kind, id, version).await? else { return Ok(None) };
+    let blobs = Blobs::fetch(past, [recorded.payload.as_ref()]).await?;
+    let (name, version) = (&recorded.event_type, recorded.event_version);
+    let event = codec::decode(name, version, &recorded.payload, &|hash| blobs.get(hash));
+    Ok(match event {
+        Ok(event) => resource::Event::revision(&event).map(|(_, spec)| Ok(spec.clone())),
+        Err(error) => Some(Err(error)),
+    })
 }

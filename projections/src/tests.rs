@@ -53,6 +53,7 @@ mod forks;
 mod gates;
 mod history;
 mod lead;
+mod metrics;
 mod outside;
 mod projector;
 mod remote;

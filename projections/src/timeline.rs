@@ -135,7 +135,9 @@ impl Timeline {
                 Some(error) => self.fail(ended.token, error, false, moment),
                 None => self.end(ended.token, "succeeded", moment),
             },
-            Event::WaitEnded { token, .. } | Event::EventEmitted { token, .. } => {
+            Event::WaitEnded { token, .. }
+            | Event::EventEmitted { token, .. }
+            | Event::MetricEmitted { token, .. } => {
                 self.end(*token, "succeeded", moment);
             }
             Event::GateAnswered(answered) => {

@@ -3,11 +3,9 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-use chassis::journal::RecordedEvent;
-use domain::codec;
 use domain::definition::{Definition, Plan, Resolved};
 use domain::ids::{RunId, WorkspaceId};
-use domain::resource::{self, Kind, Spec};
+use domain::resource::{Kind, Spec};
 use domain::run::Event;
 use domain::run::event::{DefinitionRef, Pin, RunStarted};
 use domain::run::replay::{Difference, Replay};
@@ -17,9 +15,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::histories::Histories;
-use crate::payload::Blobs;
-use crate::refusal;
 use crate::time_travel::PAGE_EVENTS;
+use crate::{refusal, resources};
 
 impl Histories<'_> {
     /// Decides a run's history again, by the plan that it follows.
@@ -122,20 +119,6 @@ impl Histories<'_> {
         })
     }
 
-    /// The event that brought a version of a resource; `None` where there isn't one.
-    pub(crate) async fn revision(
-        &self,
-        kind: Kind,
-        id: &str,
-        version: u64,
-    ) -> Result<Option<RecordedEvent>, Rejection> {
-        // Revisions are numbered as the events that bring them.
-        let before = version.saturating_sub(1);
-        let found = self.past.load(kind.as_str(), id, before, 1).await;
-        let found = found.map_err(refusal::journal)?.pop();
-        Ok(found.filter(|recorded| recorded.sequence == version))
-    }
-
     /// A version of a resource; `None` where the journal doesn't have it.
     pub(crate) async fn spec_at(
         &self,
@@ -143,17 +126,9 @@ impl Histories<'_> {
         id: &str,
         version: u64,
     ) -> Result<Option<Spec>, Rejection> {
-        let Some(recorded) = self.revision(kind, id, version).await? else { return Ok(None) };
-        let blobs = Blobs::fetch(self.past, [recorded.payload.as_ref()]).await;
-        let blobs = blobs.map_err(refusal::journal)?;
-        let event: resource::Event = codec::decode(
-            &recorded.event_type,
-            recorded.event_version,
-            &recorded.payload,
-            &|hash| blobs.get(hash),
-        )
-        .map_err(|error| refusal::damaged(id, &error))?;
-        Ok(event.revision().map(|(_, spec)| spec.clone()))
+        let found = resources::spec_at(self.past, kind, id, version).await;
+        let spec = found.map_err(refusal::journal)?.transpose();
+        spec.map_err(|error| refusal::damaged(id, &error))
     }
 }
 

@@ -12,6 +12,7 @@ pub mod event;
 pub mod explanation;
 pub mod fork;
 pub mod gate;
+pub mod metric;
 pub mod query;
 pub mod rejection;
 pub mod remote;
@@ -36,9 +37,15 @@ pub use explanation::{
 };
 pub use fork::{ForkCall, ForkCalls, ForkOutcome, ForkPlan, ForkRun, ForkedFrom};
 pub use gate::{GateAnswerView, GateFilter, GateId, GateStatus, GateView};
+pub use metric::{
+    MetricAnswer, MetricInfo, MetricList, MetricPoint, MetricQuery, MetricSeries, MetricStep,
+    MetricValues,
+};
 pub use query::{EventPage, Page, PageRequest, ResourceFilter, RunFilter, StateAt};
 pub use rejection::{Rejection, RejectionKind};
-pub use service::{Commands, Events, GateQueries, ResourceQueries, RunQueries, Tasks};
+pub use service::{
+    Commands, Events, GateQueries, MetricQueries, ResourceQueries, RunQueries, Tasks,
+};
 pub use shard::{SHARDS, run_of, shard_of};
 pub use task::{
     Abandoned, Failure, FailureKind, Outcome, OutcomeResult, Success, Task, Work, WorkAction,

@@ -17,6 +17,7 @@ use crate::difference::DiffTo;
 use crate::event::{Cursor, EventFilter};
 use crate::explanation::Explain;
 use crate::gate::{GateFilter, GateId};
+use crate::metric::MetricQuery;
 use crate::query::{PageRequest, ResourceFilter, RunFilter, StateAt};
 use crate::rejection::Rejection;
 use crate::task::{Outcome, Task};
@@ -190,6 +191,14 @@ pub enum QueryCall {
     GetGate {
         workspace_id: WorkspaceId,
         gate: GateId,
+        min_position: Option<u64>,
+    },
+    QueryMetric {
+        workspace_id: WorkspaceId,
+        asked: Box<MetricQuery>,
+    },
+    ListMetrics {
+        workspace_id: WorkspaceId,
         min_position: Option<u64>,
     },
     EventPage {

@@ -14,6 +14,7 @@ use crate::difference::{DiffTo, RunDiff};
 use crate::event::{Cursor, EventEnvelope, EventFilter};
 use crate::explanation::{Explain, Explanation};
 use crate::gate::{GateFilter, GateId, GateView};
+use crate::metric::{MetricAnswer, MetricList, MetricQuery};
 use crate::query::{EventPage, Page, PageRequest, ResourceFilter, RunFilter, StateAt};
 use crate::rejection::Rejection;
 use crate::task::{Abandoned, Outcome, Task};
@@ -157,6 +158,24 @@ pub trait GateQueries: Send + Sync {
         gate: GateId,
         min_position: Option<u64>,
     ) -> Result<GateView, Rejection>;
+}
+
+/// Reads of metrics over runs.
+#[async_trait]
+pub trait MetricQueries: Send + Sync {
+    /// A metric over time.
+    async fn query(
+        &self,
+        workspace_id: WorkspaceId,
+        asked: MetricQuery,
+    ) -> Result<MetricAnswer, Rejection>;
+
+    /// The metrics that exist.
+    async fn list(
+        &self,
+        workspace_id: WorkspaceId,
+        min_position: Option<u64>,
+    ) -> Result<MetricList, Rejection>;
 }
 
 /// The journal as readers see it.

@@ -23,6 +23,7 @@ mod events;
 mod explain;
 mod fork;
 mod gates;
+mod metrics;
 mod migrate;
 mod mock_model;
 mod program;
@@ -91,6 +92,9 @@ enum Command {
     Waiting(waiting::RunId),
     /// List, show and answer gates
     Gates(gates::GatesArgs),
+    /// Metrics over runs: which there are, and how they went
+    #[command(subcommand)]
+    Metrics(metrics::MetricsCommand),
     /// List the triggers of a workflow: when they are due, what they started, what they couldn't
     Triggers(triggers::TriggersArgs),
     /// Send a signal to a run
@@ -142,6 +146,7 @@ pub(crate) fn execute(cli: Cli) -> Result<Exit, Failure> {
         Command::Runs(command) => on_one_core(runs::execute(global, command)),
         Command::Waiting(args) => on_one_core(waiting::waiting(global, args)),
         Command::Gates(args) => on_one_core(gates::execute(global, args)),
+        Command::Metrics(command) => on_one_core(metrics::execute(global, command)),
         Command::Triggers(args) => on_one_core(triggers::execute(global, args)),
         Command::Signal(args) => on_one_core(waiting::signal(global, args)),
         Command::Pause(args) => on_one_core(waiting::pause(global, args)),

@@ -171,7 +171,8 @@ impl Progress {
             },
             Event::NodeComputed { token, .. }
             | Event::WaitEnded { token, .. }
-            | Event::EventEmitted { token, .. } => self.end(token, Standing::Succeeded),
+            | Event::EventEmitted { token, .. }
+            | Event::MetricEmitted { token, .. } => self.end(token, Standing::Succeeded),
             Event::GateClosed(closed) => match (closed.outcome, closed.error) {
                 // Its branch was taken back already.
                 (GateOutcome::Cancelled, _) => {}

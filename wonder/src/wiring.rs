@@ -15,7 +15,7 @@ use gateway::{
     Administrator, AuthConfig, Gateway, GatewayConfig, Operations, Remote, RenderMetrics,
     ServeError, SystemEnvironment,
 };
-use protocol::{Commands, Events, GateQueries, ResourceQueries, RunQueries, Tasks};
+use protocol::{Commands, Events, GateQueries, MetricQueries, ResourceQueries, RunQueries, Tasks};
 use tokio::task::JoinHandle;
 
 use crate::config::{AuthMode, Config, Role};
@@ -58,6 +58,7 @@ struct Services {
     resources: Arc<dyn ResourceQueries>,
     runs: Arc<dyn RunQueries>,
     gates: Arc<dyn GateQueries>,
+    run_metrics: Arc<dyn MetricQueries>,
     events: Arc<dyn Events>,
 }
 
@@ -98,6 +99,7 @@ pub(crate) async fn start(
             resources: services.resources,
             runs: services.runs,
             gates: services.gates,
+            run_metrics: services.run_metrics,
             events: services.events,
             environment: Arc::new(SystemEnvironment),
             config: gateway_config(config),
@@ -144,6 +146,7 @@ fn services(
             resources: Arc::clone(&remote) as _,
             runs: Arc::clone(&remote) as _,
             gates: Arc::clone(&remote) as _,
+            run_metrics: Arc::clone(&remote) as _,
             events: remote,
         });
     }
@@ -155,6 +158,7 @@ fn services(
         resources: Arc::clone(views) as _,
         runs: Arc::clone(views) as _,
         gates: Arc::clone(views) as _,
+        run_metrics: Arc::clone(views) as _,
         events: Arc::clone(views) as _,
     })
 }

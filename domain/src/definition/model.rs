@@ -149,6 +149,21 @@ pub enum ActionKind {
     Artifact,
 }
 
+impl ActionKind {
+    /// The text in JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Llm => "llm",
+            Self::Http => "http",
+            Self::Transform => "transform",
+            Self::Mock => "mock",
+            Self::Mcp => "mcp",
+            Self::Metric => "metric",
+            Self::Artifact => "artifact",
+        }
+    }
+}
+
 /// One action of a `steps` node. In its expressions `steps.<name>` is an earlier step's result.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -289,11 +289,7 @@ impl Compiler<'_> {
         } else if let Some(work) = self.without_worker(&place, node) {
             work
         } else {
-            self.problem(
-                ProblemCode::UnsupportedNode,
-                &place,
-                "this version doesn't run such a node".to_owned(),
-            );
+            self.problem(ProblemCode::MissingKey, &place, "say what the node does".to_owned());
             NodeWork::Compute(Vec::new())
         };
         let input = node.input.as_ref().map(|input| self.mapping(&format!("{place}/input"), input));

@@ -53,8 +53,6 @@ pub enum ProblemCode {
     InvalidTemplate,
     /// A schema that isn't JSON Schema 2020-12, or refers outside itself.
     InvalidSchema,
-    /// A node kind that this version doesn't run.
-    UnsupportedNode,
     /// An action kind that this version doesn't run.
     UnsupportedAction,
     /// An action, prompt spec or model profile that doesn't exist.

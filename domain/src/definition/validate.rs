@@ -4,6 +4,7 @@ mod actions;
 mod admission;
 mod branches;
 mod effects;
+mod emits;
 mod graph;
 mod groups;
 mod mappings;

@@ -18,6 +18,7 @@ use crate::limits;
 
 mod cancel;
 mod child;
+mod emit;
 mod fork;
 mod gate;
 mod join;
@@ -384,7 +385,7 @@ impl Decider<'_> {
             },
             Some(NodeWork::Wait(wait)) => self.enter_wait(id, wait),
             Some(NodeWork::Gate(gate)) => self.open_gate(id, gate),
-            Some(NodeWork::Emit(emit)) => self.emit_event(id, emit),
+            Some(NodeWork::Emit(emit)) => self.publish(id, emit),
             Some(NodeWork::Child(child)) => self.start_child(id, child),
             None => {
                 let name = self.token(id).map(|token| token.node.to_string()).unwrap_or_default();

@@ -226,6 +226,15 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Value::is_null")]
         data: Value,
     },
+    /// An `emit` node gave a metric a value.
+    MetricEmitted {
+        token: TokenId,
+        name: String,
+        /// At most [`crate::limits::METRIC_VALUE`] away from zero.
+        value: f64,
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        dimensions: BTreeMap<String, String>,
+    },
     /// A `workflow` node started a child run, and waits for its end.
     ChildStarted(Box<ChildStarted>),
     /// The child has ended, or could not be started. Where the node gave it up before, another
@@ -347,7 +356,7 @@ pub struct DefinitionRef {
 }
 
 /// A reference and the version that it was resolved to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Pin {
     pub kind: Kind,
     /// The reference as it stands in the definition.
@@ -398,6 +407,7 @@ impl Event {
             Self::GateAnswered(_) => "gate_answered",
             Self::GateClosed(_) => "gate_closed",
             Self::EventEmitted { .. } => "event_emitted",
+            Self::MetricEmitted { .. } => "metric_emitted",
             Self::ChildStarted(_) => "child_started",
             Self::ChildEnded(_) => "child_ended",
             Self::RunPaused { .. } => "run_paused",

@@ -104,7 +104,9 @@ impl Run {
             Event::GateOpened(opened) => live.open_gate(opened),
             Event::GateAnswered(answered) => live.answer_gate(answered),
             Event::GateClosed(closed) => live.close_gate(closed),
-            Event::EventEmitted { token, .. } => live.succeed(*token, None, &Map::new()),
+            Event::EventEmitted { token, .. } | Event::MetricEmitted { token, .. } => {
+                live.succeed(*token, None, &Map::new());
+            }
             Event::ChildStarted(started) => live.await_child(started),
             Event::ChildEnded(ended) => live.end_child(ended),
             Event::RunPaused { reason, by_parent, by_workflow } => {

@@ -250,6 +250,7 @@ pub(super) fn from_outside(run: &Run, event: &Event, at: DateTime<Utc>) -> Optio
         | Event::GateOpened(_)
         | Event::GateClosed(_)
         | Event::EventEmitted { .. }
+        | Event::MetricEmitted { .. }
         | Event::ChildStarted(_)
         | Event::UndoStarted { .. }
         | Event::RunCompleted { .. }

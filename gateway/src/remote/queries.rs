@@ -8,9 +8,9 @@ use protocol::bundle::{BundleFrom, BundlePart};
 use protocol::remote::{QUERIES, QueryCall};
 use protocol::{
     Compare, Comparison, DiffTo, Explain, Explanation, GateFilter, GateId, GateQueries, GateView,
-    Page, PageRequest, Rejection, ResourceFilter, ResourceQueries, ResourceView, RunDiff,
-    RunFilter, RunQueries, RunState, RunView, StateAt, TimelineEntry, TriggerView, Verification,
-    Waiting,
+    MetricAnswer, MetricList, MetricQueries, MetricQuery, Page, PageRequest, Rejection,
+    ResourceFilter, ResourceQueries, ResourceView, RunDiff, RunFilter, RunQueries, RunState,
+    RunView, StateAt, TimelineEntry, TriggerView, Verification, Waiting,
 };
 use serde::de::DeserializeOwned;
 
@@ -190,5 +190,25 @@ impl GateQueries for Remote {
         min_position: Option<u64>,
     ) -> Result<GateView, Rejection> {
         self.query(QueryCall::GetGate { workspace_id, gate, min_position }).await
+    }
+}
+
+#[async_trait]
+impl MetricQueries for Remote {
+    async fn query(
+        &self,
+        workspace_id: WorkspaceId,
+        asked: MetricQuery,
+    ) -> Result<MetricAnswer, Rejection> {
+        // The inherent method of the same name sends a call.
+        Self::query(self, QueryCall::QueryMetric { workspace_id, asked: Box::new(asked) }).await
+    }
+
+    async fn list(
+        &self,
+        workspace_id: WorkspaceId,
+        min_position: Option<u64>,
+    ) -> Result<MetricList, Rejection> {
+        Self::query(self, QueryCall::ListMetrics { workspace_id, min_position }).await
     }
 }

@@ -2,11 +2,11 @@
 
 use crate::route::Param;
 
-const fn param(name: &'static str, kind: &'static str, about: &'static str) -> Param {
+pub(super) const fn param(name: &'static str, kind: &'static str, about: &'static str) -> Param {
     Param { name, about, kind, repeats: false }
 }
 
-const fn repeated(name: &'static str, about: &'static str) -> Param {
+pub(super) const fn repeated(name: &'static str, about: &'static str) -> Param {
     Param { name, about, kind: "string", repeats: true }
 }
 

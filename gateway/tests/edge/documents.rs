@@ -35,6 +35,17 @@ fn the_document_and_the_table_know_the_same_routes() {
 }
 
 #[test]
+fn every_operation_has_an_id_of_its_own() {
+    let paths = gateway::document()["paths"].as_object().expect("paths");
+    let operations = paths.values().flat_map(|verbs| verbs.as_object().expect("verbs").values());
+    let mut seen = BTreeSet::new();
+    for operation in operations {
+        let id = operation["operationId"].as_str().expect("an id");
+        assert!(seen.insert(id), "{id}");
+    }
+}
+
+#[test]
 fn every_reference_leads_to_a_schema() {
     fn walk<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
         match value {

@@ -21,6 +21,7 @@ use uuid::Uuid;
 
 mod bundles;
 mod events;
+mod metrics;
 mod time_travel;
 
 pub(crate) fn home() -> WorkspaceId {
@@ -48,6 +49,7 @@ pub(crate) struct World {
     /// Runs of a page, beside the one.
     pub(crate) more_runs: Mutex<usize>,
     pub(crate) gate_filters: Mutex<Vec<GateFilter>>,
+    pub(crate) metric_queries: Mutex<Vec<MetricQuery>>,
     pub(crate) outcome: Mutex<Option<RunOutcome>>,
     /// How a run that ends in its first append ended.
     pub(crate) ended: Mutex<Option<RunOutcome>>,
@@ -354,6 +356,7 @@ pub(crate) fn gateway(world: &Arc<World>, auth: AuthConfig) -> Gateway {
         resources: world.clone(),
         runs: world.clone(),
         gates: world.clone(),
+        run_metrics: world.clone(),
         events: world.clone(),
         environment: Arc::new(Clock(world.clone())),
         config: GatewayConfig::new(auth, default_project),

@@ -8,6 +8,7 @@ mod documents;
 mod fakes;
 mod forks;
 mod hooks;
+mod metrics;
 mod pace;
 mod probes;
 mod streams;

@@ -18,6 +18,7 @@ pub(super) fn token_of(event: &Event) -> Option<TokenId> {
         | Event::WaitStarted { token, .. }
         | Event::WaitEnded { token, .. }
         | Event::EventEmitted { token, .. }
+        | Event::MetricEmitted { token, .. }
         | Event::UndoSucceeded { token, .. }
         | Event::UndoFailed { token, .. } => Some(*token),
         Event::GateOpened(opened) => Some(opened.token),
@@ -86,6 +87,7 @@ pub(super) fn leads_to_the_end(event: &Event) -> bool {
         | Event::GateOpened(_)
         | Event::GateAnswered(_)
         | Event::EventEmitted { .. }
+        | Event::MetricEmitted { .. }
         | Event::ChildStarted(_)
         | Event::RunPaused { .. }
         | Event::RunResumed {}
@@ -180,6 +182,7 @@ pub(super) fn told(event: &Event) -> String {
             format!("the gate {came_to}{}", error.unwrap_or_default())
         }
         Event::EventEmitted { name, .. } => format!("the event {name} was published"),
+        Event::MetricEmitted { name, value, .. } => format!("the metric {name} got {value}"),
         Event::ChildStarted(child) => {
             format!("the child run {} of {} was started", child.run_id, child.definition)
         }

@@ -54,6 +54,7 @@ pub enum Block {
     },
     Compute,
     Emit,
+    Measure,
     Wait,
     Signal {
         fits: bool,
@@ -106,6 +107,7 @@ pub fn blocks() -> impl Strategy<Value = Block> {
         3 => (any::<bool>(), any::<bool>()).prop_map(|(retries, undo)| Block::Task { retries, undo }),
         1 => Just(Block::Compute),
         1 => Just(Block::Emit),
+        1 => Just(Block::Measure),
         1 => Just(Block::Wait),
         1 => (any::<bool>(), any::<bool>()).prop_map(|(fits, timed)| Block::Signal { fits, timed }),
         1 => (1..3_u8, any::<bool>(), 0..3_u8).prop_map(|(approvals, timed, on_timeout)| {
@@ -192,6 +194,8 @@ impl Layout {
                 (node.clone(), node)
             }
             Block::Emit => self.leaf(json!({"emit": {"event": "seen", "data": "${input.items}"}})),
+            Block::Measure => self.leaf(json!({"emit": {"metric": "items",
+                "value": "${size(input.items)}", "dimensions": {"of": "input"}}})),
             Block::Wait => self.leaf(json!({"wait": {"for": "5s"}})),
             Block::Signal { fits, timed } => {
                 let mut wait = json!({"signal": SIGNALS[self.nodes.len() % 2]});

@@ -82,7 +82,10 @@ impl Graph {
     }
 
     fn emit(&mut self, part: u64) {
-        let emit = json!({"event": "counted", "data": {"n": "${state.n}"}});
+        let emit = match part % 2 {
+            0 => json!({"event": "counted", "data": {"n": "${state.n}"}}),
+            _ => json!({"metric": "counted", "value": "${state.n}", "dimensions": {"part": part}}),
+        };
         self.then(&format!("emit{part}"), json!({"emit": emit}));
     }
 

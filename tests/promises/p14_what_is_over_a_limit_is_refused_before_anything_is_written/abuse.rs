@@ -111,7 +111,6 @@ pub(super) fn definition(code: ProblemCode) -> String {
         P::UndeclaredName => node("{compute: {state.x: '${nothing}'}}"),
         P::InvalidTemplate => node("{action: {kind: llm, with: {prompt: '{{ x'}}}"),
         P::InvalidSchema => format!("{BASE}input_schema: {{$ref: 'http://127.0.0.1/s'}}\n"),
-        P::UnsupportedNode => node("{emit: {metric: {}}}"),
         P::UnsupportedAction => node("{action: {kind: mcp}}"),
         P::UnknownReference => node("{action: {use: no-such-action}}"),
         P::LimitExceeded => {
@@ -144,7 +143,6 @@ pub(super) fn definitions() -> Vec<(ProblemCode, String)> {
         P::UndeclaredName,
         P::InvalidTemplate,
         P::InvalidSchema,
-        P::UnsupportedNode,
         P::UnsupportedAction,
         P::LimitExceeded,
     ];

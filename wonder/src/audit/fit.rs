@@ -51,7 +51,8 @@ pub(super) fn check(run: &Run, event: &Event, id: &str) -> Result<(), String> {
         },
         Event::NodeComputed { token, .. }
         | Event::WaitStarted { token, .. }
-        | Event::EventEmitted { token, .. } => check_working(live, *token, event),
+        | Event::EventEmitted { token, .. }
+        | Event::MetricEmitted { token, .. } => check_working(live, *token, event),
         Event::GateOpened(opened) => check_working(live, opened.token, event),
         Event::ChildStarted(started) => check_child(live, started),
         Event::ChildEnded(ended) => match &token_of(live, ended.token)?.phase {

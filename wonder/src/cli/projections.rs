@@ -24,7 +24,7 @@ pub(crate) enum ProjectionsCommand {
 /// Which one, and where.
 #[derive(Debug, clap::Args)]
 pub(crate) struct RebuildArgs {
-    /// The read model: `runs`, `resources` or `audit`
+    /// The read model: `runs`, `resources`, `audit` or `metrics`
     name: String,
     /// Change nothing, only compare; exit code 1 where they differ
     #[arg(long)]

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::Mapping;
 use crate::ids::Name;
 use crate::span::Span;
 
@@ -75,7 +76,7 @@ pub enum GateTimeout {
     Proceed,
 }
 
-/// What an `emit` node publishes.
+/// What an `emit` node publishes: a business event or a value of a metric.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EmitSpec {
@@ -85,7 +86,13 @@ pub struct EmitSpec {
     /// What it says; may hold `${…}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<Value>,
-    /// A metric. Refused by this version (`unsupported_node`).
+    /// The metric's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub metric: Option<Value>,
+    pub metric: Option<Name>,
+    /// The value: a number, or `${…}` that gives one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<Value>,
+    /// What the value is told apart by: names to texts, numbers and booleans, which may hold `${…}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dimensions: Option<Mapping>,
 }

@@ -40,9 +40,9 @@ pub struct PlanGate {
 
 /// What an `emit` node publishes.
 #[derive(Debug)]
-pub struct PlanEmit {
-    pub name: String,
-    pub data: Option<Binding>,
+pub enum PlanEmit {
+    Event { name: String, data: Option<Binding> },
+    Metric { name: String, value: Binding, dimensions: Vec<(String, Binding)> },
 }
 
 impl PlanGate {
@@ -88,8 +88,18 @@ impl Compiler<'_> {
     }
 
     pub(super) fn emit(&mut self, place: &str, emit: &EmitSpec) -> Option<PlanEmit> {
+        if let Some(metric) = &emit.metric {
+            let dimensions = emit.dimensions.as_ref();
+            let dimensions =
+                dimensions.map(|given| self.mapping(&format!("{place}/dimensions"), given));
+            return Some(PlanEmit::Metric {
+                name: metric.to_string(),
+                value: self.binding(&format!("{place}/value"), emit.value.as_ref()?)?,
+                dimensions: dimensions.unwrap_or_default(),
+            });
+        }
         let data = emit.data.as_ref();
-        Some(PlanEmit {
+        Some(PlanEmit::Event {
             name: emit.event.as_ref()?.to_string(),
             data: data.and_then(|data| self.binding(&format!("{place}/data"), data)),
         })

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | node `input`, `compute` | `input state item index run`, every `as` name; `error` too where a
 //!   transition `on: failure` or `on: timeout` leads there |
-//! | a wait's `for`, `until`, a gate's texts and lists, an emit's `data` | as node `input` |
+//! | a wait's `for`, `until`, a gate's texts and lists, what an emit holds | as node `input` |
 //! | a wait's `when` | the same and `signal` |
 //! | node `output`, `undo.input` | as node `input`, and `result` |
 //! | `when`, `spawn`, `foreach` | as `input`, and `result` after success, `error` otherwise |

@@ -5,8 +5,8 @@ use serde_json::Value;
 
 use super::super::problem::escaped;
 use super::super::{
-    ChildSpec, EmitSpec, GateSpec, GateTimeout, Mapping, Node, OnChildFailure, ProblemCode,
-    WaitSpec, is_reference,
+    ChildSpec, GateSpec, GateTimeout, Mapping, Node, OnChildFailure, ProblemCode, WaitSpec,
+    is_reference,
 };
 use super::Checker;
 use super::scopes::Names;
@@ -197,19 +197,6 @@ impl Checker<'_> {
                 self.problem(ProblemCode::LimitExceeded, place, message);
             }
             list => self.value(place, list, names),
-        }
-    }
-
-    fn emit(&mut self, place: &str, emit: &EmitSpec, names: &Names<'_>) {
-        if emit.metric.is_some() {
-            let message = "this version doesn't emit metrics yet; it emits an `event`";
-            self.problem(ProblemCode::UnsupportedNode, &format!("{place}/metric"), message);
-        } else if emit.event.is_none() {
-            let message = "give the event's name as `event`";
-            self.problem(ProblemCode::MissingKey, place, message);
-        }
-        if let Some(data) = &emit.data {
-            self.value(&format!("{place}/data"), data, names);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Waits for times and signals, signals themselves, and business events.
+//! Waits for times and signals, and signals themselves.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{Decider, at, boxed, evaluated};
 use crate::codec;
-use crate::definition::plan::{NodeWork, PlanEmit, PlanWait};
+use crate::definition::plan::{NodeWork, PlanWait};
 use crate::expression::{Binding, Expression};
 use crate::ids::Name;
 use crate::limits;
@@ -190,18 +190,6 @@ impl Decider<'_> {
                 TokenScope { signal: Some(signal), ..TokenScope::new(live, self.plan, token) };
             when.holds(&scope).unwrap_or(false)
         })
-    }
-
-    pub(super) fn emit_event(&mut self, id: TokenId, emit: &PlanEmit) {
-        let data = emit.data.as_ref().map(|data| self.value_at(id, data));
-        match data.transpose() {
-            Ok(data) => {
-                let (name, data) = (emit.name.clone(), data.unwrap_or_default());
-                self.emit(Event::EventEmitted { token: id, name, data });
-                self.route(id);
-            }
-            Err(error) => self.fail_node(id, *at("emit", "data", error)),
-        }
     }
 }
 

@@ -155,6 +155,7 @@ fn strip_marks(event: &mut Event) {
         | Event::WaitEnded { .. }
         | Event::GateClosed(_)
         | Event::EventEmitted { .. }
+        | Event::MetricEmitted { .. }
         | Event::ChildEnded(_)
         | Event::RunPaused { .. }
         | Event::RunResumed {}
@@ -201,6 +202,11 @@ fn strip_values(event: &mut Event) {
         Event::EventEmitted { name, data, .. } => {
             name.clear();
             *data = Value::Null;
+        }
+        Event::MetricEmitted { name, value, dimensions, .. } => {
+            name.clear();
+            *value = 0.0;
+            dimensions.clear();
         }
         Event::ChildStarted(child) => child.definition.clear(),
         Event::ChildEnded(child) => {

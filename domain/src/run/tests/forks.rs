@@ -124,7 +124,11 @@ fn calls(block: Block) -> Block {
         Block::FanOut { count, body, wait, failed, foreach, .. } => {
             Block::FanOut { count, body: inner(body), wait, failed, rest: false, foreach }
         }
-        Block::Task { .. } | Block::Compute | Block::Emit | Block::Exclusive { .. } => block,
+        Block::Task { .. }
+        | Block::Compute
+        | Block::Emit
+        | Block::Measure
+        | Block::Exclusive { .. } => block,
     }
 }
 

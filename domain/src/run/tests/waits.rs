@@ -241,3 +241,31 @@ fn an_emit_node_is_one_event_and_goes_on() {
         Event::EventEmitted { token: 1, name: "order-approved".to_owned(), data: json!({"id": 7}) };
     assert_eq!(run.events[1].0, told);
 }
+
+#[test]
+fn an_emit_node_gives_a_metric_a_value_or_fails() {
+    let definition = json!({"name": "m", "start": "measure",
+        "nodes": {"measure": {"emit": {"metric": "score", "value": "${input.n}",
+            "dimensions": {"region": "${input.r}", "fixed": 7, "none": "${input.none}"}}}}});
+    let run = Fixture::started(definition.clone(), json!({"n": 1.5, "r": "eu", "none": null}));
+    assert_eq!(run.types(), ["run_started", "metric_emitted", "token_routed", "run_completed"]);
+    let dimensions = [("region", "eu"), ("fixed", "7")];
+    let dimensions = dimensions.map(|(name, text)| (name.to_owned(), text.to_owned())).into();
+    let emitted =
+        Event::MetricEmitted { token: 1, name: "score".to_owned(), value: 1.5, dimensions };
+    assert_eq!(run.events[1].0, emitted);
+    for (input, place) in [
+        (json!({"n": "many", "r": "eu", "none": null}), "emit.value"),
+        (json!({"n": 1e13, "r": "eu", "none": null}), "emit.value"),
+        (json!({"n": 1, "r": ["eu"], "none": null}), "emit.dimensions.region"),
+        (json!({"n": 1, "r": "a\nb", "none": null}), "emit.dimensions.region"),
+    ] {
+        let run = Fixture::started(definition.clone(), input);
+        let Some((Event::RunFailed { error }, _)) = run.events.last() else { panic!("it failed") };
+        assert_eq!(
+            (error.code.as_str(), error.node.as_deref()),
+            ("invalid_metric", Some("measure"))
+        );
+        assert!(error.message.starts_with(place), "{}", error.message);
+    }
+}

@@ -109,7 +109,6 @@ fn a_gate_has_a_title_and_can_be_approved() {
 fn an_event_has_a_name() {
     node("{emit: {event: seen, data: {n: '${input.n}'}}}", &[]);
     node("{emit: {}}", &[(P::MissingKey, "/nodes/a/emit")]);
-    node("{emit: {metric: {name: x}}}", &[(P::UnsupportedNode, "/nodes/a/emit/metric")]);
     node("{emit: {event: seen, data: '${x}'}}", &[(P::UndeclaredName, "/nodes/a/emit/data")]);
     node("{emit: {event: seen}, output: {state.x: 1}}", &[(P::InvalidValue, "/nodes/a/output")]);
 }
@@ -148,4 +147,29 @@ fn transitions_fit_the_ways_out_of_the_node() {
     out("{wait: {signal: x, timeout: 1h}}", "rejected", wrong);
     out("{emit: {event: x}}", "timeout", wrong);
     out("{compute: {state.y: 1}}", "rejected", wrong);
+}
+
+#[test]
+fn a_metric_has_a_value_and_a_few_dimensions() {
+    let emit = |spec: &str, expected: &[(P, &str)]| below("emit", spec, expected);
+    emit("{metric: value, value: 1.5}", &[]);
+    emit("{metric: value, value: '${input.n}', dimensions: {region: '${input.r}', n: 7}}", &[]);
+    emit("{metric: value}", &[(P::MissingKey, "")]);
+    emit("{metric: 'a.b', value: 1}", &[(P::InvalidName, "/metric")]);
+    emit("{metric: value, value: many}", &[(P::InvalidValue, "/value")]);
+    emit("{metric: value, value: 2000000000000}", &[(P::InvalidValue, "/value")]);
+    emit("{metric: value, value: '${x}'}", &[(P::UndeclaredName, "/value")]);
+    emit("{metric: value, value: 1, data: {n: 1}}", &[(P::InvalidValue, "/data")]);
+    emit("{event: seen, value: 1}", &[(P::InvalidValue, "/value")]);
+    emit("{event: seen, dimensions: {a: b}}", &[(P::InvalidValue, "/dimensions")]);
+    emit("{event: seen, metric: value, value: 1}", &[(P::InvalidValue, "/metric")]);
+    let dimensions = |given: &str, expected: &[(P, &str)]| {
+        emit(&format!("{{metric: value, value: 1, dimensions: {given}}}"), expected);
+    };
+    dimensions("{'a b': x}", &[(P::InvalidName, "/dimensions/a b")]);
+    dimensions("{a: [1]}", &[(P::InvalidValue, "/dimensions/a")]);
+    dimensions("{a: '${reslt}'}", &[(P::UndeclaredName, "/dimensions/a")]);
+    dimensions(&format!("{{a: {}}}", "x".repeat(129)), &[(P::InvalidValue, "/dimensions/a")]);
+    let nine: Vec<_> = (0..9).map(|n| format!("d{n}: x")).collect();
+    dimensions(&format!("{{{}}}", nine.join(", ")), &[(P::LimitExceeded, "/dimensions")]);
 }
