@@ -404,6 +404,7 @@ impl CommandService {
             expected_version: None,
             workspace_id: envelope.workspace_id,
             actor: envelope.actor.clone(),
+            origin: envelope.origin.clone(),
             fingerprint: envelope.fingerprint.clone(),
             traceparent: envelope.traceparent.clone(),
             command: Command::Create(Box::new(Spec::WorkflowDefinition(spec))),

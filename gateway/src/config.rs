@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::ids::{ProjectId, WorkspaceId};
-use protocol::{Commands, Events, GateQueries, ResourceQueries, RunQueries};
+use protocol::{AuditQueries, Commands, Events, GateQueries, ResourceQueries, RunQueries};
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +24,7 @@ pub struct Gateway {
     pub runs: Arc<dyn RunQueries>,
     pub gates: Arc<dyn GateQueries>,
     pub events: Arc<dyn Events>,
+    pub audit: Arc<dyn AuditQueries>,
     pub environment: Arc<dyn Environment>,
     pub config: GatewayConfig,
     pub health: Arc<dyn Health>,

@@ -49,6 +49,8 @@ use crate::table::routes;
     protocol::GateView,
     protocol::GateAnswerView,
     protocol::EventEnvelope,
+    protocol::AuditEntry,
+    protocol::Origin,
     protocol::AuditHeads,
     protocol::AuditHead,
     protocol::RunTrigger,

@@ -7,8 +7,8 @@ use crate::route::Permission::{Admin, Public, Read, Run, Write};
 use crate::route::Verb::{Delete, Get, Patch, Post};
 use crate::route::{Body, Handler, Param, Route};
 use crate::{
-    api_keys, definitions, events, forks, gates, operations, resources, runs, signals, time_travel,
-    triggers,
+    api_keys, audit, definitions, events, forks, gates, operations, resources, runs, signals,
+    time_travel, triggers,
 };
 
 /// Bytes of a body that isn't a definition or a run's start.
@@ -78,6 +78,24 @@ const GATES: &[Param] = &[
 const CURSOR: &[Param] = &[
     param("after", "string", "Go on after this cursor, `<epoch>:<position>`."),
     param("limit", "integer", "Events of a page: 1 to 1,000, default 100. Not for streams."),
+];
+const AUDITED: &[Param] = &[
+    param(
+        "actor",
+        "string",
+        "Only what this one did: a key (`key_…`), `administrator`, `trigger` …",
+    ),
+    param(
+        "action",
+        "string",
+        "Only this, as `workflow.revised`, `run.started` or `gate.answered`.",
+    ),
+    param("resource_type", "string", "Only what was done to this kind of thing, as `run`."),
+    param("resource_id", "string", "Only what was done to this thing."),
+    param("run_id", "string", "Only what was done to this run and its gates."),
+    param("result", "string", "Only what is `done`, or has `failed`."),
+    param("after", "date-time", "Only from this time on."),
+    param("before", "date-time", "Only before this time."),
 ];
 const AFTER_POSITION: &[Param] = &[
     param("after", "integer", "Only heads after this position."),
@@ -185,6 +203,7 @@ const ROUTES: &[&[Route]] = &[
     RUN_ROUTES,
     WAITING_ROUTES,
     TRIGGER_ROUTES,
+    AUDIT_ROUTES,
 ];
 
 const OPERATIONS: &[Route] = &[
@@ -356,7 +375,18 @@ const RUN_ROUTES: &[Route] = &[
         .asks(&[CURSOR, AGGREGATE, EVENT_TYPE])
         .answers(200, "EventPage")
         .streams(),
-    Route::new(Get, "/api/v1/audit/heads", Read, handler!(events::audit_heads))
+];
+
+const AUDIT_ROUTES: &[Route] = &[
+    Route::new(Get, "/api/v1/audit", Admin, handler!(audit::list))
+        .says(
+            "Who did what",
+            "Newest first: what people, keys and triggers did in the workspace, from where, and what \
+             of a resource became another.",
+        )
+        .asks(&[AUDITED, PAGE, MIN_POSITION])
+        .answers(200, "AuditPage"),
+    Route::new(Get, "/api/v1/audit/heads", Read, handler!(audit::heads))
         .says(
             "Signed heads of the audit chain",
             "In order of position. Keep them elsewhere: whoever has one can tell whether history up \

@@ -80,7 +80,7 @@ impl Projection for Audit {
         &[("seals", "block")]
     }
 
-    fn concerns(&self, _aggregate_type: &str) -> bool {
+    fn concerns(&self, _event: &RecordedEvent) -> bool {
         true
     }
 
@@ -232,7 +232,7 @@ impl AuditTrail {
 }
 
 impl Projections {
-    /// See [`protocol::Events::audit_heads`].
+    /// See [`protocol::AuditQueries::heads`].
     pub(crate) async fn heads_after(
         &self,
         after: u64,

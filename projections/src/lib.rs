@@ -20,6 +20,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 mod audit;
+mod audit_log;
 mod checkpoint;
 mod compare;
 mod compensation;
@@ -122,6 +123,7 @@ pub struct Projections {
     resources: Arc<Projector>,
     runs: Arc<Projector>,
     audit: Arc<Projector>,
+    audit_log: Arc<Projector>,
     waiting: Arc<Waiting>,
     /// Of rebuilds, one at a time.
     rebuilding: tokio::sync::Mutex<()>,
@@ -162,10 +164,20 @@ impl Projections {
             found.cloned().ok_or(OpenError::NoProjection)
         };
         let (resources, runs) = (find(resources::NAME)?, find(runs::NAME)?);
-        let audit = find(audit::NAME)?;
+        let (audit, audit_log) = (find(audit::NAME)?, find(audit_log::NAME)?);
         let store = Arc::new(store);
         let rebuilding = tokio::sync::Mutex::default();
-        Ok(Arc::new(Self { journal, store, config, resources, runs, audit, waiting, rebuilding }))
+        Ok(Arc::new(Self {
+            journal,
+            store,
+            config,
+            resources,
+            runs,
+            audit,
+            audit_log,
+            waiting,
+            rebuilding,
+        }))
     }
 
     /// Folds what is committed from now on, or stands by while another process does, until the
@@ -253,7 +265,7 @@ impl Projections {
     }
 
     fn projectors(&self) -> impl Iterator<Item = &Arc<Projector>> {
-        [&self.resources, &self.runs, &self.audit].into_iter()
+        [&self.resources, &self.runs, &self.audit, &self.audit_log].into_iter()
     }
 
     fn projector(&self, name: &str) -> Option<&Arc<Projector>> {

@@ -7,7 +7,7 @@ use chassis::journal::{Journal, ReadError, RecordedEvent};
 use sqlx::error::{DatabaseError, ErrorKind};
 
 use crate::store::sql::Session;
-use crate::{audit, resources, runs};
+use crate::{audit, audit_log, resources, runs};
 
 /// Why events were not applied. Nothing of their batch was.
 #[derive(Debug, thiserror::Error)]
@@ -72,8 +72,8 @@ pub(crate) trait Projection: Send + Sync + 'static {
     /// The tables that it alone writes, with the column that names a row.
     fn tables(&self) -> &'static [(&'static str, &'static str)];
 
-    /// Whether events of an aggregate type can change a row.
-    fn concerns(&self, aggregate_type: &str) -> bool;
+    /// Whether an event can change a row. Cheap: it is asked of every event.
+    fn concerns(&self, event: &RecordedEvent) -> bool;
 
     /// Writes what the events (all of concern, in order) change. The caller owns the transaction.
     async fn apply(
@@ -85,8 +85,13 @@ pub(crate) trait Projection: Send + Sync + 'static {
 }
 
 /// All projections.
-pub(crate) fn all() -> [Arc<dyn Projection>; 3] {
-    [Arc::new(resources::Resources), Arc::new(runs::Runs), Arc::new(audit::Audit)]
+pub(crate) fn all() -> [Arc<dyn Projection>; 4] {
+    [
+        Arc::new(resources::Resources),
+        Arc::new(runs::Runs),
+        Arc::new(audit::Audit),
+        Arc::new(audit_log::AuditLog),
+    ]
 }
 
 /// A projection by its name.

@@ -12,7 +12,8 @@ use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use protocol::remote::{Answer, FOLLOW, FollowCall, QUERIES, QueryCall};
 use protocol::{
-    EventEnvelope, Events, GateQueries, Rejection, RejectionKind, ResourceQueries, RunQueries,
+    AuditQueries, EventEnvelope, Events, GateQueries, Rejection, RejectionKind, ResourceQueries,
+    RunQueries,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -105,9 +106,10 @@ impl Queries {
                 write(&self.0.page(filter, after, limit).await)
             }
             QueryCall::EventHead => write(&self.0.head().await),
-            QueryCall::AuditHeads { after, limit } => {
-                write(&self.0.audit_heads(after, limit).await)
+            QueryCall::ListAudit { workspace_id, filter, page } => {
+                write(&AuditQueries::list(&*self.0, workspace_id, filter, page).await)
             }
+            QueryCall::AuditHeads { after, limit } => write(&self.0.heads(after, limit).await),
         }
     }
 }

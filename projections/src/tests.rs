@@ -42,6 +42,7 @@ macro_rules! on_both_storages {
 }
 
 mod audit;
+mod audit_log;
 mod children;
 mod compensation;
 mod differ;

@@ -19,12 +19,31 @@ use crate::view::RunOutcome;
 #[serde(transparent)]
 pub struct Actor(pub String);
 
+/// From where somebody asks, as the edge saw it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Origin {
+    /// The address at the other end of the connection: of a proxy, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// What the client calls itself, at most [`Origin::USER_AGENT_BYTES`] of it. It may be anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_agent: Option<String>,
+}
+
+impl Origin {
+    /// Bytes of a user agent that are kept.
+    pub const USER_AGENT_BYTES: usize = 200;
+}
+
 /// A command with all that surrounds it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CommandEnvelope {
     pub id: CommandId,
     pub workspace_id: WorkspaceId,
     pub actor: Actor,
+    /// Recorded with every event, like who asks; absent where nobody outside does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Box<Origin>>,
     /// The client's `Idempotency-Key`: the same key gives the same answer for 24 hours.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency_key: Option<String>,

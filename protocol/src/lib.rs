@@ -20,10 +20,10 @@ pub mod task;
 pub mod trigger;
 pub mod view;
 
-pub use audit::{AuditHead, AuditHeads};
+pub use audit::{AuditEntry, AuditFilter, AuditHead, AuditHeads, AuditResult};
 pub use command::{
-    Actor, AnswerGate, Command, CommandEnvelope, Receipt, RerunVersion, RunTarget, StartAnswer,
-    StartHome, Webhook,
+    Actor, AnswerGate, Command, CommandEnvelope, Origin, Receipt, RerunVersion, RunTarget,
+    StartAnswer, StartHome, Webhook,
 };
 pub use comparison::{
     Compare, ComparedTo, Comparison, DefinitionChange, NotRehearsed, PartedRun, RehearsalView,
@@ -37,7 +37,9 @@ pub use fork::{ForkCall, ForkCalls, ForkOutcome, ForkPlan, ForkRun, ForkedFrom};
 pub use gate::{GateAnswerView, GateFilter, GateId, GateStatus, GateView};
 pub use query::{EventPage, Page, PageRequest, ResourceFilter, RunFilter, StateAt};
 pub use rejection::{Rejection, RejectionKind};
-pub use service::{Commands, Events, GateQueries, ResourceQueries, RunQueries, Tasks};
+pub use service::{
+    AuditQueries, Commands, Events, GateQueries, ResourceQueries, RunQueries, Tasks,
+};
 pub use shard::{SHARDS, run_of, shard_of};
 pub use task::{
     Abandoned, Failure, FailureKind, Outcome, OutcomeResult, Success, Task, Work, WorkAction,

@@ -10,6 +10,7 @@ use domain::ids::{RunId, WorkflowId, WorkspaceId};
 use domain::resource::Kind;
 use serde::{Deserialize, Serialize};
 
+use crate::audit::AuditFilter;
 use crate::command::CommandEnvelope;
 use crate::comparison::Compare;
 use crate::difference::DiffTo;
@@ -192,6 +193,11 @@ pub enum QueryCall {
         limit: u32,
     },
     EventHead,
+    ListAudit {
+        workspace_id: WorkspaceId,
+        filter: AuditFilter,
+        page: PageRequest,
+    },
     AuditHeads {
         after: u64,
         limit: u32,

@@ -6,7 +6,7 @@ use domain::ids::{RunId, WorkflowId, WorkspaceId};
 use domain::resource::Kind;
 use futures::stream::BoxStream;
 
-use crate::audit::AuditHeads;
+use crate::audit::{AuditEntry, AuditFilter, AuditHeads};
 use crate::command::{CommandEnvelope, Receipt};
 use crate::comparison::{Compare, Comparison};
 use crate::difference::{DiffTo, RunDiff};
@@ -171,9 +171,21 @@ pub trait Events: Send + Sync {
 
     /// The cursor of the newest event.
     async fn head(&self) -> Result<Cursor, Rejection>;
+}
 
-    /// Signed heads of the audit chain after a position, in order, at most `limit` (1 to 1,000).
-    async fn audit_heads(&self, after: u64, limit: u32) -> Result<AuditHeads, Rejection>;
+/// Reads of the audit log and of the audit chain.
+#[async_trait]
+pub trait AuditQueries: Send + Sync {
+    /// Who did what, newest first.
+    async fn list(
+        &self,
+        workspace_id: WorkspaceId,
+        filter: AuditFilter,
+        page: PageRequest,
+    ) -> Result<Page<AuditEntry>, Rejection>;
+
+    /// Signed heads of the chain after a position, in order, at most `limit` (1 to 1,000).
+    async fn heads(&self, after: u64, limit: u32) -> Result<AuditHeads, Rejection>;
 }
 
 /// Where workers get tasks and leave outcomes.

@@ -15,7 +15,7 @@ use gateway::{
     Administrator, AuthConfig, Gateway, GatewayConfig, Operations, Remote, RenderMetrics,
     ServeError, SystemEnvironment,
 };
-use protocol::{Commands, Events, GateQueries, ResourceQueries, RunQueries, Tasks};
+use protocol::{AuditQueries, Commands, Events, GateQueries, ResourceQueries, RunQueries, Tasks};
 use tokio::task::JoinHandle;
 
 use crate::config::{AuthMode, Config, Role};
@@ -59,6 +59,7 @@ struct Services {
     runs: Arc<dyn RunQueries>,
     gates: Arc<dyn GateQueries>,
     events: Arc<dyn Events>,
+    audit: Arc<dyn AuditQueries>,
 }
 
 /// Starts the services of this process's roles on a bound listener. Returns when they are ready to
@@ -99,6 +100,7 @@ pub(crate) async fn start(
             runs: services.runs,
             gates: services.gates,
             events: services.events,
+            audit: services.audit,
             environment: Arc::new(SystemEnvironment),
             config: gateway_config(config),
             health,
@@ -144,7 +146,8 @@ fn services(
             resources: Arc::clone(&remote) as _,
             runs: Arc::clone(&remote) as _,
             gates: Arc::clone(&remote) as _,
-            events: remote,
+            events: Arc::clone(&remote) as _,
+            audit: remote,
         });
     }
     let (write_side, read_side) =
@@ -156,6 +159,7 @@ fn services(
         runs: Arc::clone(views) as _,
         gates: Arc::clone(views) as _,
         events: Arc::clone(views) as _,
+        audit: Arc::clone(views) as _,
     })
 }
 

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use domain::ids::CommandId;
 use domain::run::state::WaitKinds;
-use protocol::command::CommandEnvelope;
+use protocol::command::{Command, CommandEnvelope, Origin};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -13,14 +13,43 @@ struct Metadata<'a> {
     command_id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     traceparent: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    origin: Option<&'a Origin>,
     engine_version: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     shared: Option<u64>,
+    /// The fork was asked for as a retry.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    retry: bool,
+}
+
+impl<'a> Metadata<'a> {
+    fn new(actor: &'a str, command_id: CommandId, asked: Option<&'a CommandEnvelope>) -> Self {
+        Self {
+            actor,
+            command_id: command_id.to_string(),
+            traceparent: asked.and_then(|asked| asked.traceparent.as_deref()),
+            origin: asked.and_then(|asked| asked.origin.as_deref()),
+            engine_version: env!("CARGO_PKG_VERSION"),
+            shared: None,
+            retry: false,
+        }
+    }
+
+    fn of(envelope: &'a CommandEnvelope) -> Self {
+        Self::new(&envelope.actor.0, envelope.id, Some(envelope))
+    }
+
+    /// As compact JSON.
+    fn written(&self) -> Bytes {
+        // Texts and numbers always have a JSON form.
+        serde_json::to_vec(self).unwrap_or_default().into()
+    }
 }
 
 /// The metadata of a command's events, as compact JSON.
 pub(crate) fn of(envelope: &CommandEnvelope) -> Bytes {
-    by(&envelope.actor.0, envelope.id, envelope.traceparent.as_deref())
+    Metadata::of(envelope).written()
 }
 
 /// Metadata with what the run waits for after its events. It stands beside those that change it, for
@@ -33,28 +62,12 @@ pub(crate) fn waiting_on(metadata: &Bytes, waits: WaitKinds) -> Bytes {
 
 /// The same of a fork, of which the first events are shared: see [`protocol::event::is_shared`].
 pub(crate) fn of_fork(envelope: &CommandEnvelope, shared: u64) -> Bytes {
-    let (actor, traceparent) = (&envelope.actor.0, envelope.traceparent.as_deref());
-    written(actor, envelope.id, traceparent, Some(shared))
+    let retry = matches!(envelope.command, Command::RetryRun { .. });
+    Metadata { shared: Some(shared), retry, ..Metadata::of(envelope) }.written()
 }
 
-/// The same of what an actor does, under the id of a command.
-pub(crate) fn by(actor: &str, command_id: CommandId, traceparent: Option<&str>) -> Bytes {
-    written(actor, command_id, traceparent, None)
-}
-
-fn written(
-    actor: &str,
-    command_id: CommandId,
-    traceparent: Option<&str>,
-    shared: Option<u64>,
-) -> Bytes {
-    let metadata = Metadata {
-        actor,
-        command_id: command_id.to_string(),
-        traceparent,
-        engine_version: env!("CARGO_PKG_VERSION"),
-        shared,
-    };
-    // Texts always have a JSON form.
-    serde_json::to_vec(&metadata).unwrap_or_default().into()
+/// The same of what an actor does, under the id of a command; `asked` is what somebody outside asked
+/// for, where it is done for that.
+pub(crate) fn by(actor: &str, command_id: CommandId, asked: Option<&CommandEnvelope>) -> Bytes {
+    Metadata::new(actor, command_id, asked).written()
 }

@@ -188,7 +188,7 @@ impl Triggers {
         };
         let more = Map::from_iter([("event".to_owned(), event)]);
         let (workspace_id, trigger) = (armed.workspace_id, &armed.compiled);
-        let starting = Starting { workspace_id, run_id, trigger, by, more, traceparent: None };
+        let starting = Starting { workspace_id, run_id, trigger, by, more, asked: None };
         run_of(&self.start(starting).await?).map(Some)
     }
 

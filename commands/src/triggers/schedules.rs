@@ -88,8 +88,7 @@ impl Triggers {
         };
         let more = Map::from_iter([("scheduled_at".to_owned(), json!(key))]);
         let (workspace_id, compiled) = (armed.workspace_id, &armed.compiled);
-        let starting =
-            Starting { workspace_id, run_id, trigger: compiled, by, more, traceparent: None };
+        let starting = Starting { workspace_id, run_id, trigger: compiled, by, more, asked: None };
         match self.start(starting).await {
             Ok(receipt) => {
                 let run_id = run_of(&receipt)?;

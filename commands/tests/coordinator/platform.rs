@@ -76,6 +76,7 @@ impl Platform {
             id: CommandId::new(uuid::Uuid::now_v7()),
             workspace_id: self.service.defaults().workspace_id,
             actor: Actor("test".to_owned()),
+            origin: None,
             idempotency_key: None,
             fingerprint: None,
             expected_version: None,

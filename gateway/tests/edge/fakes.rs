@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 use uuid::Uuid;
 
+mod audit;
 mod time_travel;
 
 pub(crate) fn home() -> WorkspaceId {
@@ -46,6 +47,7 @@ pub(crate) struct World {
     /// Runs of a page, beside the one.
     pub(crate) more_runs: Mutex<usize>,
     pub(crate) gate_filters: Mutex<Vec<GateFilter>>,
+    pub(crate) audit_filters: Mutex<Vec<AuditFilter>>,
     pub(crate) outcome: Mutex<Option<RunOutcome>>,
     /// How a run that ends in its first append ended.
     pub(crate) ended: Mutex<Option<RunOutcome>>,
@@ -338,20 +340,6 @@ impl Events for World {
         let position = self.events.lock().expect("lock").len() as u64;
         Ok(Cursor { epoch: 7, position })
     }
-
-    async fn audit_heads(&self, after: u64, limit: u32) -> Result<AuditHeads, Rejection> {
-        let head = |position| AuditHead {
-            epoch: "00000007".to_owned(),
-            position,
-            hash: "00".repeat(32),
-            signed_at: "2026-01-01T00:00:00.000000Z".to_owned(),
-            key_id: "00".repeat(8),
-            signature: String::new(),
-        };
-        let items: Vec<_> = (after + 1..=5).take(limit as usize).map(head).collect();
-        let next_after = items.last().map(|head| head.position).filter(|last| *last < 5);
-        Ok(AuditHeads { items, next_after, public_key: None })
-    }
 }
 
 #[async_trait]
@@ -428,6 +416,7 @@ pub(crate) fn gateway(world: &Arc<World>, auth: AuthConfig) -> Gateway {
         runs: world.clone(),
         gates: world.clone(),
         events: world.clone(),
+        audit: world.clone(),
         environment: Arc::new(Clock(world.clone())),
         config: GatewayConfig::new(auth, default_project),
         health: world.clone(),

@@ -1,4 +1,4 @@
-//! `wonder audit`: checks a journal offline, and lists the heads that are signed of it.
+//! `wonder audit`: who did what, the heads that are signed of history, and its check offline.
 
 use std::path::{Path, PathBuf};
 
@@ -17,9 +17,13 @@ use crate::exit::{Exit, Failure};
 use crate::offline::Offline;
 use crate::output::{self, Format, say};
 
-/// What to check.
+mod log;
+
+/// What to do.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum AuditCommand {
+    /// List who did what, newest first
+    List(Box<log::ListArgs>),
     /// Read all events and check that they can be what happened; nothing may write to it meanwhile
     #[command(after_help = "Exit codes: 0 where nothing was found, else 1")]
     Verify(Box<VerifyArgs>),
@@ -64,6 +68,7 @@ and `output` may be left out."
 
 pub(crate) async fn execute(global: &Global, command: AuditCommand) -> Result<Exit, Failure> {
     match command {
+        AuditCommand::List(args) => log::list(global, *args).await,
         AuditCommand::Verify(args) => check(global, *args).await,
         AuditCommand::Heads(args) => heads(global, args).await,
     }
