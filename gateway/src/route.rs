@@ -129,6 +129,8 @@ pub struct Route {
     pub(crate) answer: &'static str,
     pub(crate) waits: bool,
     pub(crate) streams: bool,
+    /// Its answer is a stream always, and of another media type than JSON.
+    pub(crate) download: Option<&'static str>,
 }
 
 impl Route {
@@ -152,6 +154,7 @@ impl Route {
             answer: "",
             waits: false,
             streams: false,
+            download: None,
         }
     }
 
@@ -189,6 +192,12 @@ impl Route {
 
     pub(crate) const fn streams(mut self) -> Self {
         self.streams = true;
+        self
+    }
+
+    /// Answers with a stream of this media type.
+    pub(crate) const fn downloads(mut self, media_type: &'static str) -> Self {
+        self.download = Some(media_type);
         self
     }
 

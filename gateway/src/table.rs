@@ -97,6 +97,15 @@ const AUDITED: &[Param] = &[
     param("after", "date-time", "Only from this time on."),
     param("before", "date-time", "Only before this time."),
 ];
+const EXPORTED: &[Param] = &[
+    param("from", "integer", "The first position; default 1."),
+    param("to", "integer", "The last position; default: that of the newest signed head."),
+    param(
+        "all_workspaces",
+        "boolean",
+        "Tell also the events of all other workspaces; for the platform's administrator.",
+    ),
+];
 const AFTER_POSITION: &[Param] = &[
     param("after", "integer", "Only heads after this position."),
     param("limit", "integer", "Heads of a page: 1 to 1,000, default 100."),
@@ -386,6 +395,16 @@ const AUDIT_ROUTES: &[Route] = &[
         )
         .asks(&[AUDITED, PAGE, MIN_POSITION])
         .answers(200, "AuditPage"),
+    Route::new(Get, "/api/v1/audit/export", Admin, handler!(audit::export))
+        .says(
+            "Export history with its proof",
+            "A bundle: lines of JSON with the events of the workspace as they are stored, what of \
+             the others it takes to prove them, and the signed heads, from the signed head before \
+             `from` to the one from `to` on. `wonder audit verify --bundle` checks it offline. It \
+             is whole when its last line is its end.",
+        )
+        .asks(&[EXPORTED])
+        .downloads("application/x-ndjson"),
     Route::new(Get, "/api/v1/audit/heads", Read, handler!(audit::heads))
         .says(
             "Signed heads of the audit chain",

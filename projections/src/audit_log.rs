@@ -7,8 +7,9 @@ use async_trait::async_trait;
 use chassis::journal::{Journal, RecordedEvent};
 use chrono::{DateTime, Utc};
 use domain::ids::WorkspaceId;
+use futures::stream::BoxStream;
 use protocol::{
-    AuditEntry, AuditFilter, AuditHeads, AuditQueries, AuditResult, Page, PageRequest, Rejection,
+    AuditEntry, AuditFilter, AuditHeads, AuditQueries, AuditResult, ExportAudit, Page, PageRequest, Rejection,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -221,5 +222,12 @@ impl AuditQueries for Projections {
 
     async fn heads(&self, after: u64, limit: u32) -> Result<AuditHeads, Rejection> {
         self.heads_after(after, limit).await
+    }
+
+    async fn export(
+        &self,
+        asked: ExportAudit,
+    ) -> Result<BoxStream<'static, Result<String, Rejection>>, Rejection> {
+        self.bundle(asked).await
     }
 }

@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use domain::audit::SignedHead;
+use domain::ids::WorkspaceId;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -88,6 +89,20 @@ pub struct AuditFilter {
     pub after: Option<DateTime<Utc>>,
     /// Before this time.
     pub before: Option<DateTime<Utc>>,
+}
+
+/// Which part of history to export, for whom.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExportAudit {
+    /// The workspace whose events are told; all, where it is absent.
+    pub workspace_id: Option<WorkspaceId>,
+    /// The first position, from 1; the bundle begins at the signed head before it.
+    pub from: Option<u64>,
+    /// The last position; the bundle ends at the first signed head from there on. Absent means up
+    /// to the newest one.
+    pub to: Option<u64>,
+    pub at: DateTime<Utc>,
+    pub by: String,
 }
 
 /// Signed heads of the audit chain, in order of position.

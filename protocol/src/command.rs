@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
+use domain::access;
 use domain::definition::Definition;
 use domain::ids::{CommandId, DefinitionId, Name, ProjectId, RunId, WorkflowId, WorkspaceId};
 use domain::resource::{Kind, Spec};
@@ -107,6 +108,8 @@ pub enum Command {
         #[serde(default)]
         dry_run: bool,
     },
+    /// Records a read, once where [`domain::access`] says so.
+    RecordAccess(access::Event),
 }
 
 const fn yes() -> bool {
@@ -128,7 +131,8 @@ impl Command {
             | Self::Revise { .. }
             | Self::Archive { .. }
             | Self::StartRun(_)
-            | Self::DeliverWebhook(_) => None,
+            | Self::DeliverWebhook(_)
+            | Self::RecordAccess(_) => None,
         }
     }
 }

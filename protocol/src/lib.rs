@@ -20,7 +20,7 @@ pub mod task;
 pub mod trigger;
 pub mod view;
 
-pub use audit::{AuditEntry, AuditFilter, AuditHead, AuditHeads, AuditResult};
+pub use audit::{AuditEntry, AuditFilter, AuditHead, AuditHeads, AuditResult, ExportAudit};
 pub use command::{
     Actor, AnswerGate, Command, CommandEnvelope, Origin, Receipt, RerunVersion, RunTarget,
     StartAnswer, StartHome, Webhook,

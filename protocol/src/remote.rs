@@ -27,6 +27,10 @@ pub const COMMANDS: &str = "commands";
 pub const QUERIES: &str = "queries";
 /// Where any projector opens streams of events ([`FollowCall`]): a queue group.
 pub const FOLLOW: &str = "queries.follow";
+/// Where any projector opens streams of bundles ([`crate::audit::ExportAudit`]): a queue group. Each
+/// message of the stream is an `Answer<String>`, whole lines of the bundle; after an error nothing
+/// follows. The first message comes at once: the refusal, or the beginning.
+pub const EXPORT: &str = "queries.export";
 /// Told with the position of the newest event after a commit. A hint: nothing depends on it.
 pub const JOURNAL_HEAD: &str = "journal.head";
 /// Told when shards were released. A hint: they are found free without it, later.

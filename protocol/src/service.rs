@@ -6,7 +6,7 @@ use domain::ids::{RunId, WorkflowId, WorkspaceId};
 use domain::resource::Kind;
 use futures::stream::BoxStream;
 
-use crate::audit::{AuditEntry, AuditFilter, AuditHeads};
+use crate::audit::{AuditEntry, AuditFilter, AuditHeads, ExportAudit};
 use crate::command::{CommandEnvelope, Receipt};
 use crate::comparison::{Compare, Comparison};
 use crate::difference::{DiffTo, RunDiff};
@@ -186,6 +186,13 @@ pub trait AuditQueries: Send + Sync {
 
     /// Signed heads of the chain after a position, in order, at most `limit` (1 to 1,000).
     async fn heads(&self, after: u64, limit: u32) -> Result<AuditHeads, Rejection>;
+
+    /// A part of history as a bundle (see [`domain::audit::bundle`]), in pieces of whole lines. One
+    /// that ends with an error isn't whole.
+    async fn export(
+        &self,
+        asked: ExportAudit,
+    ) -> Result<BoxStream<'static, Result<String, Rejection>>, Rejection>;
 }
 
 /// Where workers get tasks and leave outcomes.

@@ -170,6 +170,31 @@ impl Client {
         Ok(page.pointer_mut("/items/0").map(Value::take))
     }
 
+    /// `GET` of what is too much to be held: handed over piece by piece, as long as pieces come.
+    pub(crate) async fn download(
+        &self,
+        path: &str,
+        query: &[(&str, String)],
+        mut take: impl AsyncFnMut(&[u8]) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let request = self.request(Method::GET, &format!("/api/v1{path}")).query(query);
+        let mut response = self.send(request).await?;
+        if !response.status().is_success() {
+            return Err(self.problem(response).await);
+        }
+        loop {
+            let piece = tokio::time::timeout(REQUEST_TIMEOUT, response.chunk()).await;
+            let piece = piece.map_err(|_| Failure::Unreachable {
+                url: self.base.clone(),
+                reason: "nothing more came".to_owned(),
+            })?;
+            match piece.map_err(|error| self.unreachable(&error))? {
+                Some(piece) => take(&piece).await?,
+                None => return Ok(()),
+            }
+        }
+    }
+
     /// Opens a stream of server-sent events after a cursor.
     async fn open_stream(
         &self,

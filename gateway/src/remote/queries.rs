@@ -6,7 +6,7 @@ use domain::ids::{RunId, WorkflowId, WorkspaceId};
 use domain::resource::Kind;
 use protocol::remote::{QUERIES, QueryCall};
 use protocol::{
-    AuditEntry, AuditFilter, AuditHeads, AuditQueries, Compare, Comparison, DiffTo, Explain,
+    Compare, Comparison, DiffTo, Explain,
     Explanation, GateFilter, GateId, GateQueries, GateView, Page, PageRequest, Rejection,
     ResourceFilter, ResourceQueries, ResourceView, RunDiff, RunFilter, RunQueries, RunState,
     RunView, StateAt, TimelineEntry, TriggerView, Verification, Waiting,
@@ -180,25 +180,5 @@ impl GateQueries for Remote {
         min_position: Option<u64>,
     ) -> Result<GateView, Rejection> {
         self.query(QueryCall::GetGate { workspace_id, gate, min_position }).await
-    }
-}
-
-#[async_trait]
-impl AuditQueries for Remote {
-    async fn list(
-        &self,
-        workspace_id: WorkspaceId,
-        filter: AuditFilter,
-        page: PageRequest,
-    ) -> Result<Page<AuditEntry>, Rejection> {
-        self.query_page(page.limit, |limit| {
-            let (filter, page) = (filter.clone(), PageRequest { limit, ..page.clone() });
-            QueryCall::ListAudit { workspace_id, filter, page }
-        })
-        .await
-    }
-
-    async fn heads(&self, after: u64, limit: u32) -> Result<AuditHeads, Rejection> {
-        self.query(QueryCall::AuditHeads { after, limit }).await
     }
 }

@@ -48,6 +48,7 @@ pub(crate) struct World {
     pub(crate) more_runs: Mutex<usize>,
     pub(crate) gate_filters: Mutex<Vec<GateFilter>>,
     pub(crate) audit_filters: Mutex<Vec<AuditFilter>>,
+    pub(crate) exports: Mutex<Vec<ExportAudit>>,
     pub(crate) outcome: Mutex<Option<RunOutcome>>,
     /// How a run that ends in its first append ended.
     pub(crate) ended: Mutex<Option<RunOutcome>>,

@@ -5,7 +5,7 @@ use domain::codec;
 use domain::definition::changes::differences;
 use domain::ids::EventId;
 use domain::resource::Kind;
-use domain::trigger;
+use domain::{access, trigger};
 use protocol::event::is_shared;
 use protocol::{AuditResult, DefinitionChange, Origin};
 use serde::Deserialize;
@@ -92,6 +92,7 @@ pub(super) fn may_be(event: &RecordedEvent) -> bool {
                 | "gate_answered"
         ),
         trigger::AGGREGATE => &*event.event_type == "trigger_failed",
+        access::AGGREGATE => true,
         other => resources::kind(other).is_some(),
     }
 }
@@ -107,10 +108,14 @@ pub(super) async fn row(
         return Ok(None);
     }
     let payload = shown(event)?;
-    let act = match resources::kind(&event.aggregate_type) {
-        Some(kind) => Some(of_resource(journal, event, kind, &payload).await?),
-        None if &*event.aggregate_type == trigger::AGGREGATE => Some(of_trigger(event, &payload)),
-        None => of_run(event, &payload, &metadata),
+    let act = match &*event.aggregate_type {
+        AGGREGATE => of_run(event, &payload, &metadata),
+        trigger::AGGREGATE => Some(of_trigger(event, &payload)),
+        access::AGGREGATE => Some(of_access(event, &payload)),
+        other => match resources::kind(other) {
+            Some(kind) => Some(of_resource(journal, event, kind, &payload).await?),
+            None => None,
+        },
     };
     let Some(act) = act else { return Ok(None) };
     let text = |value: Value| Some(value.to_string());
@@ -183,6 +188,12 @@ fn of_trigger(event: &RecordedEvent, payload: &Value) -> Act {
     let act = Act::new("trigger", &event.aggregate_id, "fired");
     let more = ["workflow_id", "name", "key", "at", "code", "message"];
     Act { result: AuditResult::Failed, ..act.with_each(payload, &more) }
+}
+
+fn of_access(event: &RecordedEvent, payload: &Value) -> Act {
+    let verb = event.event_type.strip_prefix("audit_").unwrap_or(&event.event_type);
+    let act = Act::new("audit", &event.workspace_id, verb);
+    act.with_each(payload, &["filter", "from", "to", "all_workspaces"])
 }
 
 async fn of_resource(
