@@ -71,7 +71,11 @@ pub(crate) async fn export(mut call: Call) -> Result<Response, Problem> {
     let (place, shutdown) = (call.place.take(), call.edge.gateway.shutdown.clone());
     let pieces = pieces.map(|piece| {
         piece.map_err(|rejection| {
-            tracing::warn!(code = rejection.code, message = rejection.message, "an export broke off");
+            tracing::warn!(
+                code = rejection.code,
+                message = rejection.message,
+                "an export broke off"
+            );
             io::Error::other("the export broke off")
         })
     });

@@ -230,14 +230,17 @@ impl AuditTrail {
 
     /// Its first head from a position on.
     async fn first_head(&self, key_id: &str, from: u64) -> Result<Option<SignedHead>, Rejection> {
-        let query = sql(format!(
-            "{HEADS} where key_id = $1 and position >= $2 order by position limit 1"
-        ));
+        let query =
+            sql(format!("{HEADS} where key_id = $1 and position >= $2 order by position limit 1"));
         Ok(self.read_heads(query.bind(key_id).bind(from.cast_signed())).await?.pop())
     }
 
     /// Its last head before a position.
-    async fn head_before(&self, key_id: &str, before: u64) -> Result<Option<SignedHead>, Rejection> {
+    async fn head_before(
+        &self,
+        key_id: &str,
+        before: u64,
+    ) -> Result<Option<SignedHead>, Rejection> {
         let query = sql(format!(
             "{HEADS} where key_id = $1 and position < $2 order by position desc limit 1"
         ));

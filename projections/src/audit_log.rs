@@ -9,7 +9,8 @@ use chrono::{DateTime, Utc};
 use domain::ids::WorkspaceId;
 use futures::stream::BoxStream;
 use protocol::{
-    AuditEntry, AuditFilter, AuditHeads, AuditQueries, AuditResult, ExportAudit, Page, PageRequest, Rejection,
+    AuditEntry, AuditFilter, AuditHeads, AuditQueries, AuditResult, ExportAudit, Page, PageRequest,
+    Rejection,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};

@@ -12,8 +12,8 @@ use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use protocol::remote::{Answer, EXPORT, FOLLOW, FollowCall, QUERIES, QueryCall};
 use protocol::{
-    AuditQueries, EventEnvelope, Events, ExportAudit, GateQueries, Rejection, RejectionKind, ResourceQueries,
-    RunQueries,
+    AuditQueries, EventEnvelope, Events, ExportAudit, GateQueries, Rejection, RejectionKind,
+    ResourceQueries, RunQueries,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;

@@ -49,6 +49,7 @@ mod differ;
 mod driven;
 mod events;
 mod explain;
+mod export;
 mod forks;
 mod gates;
 mod history;

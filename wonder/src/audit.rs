@@ -196,9 +196,9 @@ impl<'a> Auditor<'a> {
         }
         let problem = match &*event.aggregate_type {
             "run" => self.run_event(event, values),
-            access::AGGREGATE => decode::<access::Event>(event, values)
-                .map(drop)
-                .map_err(|error| error.to_string()),
+            access::AGGREGATE => {
+                decode::<access::Event>(event, values).map(drop).map_err(|error| error.to_string())
+            }
             trigger::AGGREGATE => self.trigger_event(event, values),
             _ => self.resource_event(event, values),
         };

@@ -6,10 +6,10 @@ use domain::ids::{RunId, WorkflowId, WorkspaceId};
 use domain::resource::Kind;
 use protocol::remote::{QUERIES, QueryCall};
 use protocol::{
-    Compare, Comparison, DiffTo, Explain,
-    Explanation, GateFilter, GateId, GateQueries, GateView, Page, PageRequest, Rejection,
-    ResourceFilter, ResourceQueries, ResourceView, RunDiff, RunFilter, RunQueries, RunState,
-    RunView, StateAt, TimelineEntry, TriggerView, Verification, Waiting,
+    Compare, Comparison, DiffTo, Explain, Explanation, GateFilter, GateId, GateQueries, GateView,
+    Page, PageRequest, Rejection, ResourceFilter, ResourceQueries, ResourceView, RunDiff,
+    RunFilter, RunQueries, RunState, RunView, StateAt, TimelineEntry, TriggerView, Verification,
+    Waiting,
 };
 use serde::de::DeserializeOwned;
 

@@ -44,9 +44,9 @@ impl Projections {
         let first = trail.head_before(&key_id, from).await?;
         let start = match &first {
             None => Chain::start(epoch),
-            Some(head) => head.chain().map_err(|error| {
-                refusal::damaged("a signed head", &error)
-            })?,
+            Some(head) => {
+                head.chain().map_err(|error| refusal::damaged("a signed head", &error))?
+            }
         };
         let only = asked.workspace_id.map(|id| id.to_string());
         let manifest = Manifest {

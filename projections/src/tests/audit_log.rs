@@ -197,8 +197,20 @@ async fn what_is_done_to_runs_is_told_and_what_they_do_is_not(storage: Storage) 
     let failed = AuditFilter { result: Some(AuditResult::Failed), ..AuditFilter::default() };
     let [failed] = &*list(&world, failed).await else { panic!("one failure") };
     assert_eq!((&*failed.action, &failed.details["code"]), ("trigger.fired", &json!("paused")));
-    // Those six, the retry, and what the trigger failed to do: nothing of the child.
-    assert_eq!(list(&world, AuditFilter::default()).await.len(), 8);
+    let log = ours().to_string();
+    let read = json!({"type": "audit_read", "filter": {"actor": "key_bob"}});
+    act(&world, ("access", "acc_1"), 0, &ann, &[read]).await;
+    let exported = json!({"type": "audit_exported", "to": 7, "all_workspaces": true});
+    act(&world, ("access", "acc_2"), 0, &ann, &[exported]).await;
+    let reads = AuditFilter { resource_id: Some(log), ..AuditFilter::default() };
+    let [export, read] = &*list(&world, reads).await else { panic!("two reads") };
+    assert_eq!(
+        (&*read.action, &read.details["filter"]["actor"]),
+        ("audit.read", &json!("key_bob"))
+    );
+    assert_eq!((&*export.action, &export.details["to"]), ("audit.exported", &json!(7)));
+    // Those six, the two reads, the retry, and what the trigger failed to do: nothing of the child.
+    assert_eq!(list(&world, AuditFilter::default()).await.len(), 10);
 }
 
 async fn pages_follow_each_other_and_filters_narrow(storage: Storage) {

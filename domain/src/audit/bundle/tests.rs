@@ -118,9 +118,8 @@ fn mended(mut lines: Vec<String>) -> Vec<String> {
         sha.update("\n");
     });
     let mut end: Value = serde_json::from_str(&last).expect("JSON");
-    let is = |kind: &str| {
-        lines.iter().filter(|line| line.starts_with(&format!("{{\"{kind}\""))).count()
-    };
+    let is =
+        |kind: &str| lines.iter().filter(|line| line.starts_with(&format!("{{\"{kind}\""))).count();
     end["end"]["signed"]["sha256"] = Hash(sha.finalize().into()).to_string().into();
     end["end"]["signed"]["events"] = is("event").into();
     end["end"]["signed"]["leaves"] = is("leaf").into();
@@ -180,7 +179,11 @@ fn an_altered_event_is_named() {
         for altered in [mended(altered.clone()), altered] {
             let report = verified(&altered);
             assert!(!report.ok);
-            assert!([Some(7), Some(5)].contains(&report.first_bad), "{from}: {}", problems(&report));
+            assert!(
+                [Some(7), Some(5)].contains(&report.first_bad),
+                "{from}: {}",
+                problems(&report)
+            );
             assert_eq!(report.findings[0].position, Some(7), "{from}: {}", problems(&report));
         }
     }

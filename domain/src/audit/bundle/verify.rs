@@ -291,7 +291,8 @@ impl Verifier {
     fn head(&mut self, head: &SignedHead) {
         let at = self.chain.map_or(0, |chain| chain.position);
         if head.position != at {
-            let problem = format!("a head of position {} stands after position {at}", head.position);
+            let problem =
+                format!("a head of position {} stands after position {at}", head.position);
             return self.find(Some(at.min(head.position) + 1), problem);
         }
         if self.agrees(head) {

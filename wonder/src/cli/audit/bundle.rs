@@ -85,7 +85,11 @@ pub(super) fn verify(
     let mut verifier = Verifier::new(key, kept);
     let mut line = Vec::new();
     // Of a line that is longer than any may be, the rest is the next one: both are findings.
-    while (&mut file).take(LINE_BYTES as u64 + 2).read_until(b'\n', &mut line).map_err(unreadable)? > 0
+    while (&mut file)
+        .take(LINE_BYTES as u64 + 2)
+        .read_until(b'\n', &mut line)
+        .map_err(unreadable)?
+        > 0
     {
         if line.last() == Some(&b'\n') {
             line.pop();
@@ -114,7 +118,9 @@ fn tell(global: &Global, report: &Verified) -> Result<(), Failure> {
         say!("and {more} more");
     }
     if report.own_key {
-        say!("signatures were checked with the key that the bundle names: give the one you know with --public-key");
+        say!(
+            "signatures were checked with the key that the bundle names: give the one you know with --public-key"
+        );
     }
     Ok(())
 }
