@@ -36,6 +36,19 @@ pub struct EventEnvelope {
     pub recorded_at: DateTime<Utc>,
 }
 
+/// The secrets that an attempt was given, by their names, as the metadata of its outcome tells them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecretsUsed {
+    pub token: u64,
+    pub attempt: u32,
+    pub names: Vec<String>,
+}
+
+/// Whether the metadata of an event tells of secrets. Cheap: it is asked of every outcome.
+pub fn tells_of_secrets(metadata: &[u8]) -> bool {
+    metadata.windows(10).any(|window| window == b"\"secrets\":")
+}
+
 /// Whether an event, by its metadata as it is stored, is shared with the run that its run was forked
 /// from: it happened there, and has been told of then.
 pub fn is_shared(metadata: &[u8], sequence: u64) -> bool {

@@ -31,6 +31,7 @@ mod p26_a_fork_goes_on_from_any_event;
 mod p27_tampering_with_history_is_detected;
 mod p28_what_was_can_be_seen_and_explained;
 mod p29_what_has_ended_is_tried_again;
+mod p31_who_did_what_is_proven_offline;
 
 /// The real binary on an empty folder.
 async fn platform() -> Platform {

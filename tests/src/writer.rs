@@ -110,6 +110,7 @@ impl Writer {
                     attempt: task.attempt,
                     result: OutcomeResult::Success(success.clone()),
                     duration_ms: 1,
+                    secrets: Vec::new(),
                 });
                 tasks.report(outcomes.collect()).await;
             }

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use domain::ids::CommandId;
 use domain::run::state::WaitKinds;
 use protocol::command::{Command, CommandEnvelope, Origin};
+use protocol::event::SecretsUsed;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -52,11 +53,20 @@ pub(crate) fn of(envelope: &CommandEnvelope) -> Bytes {
     Metadata::of(envelope).written()
 }
 
+/// Metadata with the secrets that attempts were given whose outcomes are among its events.
+pub(crate) fn using(metadata: &Bytes, secrets: &[SecretsUsed]) -> Bytes {
+    with(metadata, "secrets", json!(secrets))
+}
+
 /// Metadata with what the run waits for after its events. It stands beside those that change it, for
 /// readers: the events themselves say it too, but only to who folds the whole run.
 pub(crate) fn waiting_on(metadata: &Bytes, waits: WaitKinds) -> Bytes {
+    with(metadata, "waits", json!(waits))
+}
+
+fn with(metadata: &Bytes, name: &str, value: Value) -> Bytes {
     let mut members: Map<String, Value> = serde_json::from_slice(metadata).unwrap_or_default();
-    members.insert("waits".to_owned(), json!(waits));
+    members.insert(name.to_owned(), value);
     serde_json::to_vec(&members).unwrap_or_default().into()
 }
 

@@ -155,7 +155,16 @@ impl Platform {
 
     async fn report(&self, task: &Task, result: OutcomeResult) {
         let Task { run_id, token, attempt, .. } = *task;
-        self.tasks.report(vec![Outcome { run_id, token, attempt, result, duration_ms: 1 }]).await;
+        self.tasks
+            .report(vec![Outcome {
+                run_id,
+                token,
+                attempt,
+                result,
+                duration_ms: 1,
+                secrets: Vec::new(),
+            }])
+            .await;
     }
 
     /// How a run ends.

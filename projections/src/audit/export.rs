@@ -39,7 +39,7 @@ impl Projections {
         let from = asked.from.unwrap_or(1).max(1);
         if from > asked.to.unwrap_or(last.position) {
             let message = "the first position must not be after the last one that is signed";
-            return Err(Rejection::new(RejectionKind::Malformed, "invalid_range", message));
+            return Err(Rejection::new(RejectionKind::Malformed, "invalid_parameter", message));
         }
         let first = trail.head_before(&key_id, from).await?;
         let start = match &first {

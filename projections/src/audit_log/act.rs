@@ -6,7 +6,7 @@ use domain::definition::changes::differences;
 use domain::ids::EventId;
 use domain::resource::Kind;
 use domain::{access, trigger};
-use protocol::event::is_shared;
+use protocol::event::{SecretsUsed, is_shared, tells_of_secrets};
 use protocol::{AuditResult, DefinitionChange, Origin};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -22,6 +22,9 @@ const CHANGES: usize = 50;
 /// The actor of what a run's coordinator does by itself.
 const ENGINE: &str = "coordinator";
 
+/// What an attempt comes to.
+const OUTCOMES: [&str; 4] = ["task_succeeded", "task_failed", "undo_succeeded", "undo_failed"];
+
 /// What stands beside an event, as far as it counts here.
 #[derive(Default, Deserialize)]
 struct Metadata {
@@ -36,6 +39,8 @@ struct Metadata {
     /// The fork was asked for as a retry.
     #[serde(default)]
     retry: bool,
+    #[serde(default)]
+    secrets: Vec<SecretsUsed>,
 }
 
 /// What somebody did.
@@ -80,17 +85,19 @@ impl Act {
 /// Whether an event may record somebody's act.
 pub(super) fn may_be(event: &RecordedEvent) -> bool {
     match &*event.aggregate_type {
-        AGGREGATE => matches!(
-            &*event.event_type,
-            "run_started"
-                | "run_forked"
-                | "run_paused"
-                | "run_resumed"
-                | "run_cancelled"
-                | "compensation_started"
-                | "signal_received"
-                | "gate_answered"
-        ),
+        AGGREGATE => {
+            matches!(
+                &*event.event_type,
+                "run_started"
+                    | "run_forked"
+                    | "run_paused"
+                    | "run_resumed"
+                    | "run_cancelled"
+                    | "compensation_started"
+                    | "signal_received"
+                    | "gate_answered"
+            ) || OUTCOMES.contains(&&*event.event_type) && tells_of_secrets(&event.metadata)
+        }
         trigger::AGGREGATE => &*event.event_type == "trigger_failed",
         access::AGGREGATE => true,
         other => resources::kind(other).is_some(),
@@ -103,7 +110,8 @@ pub(super) async fn row(
     event: &RecordedEvent,
 ) -> Result<Option<Row>, FoldError> {
     let metadata: Metadata = serde_json::from_slice(&event.metadata).unwrap_or_default();
-    let is_engines = metadata.actor.as_deref() == Some(ENGINE);
+    let is_outcome = OUTCOMES.contains(&&*event.event_type);
+    let is_engines = metadata.actor.as_deref() == Some(ENGINE) && !is_outcome;
     if is_engines || is_shared(&event.metadata, event.sequence) {
         return Ok(None);
     }
@@ -174,6 +182,15 @@ fn of_run(event: &RecordedEvent, payload: &Value, metadata: &Metadata) -> Option
         }
         "signal_received" => {
             Some(run("signalled").with_each(payload, &["name", "number", "dropped"]))
+        }
+        of_attempt if OUTCOMES.contains(&of_attempt) => {
+            let [token, attempt] = ["token", "attempt"].map(|name| payload[name].as_u64());
+            let is_its = |used: &&SecretsUsed| {
+                (Some(used.token), Some(u64::from(used.attempt))) == (token, attempt)
+            };
+            let used = metadata.secrets.iter().find(is_its)?;
+            let act = Act::new("secret", &used.names.join(","), "used");
+            Some(act.with("names", &json!(used.names)).with_each(payload, &["token", "attempt"]))
         }
         "gate_answered" => {
             let gate = format!("{}.{}", event.aggregate_id, payload["token"]);

@@ -197,6 +197,20 @@ async fn what_is_done_to_runs_is_told_and_what_they_do_is_not(storage: Storage) 
     let failed = AuditFilter { result: Some(AuditResult::Failed), ..AuditFilter::default() };
     let [failed] = &*list(&world, failed).await else { panic!("one failure") };
     assert_eq!((&*failed.action, &failed.details["code"]), ("trigger.fired", &json!("paused")));
+    // Of the outcomes that came together, the one whose attempt was given a secret.
+    let given = json!({"actor": "coordinator",
+        "secrets": [{"token": 9, "attempt": 2, "names": ["A_KEY", "B_KEY"]}]});
+    let failed = |token| {
+        json!({"type": "task_failed", "token": token, "attempt": 2,
+            "error": {"code": "c", "message": "m", "kind": "transient"}})
+    };
+    let given = given.to_string();
+    act(&world, stream, sequence, &given, &[failed(8), failed(9)]).await;
+    act(&world, stream, sequence + 2, &engine, &[failed(9)]).await;
+    let used = AuditFilter { action: Some("secret.used".to_owned()), ..AuditFilter::default() };
+    let [used] = &*list(&world, used).await else { panic!("one use") };
+    assert_eq!((&*used.resource_id, used.run_id.as_ref()), ("A_KEY,B_KEY", Some(&run)));
+    assert_eq!((&used.details["token"], &used.details["attempt"]), (&json!(9), &json!(2)));
     let log = ours().to_string();
     let read = json!({"type": "audit_read", "filter": {"actor": "key_bob"}});
     act(&world, ("access", "acc_1"), 0, &ann, &[read]).await;
@@ -209,8 +223,8 @@ async fn what_is_done_to_runs_is_told_and_what_they_do_is_not(storage: Storage) 
         ("audit.read", &json!("key_bob"))
     );
     assert_eq!((&*export.action, &export.details["to"]), ("audit.exported", &json!(7)));
-    // Those six, the two reads, the retry, and what the trigger failed to do: nothing of the child.
-    assert_eq!(list(&world, AuditFilter::default()).await.len(), 10);
+    // Those six, the secret, the two reads, the retry, and what the trigger failed to do: nothing of the child.
+    assert_eq!(list(&world, AuditFilter::default()).await.len(), 11);
 }
 
 async fn pages_follow_each_other_and_filters_narrow(storage: Storage) {

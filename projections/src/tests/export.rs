@@ -93,7 +93,7 @@ async fn a_bundle_proves_what_it_tells_and_tells_nothing_else(storage: Storage) 
     let refused = bundle(&world, asked(None, Some(head + 1))).await.expect_err("not there yet");
     assert_eq!((refused.kind, &*refused.code), (RejectionKind::Unavailable, "position_not_signed"));
     let refused = bundle(&world, asked(Some(9), Some(8))).await.expect_err("no range");
-    assert_eq!((refused.kind, &*refused.code), (RejectionKind::Malformed, "invalid_range"));
+    assert_eq!((refused.kind, &*refused.code), (RejectionKind::Malformed, "invalid_parameter"));
 }
 
 async fn a_bundle_of_altered_history_names_the_event(storage: Storage) {
