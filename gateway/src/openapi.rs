@@ -261,6 +261,9 @@ fn responses(route: &Route) -> Value {
             answer["content"] = json!({"application/json": {"schema": reference(schema)}});
         }
     }
+    if let Some(media_type) = route.download {
+        answer["content"] = json!({media_type: {"schema": {"type": "string"}}});
+    }
     if route.streams {
         answer["content"]["text/event-stream"] = json!({"schema": {"type": "string"}});
     }

@@ -29,8 +29,8 @@ pub struct EventEnvelope {
     pub workspace_id: String,
     #[schema(value_type = Object)]
     pub payload: Value,
-    /// `actor`, `command_id`, `causation_id`, `correlation_id`, `traceparent`, `engine_version`,
-    /// where known.
+    /// `actor`, `origin`, `command_id`, `traceparent`, `engine_version`, and of a run's outcomes the
+    /// `secrets` that attempts were given, where known.
     #[schema(value_type = Object)]
     pub metadata: Value,
     pub recorded_at: DateTime<Utc>,
