@@ -18,7 +18,10 @@ pub(crate) async fn list(call: Call) -> Result<Response, Problem> {
     let page = call.page()?;
     let filter = filter(&call)?;
     let workspace = call.caller()?.workspace_id;
-    let asked = serde_json::to_value(&filter).unwrap_or_default();
+    let mut asked = serde_json::to_value(&filter).unwrap_or_default();
+    if let Some(members) = asked.as_object_mut() {
+        members.retain(|_, member| !member.is_null());
+    }
     call.execute(Command::RecordAccess(access::Event::AuditRead { filter: asked })).await?;
     answer(StatusCode::OK, &call.edge.gateway.audit.list(workspace, filter, page).await?)
 }

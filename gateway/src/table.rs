@@ -7,8 +7,8 @@ use crate::route::Permission::{Admin, Public, Read, Run, Write};
 use crate::route::Verb::{Delete, Get, Patch, Post};
 use crate::route::{Body, Handler, Param, Route};
 use crate::{
-    api_keys, audit, definitions, events, forks, gates, operations, resources, runs, signals,
-    time_travel, triggers,
+    api_keys, definitions, events, forks, gates, operations, resources, runs, signals, time_travel,
+    triggers,
 };
 
 /// Bytes of a body that isn't a definition or a run's start.
@@ -79,37 +79,6 @@ const CURSOR: &[Param] = &[
     param("after", "string", "Go on after this cursor, `<epoch>:<position>`."),
     param("limit", "integer", "Events of a page: 1 to 1,000, default 100. Not for streams."),
 ];
-const AUDITED: &[Param] = &[
-    param(
-        "actor",
-        "string",
-        "Only what this one did: a key (`key_…`), `administrator`, `trigger` …",
-    ),
-    param(
-        "action",
-        "string",
-        "Only this, as `workflow.revised`, `run.started` or `gate.answered`.",
-    ),
-    param("resource_type", "string", "Only what was done to this kind of thing, as `run`."),
-    param("resource_id", "string", "Only what was done to this thing."),
-    param("run_id", "string", "Only what was done to this run and its gates."),
-    param("result", "string", "Only what is `done`, or has `failed`."),
-    param("after", "date-time", "Only from this time on."),
-    param("before", "date-time", "Only before this time."),
-];
-const EXPORTED: &[Param] = &[
-    param("from", "integer", "The first position; default 1."),
-    param("to", "integer", "The last position; default: that of the newest signed head."),
-    param(
-        "all_workspaces",
-        "boolean",
-        "Tell also the events of all other workspaces; for the platform's administrator.",
-    ),
-];
-const AFTER_POSITION: &[Param] = &[
-    param("after", "integer", "Only heads after this position."),
-    param("limit", "integer", "Heads of a page: 1 to 1,000, default 100."),
-];
 const EVENT_TYPE: &[Param] = &[param("type", "string", "Only events of this type.")];
 const AGGREGATE: &[Param] = &[
     param("aggregate_type", "string", "Only events of this kind of thing, as `run`."),
@@ -142,6 +111,8 @@ macro_rules! handler {
         HANDLER
     }};
 }
+
+mod audit;
 
 /// The routes that every kind of resource has.
 macro_rules! resource {
@@ -212,7 +183,7 @@ const ROUTES: &[&[Route]] = &[
     RUN_ROUTES,
     WAITING_ROUTES,
     TRIGGER_ROUTES,
-    AUDIT_ROUTES,
+    audit::ROUTES,
 ];
 
 const OPERATIONS: &[Route] = &[
@@ -384,35 +355,6 @@ const RUN_ROUTES: &[Route] = &[
         .asks(&[CURSOR, AGGREGATE, EVENT_TYPE])
         .answers(200, "EventPage")
         .streams(),
-];
-
-const AUDIT_ROUTES: &[Route] = &[
-    Route::new(Get, "/api/v1/audit", Admin, handler!(audit::list))
-        .says(
-            "Who did what",
-            "Newest first: what people, keys and triggers did in the workspace, from where, and what \
-             of a resource became another.",
-        )
-        .asks(&[AUDITED, PAGE, MIN_POSITION])
-        .answers(200, "AuditPage"),
-    Route::new(Get, "/api/v1/audit/export", Admin, handler!(audit::export))
-        .says(
-            "Export history with its proof",
-            "A bundle: lines of JSON with the events of the workspace as they are stored, what of \
-             the others it takes to prove them, and the signed heads, from the signed head before \
-             `from` to the one from `to` on. `wonder audit verify --bundle` checks it offline. It \
-             is whole when its last line is its end.",
-        )
-        .asks(&[EXPORTED])
-        .downloads("application/x-ndjson"),
-    Route::new(Get, "/api/v1/audit/heads", Read, handler!(audit::heads))
-        .says(
-            "Signed heads of the audit chain",
-            "In order of position. Keep them elsewhere: whoever has one can tell whether history up \
-             to there was altered since.",
-        )
-        .asks(&[AFTER_POSITION])
-        .answers(200, "AuditHeads"),
 ];
 
 const WAITING_ROUTES: &[Route] = &[

@@ -44,6 +44,14 @@ pub struct SecretsUsed {
     pub names: Vec<String>,
 }
 
+impl SecretsUsed {
+    /// Bytes that it takes, roughly.
+    pub fn bytes(&self) -> usize {
+        const AROUND: usize = 40;
+        self.names.iter().map(|name| name.len() + 3).sum::<usize>() + AROUND
+    }
+}
+
 /// Whether the metadata of an event tells of secrets. Cheap: it is asked of every outcome.
 pub fn tells_of_secrets(metadata: &[u8]) -> bool {
     metadata.windows(10).any(|window| window == b"\"secrets\":")

@@ -124,7 +124,7 @@ pub struct Outcome {
 
 impl Outcome {
     /// Names of secrets that an outcome holds.
-    pub const SECRETS: usize = 32;
+    pub const SECRETS: usize = 8;
 }
 
 /// See [`Outcome::result`].

@@ -10,6 +10,7 @@ use domain::ids::{RunId, WorkspaceId};
 use domain::run::adoption::Adoption;
 use domain::run::state::{Header, Live, WaitKinds};
 use domain::run::{Command, Decision, Event, Run};
+use protocol::event::SecretsUsed;
 use protocol::{Outcome, OutcomeResult, Receipt, Rejection, RejectionKind, RunOutcome, Task};
 use serde_json::Value;
 use tokio::sync::oneshot;
@@ -29,6 +30,10 @@ mod queued;
 pub(crate) use queued::Settled;
 use queued::{Asked, asked};
 pub(super) use queued::{Holds, Queued, count_refused, refuse_all, settle};
+
+/// Bytes of secrets' names after which an append takes no more outcomes: they stand beside each of
+/// its events.
+const SECRET_BYTES: usize = 512;
 
 /// A run in memory.
 pub(super) struct Actor {
@@ -271,7 +276,9 @@ impl Actor {
                     }
                 }
             }
-            if is_alone && !events.is_empty() || events.len() >= most {
+            let of_secrets = secrets.iter().map(SecretsUsed::bytes).sum::<usize>();
+            let is_full = events.len() >= most || of_secrets >= SECRET_BYTES;
+            if is_alone && !events.is_empty() || is_full {
                 break;
             }
         }

@@ -259,6 +259,10 @@ async fn the_audit_log_is_for_administrators_and_its_filters_are_passed_on() {
         panic!("the read isn't recorded")
     };
     assert_eq!((&asked["actor"], &asked["result"]), (&json!("key_1"), &json!("failed")));
+    assert_eq!(client.get("/api/v1/audit?actor=key_1").await.status, 200);
+    let asked = access::Event::AuditRead { filter: json!({"actor": "key_1"}) };
+    assert_eq!(client.last_command().command, Command::RecordAccess(asked));
+    client.world.audit_filters.lock().expect("lock").pop();
     let filter = client.world.audit_filters.lock().expect("lock").pop().expect("a filter");
     let text = |text: &str| Some(text.to_owned());
     assert_eq!((filter.actor, filter.action), (text("key_1"), text("run.started")));

@@ -223,7 +223,7 @@ fn a_bundle_that_is_cut_off_is_found_wherever_that_is() {
             }
         }
         let cut = &whole[..line_of(&whole, 8)];
-        assert_eq!(verified(cut).findings[0].position, Some(8));
+        assert_eq!(verified(cut).first_bad, Some(8));
     }
     assert_eq!(problems(&verified(&[""; 0])), "the bundle is empty\n");
     let mut more = lines(0, None, payload);

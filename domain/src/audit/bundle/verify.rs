@@ -156,7 +156,7 @@ impl Verifier {
                     let problem = format!("the events up to position {to} are missing");
                     self.find(Some(last + 1), problem);
                 }
-                if self.report.signed < last && !self.has_parted {
+                if self.has_ended && self.report.signed < last && !self.has_parted {
                     let problem = "no signed head covers what is from here on";
                     self.find(Some(self.report.signed + 1), problem);
                 }
