@@ -10,7 +10,7 @@ use bytes::Bytes;
 use chassis::bus::{Consumer, ConsumerOptions, Delivery, Handler, Nats, NatsError, Served};
 use chassis::shards::Ownership;
 use futures::StreamExt;
-use futures::future::join_all;
+use futures::future::{join_all, try_join_all};
 use futures::stream::FuturesUnordered;
 use protocol::remote::{Answer, COMMANDS, CommandCall, shard_commands, shard_outcomes};
 use protocol::{Commands, Outcome, Rejection, RejectionKind};
@@ -226,9 +226,14 @@ impl Handler for Calls {
             CommandCall::Task { run_id, token, attempt } => {
                 answer(self.service.coordinator().task(run_id, token, attempt).await)
             }
-            CommandCall::Report(outcome) => {
-                let settled = self.service.coordinator().report(*outcome).await.await;
-                answer(settled.map_err(|_| unavailable("the outcome wasn't taken, try again")))
+            CommandCall::Report(outcomes) => {
+                let mut settled = Vec::with_capacity(outcomes.len());
+                for outcome in outcomes {
+                    settled.push(self.service.coordinator().report(outcome).await);
+                }
+                let settled = try_join_all(settled).await;
+                let taken = settled.map(drop);
+                answer(taken.map_err(|_| unavailable("an outcome wasn't taken, try again")))
             }
         }
     }

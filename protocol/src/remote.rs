@@ -101,9 +101,9 @@ pub enum CommandCall {
     /// The whole task of an attempt, for workers that got a [`TaskMessage::Fetch`]. Answered with
     /// `Option<Task>`, `None` where the attempt isn't owed any more; at the shard's owner.
     Task { run_id: RunId, token: u64, attempt: u32 },
-    /// An outcome too large for the work queue. Answered with `()` once it is durable or refused
-    /// for good; at the shard's owner.
-    Report(Box<Outcome>),
+    /// Outcomes of one shard's runs. Answered with `()` once all are durable or refused for good; at
+    /// the shard's owner.
+    Report(Vec<Outcome>),
 }
 
 /// A message of the work queue of tasks.

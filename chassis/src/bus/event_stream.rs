@@ -3,7 +3,6 @@
 //! Each message says which one must be the newest before it, and the server refuses it otherwise.
 //! So a failure in the middle lets no later message in, and of two publishers one is stopped.
 
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
 use super::nats::{Nats, NatsError};
-use super::publish::{self, Outgoing, PublishError, Refused};
+use super::publish::{self, Outgoing, PublishError, Published, Refused};
 use super::work_queue::nanos;
 
 /// A repeated id is dropped within it, or within the age of messages where that is shorter.
@@ -46,7 +45,7 @@ pub struct Publication {
     pub subject: String,
     pub id: String,
     /// Names in ASCII, values without line breaks.
-    pub headers: Vec<(String, String)>,
+    pub headers: Vec<(&'static str, String)>,
     pub body: Bytes,
 }
 
@@ -131,17 +130,20 @@ impl EventStream {
             let why = "ask for the newest message first, to go on after it";
             return Err(PublishError::Unavailable(why.into()));
         };
+        let mut expected = sequence;
         let mut outgoing = Vec::with_capacity(publications.len());
         let mut before: Option<HeaderValue> = None;
+        let mut too_large = None;
         for publication in publications {
-            let subject = nats.subject(&publication.subject);
-            let id = publication.id.clone().into();
-            let mut message = Outgoing::new(subject, publication.id, publication.body);
-            for (name, value) in publication.headers {
-                let unusable =
-                    || PublishError::Unavailable(format!("the header {name:?} can't be"));
-                let named = HeaderName::from_str(&name).map_err(|_| unusable())?;
-                message.header(named, HeaderValue::from_str(&value).map_err(|_| unusable())?);
+            let Publication { subject, id, headers, body } = publication;
+            if body.len() > nats.room() {
+                too_large = Some(PublishError::TooLarge { bytes: body.len() });
+                break;
+            }
+            let id = value("the id", id)?;
+            let mut message = Outgoing::new(nats.subject(&subject), id.clone(), body);
+            for (name, text) in headers {
+                message.header(HeaderName::from_static(name), value(name, text)?);
             }
             message.header(header::NATS_EXPECTED_LAST_SEQUENCE, sequence.into());
             sequence += 1;
@@ -151,22 +153,28 @@ impl EventStream {
             }
             outgoing.push(message);
         }
-        let mut expected = sequence - outgoing.len() as u64;
-        let too_large = outgoing.iter().position(|message| message.bytes() > nats.room());
-        let fitting = &outgoing[..too_large.unwrap_or(outgoing.len())];
         // Each is taken only after the one before: where the last of a group is there, all are.
-        for (group, result) in publish::in_groups(nats, fitting).await {
-            expected += group.len() as u64;
+        for Published { bytes, result } in publish::in_groups(nats, outgoing).await {
+            expected += bytes.len() as u64;
             if result?.sequence != expected {
                 return Err(Refused::OutOfOrder.into());
             }
         }
-        if let Some(place) = too_large {
-            return Err(PublishError::TooLarge { bytes: outgoing[place].bytes() });
+        if let Some(error) = too_large {
+            return Err(error);
         }
         *newest = Some(sequence);
         Ok(())
     }
+}
+
+/// The value of a header.
+fn value(of: &str, text: String) -> Result<HeaderValue, PublishError> {
+    if text.contains(['\r', '\n']) {
+        let message = format!("the header of {of} has a line break in it");
+        return Err(PublishError::Unavailable(message));
+    }
+    Ok(text.into())
 }
 
 fn headers(message: RawMessage) -> Result<Vec<(String, String)>, NatsError> {

@@ -38,8 +38,8 @@ pub enum PublishError {
     Unavailable(String),
 }
 
-/// A message to publish.
-#[derive(Debug, Clone)]
+/// A message to publish. It is sent once: who may have to send it again makes it again.
+#[derive(Debug)]
 pub(super) struct Outgoing {
     subject: String,
     headers: HeaderMap,
@@ -47,7 +47,7 @@ pub(super) struct Outgoing {
 }
 
 impl Outgoing {
-    pub(super) fn new(subject: String, id: String, body: Bytes) -> Self {
+    pub(super) fn new(subject: String, id: HeaderValue, body: Bytes) -> Self {
         let mut headers = HeaderMap::new();
         headers.insert(header::NATS_MESSAGE_ID, id);
         Self { subject, headers, body }
@@ -61,6 +61,13 @@ impl Outgoing {
     pub(super) fn header(&mut self, name: HeaderName, value: HeaderValue) {
         self.headers.insert(name, value);
     }
+}
+
+/// What became of messages that stand for one another.
+pub(super) struct Published {
+    /// Of each body.
+    pub(super) bytes: Vec<usize>,
+    pub(super) result: Result<Acknowledged, Refused>,
 }
 
 /// What the server did with a message.
@@ -111,15 +118,18 @@ impl From<NatsError> for Refused {
 /// What the server refuses for itself alone (a stream that is full for the larger of two messages)
 /// is lost without a word. So it is for queues whose messages are missed by who needs them, and for
 /// messages that are taken only after the one before.
-pub(super) async fn in_groups<'a>(
-    nats: &Nats,
-    messages: &'a [Outgoing],
-) -> Vec<(&'a [Outgoing], Result<Acknowledged, Refused>)> {
+pub(super) async fn in_groups(nats: &Nats, messages: Vec<Outgoing>) -> Vec<Published> {
     let mut line = Line { nats, link: nats.link(), connects: nats.connects() };
     let connected = nats.connected(Instant::now() + ACK_WITHIN).await;
     let mut away: Option<Refused> = connected.err().map(Into::into);
     let mut groups = Vec::new();
-    for group in messages.chunks(GROUP) {
+    let mut messages = messages.into_iter();
+    loop {
+        let group: Vec<Outgoing> = messages.by_ref().take(GROUP).collect();
+        if group.is_empty() {
+            break;
+        }
+        let bytes = group.iter().map(Outgoing::bytes).collect();
         let sent = match &away {
             Some(refused) => Err(refused.clone()),
             None => send_group(nats, group).await,
@@ -128,51 +138,40 @@ pub(super) async fn in_groups<'a>(
         if let Err(refused @ Refused::Unavailable(_)) = &sent {
             away = Some(refused.clone());
         }
-        groups.push((group, sent));
+        groups.push((bytes, sent));
     }
-    let mut results = Vec::with_capacity(groups.len());
-    for (group, sent) in groups {
-        results.push((group, line.acknowledged(sent).await));
+    let mut published = Vec::with_capacity(groups.len());
+    for (bytes, sent) in groups {
+        published.push(Published { bytes, result: line.acknowledged(sent).await });
     }
-    results
+    published
 }
 
 /// Sends all but what is too large for the connection; the last one is to be acknowledged.
-async fn send_group(nats: &Nats, messages: &[Outgoing]) -> Result<Sent, Refused> {
+async fn send_group(nats: &Nats, messages: Vec<Outgoing>) -> Result<Sent, Refused> {
     let room = nats.room();
-    let too_large = || messages.iter().map(|one| one.body.len()).max().unwrap_or_default();
-    let mut fitting = messages.iter().filter(|one| one.body.len() <= room);
-    let last = fitting.next_back().ok_or_else(|| Refused::TooLarge { bytes: too_large() })?;
+    let largest = messages.iter().map(Outgoing::bytes).max().unwrap_or_default();
+    let mut fitting = messages.into_iter().filter(|one| one.bytes() <= room);
+    let last = fitting.next_back().ok_or(Refused::TooLarge { bytes: largest })?;
     for message in fitting {
         hand_over(nats, message, None).await?;
     }
-    send(nats, last).await
-}
-
-async fn send(nats: &Nats, message: &Outgoing) -> Result<Sent, Refused> {
-    let bytes = message.body.len();
+    let bytes = last.bytes();
     let answer = nats.inbox().answer().map_err(|error| error.unavailable())?;
-    hand_over(nats, message, Some(&answer)).await?;
+    hand_over(nats, last, Some(&answer)).await?;
     Ok(Sent { answer, until: Instant::now() + ACK_WITHIN, bytes })
 }
 
-async fn hand_over(
-    nats: &Nats,
-    message: &Outgoing,
-    answer: Option<&Answer>,
-) -> Result<(), Refused> {
-    let bytes = message.body.len();
-    if bytes > nats.room() {
-        return Err(Refused::TooLarge { bytes });
-    }
+async fn hand_over(nats: &Nats, message: Outgoing, answer: Option<&Answer>) -> Result<(), Refused> {
     if !nats.is_connected() {
         return Err(Refused::Unavailable("not connected".into()));
     }
+    let Outgoing { subject, headers, body } = message;
     let sending = OutboundMessage {
-        subject: message.subject.as_str().into(),
+        subject: subject.into(),
         reply: answer.map(|answer| answer.subject.as_str().into()),
-        headers: Some(message.headers.clone()),
-        payload: message.body.clone(),
+        headers: Some(headers),
+        payload: body,
     };
     Ok(nats.send(sending).await?)
 }

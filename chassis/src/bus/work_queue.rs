@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::nats::{Nats, NatsError, outbound};
-use super::publish::{self, Outgoing, Refused};
+use super::publish::{self, Outgoing, Published, Refused};
 
 pub use super::publish::PublishError;
 pub use consumer::{Consumer, Delivery};
@@ -112,13 +112,8 @@ impl WorkQueue {
     /// published again; where it has just become full, a message may be lost without a word.
     pub async fn publish(&self, messages: Vec<Message>) -> Vec<Result<(), PublishError>> {
         let nats = &self.inner.nats;
-        let mut outgoing: Vec<Outgoing> = Vec::with_capacity(messages.len());
-        for message in messages {
-            let subject = nats.subject(&message.subject);
-            outgoing.push(Outgoing::new(subject, message.id, message.body));
-        }
         let mut began = Instant::now();
-        let mut results = publish_each(nats, &outgoing).await;
+        let mut results = publish_each(nats, &messages, 0..messages.len()).await;
         for _ in 0..RESTORES {
             let missing = |index: &usize| results[*index] == Err(Refused::Missing);
             let again: Vec<usize> = (0..results.len()).filter(missing).collect();
@@ -126,8 +121,8 @@ impl WorkQueue {
                 break;
             }
             began = Instant::now();
-            let once_more: Vec<Outgoing> = again.iter().map(|i| outgoing[*i].clone()).collect();
-            for (index, result) in again.into_iter().zip(publish_each(nats, &once_more).await) {
+            let once_more = publish_each(nats, &messages, again.iter().copied()).await;
+            for (index, result) in again.into_iter().zip(once_more) {
                 results[index] = result;
             }
         }
@@ -237,12 +232,21 @@ impl WorkQueue {
     }
 }
 
-/// What became of each: the same for all of a group, but for what the connection doesn't carry.
-async fn publish_each(nats: &Nats, messages: &[Outgoing]) -> Vec<Result<(), Refused>> {
+/// Publishes some of them. What became of each: the same for all of a group, but for what the
+/// connection doesn't carry.
+async fn publish_each(
+    nats: &Nats,
+    messages: &[Message],
+    which: impl Iterator<Item = usize>,
+) -> Vec<Result<(), Refused>> {
     let room = nats.room();
+    let outgoing = which.map(|index| {
+        let Message { subject, id, body } = &messages[index];
+        Outgoing::new(nats.subject(subject), id.as_str().into(), body.clone())
+    });
     let mut results = Vec::with_capacity(messages.len());
-    for (group, result) in publish::in_groups(nats, messages).await {
-        results.extend(group.iter().map(|message| match message.bytes() {
+    for Published { bytes, result } in publish::in_groups(nats, outgoing.collect()).await {
+        results.extend(bytes.into_iter().map(|bytes| match bytes {
             bytes if bytes > room => Err(Refused::TooLarge { bytes }),
             _ => result.clone().map(drop),
         }));

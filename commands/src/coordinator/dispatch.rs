@@ -1,4 +1,9 @@
 //! Tasks on their way to workers: fair turns between runs, and caps on what is in flight.
+//!
+//! What a run has in flight stands before every other run's next task in the queue to the workers.
+//! So a run has no more there than is taken in [`LATE`]: its window shrinks where outcomes come
+//! back later than their work took, and opens again where they don't (the rule of TCP Vegas, by
+//! the delay and not by losses; Brakmo and Peterson 1995). Work that takes long isn't late.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -9,6 +14,12 @@ use tokio::time::Instant;
 
 /// Attempts that one run may hand out before the next run has its turn.
 const TURN: usize = 16;
+
+/// How much longer than its work an attempt may be away before its run has too much in flight.
+const LATE: Duration = Duration::from_millis(20);
+/// Attempts that a run may have in flight however late they come back: enough for a worker of
+/// each of a few processes to have the next one at hand.
+const LEAST_WINDOW: usize = 2 * TURN;
 
 /// How often in a row an attempt has to be missed before it is handed out again: its outcome may be
 /// on the way while its task has left the queue already.
@@ -55,6 +66,10 @@ pub(super) struct Dispatch {
 struct Attempts {
     /// How many may be on workers at the same time.
     limit: usize,
+    /// The same, for the others' sake; `None` where nothing has come back late.
+    window: Option<usize>,
+    /// When the window last shrank: what was handed out before says nothing of the new one.
+    shrank_at: Option<Instant>,
     ready: VecDeque<(u64, u32)>,
     in_flight: HashMap<(u64, u32), Flight>,
     has_turn: bool,
@@ -69,6 +84,35 @@ struct Flight {
     missed: u32,
     /// How often in a row it, or an outcome of it, was nowhere to be found.
     gone: u32,
+}
+
+impl Attempts {
+    /// How many more may be handed out now.
+    fn room(&self) -> usize {
+        let most = self.window.map_or(self.limit, |window| window.min(self.limit));
+        most.saturating_sub(self.in_flight.len())
+    }
+
+    /// Learns from an attempt that came back how much may be in flight.
+    fn learn(&mut self, since: Instant, took: Duration) {
+        let delay = since.elapsed().saturating_sub(took);
+        let is_news = self.shrank_at.is_none_or(|shrank_at| since >= shrank_at);
+        if delay > LATE {
+            if is_news {
+                // So many would have been late by no more than is allowed.
+                let share = (took + LATE).as_secs_f64() / (took + delay).as_secs_f64();
+                let window = self.in_flight.len() as f64 * share.max(0.5);
+                self.window = Some((window.round() as usize).max(LEAST_WINDOW));
+                self.shrank_at = Some(Instant::now());
+            }
+        } else if delay < LATE / 2
+            && let Some(window) = self.window
+            && !self.ready.is_empty()
+        {
+            // One for each that comes back: twice as many after a round.
+            self.window = (window < self.limit).then_some(window + 1);
+        }
+    }
 }
 
 impl Dispatch {
@@ -102,8 +146,7 @@ impl Dispatch {
             }
         };
         attempts.has_turn = false;
-        let own_room = attempts.limit.saturating_sub(attempts.in_flight.len());
-        let count = attempts.ready.len().min(room).min(own_room).min(TURN);
+        let count = attempts.ready.len().min(room).min(attempts.room()).min(TURN);
         let turn: Vec<_> = attempts.ready.drain(..count).collect();
         let flight = Flight { since: Some(Instant::now()), missed: 0, gone: 0 };
         for one in &turn {
@@ -111,6 +154,18 @@ impl Dispatch {
         }
         self.give_turn(run_id);
         Some((run_id, turn))
+    }
+
+    /// An outcome came, of work that took so long.
+    pub(super) fn outcome(&mut self, run_id: RunId, token: u64, attempt: u32, took: Duration) {
+        if let Some(attempts) = self.runs.get_mut(&run_id)
+            && let Some(Flight { since: Some(since), .. }) =
+                attempts.in_flight.get(&(token, attempt))
+        {
+            let since = *since;
+            attempts.learn(since, took);
+        }
+        self.back(run_id, token, attempt);
     }
 
     /// An attempt came back (or wasn't handed out after all).
@@ -221,8 +276,7 @@ impl Dispatch {
 
     fn give_turn(&mut self, run_id: RunId) {
         let Some(attempts) = self.runs.get_mut(&run_id) else { return };
-        let has_room = attempts.in_flight.len() < attempts.limit;
-        if !attempts.has_turn && has_room && !attempts.ready.is_empty() {
+        if !attempts.has_turn && attempts.room() > 0 && !attempts.ready.is_empty() {
             attempts.has_turn = true;
             self.turns.push_back(run_id);
         } else if !attempts.has_turn && attempts.ready.is_empty() && attempts.in_flight.is_empty() {
@@ -322,6 +376,46 @@ mod tests {
         assert_eq!(dispatch.next_turn(), Some((run(2), vec![(1, 1)])));
         assert_eq!(dispatch.give_up(run(1), |_, _| false).len(), 2);
         assert_eq!((dispatch.in_flight(), dispatch.give_up(run(1), |_, _| false)), (1, vec![]));
+    }
+
+    /// Hands out what may be, lets so much time pass, and takes back so many; how many are in flight
+    /// with the next that are handed out.
+    async fn round(dispatch: &mut Dispatch, delay: Duration, took: Duration) -> usize {
+        while dispatch.next_turn().is_some() {}
+        tokio::time::advance(delay).await;
+        let mut away: Vec<_> = dispatch.runs[&run(1)].in_flight.keys().copied().collect();
+        away.sort_unstable();
+        for (token, attempt) in away {
+            dispatch.outcome(run(1), token, attempt, took);
+        }
+        while dispatch.next_turn().is_some() {}
+        dispatch.in_flight()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_run_has_no_more_in_flight_than_comes_back_in_time() {
+        const MS: Duration = Duration::from_millis(1);
+        let mut dispatch = Dispatch::new(10_000);
+        (1..=20_000).for_each(|token| dispatch.ready(run(1), 500, token, 1));
+        // Work that takes long leaves it as it is.
+        assert_eq!(round(&mut dispatch, 2_000 * MS, 1_990 * MS).await, 500);
+        let late = round(&mut dispatch, 50 * MS, Duration::ZERO).await;
+        assert_eq!(late, 250);
+        let later = round(&mut dispatch, 25 * MS, Duration::ZERO).await;
+        assert_eq!(later, 200);
+        // Where workers are too few, they still all have work: 64 of 200 at a time.
+        let few = round(&mut dispatch, 6_000 * MS, 2_000 * MS).await;
+        assert_eq!(few, 100);
+        for _ in 0..20 {
+            round(&mut dispatch, 50 * MS, Duration::ZERO).await;
+        }
+        assert_eq!(dispatch.in_flight(), LEAST_WINDOW);
+        let sooner = round(&mut dispatch, 5 * MS, Duration::ZERO).await;
+        assert!((LEAST_WINDOW + 1..=2 * LEAST_WINDOW).contains(&sooner), "{sooner}");
+        for _ in 0..20 {
+            round(&mut dispatch, 5 * MS, Duration::ZERO).await;
+        }
+        assert_eq!(dispatch.in_flight(), 500);
     }
 
     #[test]

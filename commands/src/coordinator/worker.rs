@@ -279,7 +279,8 @@ impl Worker {
     }
 
     fn outcome(&mut self, outcome: Outcome, settled: Settled) {
-        self.dispatch.back(outcome.run_id, outcome.token, outcome.attempt);
+        let took = Duration::from_millis(outcome.duration_ms);
+        self.dispatch.outcome(outcome.run_id, outcome.token, outcome.attempt, took);
         if self.recent.get(outcome.run_id).is_some() {
             count_refused();
             return settle(settled);

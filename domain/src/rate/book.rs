@@ -62,12 +62,13 @@ impl Book {
                 "the run takes a slot to {until} already, and {burst} may begin at once"
             ));
         }
-        // Times don't go back within a run: where the clock did, they stand still.
-        if from < at {
-            let stands_still = run.live().is_some_and(|live| live.at == at);
-            let wrong = || format!("the run takes a slot from {from}, before it begins");
-            return if stands_still { Ok(()) } else { Err(wrong()) };
+        // Times don't go back within a run: where the clock did, they stand still, and the slot tells
+        // what the clock said.
+        let stands_still = || run.live().is_some_and(|live| live.at == at);
+        if from < at && !stands_still() {
+            return Err(format!("the run takes a slot from {from}, before it begins"));
         }
+        let at = at.min(from);
         let taken = self.0.entry((definition, key.clone())).or_default();
         match taken.take(at, from, until) {
             // It was taken by a slower rate, of another version.

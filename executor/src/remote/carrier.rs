@@ -12,12 +12,17 @@ use tokio_util::task::TaskTracker;
 
 use super::held::{Attempt, Held};
 use super::owner::{Pauses, Unanswered, ask};
-use super::parcel::Parcel;
+use super::parcel::{Parcel, by_call};
 use crate::fault::{Fault, permanent};
 
+/// Outcomes that may be on their way to the owners of their shards; more go into the queue.
+const CALLED: usize = 4_096;
+/// How long an owner may take to make outcomes durable before they go into the queue, where a
+/// later one finds them.
+const CALL: Duration = Duration::from_secs(1);
 /// KiB of large outcomes that may be on their way at the same time.
 const LARGE_KIB: u32 = 64 * 1024;
-/// How long the owner may take to make one durable before it is asked again.
+/// How long the owner may take to make a large one durable before it is asked again.
 const REPORT: Duration = Duration::from_secs(30);
 /// How long the last answers about abandoned attempts may take.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
@@ -35,6 +40,7 @@ pub(super) struct Carrier {
     pub(super) changed: Notify,
     tasks: WorkQueue,
     outcomes: WorkQueue,
+    called: Arc<Semaphore>,
     large: Arc<Semaphore>,
     /// Deliveries that were pulled and not handed to the executor, or not yet.
     aside: AtomicUsize,
@@ -57,6 +63,7 @@ impl Carrier {
             changed: Notify::new(),
             tasks,
             outcomes,
+            called: Arc::new(Semaphore::new(CALLED)),
             large: Arc::new(Semaphore::new(LARGE_KIB as usize)),
             aside: AtomicUsize::new(0),
             background: TaskTracker::new(),
@@ -96,13 +103,60 @@ impl Carrier {
         });
     }
 
-    /// Returns when the server has the outcomes; large ones may still be on their way then, as
-    /// many as there is room for. Ends without it once the worker is closed.
+    /// Sends outcomes on their way: to the owners of their shards, and where these have too many
+    /// already, into the queue. Returns when those for the queue are there and there was room for
+    /// the large ones; at once where the worker is closed.
     pub(super) async fn report(self: &Arc<Self>, outcomes: Vec<Outcome>) {
         let parcels = outcomes.into_iter().map(Parcel::of);
-        let (mut large, small): (Vec<_>, Vec<_>) = parcels.partition(Parcel::is_large);
-        large.extend(self.until_closed(self.publish(small)).await.unwrap_or_default());
-        for parcel in large {
+        let (large, small): (Vec<_>, Vec<_>) = parcels.partition(Parcel::is_large);
+        let mut queued = Vec::new();
+        for parcels in by_call(small) {
+            let count = u32::try_from(parcels.len()).unwrap_or(u32::MAX);
+            match Arc::clone(&self.called).try_acquire_many_owned(count) {
+                Ok(room) => {
+                    let carrier = Arc::clone(self);
+                    self.background.spawn(async move { carrier.call(parcels, room).await });
+                }
+                Err(_) => queued.extend(parcels),
+            }
+        }
+        self.send_large(large).await;
+        self.queue(queued).await;
+    }
+
+    /// Hands outcomes of one shard to its owner; where it doesn't take all of them, to the queue.
+    async fn call(self: &Arc<Self>, parcels: Vec<Parcel>, room: OwnedSemaphorePermit) {
+        let Some(shard) = parcels.first().map(Parcel::shard) else {
+            return;
+        };
+        let call = ask(&self.nats, shard, Parcel::call(&parcels), CALL);
+        let Some(answer) = self.until_closed(call).await else {
+            return;
+        };
+        drop(room);
+        match answer {
+            Ok(()) => {
+                for parcel in parcels {
+                    self.done(parcel.attempt).await;
+                }
+            }
+            Err::<(), _>(error) => {
+                tracing::debug!(shard, %error, "outcomes go into the queue");
+                metrics::counter!("wonder_outcomes_queued_total").increment(parcels.len() as u64);
+                self.queue(parcels).await;
+            }
+        }
+    }
+
+    /// Returns when the queue has them, but for those that it finds too large.
+    async fn queue(self: &Arc<Self>, parcels: Vec<Parcel>) {
+        let too_large = self.until_closed(self.publish(parcels)).await.unwrap_or_default();
+        self.send_large(too_large).await;
+    }
+
+    /// Returns when there was room for all of them on the way to their owners.
+    async fn send_large(self: &Arc<Self>, parcels: Vec<Parcel>) {
+        for parcel in parcels {
             let kib = u32::try_from(parcel.bytes() / 1024 + 1).unwrap_or(LARGE_KIB);
             let room = Arc::clone(&self.large).acquire_many_owned(kib.min(LARGE_KIB));
             let Some(Ok(room)) = self.until_closed(room).await else {
@@ -147,11 +201,11 @@ impl Carrier {
     /// Sends a large outcome to its run's owner, until it is durable there.
     async fn send(&self, parcel: Parcel, room: OwnedSemaphorePermit) {
         let Attempt { run_id, token, .. } = parcel.attempt;
-        let call = parcel.call();
+        let call = Parcel::call(std::slice::from_ref(&parcel));
         let mut pauses = Pauses::new();
         let sent = async {
             loop {
-                match ask(&self.nats, run_id, call.clone(), REPORT).await {
+                match ask(&self.nats, parcel.shard(), call.clone(), REPORT).await {
                     Ok(()) => return self.done(parcel.attempt).await,
                     Err(Unanswered::Away(_)) => pauses.pause().await,
                     Err(error @ Unanswered::TooLarge(_)) => {

@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chassis::bus::{Nats, RequestError};
-use domain::ids::RunId;
 use protocol::remote::{Answer, shard_commands};
-use protocol::{Rejection, RejectionKind, shard_of};
+use protocol::{Rejection, RejectionKind};
 use serde::de::DeserializeOwned;
 
 /// Why there is no answer.
@@ -44,14 +43,14 @@ impl From<Rejection> for Unanswered {
     }
 }
 
-/// Asks once.
+/// Asks a shard's owner once.
 pub(super) async fn ask<T: DeserializeOwned>(
     nats: &Nats,
-    run_id: RunId,
+    shard: u16,
     call: Bytes,
     within: Duration,
 ) -> Result<T, Unanswered> {
-    let answer = nats.request(&shard_commands(shard_of(run_id)), call, within).await?;
+    let answer = nats.request(&shard_commands(shard), call, within).await?;
     let answer: Answer<T> = serde_json::from_slice(&answer)
         .map_err(|error| Unanswered::Refused(format!("the answer has an unknown form: {error}")))?;
     Ok(answer?)

@@ -1,4 +1,6 @@
-//! Outcomes as they travel: in a message, or in a call where they are too large for one.
+//! Outcomes as they travel: in calls to the owners of their shards, or as messages of a queue.
+
+use std::collections::HashMap;
 
 use bytes::Bytes;
 use chassis::bus::Message;
@@ -10,8 +12,10 @@ use uuid::Uuid;
 use super::held::Attempt;
 use crate::fault::{Fault, permanent};
 
-/// Bytes above which an outcome goes by a call.
+/// Bytes above which an outcome doesn't go into the queue, nor into a call with others.
 const MESSAGE_BYTES: usize = 512 * 1024;
+/// Outcomes in a call.
+const TOGETHER: usize = 64;
 /// Bytes above which an outcome doesn't go at all.
 const MOST_BYTES: usize = 15 * 1024 * 1024;
 
@@ -72,14 +76,51 @@ impl Parcel {
     }
 
     pub(super) fn message(&self) -> Message {
-        let subject = shard_outcomes(shard_of(self.attempt.run_id));
+        let subject = shard_outcomes(self.shard());
         Message { subject, id: self.id.clone(), body: self.body.clone() }
     }
 
-    /// As a [`protocol::remote::CommandCall::Report`], without another round through serde.
-    pub(super) fn call(&self) -> Bytes {
-        [b"{\"report\":", &self.body[..], b"}"].concat().into()
+    pub(super) fn shard(&self) -> u16 {
+        shard_of(self.attempt.run_id)
     }
+
+    /// Some as a [`protocol::remote::CommandCall::Report`], without another round through serde.
+    pub(super) fn call(parcels: &[Self]) -> Bytes {
+        let bytes: usize = parcels.iter().map(|parcel| parcel.bytes() + 1).sum();
+        let mut call = Vec::with_capacity(bytes + 16);
+        call.extend_from_slice(b"{\"report\":[");
+        for (index, parcel) in parcels.iter().enumerate() {
+            if index > 0 {
+                call.push(b',');
+            }
+            call.extend_from_slice(&parcel.body);
+        }
+        call.extend_from_slice(b"]}");
+        call.into()
+    }
+}
+
+/// The parcels of each shard, as many together as go in one call.
+pub(super) fn by_call(parcels: Vec<Parcel>) -> Vec<Vec<Parcel>> {
+    let mut calls: Vec<Vec<Parcel>> = Vec::new();
+    // The call of each shard that has room, with its bytes.
+    let mut open: HashMap<u16, (usize, usize)> = HashMap::new();
+    for parcel in parcels {
+        let (shard, bytes) = (parcel.shard(), parcel.bytes());
+        match open.get_mut(&shard) {
+            Some((index, filled))
+                if *filled + bytes <= MESSAGE_BYTES && calls[*index].len() < TOGETHER =>
+            {
+                *filled += bytes;
+                calls[*index].push(parcel);
+            }
+            _ => {
+                open.insert(shard, (calls.len(), bytes));
+                calls.push(vec![parcel]);
+            }
+        }
+    }
+    calls
 }
 
 fn too_large(bytes: usize) -> Fault {
@@ -114,10 +155,31 @@ mod tests {
     }
 
     #[test]
-    fn a_call_is_read_as_the_report_of_the_outcome() {
-        let call = Parcel::of(outcome(10)).call();
-        let call: CommandCall = serde_json::from_slice(&call).expect("a call");
-        assert_eq!(call, CommandCall::Report(Box::new(outcome(10))));
+    fn a_call_is_read_as_the_report_of_its_outcomes() {
+        for sizes in [vec![10], vec![10, 0, 20]] {
+            let outcomes: Vec<Outcome> = sizes.into_iter().map(outcome).collect();
+            let call = Parcel::call(&outcomes.iter().cloned().map(Parcel::of).collect::<Vec<_>>());
+            let call: CommandCall = serde_json::from_slice(&call).expect("a call");
+            assert_eq!(call, CommandCall::Report(outcomes));
+        }
+    }
+
+    #[test]
+    fn a_call_has_the_outcomes_of_one_shard_and_is_bounded() {
+        let of_run = |name: &str, bytes| {
+            Parcel::of(Outcome { run_id: RunId::derived("", name), ..outcome(bytes) })
+        };
+        let many = (0..200).flat_map(|_| ["a run", "another", "a third"].map(|run| of_run(run, 1)));
+        let calls = by_call(many.collect());
+        assert_eq!(calls.iter().map(Vec::len).sum::<usize>(), 600);
+        for call in &calls {
+            assert!(call.len() <= TOGETHER);
+            assert!(call.iter().all(|parcel| parcel.shard() == call[0].shard()));
+        }
+        assert_eq!(calls.len(), 3 * 200_usize.div_ceil(TOGETHER));
+
+        let large = by_call((0..5).map(|_| of_run("a run", MESSAGE_BYTES / 2 - 1_024)).collect());
+        assert_eq!(large.iter().map(Vec::len).collect::<Vec<_>>(), [2, 2, 1]);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use chassis::bus::Delivery;
 use protocol::remote::{CommandCall, TaskMessage};
+use protocol::shard_of;
 use protocol::task::{Failure, Task};
 use tokio::time::Instant;
 
@@ -119,7 +120,7 @@ impl Carrier {
         let until = Instant::now() + FETCH_PATIENCE;
         let mut pauses = Pauses::new();
         loop {
-            match ask(&self.nats, run_id, call.clone(), FETCH).await {
+            match ask(&self.nats, shard_of(run_id), call.clone(), FETCH).await {
                 Ok(Some(task)) => return Some(task),
                 Ok(None) => {
                     self.done(attempt).await;

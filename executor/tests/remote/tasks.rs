@@ -79,6 +79,26 @@ async fn a_task_that_comes_twice_is_performed_once_and_leaves_the_queue() {
 }
 
 #[tokio::test]
+async fn outcomes_go_to_the_owner_and_what_it_does_not_take_into_the_queue() {
+    let mut place = Place::new().await;
+    let executor = place.executor(GRACE).await;
+    let (owner, served) = place.owner(vec![ok(()), not_owner()]).await;
+    let (taken, refused) = (task(1, json!({})), task(2, json!({})));
+    place.give(&[taken.clone()]).await;
+    place.is_done(&subject(&taken)).await;
+    place.give(&[refused.clone()]).await;
+    place.is_done(&subject(&refused)).await;
+    assert_eq!(tokens(&place.outcomes(1).await), [2], "only what wasn't taken is in the queue");
+    let reported = owner.asked().into_iter().map(|call| match call {
+        CommandCall::Report(outcomes) => tokens(&outcomes),
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(reported.collect::<Vec<_>>(), [[1], [2]]);
+    served.stop().await;
+    executor.stop().await;
+}
+
+#[tokio::test]
 async fn a_large_outcome_goes_to_the_owner_until_it_is_taken() {
     let mut place = Place::new().await;
     let executor = place.executor(GRACE).await;
@@ -91,8 +111,8 @@ async fn a_large_outcome_goes_to_the_owner_until_it_is_taken() {
     place.is_done(&subject(&large)).await;
     let asked = owner.asked();
     assert_eq!(asked.len(), 2);
-    let CommandCall::Report(outcome) = &asked[1] else { panic!("it isn't a report") };
-    let OutcomeResult::Success(success) = &outcome.result else { panic!("it failed") };
+    let CommandCall::Report(outcomes) = &asked[1] else { panic!("it isn't a report") };
+    let OutcomeResult::Success(success) = &outcomes[0].result else { panic!("it failed") };
     assert_eq!(success.result.as_str().map(str::len), Some(600 * 1024));
     served.stop().await;
     executor.stop().await;
@@ -106,7 +126,7 @@ async fn a_task_that_is_too_large_for_a_message_is_fetched() {
     let gone = task(2, json!({}));
     place.publish(vec![fetch(&whole)]).await;
     let huge = ok("x".repeat(17 * 1024 * 1024));
-    let script = vec![not_owner(), ok(Some(&whole)), ok(None::<Value>), huge];
+    let script = vec![not_owner(), ok(Some(&whole)), not_owner(), ok(None::<Value>), huge];
     let (owner, served) = place.owner(script).await;
     let outcomes = place.outcomes(1).await;
     let OutcomeResult::Success(success) = &outcomes[0].result else { panic!("it failed") };
@@ -118,7 +138,8 @@ async fn a_task_that_is_too_large_for_a_message_is_fetched() {
     place.publish(vec![fetch(&task(3, json!({})))]).await;
     assert_eq!(failure(&place.outcomes(1).await[0]).code, "task_too_large");
     let call = |token| CommandCall::Task { run_id: run_id(), token, attempt: 1 };
-    assert_eq!(owner.asked(), [call(1), call(1), call(2), call(3)]);
+    let fetched = owner.asked().into_iter().filter(|call| !matches!(call, CommandCall::Report(_)));
+    assert_eq!(fetched.collect::<Vec<_>>(), [call(1), call(1), call(2), call(3)]);
     served.stop().await;
     executor.stop().await;
 }

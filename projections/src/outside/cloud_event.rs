@@ -31,7 +31,7 @@ pub(super) fn publication(event: &EventEnvelope) -> Publication {
     .join(".");
     let kind = format!("{TYPE_PREFIX}.{}.{}", event.aggregate_type, event.event_type);
     let time = event.recorded_at.to_rfc3339_opts(SecondsFormat::Micros, true);
-    let headers = [
+    let headers = vec![
         ("ce-specversion", "1.0".to_owned()),
         ("ce-id", event.id.clone()),
         (SOURCE, source(event.cursor.epoch)),
@@ -44,18 +44,13 @@ pub(super) fn publication(event: &EventEnvelope) -> Publication {
         ("ce-dataversion", event.event_version.to_string()),
         ("content-type", "application/json".to_owned()),
     ];
-    Publication {
-        subject,
-        id: event.id.clone(),
-        headers: headers.map(|(name, value)| (name.to_owned(), value)).into(),
-        body: json(&event.payload).into(),
-    }
+    Publication { subject, id: event.id.clone(), headers, body: json(&event.payload).into() }
 }
 
 /// The same without a body, where even that of an event with all large values left out doesn't fit
 /// into a message: `null`, and how many bytes it would have.
 pub(super) fn without_body(mut publication: Publication) -> Publication {
-    publication.headers.push(("ce-omitted".to_owned(), publication.body.len().to_string()));
+    publication.headers.push(("ce-omitted", publication.body.len().to_string()));
     publication.body = json(&Value::Null).into();
     publication
 }
@@ -102,7 +97,7 @@ mod tests {
         assert_eq!(publication.id, "evt_1");
         assert_eq!(publication.body, r#"{"input":1}"#);
         let headers: Vec<(&str, &str)> =
-            publication.headers.iter().map(|(name, value)| (&**name, &**value)).collect();
+            publication.headers.iter().map(|(name, value)| (*name, &**value)).collect();
         assert_eq!(
             headers,
             [

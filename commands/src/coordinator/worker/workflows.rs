@@ -1,6 +1,7 @@
 //! Runs follow their workflow: they are paused with it, and go on with it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use domain::ids::{RunId, WorkflowId};
 use domain::queue::Hold;
@@ -14,6 +15,9 @@ use crate::coordinator::workflows::Standing;
 /// Runs that are told of their workflow at the same time: a workflow with many runs delays no
 /// other.
 const TOLD: usize = 64;
+/// Pauses before a workflow that couldn't be looked up is looked up again.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 impl Worker {
     /// A run of a workflow is started or was loaded.
@@ -85,17 +89,23 @@ impl Worker {
             (Arc::clone(&self.context.resolver), self.context.mailbox.clone());
         tokio::spawn(async move {
             for workflow_id in ids {
-                let found = resolver.standing(workflow_id).await;
+                let mut pause = FIRST_PAUSE;
+                let found = loop {
+                    match resolver.standing(workflow_id).await {
+                        Ok(found) => break found,
+                        Err(error) => {
+                            tracing::warn!(%workflow_id, %error, "can't look a workflow up yet");
+                        }
+                    }
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                    if mailbox.strong_count() == 0 {
+                        return;
+                    }
+                };
                 let Some(mailbox) = mailbox.upgrade() else { return };
-                match found {
-                    Ok(Some(standing)) => {
-                        let found = Message::Workflow { workflow_id, standing };
-                        drop(mailbox.send(found).await);
-                    }
-                    Ok(None) => {}
-                    Err(error) => {
-                        tracing::warn!(%workflow_id, %error, "can't look a workflow up yet");
-                    }
+                if let Some(standing) = found {
+                    drop(mailbox.send(Message::Workflow { workflow_id, standing }).await);
                 }
             }
         });

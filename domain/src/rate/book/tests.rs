@@ -72,3 +72,17 @@ fn a_clock_that_was_put_back_is_no_fault() {
     let admitted = Event::RunAdmitted { deadline: None, until: Some(at(8_000)) };
     assert!(book.enter(&run, &admitted, at(9_000)).is_ok());
 }
+
+#[test]
+fn a_run_whose_time_stands_still_tells_that_the_clock_was_put_back() {
+    let mut book = Book::default();
+    assert!(check(&mut book, 100, 110));
+    let mut run = Run::default();
+    run.evolve(&started(101, None), at(101));
+    let admitted = Event::RunAdmitted { deadline: None, until: Some(at(45)) };
+    assert!(book.enter(&run, &admitted, at(101)).is_ok());
+    // Later ones aren't further back than what is noticed by itself.
+    for second in (45..110).step_by(10) {
+        assert!(check(&mut book, second, second + 10), "{second}");
+    }
+}
