@@ -84,9 +84,9 @@ async fn outcomes_go_to_the_owner_and_what_it_does_not_take_into_the_queue() {
     let executor = place.executor(GRACE).await;
     let (owner, served) = place.owner(vec![ok(()), not_owner()]).await;
     let (taken, refused) = (task(1, json!({})), task(2, json!({})));
-    place.give(&[taken.clone()]).await;
+    place.give(std::slice::from_ref(&taken)).await;
     place.is_done(&subject(&taken)).await;
-    place.give(&[refused.clone()]).await;
+    place.give(std::slice::from_ref(&refused)).await;
     place.is_done(&subject(&refused)).await;
     assert_eq!(tokens(&place.outcomes(1).await), [2], "only what wasn't taken is in the queue");
     let reported = owner.asked().into_iter().map(|call| match call {
