@@ -3,6 +3,7 @@
 //! [`CommandService`] is the way in. Resources go through cqrs-es (`store`), runs through the
 //! coordinator. Decisions load from the journal, never from projections.
 
+mod access;
 mod coordinator;
 mod prepared;
 mod queues;

@@ -142,6 +142,7 @@ impl Resources {
                 id: CommandId::new(self.inner.clock.uuid_v7()),
                 workspace_id,
                 actor: Actor("system".to_owned()),
+                origin: None,
                 idempotency_key: None,
                 fingerprint: None,
                 expected_version: None,

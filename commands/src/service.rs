@@ -22,6 +22,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::access;
 use crate::coordinator::{
     CONFLICT, Cause, Coordinator, CoordinatorConfig, Plans, RUN_ALREADY_STARTED, Surroundings,
     TaskQueue, of_command, unavailable,
@@ -406,6 +407,7 @@ impl CommandService {
             expected_version: None,
             workspace_id: envelope.workspace_id,
             actor: envelope.actor.clone(),
+            origin: envelope.origin.clone(),
             fingerprint: envelope.fingerprint.clone(),
             traceparent: envelope.traceparent.clone(),
             command: Command::Create(Box::new(Spec::WorkflowDefinition(spec))),
@@ -461,6 +463,9 @@ impl Commands for CommandService {
             return self.command_run(&envelope, run_id, command).await;
         }
         match &envelope.command {
+            Command::RecordAccess(event) => {
+                access::record(&*self.journal, &*self.clock, &envelope, event.clone()).await
+            }
             Command::DeliverWebhook(webhook) => self.triggers.deliver(&envelope, webhook).await,
             _ => self.resources.execute(&envelope).await,
         }

@@ -23,6 +23,8 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+pub mod bundle;
+
 #[cfg(test)]
 mod tests;
 

@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 
 use crate::ids::WorkspaceId;
 use crate::limits::{INLINE_VALUE_BYTES, JSON_DEPTH};
-use crate::{resource, run, trigger};
+use crate::{access, resource, run, trigger};
 
 mod canonical;
 
@@ -134,6 +134,12 @@ pub fn is_run_event(event_type: &str) -> bool {
 impl Stored for trigger::Event {
     fn newest_version(event_type: &str) -> Option<u32> {
         trigger::Event::TYPES.contains(&event_type).then_some(1)
+    }
+}
+
+impl Stored for access::Event {
+    fn newest_version(event_type: &str) -> Option<u32> {
+        access::Event::TYPES.contains(&event_type).then_some(1)
     }
 }
 

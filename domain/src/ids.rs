@@ -118,6 +118,8 @@ ids! {
     EventId = "evt";
     /// One command, as a client or a service sent it.
     CommandId = "cmd";
+    /// A read that is recorded.
+    AccessId = "acc";
     /// An API key (the key's public half, never the secret).
     ApiKeyId = "key";
 }

@@ -2,6 +2,7 @@
 //!
 //! Nothing here reads a clock, draws chance or does I/O: time, ids and chance arrive in commands.
 
+pub mod access;
 pub mod audit;
 pub mod bundle;
 pub mod codec;

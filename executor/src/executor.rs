@@ -18,6 +18,7 @@ use crate::context::Context;
 use crate::fault::{Ended, fault, permanent};
 use crate::intake;
 use crate::meters::Meters;
+use crate::secrets::Used;
 
 /// Why an executor can't be made.
 #[derive(Debug, thiserror::Error)]
@@ -103,14 +104,16 @@ impl Worker {
         let span = span(task, compiled);
         let _entered = span.enter();
         let started = Instant::now();
-        let ended = self.guarded(task, compiled).now_or_never()?;
-        Some(self.outcome(task, compiled, started, ended))
+        let used = Used::default();
+        let ended = used.within(self.guarded(task, compiled)).now_or_never()?;
+        Some(self.outcome(task, compiled, started, ended, &used))
     }
 
     /// Performs a task within its attempt's time-out.
     pub(crate) async fn perform(&self, task: &Task, compiled: &Compiled) -> Outcome {
         let started = Instant::now();
-        let work = self.guarded(task, compiled).instrument(span(task, compiled));
+        let used = Used::default();
+        let work = used.within(self.guarded(task, compiled)).instrument(span(task, compiled));
         let ended = match task.timeout {
             None => work.await,
             Some(limit) => {
@@ -120,7 +123,7 @@ impl Worker {
                 })
             }
         };
-        self.outcome(task, compiled, started, ended)
+        self.outcome(task, compiled, started, ended, &used)
     }
 
     async fn guarded(&self, task: &Task, compiled: &Compiled) -> Ended {
@@ -135,7 +138,14 @@ impl Worker {
         })
     }
 
-    fn outcome(&self, task: &Task, compiled: &Compiled, started: Instant, ended: Ended) -> Outcome {
+    fn outcome(
+        &self,
+        task: &Task,
+        compiled: &Compiled,
+        started: Instant,
+        ended: Ended,
+        used: &Used,
+    ) -> Outcome {
         let elapsed = started.elapsed();
         let result = match ended {
             Ok(success) => OutcomeResult::Success(success),
@@ -148,6 +158,7 @@ impl Worker {
             attempt: task.attempt,
             result,
             duration_ms: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
+            secrets: used.names(),
         }
     }
 }

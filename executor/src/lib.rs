@@ -29,6 +29,7 @@ mod intake;
 mod meters;
 mod remote;
 mod schema;
+mod secrets;
 mod steps;
 mod web;
 

@@ -13,13 +13,14 @@ use chrono::{DateTime, Utc};
 use data_encoding::HEXLOWER;
 use domain::ids::CommandId;
 use domain::resource::{Kind, check_id};
-use protocol::{Command, CommandEnvelope, PageRequest, Receipt};
+use protocol::{Command, CommandEnvelope, Origin, PageRequest, Receipt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::auth::Caller;
+use crate::connections::Peer;
 use crate::edge::Edge;
 use crate::headers;
 use crate::json;
@@ -177,12 +178,23 @@ impl Call {
             id: CommandId::new(self.edge.gateway.environment.id()),
             workspace_id: caller.workspace_id,
             actor: caller.actor.clone(),
+            origin: Some(Box::new(self.origin())),
             idempotency_key: key.map(str::to_owned),
             fingerprint: key.map(|_| self.fingerprint()),
             expected_version: headers::if_match(&self.parts.headers)?,
             traceparent: Some(self.trace.traceparent.clone()),
             command,
         })
+    }
+
+    /// From where the request comes.
+    pub(crate) fn origin(&self) -> Origin {
+        let agent = self.parts.headers.get(header::USER_AGENT);
+        // Visible ASCII, a byte a character.
+        let agent = agent.and_then(|value| value.to_str().ok());
+        let agent = agent.map(|text| text.chars().take(Origin::USER_AGENT_BYTES).collect());
+        let peer = self.parts.extensions.get::<Peer>();
+        Origin { address: peer.map(|peer| peer.0.to_string()), user_agent: agent }
     }
 
     /// SHA-256 over method, path with query, and body; lengths keep them apart.

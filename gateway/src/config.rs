@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::ids::{ProjectId, WorkspaceId};
-use protocol::{Commands, Events, GateQueries, MetricQueries, ResourceQueries, RunQueries};
+use protocol::{
+    AuditQueries, Commands, Events, GateQueries, MetricQueries, ResourceQueries, RunQueries,
+};
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +28,7 @@ pub struct Gateway {
     /// Metrics over runs; those of the process are `metrics`.
     pub run_metrics: Arc<dyn MetricQueries>,
     pub events: Arc<dyn Events>,
+    pub audit: Arc<dyn AuditQueries>,
     pub environment: Arc<dyn Environment>,
     pub config: GatewayConfig,
     pub health: Arc<dyn Health>,

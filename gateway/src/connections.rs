@@ -1,10 +1,14 @@
 //! Connections: accepted up to a number, given a time for each request's head, ended with grace.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::serve::Listener;
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
@@ -12,6 +16,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+/// The address at the other end of a request's connection.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer(pub(crate) IpAddr);
 
 /// How connections are served.
 pub(crate) struct Connections {
@@ -39,14 +47,14 @@ impl Connections {
     pub(crate) async fn serve(self, mut listener: TcpListener, router: Router) {
         let service = TowerToHyperService::new(router.with_state::<()>(()));
         loop {
-            let (stream, _) = tokio::select! {
+            let (stream, peer) = tokio::select! {
                 biased;
                 () = self.shutdown.cancelled() => break,
                 // Waits out errors, such as too many open files.
                 accepted = Listener::accept(&mut listener) => accepted,
             };
             match Arc::clone(&self.places).try_acquire_owned() {
-                Ok(place) => self.open(stream, service.clone(), place),
+                Ok(place) => self.open(stream, Peer(peer.ip()), service.clone(), place),
                 Err(_) => {
                     metrics::counter!("wonder_http_connections_refused_total").increment(1);
                     drop(stream);
@@ -61,6 +69,7 @@ impl Connections {
     fn open(
         &self,
         stream: TcpStream,
+        peer: Peer,
         service: TowerToHyperService<Router>,
         place: OwnedSemaphorePermit,
     ) {
@@ -71,6 +80,10 @@ impl Connections {
         let (http, shutdown) = (Arc::clone(&self.http), self.shutdown.child_token());
         self.open.spawn(async move {
             let _place = place;
+            let service = service_fn(move |mut request: Request<Incoming>| {
+                request.extensions_mut().insert(peer);
+                service.call(request)
+            });
             let mut connection =
                 std::pin::pin!(http.serve_connection(TokioIo::new(stream), service));
             let ended = tokio::select! {

@@ -102,7 +102,8 @@ async fn serve(
     trace: Trace,
 ) -> Result<Response, Problem> {
     let public = route.permission == Permission::Public;
-    let streaming = route.sends_a_file || route.streams && headers::wants_stream(&parts.headers);
+    let streaming =
+        route.download.is_some() || route.streams && headers::wants_stream(&parts.headers);
     let pool = if streaming { &edge.streams } else { &edge.requests };
     let place = match pool.clone().try_acquire_owned() {
         Ok(place) => Some(place),

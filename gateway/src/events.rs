@@ -81,13 +81,6 @@ async fn page(call: &Call, filter: EventFilter) -> Result<Response, Problem> {
     answer(StatusCode::OK, &page)
 }
 
-/// `GET /audit/heads`.
-pub(crate) async fn audit_heads(call: Call) -> Result<Response, Problem> {
-    let limit = call.limit(100, 1_000)?;
-    let after = call.asked_as("after")?.unwrap_or(0);
-    answer(StatusCode::OK, &call.edge.gateway.events.audit_heads(after, limit).await?)
-}
-
 /// Where a stream goes on: `Last-Event-ID`, which a reconnecting browser sends, before `?after=`.
 fn cursor(call: &Call) -> Result<Option<Cursor>, Problem> {
     match last_event_id(&call.parts.headers) {

@@ -6,6 +6,7 @@
 //! know a route that the others don't.
 
 mod api_keys;
+mod audit;
 mod auth;
 mod body;
 mod bundles;

@@ -55,6 +55,8 @@ use crate::table::routes;
     protocol::MetricList,
     protocol::MetricInfo,
     protocol::EventEnvelope,
+    protocol::AuditEntry,
+    protocol::Origin,
     protocol::AuditHeads,
     protocol::AuditHead,
     protocol::RunTrigger,
@@ -263,13 +265,13 @@ fn responses(route: &Route) -> Value {
     match (route.answer, route.path) {
         ("", "/docs" | "/docs/errors/{code}") => answer["content"] = json!({"text/html": {}}),
         ("", "/metrics") => answer["content"] = json!({"text/plain": {}}),
-        ("", _) if route.sends_a_file => {
-            answer["content"] = json!({"application/x-ndjson": {"schema": {"type": "string"}}});
-        }
         ("", _) => answer["content"] = json!({"application/json": {}}),
         (schema, _) => {
             answer["content"] = json!({"application/json": {"schema": reference(schema)}});
         }
+    }
+    if let Some(media_type) = route.download {
+        answer["content"] = json!({media_type: {"schema": {"type": "string"}}});
     }
     if route.streams {
         answer["content"]["text/event-stream"] = json!({"schema": {"type": "string"}});

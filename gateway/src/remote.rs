@@ -4,6 +4,7 @@
 //! side says that it doesn't own the run, and, since commands are remembered by their ids, where
 //! no answer came. So a restart or a move on the far side costs a client time, and no failure.
 
+mod audit;
 mod commands;
 mod events;
 mod queries;

@@ -129,7 +129,8 @@ pub struct Route {
     pub(crate) answer: &'static str,
     pub(crate) waits: bool,
     pub(crate) streams: bool,
-    pub(crate) sends_a_file: bool,
+    /// Its answer is a stream always, and of another media type than JSON.
+    pub(crate) download: Option<&'static str>,
 }
 
 impl Route {
@@ -153,7 +154,7 @@ impl Route {
             answer: "",
             waits: false,
             streams: false,
-            sends_a_file: false,
+            download: None,
         }
     }
 
@@ -194,9 +195,9 @@ impl Route {
         self
     }
 
-    /// It answers a file of any size, and has a place among the streams meanwhile.
-    pub(crate) const fn sends_a_file(mut self) -> Self {
-        self.sends_a_file = true;
+    /// Answers with a stream of this media type.
+    pub(crate) const fn downloads(mut self, media_type: &'static str) -> Self {
+        self.download = Some(media_type);
         self
     }
 

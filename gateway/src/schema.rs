@@ -245,6 +245,7 @@ fn answers() -> Value {
             "run_id": text(), "position": whole(),
         })),
         "GatePage": page("GateView"),
+        "AuditPage": page("AuditEntry"),
         "Signalled": {"type": "object", "properties": {
             "run_ids": {"type": "array", "items": text()},
             "refused": {"type": "array", "items": {"type": "object", "properties": {

@@ -30,6 +30,7 @@ macro_rules! handler {
     }};
 }
 
+mod audit;
 mod metrics;
 
 /// The routes that every kind of resource has.
@@ -101,6 +102,7 @@ const ROUTES: &[&[Route]] = &[
     RUN_ROUTES,
     WAITING_ROUTES,
     TRIGGER_ROUTES,
+    audit::ROUTES,
     metrics::ROUTES,
 ];
 
@@ -243,7 +245,7 @@ const RUN_ROUTES: &[Route] = &[
              read, decided again and forked without a server (`wonder bundle`). An answer without \
              its `end` line was broken off.",
         )
-        .sends_a_file(),
+        .downloads("application/x-ndjson"),
     Route::new(Get, "/api/v1/runs/{id}/state", Read, handler!(time_travel::state))
         .says("A run at a moment", "The engine's own fold of the run's events.")
         .asks(&[AT])
@@ -281,14 +283,6 @@ const RUN_ROUTES: &[Route] = &[
         .asks(&[CURSOR, AGGREGATE, EVENT_TYPE])
         .answers(200, "EventPage")
         .streams(),
-    Route::new(Get, "/api/v1/audit/heads", Read, handler!(events::audit_heads))
-        .says(
-            "Signed heads of the audit chain",
-            "In order of position. Keep them elsewhere: whoever has one can tell whether history up \
-             to there was altered since.",
-        )
-        .asks(&[AFTER_POSITION])
-        .answers(200, "AuditHeads"),
 ];
 
 const WAITING_ROUTES: &[Route] = &[

@@ -39,6 +39,7 @@ pub(crate) async fn deliver(call: Call) -> Result<Response, Problem> {
         id: CommandId::new(webhook.run_id().bits()),
         workspace_id: WorkspaceId::new(uuid::Uuid::nil()),
         actor: Actor("webhook".to_owned()),
+        origin: Some(Box::new(call.origin())),
         idempotency_key: None,
         fingerprint: None,
         expected_version: None,

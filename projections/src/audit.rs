@@ -13,10 +13,11 @@ use sqlx::FromRow;
 
 use crate::projection::{FoldError, Projection};
 use crate::store::dialect::Dialect;
-use crate::store::sql::{Readers, Session, sql};
+use crate::store::sql::{Readers, Session, Statement, sql};
 use crate::store::{OpenError, Store, Views};
 use crate::{Projections, refusal};
 
+mod export;
 pub(crate) mod sign;
 
 pub(crate) const NAME: &str = "audit";
@@ -80,7 +81,7 @@ impl Projection for Audit {
         &[("seals", "block")]
     }
 
-    fn concerns(&self, _aggregate_type: &str) -> bool {
+    fn concerns(&self, _event: &RecordedEvent) -> bool {
         true
     }
 
@@ -176,6 +177,8 @@ struct HeadRow {
     signature: String,
 }
 
+const HEADS: &str = "select position, hash, signed_at, key_id, signature from signed_heads";
+
 /// The audit chain as the read tables have it, without their projections.
 #[derive(Debug, Clone)]
 pub struct AuditTrail {
@@ -215,9 +218,36 @@ impl AuditTrail {
     /// # Errors
     /// Where the rows can't be read.
     pub async fn heads(&self, after: u64, limit: u32) -> Result<Vec<SignedHead>, Rejection> {
-        let query = sql("select position, hash, signed_at, key_id, signature from signed_heads \
-             where position > $1 order by position limit $2");
-        let query = query.bind(after.cast_signed()).bind(i64::from(limit));
+        let query = sql(format!("{HEADS} where position > $1 order by position limit $2"));
+        self.read_heads(query.bind(after.cast_signed()).bind(i64::from(limit))).await
+    }
+
+    /// The newest head that a key has signed.
+    async fn newest_head(&self, key_id: &str) -> Result<Option<SignedHead>, Rejection> {
+        let query = sql(format!("{HEADS} where key_id = $1 order by position desc limit 1"));
+        Ok(self.read_heads(query.bind(key_id)).await?.pop())
+    }
+
+    /// Its first head from a position on.
+    async fn first_head(&self, key_id: &str, from: u64) -> Result<Option<SignedHead>, Rejection> {
+        let query =
+            sql(format!("{HEADS} where key_id = $1 and position >= $2 order by position limit 1"));
+        Ok(self.read_heads(query.bind(key_id).bind(from.cast_signed())).await?.pop())
+    }
+
+    /// Its last head before a position.
+    async fn head_before(
+        &self,
+        key_id: &str,
+        before: u64,
+    ) -> Result<Option<SignedHead>, Rejection> {
+        let query = sql(format!(
+            "{HEADS} where key_id = $1 and position < $2 order by position desc limit 1"
+        ));
+        Ok(self.read_heads(query.bind(key_id).bind(before.cast_signed())).await?.pop())
+    }
+
+    async fn read_heads(&self, query: Statement) -> Result<Vec<SignedHead>, Rejection> {
         let rows: Vec<HeadRow> = self.readers.rows(query).await.map_err(refusal::storage)?;
         let heads = rows.into_iter().map(|row| SignedHead {
             epoch: format!("{:08x}", self.epoch),
@@ -232,7 +262,7 @@ impl AuditTrail {
 }
 
 impl Projections {
-    /// See [`protocol::Events::audit_heads`].
+    /// See [`protocol::AuditQueries::heads`].
     pub(crate) async fn heads_after(
         &self,
         after: u64,

@@ -168,7 +168,7 @@ impl Fold<'_> {
         let Some(last) = fresh.last() else { return Ok(mark) };
         let concerned: Vec<&RecordedEvent> = fresh
             .iter()
-            .filter(|event| self.projection.concerns(&event.aggregate_type))
+            .filter(|event| self.projection.concerns(event))
             .map(AsRef::as_ref)
             .collect();
         let moved = Mark { position: last.position, ..mark };

@@ -12,9 +12,7 @@ use domain::ids::EventId;
 use domain::resource::Kind;
 use domain::trigger;
 use futures::stream::{self, BoxStream, StreamExt};
-use protocol::{
-    AuditHeads, Cursor, EventEnvelope, EventFilter, EventPage, Events, Rejection, RejectionKind,
-};
+use protocol::{Cursor, EventEnvelope, EventFilter, EventPage, Events, Rejection, RejectionKind};
 use serde_json::Value;
 
 use crate::histories::Past;
@@ -86,10 +84,6 @@ impl Events for Projections {
 
     async fn head(&self) -> Result<Cursor, Rejection> {
         Ok(self.cursor(self.journal.head().await.map_err(refusal::journal)?))
-    }
-
-    async fn audit_heads(&self, after: u64, limit: u32) -> Result<AuditHeads, Rejection> {
-        self.heads_after(after, limit).await
     }
 }
 

@@ -20,6 +20,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 mod audit;
+mod audit_log;
 mod bundle;
 mod checkpoint;
 mod compare;
@@ -129,6 +130,7 @@ pub struct Projections {
     runs: Arc<Projector>,
     audit: Arc<Projector>,
     metrics: Arc<Projector>,
+    audit_log: Arc<Projector>,
     waiting: Arc<Waiting>,
     /// Of rebuilds, one at a time.
     rebuilding: tokio::sync::Mutex<()>,
@@ -170,6 +172,7 @@ impl Projections {
         };
         let (resources, runs) = (find(resources::NAME)?, find(runs::NAME)?);
         let (audit, metrics) = (find(audit::NAME)?, find(metrics::NAME)?);
+        let audit_log = find(audit_log::NAME)?;
         let store = Arc::new(store);
         let rebuilding = tokio::sync::Mutex::default();
         Ok(Arc::new(Self {
@@ -180,6 +183,7 @@ impl Projections {
             runs,
             audit,
             metrics,
+            audit_log,
             waiting,
             rebuilding,
         }))
@@ -275,7 +279,8 @@ impl Projections {
     }
 
     fn projectors(&self) -> impl Iterator<Item = &Arc<Projector>> {
-        [&self.resources, &self.runs, &self.audit, &self.metrics].into_iter()
+        let of_runs = [&self.resources, &self.runs, &self.metrics];
+        of_runs.into_iter().chain([&self.audit, &self.audit_log])
     }
 
     fn projector(&self, name: &str) -> Option<&Arc<Projector>> {

@@ -51,8 +51,8 @@ impl Projection for Metrics {
         ]
     }
 
-    fn concerns(&self, aggregate_type: &str) -> bool {
-        aggregate_type == AGGREGATE
+    fn concerns(&self, event: &RecordedEvent) -> bool {
+        &*event.aggregate_type == AGGREGATE
     }
 
     /// Whoever looks at metrics can wait, and one transaction for many events costs less.

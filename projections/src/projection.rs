@@ -8,7 +8,7 @@ use chassis::journal::{Journal, ReadError, RecordedEvent};
 use sqlx::error::{DatabaseError, ErrorKind};
 
 use crate::store::sql::Session;
-use crate::{Config, audit, metrics, resources, runs};
+use crate::{Config, audit, audit_log, metrics, resources, runs};
 
 /// Why events were not applied. Nothing of their batch was.
 #[derive(Debug, thiserror::Error)]
@@ -73,8 +73,8 @@ pub(crate) trait Projection: Send + Sync + 'static {
     /// The tables that it alone writes, with the column that names a row.
     fn tables(&self) -> &'static [(&'static str, &'static str)];
 
-    /// Whether events of an aggregate type can change a row.
-    fn concerns(&self, aggregate_type: &str) -> bool;
+    /// Whether an event can change a row. Cheap: it is asked of every event.
+    fn concerns(&self, event: &RecordedEvent) -> bool;
 
     /// The least time between two of its transactions.
     fn pace(&self, config: &Config) -> Duration {
@@ -91,12 +91,13 @@ pub(crate) trait Projection: Send + Sync + 'static {
 }
 
 /// All projections.
-pub(crate) fn all() -> [Arc<dyn Projection>; 4] {
+pub(crate) fn all() -> [Arc<dyn Projection>; 5] {
     [
         Arc::new(resources::Resources),
         Arc::new(runs::Runs),
         Arc::new(audit::Audit),
         Arc::new(metrics::Metrics::default()),
+        Arc::new(audit_log::AuditLog),
     ]
 }
 

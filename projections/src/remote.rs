@@ -10,10 +10,10 @@ use bytes::Bytes;
 use chassis::bus::{Handler, Nats, NatsError, Served, StreamHandler};
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
-use protocol::remote::{Answer, FOLLOW, FollowCall, QUERIES, QueryCall};
+use protocol::remote::{Answer, EXPORT, FOLLOW, FollowCall, QUERIES, QueryCall};
 use protocol::{
-    EventEnvelope, Events, GateQueries, MetricQueries, Rejection, RejectionKind, ResourceQueries,
-    RunQueries,
+    AuditQueries, EventEnvelope, Events, ExportAudit, GateQueries, MetricQueries, Rejection,
+    RejectionKind, ResourceQueries, RunQueries,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -25,6 +25,8 @@ use crate::events::Portion;
 const GROUP: &str = "queries";
 /// Streams that a process serves at a time.
 const STREAMS: usize = 5_000;
+/// Exports that a process writes at a time.
+const EXPORTS: usize = 16;
 /// What a message of a stream holds, where it is there. An event that is larger alone is sent as it
 /// is: the bus carries it in parts.
 const MESSAGE: Portion = Portion { events: 64, bytes: 256 * 1024 };
@@ -37,10 +39,12 @@ pub async fn serve(
     concurrency: usize,
 ) -> Result<Vec<Served>, NatsError> {
     let queries = Arc::new(Queries(Arc::clone(&projections)));
+    let exports = Arc::new(Exports(Arc::clone(&projections)));
     let streams = Arc::new(Streams(projections));
     Ok(vec![
         nats.serve(QUERIES, GROUP, queries, concurrency).await?,
         nats.serve_streams(FOLLOW, GROUP, streams, STREAMS).await?,
+        nats.serve_streams(EXPORT, GROUP, exports, EXPORTS).await?,
     ])
 }
 
@@ -115,9 +119,10 @@ impl Queries {
                 write(&self.0.page(filter, after, limit).await)
             }
             QueryCall::EventHead => write(&self.0.head().await),
-            QueryCall::AuditHeads { after, limit } => {
-                write(&self.0.audit_heads(after, limit).await)
+            QueryCall::ListAudit { workspace_id, filter, page } => {
+                write(&AuditQueries::list(&*self.0, workspace_id, filter, page).await)
             }
+            QueryCall::AuditHeads { after, limit } => write(&self.0.heads(after, limit).await),
         }
     }
 }
@@ -137,6 +142,22 @@ impl StreamHandler for Streams {
                 let opened = write(&Answer::<Vec<EventEnvelope>>::Ok(Vec::new()));
                 stream::iter([opened]).chain(portions.map(|portion| write(&portion))).boxed()
             }
+            Err(rejection) => stream::iter([write::<()>(&Err(rejection))]).boxed(),
+        }
+    }
+}
+
+struct Exports(Arc<Projections>);
+
+#[async_trait]
+impl StreamHandler for Exports {
+    async fn open(&self, body: Bytes) -> BoxStream<'static, Bytes> {
+        let opened = match read::<ExportAudit>(&body) {
+            Ok(asked) => self.0.export(asked).await,
+            Err(rejection) => Err(rejection),
+        };
+        match opened {
+            Ok(pieces) => pieces.map(|piece| write(&piece)).boxed(),
             Err(rejection) => stream::iter([write::<()>(&Err(rejection))]).boxed(),
         }
     }

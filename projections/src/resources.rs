@@ -42,8 +42,8 @@ impl Projection for Resources {
         &[("resources", "id")]
     }
 
-    fn concerns(&self, aggregate_type: &str) -> bool {
-        kind(aggregate_type).is_some()
+    fn concerns(&self, event: &RecordedEvent) -> bool {
+        kind(&event.aggregate_type).is_some()
     }
 
     async fn apply(
@@ -58,7 +58,7 @@ impl Projection for Resources {
     }
 }
 
-fn kind(aggregate_type: &str) -> Option<Kind> {
+pub(crate) fn kind(aggregate_type: &str) -> Option<Kind> {
     Kind::ALL.into_iter().find(|kind| kind.as_str() == aggregate_type)
 }
 

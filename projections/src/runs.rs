@@ -62,8 +62,8 @@ impl Projection for Runs {
         ]
     }
 
-    fn concerns(&self, aggregate_type: &str) -> bool {
-        aggregate_type == AGGREGATE || aggregate_type == trigger::AGGREGATE
+    fn concerns(&self, event: &RecordedEvent) -> bool {
+        [AGGREGATE, trigger::AGGREGATE].contains(&&*event.aggregate_type)
     }
 
     async fn apply(

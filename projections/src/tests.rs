@@ -42,6 +42,7 @@ macro_rules! on_both_storages {
 }
 
 mod audit;
+mod audit_log;
 mod bundles;
 mod children;
 mod compensation;
@@ -49,6 +50,7 @@ mod differ;
 mod driven;
 mod events;
 mod explain;
+mod export;
 mod forks;
 mod gates;
 mod history;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
+use domain::access;
 use domain::definition::Definition;
 use domain::ids::{CommandId, DefinitionId, Name, ProjectId, RunId, WorkflowId, WorkspaceId};
 use domain::resource::{Kind, Spec};
@@ -19,12 +20,31 @@ use crate::view::RunOutcome;
 #[serde(transparent)]
 pub struct Actor(pub String);
 
+/// From where somebody asks, as the edge saw it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Origin {
+    /// The address at the other end of the connection: of a proxy, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// What the client calls itself, at most [`Origin::USER_AGENT_BYTES`] of it. It may be anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_agent: Option<String>,
+}
+
+impl Origin {
+    /// Bytes of a user agent that are kept.
+    pub const USER_AGENT_BYTES: usize = 200;
+}
+
 /// A command with all that surrounds it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CommandEnvelope {
     pub id: CommandId,
     pub workspace_id: WorkspaceId,
     pub actor: Actor,
+    /// Recorded with every event, like who asks; absent where nobody outside does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Box<Origin>>,
     /// The client's `Idempotency-Key`: the same key gives the same answer for 24 hours.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency_key: Option<String>,
@@ -88,6 +108,8 @@ pub enum Command {
         #[serde(default)]
         dry_run: bool,
     },
+    /// Records a read, once where [`domain::access`] says so.
+    RecordAccess(access::Event),
 }
 
 const fn yes() -> bool {
@@ -109,7 +131,8 @@ impl Command {
             | Self::Revise { .. }
             | Self::Archive { .. }
             | Self::StartRun(_)
-            | Self::DeliverWebhook(_) => None,
+            | Self::DeliverWebhook(_)
+            | Self::RecordAccess(_) => None,
         }
     }
 }

@@ -30,11 +30,32 @@ pub struct EventEnvelope {
     pub workspace_id: String,
     #[schema(value_type = Object)]
     pub payload: Value,
-    /// `actor`, `command_id`, `causation_id`, `correlation_id`, `traceparent`, `engine_version`,
-    /// where known.
+    /// `actor`, `origin`, `command_id`, `traceparent`, `engine_version`, and of a run's outcomes the
+    /// `secrets` that attempts were given, where known.
     #[schema(value_type = Object)]
     pub metadata: Value,
     pub recorded_at: DateTime<Utc>,
+}
+
+/// The secrets that an attempt was given, by their names, as the metadata of its outcome tells them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecretsUsed {
+    pub token: u64,
+    pub attempt: u32,
+    pub names: Vec<String>,
+}
+
+impl SecretsUsed {
+    /// Bytes that it takes, roughly.
+    pub fn bytes(&self) -> usize {
+        const AROUND: usize = 40;
+        self.names.iter().map(|name| name.len() + 3).sum::<usize>() + AROUND
+    }
+}
+
+/// Whether the metadata of an event tells of secrets. Cheap: it is asked of every outcome.
+pub fn tells_of_secrets(metadata: &[u8]) -> bool {
+    metadata.windows(10).any(|window| window == b"\"secrets\":")
 }
 
 /// Whether an event, by its metadata as it is stored, is shared with the run that its run was forked

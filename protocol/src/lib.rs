@@ -22,10 +22,10 @@ pub mod task;
 pub mod trigger;
 pub mod view;
 
-pub use audit::{AuditHead, AuditHeads};
+pub use audit::{AuditEntry, AuditFilter, AuditHead, AuditHeads, AuditResult, ExportAudit};
 pub use command::{
-    Actor, AnswerGate, Command, CommandEnvelope, Receipt, RerunVersion, RunTarget, StartAnswer,
-    StartHome, Webhook,
+    Actor, AnswerGate, Command, CommandEnvelope, Origin, Receipt, RerunVersion, RunTarget,
+    StartAnswer, StartHome, Webhook,
 };
 pub use comparison::{
     Compare, ComparedTo, Comparison, DefinitionChange, NotRehearsed, PartedRun, RehearsalView,
@@ -44,7 +44,7 @@ pub use metric::{
 pub use query::{EventPage, Page, PageRequest, ResourceFilter, RunFilter, StateAt};
 pub use rejection::{Rejection, RejectionKind};
 pub use service::{
-    Commands, Events, GateQueries, MetricQueries, ResourceQueries, RunQueries, Tasks,
+    AuditQueries, Commands, Events, GateQueries, MetricQueries, ResourceQueries, RunQueries, Tasks,
 };
 pub use shard::{SHARDS, run_of, shard_of};
 pub use task::{

@@ -10,6 +10,7 @@ use domain::ids::{RunId, WorkflowId, WorkspaceId};
 use domain::resource::Kind;
 use serde::{Deserialize, Serialize};
 
+use crate::audit::AuditFilter;
 use crate::bundle::BundleFrom;
 use crate::command::CommandEnvelope;
 use crate::comparison::Compare;
@@ -28,6 +29,10 @@ pub const COMMANDS: &str = "commands";
 pub const QUERIES: &str = "queries";
 /// Where any projector opens streams of events ([`FollowCall`]): a queue group.
 pub const FOLLOW: &str = "queries.follow";
+/// Where any projector opens streams of bundles ([`crate::audit::ExportAudit`]): a queue group. Each
+/// message of the stream is an `Answer<String>`, whole lines of the bundle; after an error nothing
+/// follows. The first message comes at once: the refusal, or the beginning.
+pub const EXPORT: &str = "queries.export";
 /// Told with the position of the newest event after a commit. A hint: nothing depends on it.
 pub const JOURNAL_HEAD: &str = "journal.head";
 /// Told when shards were released. A hint: they are found free without it, later.
@@ -207,6 +212,11 @@ pub enum QueryCall {
         limit: u32,
     },
     EventHead,
+    ListAudit {
+        workspace_id: WorkspaceId,
+        filter: AuditFilter,
+        page: PageRequest,
+    },
     AuditHeads {
         after: u64,
         limit: u32,

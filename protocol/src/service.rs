@@ -6,7 +6,7 @@ use domain::ids::{RunId, WorkflowId, WorkspaceId};
 use domain::resource::Kind;
 use futures::stream::BoxStream;
 
-use crate::audit::AuditHeads;
+use crate::audit::{AuditEntry, AuditFilter, AuditHeads, ExportAudit};
 use crate::bundle::{BundleFrom, BundlePart};
 use crate::command::{CommandEnvelope, Receipt};
 use crate::comparison::{Compare, Comparison};
@@ -199,9 +199,28 @@ pub trait Events: Send + Sync {
 
     /// The cursor of the newest event.
     async fn head(&self) -> Result<Cursor, Rejection>;
+}
 
-    /// Signed heads of the audit chain after a position, in order, at most `limit` (1 to 1,000).
-    async fn audit_heads(&self, after: u64, limit: u32) -> Result<AuditHeads, Rejection>;
+/// Reads of the audit log and of the audit chain.
+#[async_trait]
+pub trait AuditQueries: Send + Sync {
+    /// Who did what, newest first.
+    async fn list(
+        &self,
+        workspace_id: WorkspaceId,
+        filter: AuditFilter,
+        page: PageRequest,
+    ) -> Result<Page<AuditEntry>, Rejection>;
+
+    /// Signed heads of the chain after a position, in order, at most `limit` (1 to 1,000).
+    async fn heads(&self, after: u64, limit: u32) -> Result<AuditHeads, Rejection>;
+
+    /// A part of history as a bundle (see [`domain::audit::bundle`]), in pieces of whole lines. One
+    /// that ends with an error isn't whole.
+    async fn export(
+        &self,
+        asked: ExportAudit,
+    ) -> Result<BoxStream<'static, Result<String, Rejection>>, Rejection>;
 }
 
 /// Where workers get tasks and leave outcomes.

@@ -116,6 +116,15 @@ pub struct Outcome {
     pub result: OutcomeResult,
     /// From the worker's start of the attempt to its end.
     pub duration_ms: u64,
+    /// The names of the secrets that the attempt was given, in order, at most
+    /// [`Outcome::SECRETS`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<String>,
+}
+
+impl Outcome {
+    /// Names of secrets that an outcome holds.
+    pub const SECRETS: usize = 8;
 }
 
 /// See [`Outcome::result`].

@@ -32,6 +32,7 @@ mod p27_tampering_with_history_is_detected;
 mod p28_what_was_can_be_seen_and_explained;
 mod p29_what_has_ended_is_tried_again;
 mod p30_what_happened_is_summed_once;
+mod p31_who_did_what_is_proven_offline;
 mod p32_a_run_is_taken_along_as_one_file;
 
 /// The real binary on an empty folder.

@@ -91,6 +91,7 @@ impl Bag {
             attempt: task.attempt,
             result,
             duration_ms: 1,
+            secrets: Vec::new(),
         };
         for _ in 0..=self.pace.below(5) {
             self.letters.push(outcome.clone());
@@ -211,6 +212,7 @@ async fn repeated_shuffled_late_and_contradicting_outcomes_change_nothing() {
         attempt: *attempt,
         result: result.clone(),
         duration_ms: 2,
+        secrets: Vec::new(),
     });
     writer.tasks.report(again.collect()).await;
     for run_id in &runs {

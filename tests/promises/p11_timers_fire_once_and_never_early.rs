@@ -48,6 +48,7 @@ async fn fail(writer: &Writer, count: usize) {
                 usage: Default::default(),
             }),
             duration_ms: 1,
+            secrets: Vec::new(),
         });
         failed += tasks.len();
         writer.tasks.report(outcomes.collect()).await;

@@ -62,6 +62,7 @@ impl Writer {
             id: CommandId::new(self.clock.uuid_v7()),
             workspace_id: self.service.defaults().workspace_id,
             actor: Actor("test".to_owned()),
+            origin: None,
             idempotency_key: None,
             fingerprint: None,
             expected_version: None,
@@ -109,6 +110,7 @@ impl Writer {
                     attempt: task.attempt,
                     result: OutcomeResult::Success(success.clone()),
                     duration_ms: 1,
+                    secrets: Vec::new(),
                 });
                 tasks.report(outcomes.collect()).await;
             }

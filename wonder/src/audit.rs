@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use chassis::journal::{Journal, ReadError, RecordedEvent};
+use domain::access;
 use domain::codec::{self, DecodeError};
 use domain::ids::RunId;
 use domain::rate::Book;
@@ -195,6 +196,9 @@ impl<'a> Auditor<'a> {
         }
         let problem = match &*event.aggregate_type {
             "run" => self.run_event(event, values),
+            access::AGGREGATE => {
+                decode::<access::Event>(event, values).map(drop).map_err(|error| error.to_string())
+            }
             trigger::AGGREGATE => self.trigger_event(event, values),
             _ => self.resource_event(event, values),
         };

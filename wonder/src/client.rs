@@ -110,9 +110,10 @@ impl Client {
     pub(crate) async fn download(
         &self,
         path: &str,
+        query: &[(&str, String)],
         file: &mut impl std::io::Write,
     ) -> Result<(), Failure> {
-        let request = self.request(Method::GET, &format!("/api/v1{path}"));
+        let request = self.request(Method::GET, &format!("/api/v1{path}")).query(query);
         let mut response = self.send(request).await?;
         if !response.status().is_success() {
             return Err(self.problem(response).await);

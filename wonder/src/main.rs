@@ -16,6 +16,7 @@ mod examples;
 mod exit;
 mod offline;
 mod output;
+mod part_file;
 mod progress;
 mod server;
 mod wiring;

@@ -15,7 +15,9 @@ use gateway::{
     Administrator, AuthConfig, Gateway, GatewayConfig, Operations, Remote, RenderMetrics,
     ServeError, SystemEnvironment,
 };
-use protocol::{Commands, Events, GateQueries, MetricQueries, ResourceQueries, RunQueries, Tasks};
+use protocol::{
+    AuditQueries, Commands, Events, GateQueries, MetricQueries, ResourceQueries, RunQueries, Tasks,
+};
 use tokio::task::JoinHandle;
 
 use crate::config::{AuthMode, Config, Role};
@@ -60,6 +62,7 @@ struct Services {
     gates: Arc<dyn GateQueries>,
     run_metrics: Arc<dyn MetricQueries>,
     events: Arc<dyn Events>,
+    audit: Arc<dyn AuditQueries>,
 }
 
 /// Starts the services of this process's roles on a bound listener. Returns when they are ready to
@@ -101,6 +104,7 @@ pub(crate) async fn start(
             gates: services.gates,
             run_metrics: services.run_metrics,
             events: services.events,
+            audit: services.audit,
             environment: Arc::new(SystemEnvironment),
             config: gateway_config(config),
             health,
@@ -147,7 +151,8 @@ fn services(
             runs: Arc::clone(&remote) as _,
             gates: Arc::clone(&remote) as _,
             run_metrics: Arc::clone(&remote) as _,
-            events: remote,
+            events: Arc::clone(&remote) as _,
+            audit: remote,
         });
     }
     let (write_side, read_side) =
@@ -160,6 +165,7 @@ fn services(
         gates: Arc::clone(views) as _,
         run_metrics: Arc::clone(views) as _,
         events: Arc::clone(views) as _,
+        audit: Arc::clone(views) as _,
     })
 }
 

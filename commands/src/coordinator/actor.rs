@@ -10,6 +10,7 @@ use domain::ids::{RunId, WorkspaceId};
 use domain::run::adoption::Adoption;
 use domain::run::state::{Header, Live, WaitKinds};
 use domain::run::{Command, Decision, Event, Run};
+use protocol::event::SecretsUsed;
 use protocol::{Outcome, OutcomeResult, Receipt, Rejection, RejectionKind, RunOutcome, Task};
 use serde_json::Value;
 use tokio::sync::oneshot;
@@ -21,6 +22,7 @@ use super::outcome;
 use super::plans::LivePlan;
 use super::refusal;
 use super::workflows::Standing;
+use crate::store::metadata;
 
 mod adopting;
 mod queued;
@@ -28,6 +30,10 @@ mod queued;
 pub(crate) use queued::Settled;
 use queued::{Asked, asked};
 pub(super) use queued::{Holds, Queued, count_refused, refuse_all, settle};
+
+/// Bytes of secrets' names after which an append takes no more outcomes: they stand beside each of
+/// its events.
+const SECRET_BYTES: usize = 512;
 
 /// A run in memory.
 pub(super) struct Actor {
@@ -224,7 +230,7 @@ impl Actor {
         let mut cause = None;
         // A run works on tasks as long as nothing else is recorded of it.
         let waited_on = self.run.live().map_or(WaitKinds::TASK, Live::waiting_on);
-        let mut shared = Vec::new();
+        let (mut shared, mut secrets) = (Vec::new(), Vec::new());
         while let Some(queued) = self.queue.pop_front() {
             let at = queued.at();
             if (queued.is_from_client() || at.is_some()) && !events.is_empty() {
@@ -236,7 +242,8 @@ impl Actor {
                 return Turn::SlotIsPast;
             }
             now = at.map_or(now, |at| at.max(self.recorded_at));
-            let Asked { command, cause: own_cause, reply, settled, fork } = asked(queued);
+            let Asked { command, cause: own_cause, reply, settled, fork, secrets: used } =
+                asked(queued);
             under_way.durable.created |= self.sequence == 0 && events.is_empty();
             let decided = match fork {
                 Some(fork) => self.fork(*fork, now).map(|(decision, before)| {
@@ -257,6 +264,7 @@ impl Actor {
                     self.take(decision, &mut events, &mut under_way.durable);
                     under_way.reply = reply;
                     under_way.outcomes.extend(settled);
+                    secrets.extend(used);
                     cause = own_cause;
                 }
                 (Err(refusal), Some(reply)) => drop(reply.send(Err(refusal::of_command(&refusal)))),
@@ -268,14 +276,19 @@ impl Actor {
                     }
                 }
             }
-            if is_alone && !events.is_empty() || events.len() >= most {
+            let of_secrets = secrets.iter().map(SecretsUsed::bytes).sum::<usize>();
+            let is_full = events.len() >= most || of_secrets >= SECRET_BYTES;
+            if is_alone && !events.is_empty() || is_full {
                 break;
             }
         }
         if events.is_empty() {
             return Turn::Idle;
         }
-        let cause = cause.unwrap_or_else(|| self.own_cause());
+        let mut cause = cause.unwrap_or_else(|| self.own_cause());
+        if !secrets.is_empty() {
+            cause.metadata = metadata::using(&cause.metadata, &secrets);
+        }
         let stream = Stream {
             id: &self.id,
             workspace: &self.workspace,
@@ -407,6 +420,7 @@ impl Actor {
                     attempt,
                     result: OutcomeResult::Failure(failure),
                     duration_ms: 0,
+                    secrets: Vec::new(),
                 })));
             }
         };

@@ -48,10 +48,11 @@ pub(crate) async fn check(
         | Command::PauseRun { .. }
         | Command::ResumeRun { .. }
         | Command::ForkRun(_)
-        | Command::RetryRun { .. } => Err(Rejection::new(
+        | Command::RetryRun { .. }
+        | Command::RecordAccess(_) => Err(Rejection::new(
             RejectionKind::Internal,
             "not_a_resource_command",
-            "this command is about a run; send it to the coordinator",
+            "this command isn't about a resource",
         )),
     }
 }

@@ -38,6 +38,7 @@ impl World {
             id: CommandId::new(uuid::Uuid::now_v7()),
             workspace_id: self.defaults.workspace_id,
             actor: Actor("test".to_owned()),
+            origin: None,
             idempotency_key: None,
             fingerprint: None,
             expected_version: None,

@@ -36,7 +36,8 @@ pub(super) fn of_run(
         | Command::StartRun(_)
         | Command::ForkRun(_)
         | Command::RetryRun { .. }
-        | Command::DeliverWebhook(_) => return Ok(None),
+        | Command::DeliverWebhook(_)
+        | Command::RecordAccess(_) => return Ok(None),
     };
     Ok(envelope.command.run_id().map(|run_id| (run_id, command)))
 }

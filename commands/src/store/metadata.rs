@@ -3,9 +3,24 @@
 use bytes::Bytes;
 use domain::ids::CommandId;
 use domain::run::state::WaitKinds;
-use protocol::command::CommandEnvelope;
+use protocol::command::{Command, CommandEnvelope, Origin};
+use protocol::event::SecretsUsed;
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
+
+/// What came with what somebody outside asked for or sent: whose trace it is part of, and where it
+/// came from.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Along<'a> {
+    pub(crate) traceparent: Option<&'a str>,
+    pub(crate) origin: Option<&'a Origin>,
+}
+
+impl<'a> From<&'a CommandEnvelope> for Along<'a> {
+    fn from(envelope: &'a CommandEnvelope) -> Self {
+        Self { traceparent: envelope.traceparent.as_deref(), origin: envelope.origin.as_deref() }
+    }
+}
 
 #[derive(Serialize)]
 struct Metadata<'a> {
@@ -13,48 +28,70 @@ struct Metadata<'a> {
     command_id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     traceparent: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    origin: Option<&'a Origin>,
     engine_version: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     shared: Option<u64>,
+    /// The fork was asked for as a retry.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    retry: bool,
+}
+
+impl<'a> Metadata<'a> {
+    fn new(actor: &'a str, command_id: CommandId, along: Along<'a>) -> Self {
+        let Along { traceparent, origin } = along;
+        Self {
+            actor,
+            command_id: command_id.to_string(),
+            traceparent,
+            origin,
+            engine_version: env!("CARGO_PKG_VERSION"),
+            shared: None,
+            retry: false,
+        }
+    }
+
+    fn of(envelope: &'a CommandEnvelope) -> Self {
+        Self::new(&envelope.actor.0, envelope.id, envelope.into())
+    }
+
+    /// As compact JSON.
+    fn written(&self) -> Bytes {
+        // Texts and numbers always have a JSON form.
+        serde_json::to_vec(self).unwrap_or_default().into()
+    }
 }
 
 /// The metadata of a command's events, as compact JSON.
 pub(crate) fn of(envelope: &CommandEnvelope) -> Bytes {
-    by(&envelope.actor.0, envelope.id, envelope.traceparent.as_deref())
+    Metadata::of(envelope).written()
+}
+
+/// Metadata with the secrets that attempts were given whose outcomes are among its events.
+pub(crate) fn using(metadata: &Bytes, secrets: &[SecretsUsed]) -> Bytes {
+    with(metadata, "secrets", &json!(secrets))
 }
 
 /// Metadata with what the run waits for after its events. It stands beside those that change it, for
 /// readers: the events themselves say it too, but only to who folds the whole run.
 pub(crate) fn waiting_on(metadata: &Bytes, waits: WaitKinds) -> Bytes {
-    let mut members: Map<String, Value> = serde_json::from_slice(metadata).unwrap_or_default();
-    members.insert("waits".to_owned(), json!(waits));
-    serde_json::to_vec(&members).unwrap_or_default().into()
+    with(metadata, "waits", &json!(waits))
+}
+
+/// Metadata with one more member. It is an object that was written here, and has some.
+fn with(metadata: &Bytes, name: &str, value: &Value) -> Bytes {
+    let members = metadata.strip_suffix(b"}").unwrap_or(metadata);
+    [members, format!(",\"{name}\":{value}}}").as_bytes()].concat().into()
 }
 
 /// The same of a fork, of which the first events are shared: see [`protocol::event::is_shared`].
 pub(crate) fn of_fork(envelope: &CommandEnvelope, shared: u64) -> Bytes {
-    let (actor, traceparent) = (&envelope.actor.0, envelope.traceparent.as_deref());
-    written(actor, envelope.id, traceparent, Some(shared))
+    let retry = matches!(envelope.command, Command::RetryRun { .. });
+    Metadata { shared: Some(shared), retry, ..Metadata::of(envelope) }.written()
 }
 
 /// The same of what an actor does, under the id of a command.
-pub(crate) fn by(actor: &str, command_id: CommandId, traceparent: Option<&str>) -> Bytes {
-    written(actor, command_id, traceparent, None)
-}
-
-fn written(
-    actor: &str,
-    command_id: CommandId,
-    traceparent: Option<&str>,
-    shared: Option<u64>,
-) -> Bytes {
-    let metadata = Metadata {
-        actor,
-        command_id: command_id.to_string(),
-        traceparent,
-        engine_version: env!("CARGO_PKG_VERSION"),
-        shared,
-    };
-    // Texts always have a JSON form.
-    serde_json::to_vec(&metadata).unwrap_or_default().into()
+pub(crate) fn by(actor: &str, command_id: CommandId, along: Along<'_>) -> Bytes {
+    Metadata::new(actor, command_id, along).written()
 }

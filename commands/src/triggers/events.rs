@@ -20,6 +20,7 @@ use super::start::{Starting, failure, may_pass, run_of};
 use super::{LOOK, Triggers};
 use crate::coordinator::unavailable;
 use crate::resources::refusal;
+use crate::store::metadata::Along;
 use crate::store::{Fault, payload};
 
 /// Events that are looked at together.
@@ -188,7 +189,8 @@ impl Triggers {
         };
         let more = Map::from_iter([("event".to_owned(), event)]);
         let (workspace_id, trigger) = (armed.workspace_id, &armed.compiled);
-        let starting = Starting { workspace_id, run_id, trigger, by, more, traceparent: None };
+        let starting =
+            Starting { workspace_id, run_id, trigger, by, more, along: Along::default() };
         run_of(&self.start(starting).await?).map(Some)
     }
 

@@ -13,6 +13,7 @@ use protocol::{Rejection, RejectionKind};
 use super::{ACTOR, Triggers, shard_of_workflow};
 use crate::coordinator::unavailable;
 use crate::resources::refusal;
+use crate::store::metadata::Along;
 use crate::store::{Fault, metadata, payload};
 
 /// Events after which the state is kept as a snapshot.
@@ -149,7 +150,7 @@ impl Triggers {
             aggregate_id: TriggerId::of(trigger.workflow_id, &trigger.name).to_string().into(),
             expected_sequence: log.sequence,
             workspace_id: Arc::from(workspace_id.to_string()),
-            metadata: metadata::by(ACTOR, command_id, None),
+            metadata: metadata::by(ACTOR, command_id, Along::default()),
             recorded_at: self.clock.now(),
             events: new_events,
             inbox: Vec::new(),

@@ -23,6 +23,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::armed::{Armed, InForce};
 use super::start::{Starting, failure, may_pass};
 use super::{LOOK, Triggers};
+use crate::store::metadata::Along;
 
 /// Messages of one trigger whose runs are started at the same time.
 const AT_ONCE: usize = 32;
@@ -175,15 +176,9 @@ impl Triggers {
             depth: 0,
         };
         let more = Map::from_iter([("message".to_owned(), view)]);
-        let traceparent = header(message, "traceparent");
-        let starting = Starting {
-            workspace_id: *workspace_id,
-            run_id,
-            trigger: compiled,
-            by,
-            more,
-            traceparent,
-        };
+        let along = Along { traceparent: header(message, "traceparent"), origin: None };
+        let starting =
+            Starting { workspace_id: *workspace_id, run_id, trigger: compiled, by, more, along };
         self.start(starting).await.map(drop)
     }
 }

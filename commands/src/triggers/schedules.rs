@@ -13,6 +13,7 @@ use serde_json::{Map, json};
 use super::armed::{Armed, InForce};
 use super::start::{Starting, failure, may_pass, run_of};
 use super::{LOOK, Triggers};
+use crate::store::metadata::Along;
 
 /// Triggers whose times are come to at the same time.
 const AT_ONCE: usize = 32;
@@ -89,7 +90,7 @@ impl Triggers {
         let more = Map::from_iter([("scheduled_at".to_owned(), json!(key))]);
         let (workspace_id, compiled) = (armed.workspace_id, &armed.compiled);
         let starting =
-            Starting { workspace_id, run_id, trigger: compiled, by, more, traceparent: None };
+            Starting { workspace_id, run_id, trigger: compiled, by, more, along: Along::default() };
         match self.start(starting).await {
             Ok(receipt) => {
                 let run_id = run_of(&receipt)?;

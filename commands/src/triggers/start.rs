@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::{ACTOR, Triggers};
 use crate::coordinator::{Cause, RUN_ALREADY_STARTED, unavailable};
-use crate::store::metadata;
+use crate::store::metadata::{self, Along};
 
 /// How often, and after how long each time, it is looked for a run that is being committed.
 const LOOKS: u32 = 50;
@@ -26,7 +26,7 @@ pub(super) struct Starting<'a> {
     pub(super) by: TriggeredBy,
     /// What is known beside the trigger's name, its time and the key.
     pub(super) more: Map<String, Value>,
-    pub(super) traceparent: Option<&'a str>,
+    pub(super) along: Along<'a>,
 }
 
 /// Whether a refusal is about the moment, and not about what was asked.
@@ -93,7 +93,7 @@ impl Triggers {
         starting: Starting<'_>,
         run_id: &mut RunId,
     ) -> Result<Receipt, Rejection> {
-        let Starting { workspace_id, trigger, by, more, traceparent, .. } = starting;
+        let Starting { workspace_id, trigger, by, more, along, .. } = starting;
         let workflow = self.resolver.workflow(workspace_id, by.workflow_id).await?;
         self.resolver.project_in_use(workspace_id, workflow.project_id).await?;
         let (id, version) = (workflow.definition_id, workflow.definition_version);
@@ -112,12 +112,12 @@ impl Triggers {
             *run_id = prepared.run_in_queue(command_id, admission);
             if let Some(everywhere) = &self.everywhere {
                 return everywhere
-                    .execute(asked(command_id, workspace_id, start, by, traceparent))
+                    .execute(sent_on(command_id, workspace_id, start, by, along))
                     .await;
             }
         }
         let standing = self.resolver.standing(by.workflow_id).await?;
-        let metadata = metadata::by(ACTOR, command_id, traceparent);
+        let metadata = metadata::by(ACTOR, command_id, along);
         let started = RunStarted {
             workflow_id: Some(by.workflow_id),
             labels: start.labels,
@@ -149,12 +149,12 @@ impl Triggers {
 }
 
 /// The start of a run that takes turns with others, wherever they are.
-fn asked(
+fn sent_on(
     id: CommandId,
     workspace_id: WorkspaceId,
     start: Start,
     by: TriggeredBy,
-    traceparent: Option<&str>,
+    along: Along<'_>,
 ) -> CommandEnvelope {
     let Start { input, labels } = start;
     let target = RunTarget::Workflow(by.workflow_id);
@@ -163,10 +163,11 @@ fn asked(
         id,
         workspace_id,
         actor: Actor(ACTOR.to_owned()),
+        origin: along.origin.cloned().map(Box::new),
         idempotency_key: None,
         fingerprint: None,
         expected_version: None,
-        traceparent: traceparent.map(str::to_owned),
+        traceparent: along.traceparent.map(str::to_owned),
         command: Command::StartRun(Box::new(start)),
     }
 }

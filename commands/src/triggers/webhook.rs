@@ -105,10 +105,10 @@ impl Triggers {
         let mut more = Map::new();
         more.insert("body".to_owned(), body);
         more.insert("headers".to_owned(), json!(headers));
-        let traceparent = envelope.traceparent.as_deref();
         let Found { workspace_id, compiled: trigger, .. } = found;
         let workspace_id = *workspace_id;
-        self.start(Starting { workspace_id, run_id, trigger, by, more, traceparent }).await
+        let along = envelope.into();
+        self.start(Starting { workspace_id, run_id, trigger, by, more, along }).await
     }
 
     async fn webhook_trigger(

@@ -2,8 +2,9 @@
 
 use chassis::journal::Journal;
 use domain::run::RunStatus;
+use protocol::event::tells_of_secrets;
 use protocol::{Command, Commands};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::platform::{Platform, fan_out, folder, sequence};
 
@@ -39,12 +40,44 @@ async fn outcomes_that_come_together_share_a_commit() {
             usage: Default::default(),
         }),
         duration_ms: 1,
+        secrets: Vec::new(),
     });
     platform.tasks.report(outcomes.collect()).await;
     let end = platform.end_of(run_id).await;
     assert_eq!(end.output, Some(json!({"results": vec![1; 50]})));
     let commits = platform.journal.appends().len() - before;
     assert!(commits <= 5, "50 outcomes took {commits} commits");
+    platform.stop().await;
+}
+
+#[tokio::test]
+async fn the_secrets_that_attempts_were_given_stand_beside_their_outcomes() {
+    let folder = folder();
+    let platform = Platform::start(folder.path()).await;
+    let run_id = platform.run(&fan_out(3)).await;
+    let outcomes = platform.pull_many(3).await.into_iter().map(|task| protocol::Outcome {
+        run_id,
+        token: task.token,
+        attempt: task.attempt,
+        result: protocol::OutcomeResult::Success(protocol::Success {
+            result: json!(1),
+            usage: Default::default(),
+        }),
+        duration_ms: 1,
+        secrets: if task.token == 2 { vec!["MODEL_KEY".to_owned()] } else { Vec::new() },
+    });
+    platform.tasks.report(outcomes.collect()).await;
+    platform.end_of(run_id).await;
+    let events = platform.journal.inner.load("run", &run_id.to_string(), 0, 100).await;
+    let events = events.expect("events");
+    let told = events.iter().filter(|event| tells_of_secrets(&event.metadata));
+    let told: Vec<Value> = told
+        .map(|event| serde_json::from_slice(&event.metadata).expect("JSON"))
+        .map(|metadata: Value| metadata["secrets"].clone())
+        .collect();
+    assert!(!told.is_empty());
+    let used = json!([{"token": 2, "attempt": 1, "names": ["MODEL_KEY"]}]);
+    assert!(told.iter().all(|secrets| *secrets == used), "{told:?}");
     platform.stop().await;
 }
 

@@ -76,6 +76,7 @@ impl Platform {
             id: CommandId::new(uuid::Uuid::now_v7()),
             workspace_id: self.service.defaults().workspace_id,
             actor: Actor("test".to_owned()),
+            origin: None,
             idempotency_key: None,
             fingerprint: None,
             expected_version: None,
@@ -154,7 +155,16 @@ impl Platform {
 
     async fn report(&self, task: &Task, result: OutcomeResult) {
         let Task { run_id, token, attempt, .. } = *task;
-        self.tasks.report(vec![Outcome { run_id, token, attempt, result, duration_ms: 1 }]).await;
+        self.tasks
+            .report(vec![Outcome {
+                run_id,
+                token,
+                attempt,
+                result,
+                duration_ms: 1,
+                secrets: Vec::new(),
+            }])
+            .await;
     }
 
     /// How a run ends.

@@ -72,6 +72,7 @@ impl Side {
             id: CommandId::new(uuid::Uuid::now_v7()),
             workspace_id: self.service.defaults().workspace_id,
             actor: Actor("test".to_owned()),
+            origin: None,
             idempotency_key: None,
             fingerprint: None,
             expected_version: None,

@@ -67,6 +67,7 @@ async fn succeed(side: &Side, task: &Task) {
         attempt: task.attempt,
         result: OutcomeResult::Success(Success { result: json!(1), usage: Default::default() }),
         duration_ms: 1,
+        secrets: Vec::new(),
     };
     side.service.tasks().report(vec![outcome]).await;
 }

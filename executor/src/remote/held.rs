@@ -45,6 +45,7 @@ impl Attempt {
             attempt: self.attempt,
             result: OutcomeResult::Failure(failure),
             duration_ms: 0,
+            secrets: Vec::new(),
         }
     }
 }

@@ -150,6 +150,7 @@ mod tests {
             attempt: 2,
             result: OutcomeResult::Success(Success { result, usage }),
             duration_ms: 12,
+            secrets: vec!["MODEL_KEY".to_owned()],
         }
     }
 

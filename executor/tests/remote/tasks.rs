@@ -41,7 +41,7 @@ async fn a_thousand_tasks_have_an_outcome_each() {
 
 fn outcome(token: u64) -> Outcome {
     let result = OutcomeResult::Success(Success { result: json!(1), usage: Usage::default() });
-    Outcome { run_id: run_id(), token, attempt: 1, result, duration_ms: 2 }
+    Outcome { run_id: run_id(), token, attempt: 1, result, duration_ms: 2, secrets: Vec::new() }
 }
 
 #[tokio::test]

@@ -309,6 +309,19 @@ async fn keys_come_from_allowed_variables_only() {
 }
 
 #[tokio::test]
+async fn an_outcome_names_the_secrets_that_its_attempt_was_given() {
+    let server = Server::start().await;
+    let executor = executor();
+    let keyed = json!({"model": model(&server, "openai"), "prompt": "x"});
+    // Whatever comes of it: the key went out with the request.
+    let outcome = executor.perform(&task(Llm, keyed, json!({}))).await;
+    assert_eq!(outcome.secrets, ["TEST_API_KEY"]);
+    let built_in = json!({"model": {"provider": "mock", "model": "m-1"}, "prompt": "x"});
+    let outcome = executor.perform(&task(Llm, built_in, json!({}))).await;
+    assert_eq!(outcome.secrets, [""; 0]);
+}
+
+#[tokio::test]
 async fn the_built_in_model_is_deterministic_and_satisfies_schemas() {
     let mock = json!({"provider": "mock", "model": "demo", "prices": {"input_micros": 1_000_000}});
     let ask = async |prompt: &str, schema: Value| {

@@ -8,9 +8,7 @@ use bytes::Bytes;
 use chassis::bus::{Nats, RequestError};
 use futures::stream::{self, BoxStream, StreamExt as _};
 use protocol::remote::{FOLLOW, FollowCall, QueryCall};
-use protocol::{
-    AuditHeads, Cursor, EventEnvelope, EventFilter, EventPage, Events, Rejection, RejectionKind,
-};
+use protocol::{Cursor, EventEnvelope, EventFilter, EventPage, Events, Rejection, RejectionKind};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -61,10 +59,6 @@ impl Events for Remote {
 
     async fn head(&self) -> Result<Cursor, Rejection> {
         self.query(QueryCall::EventHead).await
-    }
-
-    async fn audit_heads(&self, after: u64, limit: u32) -> Result<AuditHeads, Rejection> {
-        self.query(QueryCall::AuditHeads { after, limit }).await
     }
 }
 

@@ -62,10 +62,6 @@ pub(super) const CURSOR: &[Param] = &[
     param("after", "string", "Go on after this cursor, `<epoch>:<position>`."),
     param("limit", "integer", "Events of a page: 1 to 1,000, default 100. Not for streams."),
 ];
-pub(super) const AFTER_POSITION: &[Param] = &[
-    param("after", "integer", "Only heads after this position."),
-    param("limit", "integer", "Heads of a page: 1 to 1,000, default 100."),
-];
 pub(super) const EVENT_TYPE: &[Param] = &[param("type", "string", "Only events of this type.")];
 pub(super) const SPEED: &[Param] = &[param(
     "speed",

@@ -1,10 +1,11 @@
 //! Who may use which route.
 
 use axum::body::Body;
+use domain::access;
 use domain::ids::{ApiKeyId, ProjectId, WorkspaceId};
 use domain::resource::{Kind, Scope};
 use gateway::{Administrator, AuthConfig, Permission, Secret, SystemEnvironment, routes};
-use protocol::ResourceView;
+use protocol::{AuditResult, Command, Rejection, RejectionKind, ResourceView};
 use serde_json::json;
 
 use crate::fakes::{Client, gateway as edge, home, run_id, start_time};
@@ -243,5 +244,71 @@ async fn the_administrators_key_opens_everything_and_nothing_like_it_does() {
         let key = format!("Bearer {token}");
         let answer = client.call("GET", "/api/v1/projects", &[("authorization", &key)], "").await;
         assert_eq!(answer.status, status, "{token}");
+    }
+}
+
+#[tokio::test]
+async fn the_audit_log_is_for_administrators_and_its_filters_are_passed_on() {
+    let client = Client::dev();
+    let path = "/api/v1/audit?actor=key_1&action=run.started&resource_type=run&resource_id=run_1\
+                &run_id=run_2&result=failed&after=2026-01-01T00:00:00Z&before=2026-02-01T00:00:00Z";
+    assert_eq!(client.get(path).await.status, 200);
+    let Command::RecordAccess(access::Event::AuditRead { filter: asked }) =
+        client.last_command().command
+    else {
+        panic!("the read isn't recorded")
+    };
+    assert_eq!((&asked["actor"], &asked["result"]), (&json!("key_1"), &json!("failed")));
+    assert_eq!(client.get("/api/v1/audit?actor=key_1").await.status, 200);
+    let asked = access::Event::AuditRead { filter: json!({"actor": "key_1"}) };
+    assert_eq!(client.last_command().command, Command::RecordAccess(asked));
+    client.world.audit_filters.lock().expect("lock").pop();
+    let filter = client.world.audit_filters.lock().expect("lock").pop().expect("a filter");
+    let text = |text: &str| Some(text.to_owned());
+    assert_eq!((filter.actor, filter.action), (text("key_1"), text("run.started")));
+    assert_eq!((filter.resource_type, filter.resource_id), (text("run"), text("run_1")));
+    assert_eq!((filter.run_id, filter.result), (text("run_2"), Some(AuditResult::Failed)));
+    assert_eq!(filter.after, "2026-01-01T00:00:00Z".parse().ok());
+    assert_eq!(filter.before, "2026-02-01T00:00:00Z".parse().ok());
+    for query in ["result=maybe", "after=soon", "limit=0", "who=me"] {
+        assert_eq!(client.get(&format!("/api/v1/audit?{query}")).await.status, 400, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn commands_say_what_the_client_calls_itself_within_bounds() {
+    let client = Client::dev();
+    let long = "a".repeat(300);
+    let headers = [("content-type", "application/json"), ("user-agent", &*long)];
+    let body = r#"{"name":"research"}"#;
+    client.call("POST", "/api/v1/projects", &headers, body).await;
+    let origin = client.last_command().origin.expect("an origin");
+    assert_eq!(origin.user_agent, Some("a".repeat(200)));
+    // In memory there is no connection.
+    assert_eq!(origin.address, None);
+}
+
+#[tokio::test]
+async fn an_export_is_recorded_before_anything_is_given_out() {
+    let client = Client::dev();
+    let answer = client.get("/api/v1/audit/export?from=3&to=9&all_workspaces=true").await;
+    let media_type = answer.header("content-type");
+    assert_eq!((answer.status.as_u16(), media_type), (200, "application/x-ndjson"));
+    assert!(answer.text.ends_with("{\"end\":{}}\n"), "{}", answer.text);
+    let exported =
+        access::Event::AuditExported { from: Some(3), to: Some(9), all_workspaces: true };
+    assert_eq!(client.last_command().command, Command::RecordAccess(exported));
+    let asked = client.world.exports.lock().expect("lock").pop().expect("an export");
+    assert_eq!((asked.workspace_id, asked.from, asked.to), (None, Some(3), Some(9)));
+    assert_eq!((&*asked.by, asked.at), ("dev", start_time()));
+    for query in ["from=0", "to=x", "all_workspaces=maybe", "limit=1"] {
+        let answer = client.get(&format!("/api/v1/audit/export?{query}")).await;
+        assert_eq!(answer.status, 400, "{query}");
+    }
+    let full = Rejection::new(RejectionKind::Unavailable, "journal_full", "no room");
+    *client.world.refuse.lock().expect("lock") = Some(full);
+    for path in ["/api/v1/audit/export", "/api/v1/audit"] {
+        let answer = client.get(path).await;
+        assert_eq!((answer.status.as_u16(), &*answer.code()), (503, "journal_full"), "{path}");
     }
 }

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 use uuid::Uuid;
 
+mod audit;
 mod bundles;
 mod events;
 mod metrics;
@@ -50,6 +51,8 @@ pub(crate) struct World {
     pub(crate) more_runs: Mutex<usize>,
     pub(crate) gate_filters: Mutex<Vec<GateFilter>>,
     pub(crate) metric_queries: Mutex<Vec<MetricQuery>>,
+    pub(crate) audit_filters: Mutex<Vec<AuditFilter>>,
+    pub(crate) exports: Mutex<Vec<ExportAudit>>,
     pub(crate) outcome: Mutex<Option<RunOutcome>>,
     /// How a run that ends in its first append ended.
     pub(crate) ended: Mutex<Option<RunOutcome>>,
@@ -358,6 +361,7 @@ pub(crate) fn gateway(world: &Arc<World>, auth: AuthConfig) -> Gateway {
         gates: world.clone(),
         run_metrics: world.clone(),
         events: world.clone(),
+        audit: world.clone(),
         environment: Arc::new(Clock(world.clone())),
         config: GatewayConfig::new(auth, default_project),
         health: world.clone(),

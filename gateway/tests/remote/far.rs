@@ -124,6 +124,7 @@ pub(crate) fn envelope(command: Command) -> CommandEnvelope {
         id: CommandId::new(Uuid::now_v7()),
         workspace_id: home(),
         actor: Actor("dev".to_owned()),
+        origin: None,
         idempotency_key: None,
         fingerprint: None,
         expected_version: None,

@@ -1,7 +1,7 @@
 //! The audit chain: sealed whatever comes in between, and signed.
 
 use domain::audit::{AuditKey, AuditPublicKey, Chain};
-use protocol::Events;
+use protocol::AuditQueries;
 
 use super::*;
 use crate::{AuditTrail, recorded};
@@ -64,7 +64,7 @@ async fn the_end_is_signed(storage: Storage) {
     world.caught_up().await;
     let tasks = std::mem::take(&mut world.tasks);
     world.end(tasks).await;
-    let heads = world.views.audit_heads(0, 10).await.expect("heads");
+    let heads = world.views.heads(0, 10).await.expect("heads");
     assert_eq!((heads.items.len(), heads.next_after), (1, None));
     let key = AuditPublicKey::from_pem(heads.public_key.as_deref().expect("a key"));
     let key = key.expect("it can be read");
@@ -73,7 +73,7 @@ async fn the_end_is_signed(storage: Storage) {
     let end = world.journal.head().await.expect("a head");
     assert_eq!(head.chain(), Ok(chain(&world, end).await));
     assert_eq!(heads.items[0].signature, head.signature);
-    assert_eq!(world.views.audit_heads(end, 10).await.expect("heads").items, []);
+    assert_eq!(world.views.heads(end, 10).await.expect("heads").items, []);
 }
 
 async fn an_altered_event_is_not_sealed_again(storage: Storage) {

@@ -1,4 +1,4 @@
-//! `wonder audit`: checks a journal offline, and lists the heads that are signed of it.
+//! `wonder audit`: who did what, the heads that are signed of history, and its check offline.
 
 use std::path::{Path, PathBuf};
 
@@ -17,10 +17,18 @@ use crate::exit::{Exit, Failure};
 use crate::offline::Offline;
 use crate::output::{self, Format, say};
 
-/// What to check.
+mod bundle;
+mod log;
+
+/// What to do.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum AuditCommand {
-    /// Read all events and check that they can be what happened; nothing may write to it meanwhile
+    /// List who did what, newest first
+    List(Box<log::ListArgs>),
+    /// Write a part of history with all that proves it to a file, which `verify --bundle` checks
+    Export(bundle::ExportArgs),
+    /// Read all events and check that they can be what happened; nothing may write to it meanwhile.
+    /// Or check a bundle, without server or store
     #[command(after_help = "Exit codes: 0 where nothing was found, else 1")]
     Verify(Box<VerifyArgs>),
     /// List signed heads of the audit chain, for keeping them elsewhere
@@ -58,13 +66,25 @@ and `output` may be left out."
     /// The public key that heads are checked with, in PEM [default: that of the configured audit key]
     #[arg(long, value_name = "FILE")]
     public_key: Option<PathBuf>,
+    /// Check this bundle (`wonder audit export`) instead of a journal
+    #[arg(long, value_name = "FILE", conflicts_with = "against")]
+    bundle: Option<PathBuf>,
     #[command(flatten)]
     server: ServerArgs,
 }
 
 pub(crate) async fn execute(global: &Global, command: AuditCommand) -> Result<Exit, Failure> {
     match command {
-        AuditCommand::Verify(args) => check(global, *args).await,
+        AuditCommand::List(args) => log::list(global, *args).await,
+        AuditCommand::Export(args) => bundle::export(global, args).await,
+        AuditCommand::Verify(args) => match &args.bundle {
+            Some(path) => {
+                let kept = args.heads.as_deref().map(kept).transpose()?.unwrap_or_default();
+                let key = args.public_key.as_deref().map(public_key).transpose()?;
+                bundle::verify(global, path, key, kept)
+            }
+            None => check(global, *args).await,
+        },
         AuditCommand::Heads(args) => heads(global, args).await,
     }
 }
@@ -106,14 +126,10 @@ async fn check(global: &Global, args: VerifyArgs) -> Result<Exit, Failure> {
     };
     let mut evidence = Evidence::default();
     if let Some(path) = &args.heads {
-        evidence.kept = kept_heads(&text(path)?)
-            .map_err(|error| Failure::Refused(format!("{}: {error}", path.display())))?;
+        evidence.kept = kept(path)?;
     }
     evidence.key = match &args.public_key {
-        Some(path) => Some(
-            AuditPublicKey::from_pem(&text(path)?)
-                .map_err(|error| Failure::Refused(format!("{}: {error}", path.display())))?,
-        ),
+        Some(path) => Some(public_key(path)?),
         None => config.audit_key()?.map(|key| key.public()),
     };
     let report = verify(&config, &claims, evidence).await?;
@@ -144,6 +160,16 @@ const COLUMNS: &[output::Column] = &[
 fn text(path: &Path) -> Result<String, Failure> {
     std::fs::read_to_string(path)
         .map_err(|error| Failure::Refused(format!("{} can't be read: {error}", path.display())))
+}
+
+fn kept(path: &Path) -> Result<Vec<SignedHead>, Failure> {
+    let heads = kept_heads(&text(path)?);
+    heads.map_err(|error| Failure::Refused(format!("{}: {error}", path.display())))
+}
+
+fn public_key(path: &Path) -> Result<AuditPublicKey, Failure> {
+    let key = AuditPublicKey::from_pem(&text(path)?);
+    key.map_err(|error| Failure::Refused(format!("{}: {error}", path.display())))
 }
 
 /// Heads, as the API answers them or line by line.

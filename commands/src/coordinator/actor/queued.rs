@@ -5,6 +5,7 @@ use domain::run::Command;
 use domain::run::command::{AttemptError, Report};
 use domain::run::event::QueueReason;
 use domain::run::fork::Forking;
+use protocol::event::SecretsUsed;
 use protocol::{Outcome, OutcomeResult, Receipt, Rejection};
 use tokio::sync::oneshot;
 
@@ -68,10 +69,15 @@ pub(super) struct Asked {
     pub settled: Settled,
     /// The history that a run begins with.
     pub fork: Option<Box<Forking>>,
+    /// What the attempt was given whose outcome it is.
+    pub secrets: Option<SecretsUsed>,
 }
 
 pub(super) fn asked(queued: Queued) -> Asked {
-    let own = |command| Asked { command, cause: None, reply: None, settled: None, fork: None };
+    let own = |command| {
+        let (cause, reply, settled, fork, secrets) = (None, None, None, None, None);
+        Asked { command, cause, reply, settled, fork, secrets }
+    };
     match queued {
         Queued::Start(start) => {
             let Start { started, cause, reply, verdict, fork, .. } = *start;
@@ -87,8 +93,15 @@ pub(super) fn asked(queued: Queued) -> Asked {
         Queued::Command { command, cause, reply } => {
             Asked { cause: Some(*cause), reply: Some(reply), ..own(*command) }
         }
-        Queued::Outcome(outcome, settled) => {
-            Asked { settled, ..own(Command::Report(Box::new(report(*outcome)))) }
+        Queued::Outcome(mut outcome, settled) => {
+            let (token, attempt) = (outcome.token, outcome.attempt);
+            let names =
+                Some(std::mem::take(&mut outcome.secrets)).filter(|names| !names.is_empty());
+            let secrets = names.map(|mut names| {
+                names.truncate(Outcome::SECRETS);
+                SecretsUsed { token, attempt, names }
+            });
+            Asked { settled, secrets, ..own(Command::Report(Box::new(report(*outcome)))) }
         }
         Queued::HandOut { token, attempt } => own(Command::HandOut { token, attempt }),
         Queued::Admit(slot) => own(Command::Admit { until: slot.map(|slot| slot.until) }),

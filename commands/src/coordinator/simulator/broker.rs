@@ -183,5 +183,5 @@ fn outcome_of(seed: u64, task: &Task) -> Outcome {
         }
     };
     let Task { run_id, token, attempt, .. } = *task;
-    Outcome { run_id, token, attempt, result, duration_ms: choice % 1_000 }
+    Outcome { run_id, token, attempt, result, duration_ms: choice % 1_000, secrets: Vec::new() }
 }

@@ -102,6 +102,7 @@ pub(super) async fn ask(
         id: CommandId::new(world.chance.uuid()),
         workspace_id: world.defaults().workspace_id,
         actor: Actor(actor.to_owned()),
+        origin: None,
         idempotency_key: None,
         fingerprint: None,
         expected_version: None,

@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::config::{Environment, ExecutorConfig};
 use crate::context::{Bound, Context};
 use crate::fault::{Fault, fault, invalid, permanent};
+use crate::secrets;
 
 /// A model as an action sees it; an inline `model` object has exactly these keys.
 #[derive(Debug, Clone, Deserialize)]
@@ -152,9 +153,11 @@ impl Keys {
             );
             return Err(fault(FailureKind::Policy, "api_key_env_refused", message));
         }
-        self.environment.read(variable).map(Some).ok_or_else(|| {
+        let key = self.environment.read(variable).ok_or_else(|| {
             let message = format!("set the environment variable {variable} on the worker");
             permanent("missing_api_key", message)
-        })
+        })?;
+        secrets::given(variable);
+        Ok(Some(key))
     }
 }

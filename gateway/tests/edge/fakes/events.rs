@@ -83,18 +83,4 @@ impl Events for World {
         let position = self.events.lock().expect("lock").len() as u64;
         Ok(Cursor { epoch: 7, position })
     }
-
-    async fn audit_heads(&self, after: u64, limit: u32) -> Result<AuditHeads, Rejection> {
-        let head = |position| AuditHead {
-            epoch: "00000007".to_owned(),
-            position,
-            hash: "00".repeat(32),
-            signed_at: "2026-01-01T00:00:00.000000Z".to_owned(),
-            key_id: "00".repeat(8),
-            signature: String::new(),
-        };
-        let items: Vec<_> = (after + 1..=5).take(limit as usize).map(head).collect();
-        let next_after = items.last().map(|head| head.position).filter(|last| *last < 5);
-        Ok(AuditHeads { items, next_after, public_key: None })
-    }
 }

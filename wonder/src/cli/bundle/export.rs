@@ -1,7 +1,6 @@
 //! `wonder bundle export`: from a server, or from a journal that no server writes to.
 
-use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use ::projections::{Histories, bundle_manifest};
@@ -20,6 +19,7 @@ use crate::config::{self, AuthMode, ServerArgs};
 use crate::exit::{Exit, Failure};
 use crate::offline::Offline;
 use crate::output::Column;
+use crate::part_file::PartFile;
 
 const WRITTEN: &[Column] = &[
     ("file", "/file"),
@@ -47,46 +47,26 @@ pub(crate) struct ExportArgs {
 }
 
 pub(super) async fn execute(global: &Global, args: ExportArgs) -> Result<Exit, Failure> {
-    // A file that is there is whole.
-    let mut name = args.file.file_name().unwrap_or_default().to_owned();
-    name.push(".part");
-    let part = args.file.with_file_name(name);
-    let written = write(global, &args, &part).await;
-    let written = match written {
-        Ok(()) => checked(&part, &args.file).await,
-        Err(failure) => Err(failure),
-    };
-    match written {
-        Ok(told) => {
-            global.output.value(&told, WRITTEN)?;
-            Ok(Exit::Completed)
-        }
-        Err(failure) => {
-            std::fs::remove_file(&part).ok();
-            Err(failure)
-        }
-    }
+    let mut file = PartFile::create(&args.file)?;
+    write(global, &args, &mut file).await?;
+    let told = checked(file.whole()?, &args.file).await?;
+    file.keep()?;
+    global.output.value(&told, WRITTEN)?;
+    Ok(Exit::Completed)
 }
 
-async fn write(global: &Global, args: &ExportArgs, part: &Path) -> Result<(), Failure> {
-    let file = File::create(part).map_err(|error| {
-        Failure::Refused(format!("{} can't be written: {error}", part.display()))
-    })?;
-    let mut file = BufWriter::new(file);
-    if args.offline {
-        let config = config::load(&args.server, AuthMode::Keys)
-            .map_err(|error| Failure::Refused(format!("{error:#}")))?
-            .value;
-        let offline = Offline::open(&config).await?;
-        let read = read(&offline.journal(), args.id, &mut file).await;
-        offline.close().await;
-        read?;
-    } else {
+async fn write(global: &Global, args: &ExportArgs, file: &mut PartFile) -> Result<(), Failure> {
+    if !args.offline {
         let client = Client::new(&global.client)?;
-        client.download(&format!("/runs/{}/bundle", args.id), &mut file).await?;
+        return client.download(&format!("/runs/{}/bundle", args.id), &[], file).await;
     }
-    let file = file.into_inner().map_err(|error| anyhow::Error::from(error.into_error()))?;
-    Ok(file.sync_all()?)
+    let config = config::load(&args.server, AuthMode::Keys)
+        .map_err(|error| Failure::Refused(format!("{error:#}")))?
+        .value;
+    let offline = Offline::open(&config).await?;
+    let read = read(&offline.journal(), args.id, file).await;
+    offline.close().await;
+    read
 }
 
 /// Writes a run of a journal.
@@ -114,11 +94,10 @@ async fn read(
     Ok(())
 }
 
-/// Reads what was written as any reader does, and puts it in its place.
+/// Reads what was written as any reader does; what is told of it.
 async fn checked(part: &Path, file: &Path) -> Result<serde_json::Value, Failure> {
     let view = opened(part)?.view().await.map_err(refused)?;
     let bytes = std::fs::metadata(part)?.len();
-    std::fs::rename(part, file)?;
     Ok(json!({
         "file": file.display().to_string(),
         "run_id": view.manifest.run_id,

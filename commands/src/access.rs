@@ -1,0 +1,61 @@
+//! Reads that are recorded, each as an aggregate of its own.
+
+use std::sync::Arc;
+
+use chassis::clock::Clock;
+use chassis::journal::{Append, AppendError, Journal, NewEvent};
+use domain::access::{AGGREGATE, Event};
+use domain::codec;
+use domain::resource::Kind;
+use protocol::{CommandEnvelope, Receipt, Rejection, RejectionKind};
+
+use crate::resources::refusal;
+use crate::store::{Fault, metadata};
+
+/// Records a read, or answers for what records it already.
+pub(crate) async fn record(
+    journal: &dyn Journal,
+    clock: &dyn Clock,
+    envelope: &CommandEnvelope,
+    event: Event,
+) -> Result<Receipt, Rejection> {
+    let (at, workspace) = (clock.now(), envelope.workspace_id);
+    let event = event.bounded();
+    let id = event.id(workspace, &envelope.actor.0, envelope.id, at).to_string();
+    let encoded = codec::encode(&event, workspace)
+        .map_err(|error| Rejection::new(RejectionKind::Internal, "internal", error.to_string()))?;
+    let append = Append {
+        aggregate_type: AGGREGATE.into(),
+        aggregate_id: Arc::from(&*id),
+        expected_sequence: 0,
+        workspace_id: workspace.to_string().into(),
+        metadata: metadata::of(envelope),
+        recorded_at: at,
+        events: vec![NewEvent {
+            id: clock.uuid_v7(),
+            event_type: event.event_type().into(),
+            event_version: event.event_version(),
+            payload: encoded.payload.into(),
+            recorded_at: None,
+        }],
+        inbox: Vec::new(),
+        payloads: Vec::new(),
+        open: None,
+        snapshot: None,
+        mark: None,
+        shard: 0,
+        epoch: None,
+    };
+    let fault = |fault| refusal::of(fault, Kind::Workspace, "the record of a read");
+    let (position, at, created) = match journal.append(append).await {
+        Ok(appended) => (appended.last_position, at, true),
+        Err(AppendError::Conflict { .. }) => {
+            let first = journal.load(AGGREGATE, &id, 0, 1).await;
+            let first = first.map_err(|error| fault(Fault::Read(error)))?;
+            first.first().map_or((0, at, false), |event| (event.position, event.recorded_at, false))
+        }
+        Err(error) => return Err(fault(Fault::Append(error))),
+    };
+    let (version, queued) = (1, false);
+    Ok(Receipt { id, version, position, created, at, queued, outcome: None, plan: None })
+}
