@@ -88,6 +88,10 @@ impl Projection for AuditLog {
         act::may_be(event)
     }
 
+    fn may_lag(&self) -> bool {
+        true
+    }
+
     async fn apply(
         &self,
         session: &mut Session<'_>,

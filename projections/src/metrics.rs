@@ -3,12 +3,9 @@
 //! Its rows are sums over events ([`fold`]), so the same events in whatever batches give the same
 //! rows, and those of another fold can be compared with them.
 
-use std::time::Duration;
-
 use async_trait::async_trait;
 use chassis::journal::{Journal, RecordedEvent};
 
-use crate::Config;
 use crate::projection::{FoldError, Projection};
 use crate::runs::AGGREGATE;
 use crate::store::sql::Session;
@@ -55,9 +52,8 @@ impl Projection for Metrics {
         &*event.aggregate_type == AGGREGATE
     }
 
-    /// Whoever looks at metrics can wait, and one transaction for many events costs less.
-    fn pace(&self, config: &Config) -> Duration {
-        config.pace * 10
+    fn may_lag(&self) -> bool {
+        true
     }
 
     async fn apply(

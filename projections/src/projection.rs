@@ -1,14 +1,13 @@
 //! What every projection has: a name, tables, and a fold.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use chassis::journal::{Journal, ReadError, RecordedEvent};
 use sqlx::error::{DatabaseError, ErrorKind};
 
 use crate::store::sql::Session;
-use crate::{Config, audit, audit_log, metrics, resources, runs};
+use crate::{audit, audit_log, metrics, resources, runs};
 
 /// Why events were not applied. Nothing of their batch was.
 #[derive(Debug, thiserror::Error)]
@@ -76,9 +75,10 @@ pub(crate) trait Projection: Send + Sync + 'static {
     /// Whether an event can change a row. Cheap: it is asked of every event.
     fn concerns(&self, event: &RecordedEvent) -> bool;
 
-    /// The least time between two of its transactions.
-    fn pace(&self, config: &Config) -> Duration {
-        config.pace
+    /// Whether who reads it can wait a moment. Then it folds less often, and more at a time: what
+    /// comes and goes between two of its transactions is never written.
+    fn may_lag(&self) -> bool {
+        false
     }
 
     /// Writes what the events (all of concern, in order) change. The caller owns the transaction.

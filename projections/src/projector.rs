@@ -16,6 +16,9 @@ use crate::store::Store;
 use crate::{Config, Standing};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
+/// How much less often, and how much more at a time, a projection folds that may lag.
+const LAGGING_PACE: u32 = 64;
+const LAGGING_BATCH: usize = 2;
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// How far a projection is.
@@ -219,13 +222,16 @@ impl<'a> Folding<'a> {
     async fn follow(&mut self) -> Stop {
         let Surroundings { store, config, shutdown, .. } = self.around;
         let keep_within = store.readers().dialect().keep_within();
-        let pace = self.projector.projection().pace(config);
+        let (pace, most) = match self.projector.projection().may_lag() {
+            false => (config.pace, config.batch_events),
+            true => (config.pace * LAGGING_PACE, config.batch_events * LAGGING_BATCH),
+        };
         loop {
             let due = self.unkept.zip(keep_within).map(|(since, within)| since + within);
             let batch = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return Stop::Asked,
-                batch = self.tail.next(config.batch_events) => batch,
+                batch = self.tail.next(most) => batch,
                 () = sleep_until(due) => {
                     if let Err(error) = self.keep().await
                         && let Some(stop) = self.hold(error).await
@@ -252,7 +258,7 @@ impl<'a> Folding<'a> {
             }
             self.measure(started);
             // A full batch means that more is waiting; a small one, that more comes in a moment.
-            if batch.len() < config.batch_events {
+            if batch.len() < most {
                 tokio::select! {
                     () = shutdown.cancelled() => return Stop::Asked,
                     () = tokio::time::sleep_until(started + pace) => {}
