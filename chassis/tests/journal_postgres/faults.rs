@@ -115,10 +115,11 @@ async fn a_dropped_append_leaves_no_transaction_open() {
             append.abort();
         }
     }
-    // It is committed behind all that were queued.
-    let last = must(&process.journal, append("last", 0)).await.last_position;
-    assert_eq!(process.count(IN_TRANSACTION).await, 0);
-    assert_eq!(process.count("select count(*) from events").await, last.cast_signed());
+    must(&process.journal, append("last", 0)).await;
+    // Of those that were queued before, some may still be on their way in another transaction.
+    eventually("no transaction is open", async || process.count(IN_TRANSACTION).await == 0).await;
+    let missing = process.count("select max(position) - count(*) from events").await;
+    assert_eq!(missing, 0);
     process.stop().await;
 }
 
