@@ -216,6 +216,7 @@ async fn cut_off_after_any_commit_its_rows_are_those_of_its_checkpoint() {
         assert_eq!(listed(&items), expected, "after {end} bytes, at position {position}");
         seen.insert(position);
     }
-    assert!(seen.len() > CUTS / 3, "the cuts stand at {} positions only", seen.len());
+    // Every projection commits for itself, and one of five has the rows that are looked at.
+    assert!(seen.len() > CUTS / 5, "the cuts stand at {} positions only", seen.len());
     journal.close().await;
 }
