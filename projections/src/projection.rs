@@ -27,8 +27,9 @@ pub enum FoldError {
     /// The checkpoint isn't where this projector left it: nothing was written.
     #[error("another projector moved the checkpoint of {projection} away from {expected}")]
     NotAlone { projection: &'static str, expected: u64 },
-    /// This process doesn't fold at the moment.
-    #[error("another process folds")]
+    /// This process doesn't write the read tables at the moment: another one does, or the connection
+    /// to their file was given up.
+    #[error("nobody writes the read tables from here at the moment")]
     NoWriter,
 }
 
@@ -40,7 +41,8 @@ impl FoldError {
             Self::Storage(_) | Self::Journal(ReadError::Unavailable(_)) => true,
             Self::Journal(ReadError::Damaged(_)) => false,
             Self::Event { .. } | Self::Gap { .. } => false,
-            Self::NotAlone { .. } | Self::NoWriter => false,
+            Self::NotAlone { .. } => false,
+            Self::NoWriter => true,
         }
     }
 

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::checkpoint::{Fold, Mark};
 use crate::projection::{FoldError, Projection};
 use crate::store::Store;
+use crate::store::sql::Connection;
 use crate::{Config, Standing};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -284,20 +285,20 @@ impl<'a> Folding<'a> {
     }
 
     async fn apply(&mut self, batch: &[Arc<RecordedEvent>], keep: bool) -> Result<(), FoldError> {
-        let mut writer = self.around.store.writer().lock().await;
-        let writer = writer.as_mut().ok_or(FoldError::NoWriter)?;
-        let mark = self.fold().apply(writer, self.projector.mark(), batch, keep).await?;
-        self.reached(mark);
-        Ok(())
+        let store = self.around.store;
+        let mut writer = store.writer().lock().await;
+        let connection = writer.as_mut().ok_or(FoldError::NoWriter)?;
+        let done = self.fold().apply(connection, self.projector.mark(), batch, keep).await;
+        self.reached(done, &mut writer)
     }
 
     /// Stores a checkpoint that has moved over events without concern.
     async fn keep(&mut self) -> Result<(), FoldError> {
-        let mut writer = self.around.store.writer().lock().await;
-        let writer = writer.as_mut().ok_or(FoldError::NoWriter)?;
-        let mark = self.fold().keep(writer, self.projector.mark()).await?;
-        self.reached(mark);
-        Ok(())
+        let store = self.around.store;
+        let mut writer = store.writer().lock().await;
+        let connection = writer.as_mut().ok_or(FoldError::NoWriter)?;
+        let done = self.fold().keep(connection, self.projector.mark()).await;
+        self.reached(done, &mut writer)
     }
 
     fn fold(&self) -> Fold<'a> {
@@ -305,13 +306,22 @@ impl<'a> Folding<'a> {
         Fold { projection, journal }
     }
 
-    /// Called under the writer's lock.
-    fn reached(&mut self, mark: Mark) {
+    /// How far it has come, told under the writer's lock.
+    fn reached(
+        &mut self,
+        done: Result<Mark, FoldError>,
+        writer: &mut Option<Connection>,
+    ) -> Result<(), FoldError> {
+        if matches!(done, Err(FoldError::Storage(_))) {
+            self.around.store.give_up(writer);
+        }
+        let mark = done?;
         self.unkept = match mark.position == mark.stored {
             true => None,
             false => self.unkept.or_else(|| Some(Instant::now())),
         };
         self.projector.reached.send_modify(|reached| reached.mark = mark);
+        Ok(())
     }
 
     /// Waits before another attempt, or says that none will help.
@@ -337,7 +347,7 @@ impl<'a> Folding<'a> {
                 () = shutdown.cancelled() => return Some(Stop::Asked),
                 () = tokio::time::sleep(wait) => {}
             }
-            if !matches!(error, FoldError::Storage(_)) {
+            if !matches!(error, FoldError::Storage(_) | FoldError::NoWriter) {
                 return None;
             }
             match store.reconnect().await {

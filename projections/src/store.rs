@@ -91,12 +91,22 @@ impl Store {
         matches!(answer, Ok(Ok(())))
     }
 
-    /// Connects anew to a file whose storage has failed. SQLite and sqlx may not agree then on
-    /// whether a transaction is open, and what came next would stay in it, seen by nobody.
+    /// Gives up the connection of a file whose storage has failed, while nobody else has it. SQLite
+    /// and sqlx may not agree then on whether a transaction is open, and what came next would stay
+    /// in it, seen by nobody.
+    pub(crate) fn give_up(&self, writer: &mut Option<Connection>) {
+        if !self.is_shared() {
+            *writer = None;
+        }
+    }
+
+    /// Connects anew to a file whose connection was given up.
     pub(crate) async fn reconnect(&self) -> Result<(), sqlx::Error> {
         if let Views::File(path) = &self.views {
-            let connection = file::reconnect(path).await?;
-            *self.writer.lock().await = Some(Connection::File(connection));
+            let mut writer = self.writer.lock().await;
+            if writer.is_none() {
+                *writer = Some(Connection::File(file::reconnect(path).await?));
+            }
         }
         Ok(())
     }
