@@ -120,8 +120,8 @@ impl Carrier {
                 Err(_) => queued.extend(parcels),
             }
         }
-        self.send_large(large).await;
         self.queue(queued).await;
+        self.send_large(large).await;
     }
 
     /// Hands outcomes of one shard to its owner; where it doesn't take all of them, to the queue.
