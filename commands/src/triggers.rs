@@ -61,12 +61,12 @@ impl Triggers {
     /// Looks after times, events and messages until `shutdown`; the tracker knows when that has
     /// ended.
     pub(crate) fn run(&self, shutdown: &CancellationToken, tracker: &TaskTracker) {
-        let until = |shutdown: &CancellationToken, work: BoxFuture<'static, ()>| {
+        let run = |work: BoxFuture<'static, ()>| {
             tracker.spawn(shutdown.clone().run_until_cancelled_owned(work));
         };
-        until(shutdown, self.clone().follow_schedules().boxed());
-        until(shutdown, self.clone().follow_events().boxed());
-        until(shutdown, self.clone().follow_messages().boxed());
+        run(self.clone().follow_schedules().boxed());
+        run(self.clone().follow_events().boxed());
+        run(self.clone().follow_messages().boxed());
     }
 }
 
