@@ -31,6 +31,11 @@ impl Blobs {
         Ok(Self(payloads.into_iter().map(|payload| (payload.hash, payload.bytes)).collect()))
     }
 
+    /// Whether none were referred to.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(crate) fn get(&self, hash: &str) -> Option<Vec<u8>> {
         self.0.get(hash).map(|bytes| bytes.to_vec())
     }

@@ -14,8 +14,7 @@ use sqlx::FromRow;
 
 use super::catalog::{METRICS, Metric, OF_EMITTED, OWN, Told};
 use super::fold::OTHER;
-use super::sketch::Sketch;
-use super::value::{Values, number};
+use super::value::{Stored, Values, number};
 use super::write::kept_seconds;
 use crate::store::sql::sql;
 use crate::{Projections, refusal};
@@ -45,11 +44,8 @@ struct Row {
     model: String,
     status: String,
     dimensions: String,
-    count: i64,
-    sum: String,
-    least: i64,
-    most: i64,
-    sketch: String,
+    #[sqlx(flatten)]
+    stored: Stored,
 }
 
 #[derive(FromRow)]
@@ -75,17 +71,6 @@ impl Row {
                 own_name.strip_prefix(OWN).and_then(|name| own.get(name)).map_or("", String::as_str)
             }
         }
-    }
-
-    fn values(&self) -> Result<Values, Rejection> {
-        let damaged = |reason: &dyn std::fmt::Display| refusal::damaged("a point", reason);
-        Ok(Values {
-            count: self.count.unsigned_abs(),
-            sum: self.sum.parse().map_err(|error| damaged(&error))?,
-            least: self.least,
-            most: self.most,
-            sketch: Sketch::from_text(&self.sketch).map_err(|error| damaged(&error))?,
-        })
     }
 }
 
@@ -219,7 +204,9 @@ impl MetricQueries for Projections {
             }
             let group = asked.group_by.iter().map(|name| row.value(&own, name).to_owned());
             let of_group = series.entry(group.collect()).or_default();
-            of_group.entry(row.bucket).or_default().merge(&row.values()?);
+            let values = Values::try_from(row.stored);
+            let values = values.map_err(|error| refusal::damaged("a point", &error))?;
+            of_group.entry(row.bucket).or_default().merge(&values);
         }
         let mut series: Vec<_> = series
             .into_iter()

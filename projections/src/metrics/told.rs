@@ -388,7 +388,7 @@ fn part<'a, T: Deserialize<'a>>(payload: &'a [u8]) -> Result<T, String> {
 
 /// Members of an event whose values may be stored apart.
 fn whole<T: DeserializeOwned>(payload: &[u8], blobs: &Blobs) -> Result<T, String> {
-    if codec::refs(payload).is_empty() {
+    if blobs.is_empty() || codec::refs(payload).is_empty() {
         return part(payload);
     }
     let value =

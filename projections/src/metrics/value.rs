@@ -3,6 +3,8 @@
 //! Values are whole numbers of millionths, and sums are exact: floats would give other sums for
 //! another order of the same events.
 
+use sqlx::FromRow;
+
 use super::sketch::Sketch;
 
 /// Millionths of one.
@@ -25,6 +27,28 @@ impl Default for Values {
     }
 }
 
+/// The columns of values that are stored.
+#[derive(FromRow)]
+pub(super) struct Stored {
+    count: i64,
+    sum: String,
+    least: i64,
+    most: i64,
+    sketch: String,
+}
+
+impl TryFrom<Stored> for Values {
+    /// What is damaged.
+    type Error = String;
+
+    fn try_from(stored: Stored) -> Result<Self, String> {
+        let Stored { count, sum, least, most, sketch } = stored;
+        let sum = sum.parse().map_err(|error| format!("its sum: {error}"))?;
+        let sketch = Sketch::from_text(&sketch).map_err(|error| format!("its sketch: {error}"))?;
+        Ok(Self { count: count.unsigned_abs(), sum, least, most, sketch })
+    }
+}
+
 impl Values {
     pub(super) fn add(&mut self, value: i64, is_distribution: bool) {
         self.count += 1;
@@ -43,9 +67,7 @@ impl Values {
         self.most = self.most.max(other.most);
         self.sketch.merge(&other.sketch);
     }
-}
 
-impl Values {
     /// As many ones, whatever the values are.
     pub(super) fn counted(&self) -> Self {
         let (one, sketch) = (ONE, Sketch::default());

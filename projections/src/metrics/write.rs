@@ -14,8 +14,7 @@ use sqlx::FromRow;
 use super::catalog::DROPPED;
 use super::days::{Days, Taken};
 use super::fold::{Points, Series};
-use super::sketch::Sketch;
-use super::value::Values;
+use super::value::{Stored, Values};
 use crate::projection::FoldError;
 use crate::store::dialect::Dialect;
 use crate::store::sql::{Session, sql};
@@ -50,15 +49,19 @@ struct Newest {
 }
 
 #[derive(FromRow)]
-struct Stored {
+struct Row {
     number: i64,
     step: i64,
     bucket: i64,
-    count: i64,
-    sum: String,
-    least: i64,
-    most: i64,
-    sketch: String,
+    #[sqlx(flatten)]
+    stored: Stored,
+}
+
+/// The points of a batch that are stored, as far as they were read.
+#[derive(Default)]
+struct Kept {
+    points: HashMap<Place, Values>,
+    read: HashSet<Place>,
 }
 
 /// The series of a batch, by number.
@@ -136,21 +139,29 @@ pub(super) async fn write(
             added.push((Place { series, step: MetricStep::Minute, bucket }, values));
         }
     }
-    let others = admit(session, &mut numbered, &added, position).await?;
+    let steps_of = |series: usize, bucket: i64| {
+        let place = move |step: MetricStep| {
+            let bucket = begin(step.seconds(), bucket);
+            is_kept(step, bucket).then_some(Place { series, step, bucket })
+        };
+        MetricStep::ALL.into_iter().filter_map(place)
+    };
+    let mut kept = Kept::default();
+    let places = added.iter().flat_map(|(place, _)| steps_of(place.series, place.bucket));
+    kept.read(session, &numbered, places, position).await?;
+    let others = admit(session, &mut numbered, &kept, &added, position).await?;
     let mut sums: HashMap<Place, Values> = HashMap::new();
     for (place, values) in added {
         let day = begin(DAY, place.bucket);
         let series = others.get(&(place.series, day)).copied().unwrap_or(place.series);
         let is_dropped = &*numbered.all[series].metric == DROPPED;
         let values = if is_dropped { values.counted() } else { values };
-        for step in MetricStep::ALL {
-            let bucket = begin(step.seconds(), place.bucket);
-            if is_kept(step, bucket) {
-                sums.entry(Place { series, step, bucket }).or_default().merge(&values);
-            }
+        for place in steps_of(series, place.bucket) {
+            sums.entry(place).or_default().merge(&values);
         }
     }
-    store(session, &numbered, sums, position).await?;
+    kept.read(session, &numbered, sums.keys().cloned(), position).await?;
+    store(session, &numbered, &kept, sums).await?;
     if stored.is_some_and(|day| day < newest) {
         forget(session, newest).await?;
     }
@@ -162,38 +173,49 @@ const fn begin(seconds: i64, second: i64) -> i64 {
     second.div_euclid(seconds) * seconds
 }
 
+impl Kept {
+    /// Reads the points of places that weren't read before.
+    async fn read(
+        &mut self,
+        session: &mut Session<'_>,
+        numbered: &Numbered,
+        places: impl Iterator<Item = Place>,
+        position: u64,
+    ) -> Result<(), FoldError> {
+        let damaged = |reason: String| FoldError::Event {
+            position,
+            reason: format!("a stored point is damaged: {reason}"),
+        };
+        let unread = places.filter(|place| self.read.insert(place.clone()));
+        let keys: Vec<Value> = unread.map(|place| numbered.key(&place)).collect();
+        for keys in keys.chunks(CHUNK) {
+            let read = sql(stored_points(session.dialect())).bind(json!(keys).to_string());
+            let rows: Vec<Row> = session.rows(read).await?;
+            for Row { number, step, bucket, stored } in rows {
+                let step = MetricStep::ALL.into_iter().find(|one| one.seconds() == step);
+                let step = step.ok_or_else(|| damaged("it has an unknown step".to_owned()))?;
+                let series = usize::try_from(number).map_err(|error| damaged(error.to_string()))?;
+                let values = Values::try_from(stored).map_err(damaged)?;
+                self.points.insert(Place { series, step, bucket }, values);
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Adds values to those that are stored.
 async fn store(
     session: &mut Session<'_>,
     numbered: &Numbered,
-    mut sums: HashMap<Place, Values>,
-    position: u64,
+    kept: &Kept,
+    sums: HashMap<Place, Values>,
 ) -> Result<(), FoldError> {
-    let damaged = |reason: &dyn std::fmt::Display| FoldError::Event {
-        position,
-        reason: format!("a stored point is damaged: {reason}"),
-    };
-    let places: Vec<Place> = sums.keys().cloned().collect();
-    for places in places.chunks(CHUNK) {
-        let keys: Vec<Value> = places.iter().map(|place| numbered.key(place)).collect();
-        let read = sql(stored_points(session.dialect())).bind(json!(keys).to_string());
-        let rows: Vec<Stored> = session.rows(read).await?;
-        for row in rows {
-            let step = MetricStep::ALL.into_iter().find(|step| step.seconds() == row.step);
-            let series = usize::try_from(row.number).map_err(|error| damaged(&error))?;
-            let step = step.ok_or_else(|| damaged(&"it has an unknown step"))?;
-            let stored = Values {
-                count: row.count.unsigned_abs(),
-                sum: row.sum.parse().map_err(|error| damaged(&error))?,
-                least: row.least,
-                most: row.most,
-                sketch: Sketch::from_text(&row.sketch).map_err(|error| damaged(&error))?,
-            };
-            let place = Place { series, step, bucket: row.bucket };
-            sums.entry(place).or_default().merge(&stored);
-        }
-        let rows = places.iter().filter_map(|place| Some(row(numbered, place, sums.get(place)?)));
-        let rows: Vec<Value> = rows.collect();
+    let rows = sums.into_iter().map(|(place, mut values)| {
+        kept.points.get(&place).into_iter().for_each(|stored| values.merge(stored));
+        row(numbered, &place, &values)
+    });
+    let rows: Vec<Value> = rows.collect();
+    for rows in rows.chunks(CHUNK) {
         let write = sql(upsert_points(session.dialect())).bind(json!(rows).to_string());
         session.execute(write).await?;
     }
@@ -216,11 +238,12 @@ async fn forget(session: &mut Session<'_>, newest: i64) -> Result<(), sqlx::Erro
 async fn admit(
     session: &mut Session<'_>,
     numbered: &mut Numbered,
+    kept: &Kept,
     added: &[(Place, Values)],
     position: u64,
 ) -> Result<HashMap<(usize, i64), usize>, FoldError> {
     let mut others = HashMap::new();
-    let fresh = fresh(session, numbered, added).await?;
+    let fresh = fresh(kept, added);
     if fresh.is_empty() {
         return Ok(others);
     }
@@ -242,32 +265,13 @@ async fn admit(
 }
 
 /// The series that a day doesn't have yet, in the order in which they came up.
-async fn fresh(
-    session: &mut Session<'_>,
-    numbered: &Numbered,
-    added: &[(Place, Values)],
-) -> Result<Vec<(usize, i64)>, sqlx::Error> {
-    let mut order = Vec::new();
+fn fresh(kept: &Kept, added: &[(Place, Values)]) -> Vec<(usize, i64)> {
     let mut seen = HashSet::new();
-    for (place, _) in added {
-        let day = begin(DAY, place.bucket);
-        if seen.insert((place.series, day)) {
-            order.push((place.series, day));
-        }
-    }
-    let mut known: HashSet<(usize, i64)> = HashSet::new();
-    for part in order.chunks(CHUNK) {
-        let keys = part.iter().map(|&(series, bucket)| {
-            numbered.key(&Place { series, step: MetricStep::Day, bucket })
-        });
-        let keys: Vec<Value> = keys.collect();
-        let read = sql(stored_points(session.dialect())).bind(json!(keys).to_string());
-        let rows: Vec<Stored> = session.rows(read).await?;
-        let found = rows.iter().map(|row| (usize::try_from(row.number), row.bucket));
-        known.extend(found.filter_map(|(number, bucket)| Some((number.ok()?, bucket))));
-    }
-    order.retain(|one| !known.contains(one));
-    Ok(order)
+    let each = added.iter().map(|(place, _)| (place.series, begin(DAY, place.bucket)));
+    let is_fresh = |&(series, bucket): &(usize, i64)| {
+        !kept.points.contains_key(&Place { series, step: MetricStep::Day, bucket })
+    };
+    each.filter(|one| seen.insert(*one)).filter(is_fresh).collect()
 }
 
 fn row(numbered: &Numbered, place: &Place, values: &Values) -> Value {
