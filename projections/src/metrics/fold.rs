@@ -3,6 +3,7 @@
 //! A value belongs to the minute in which its event was recorded, and all that is kept of values is
 //! added up. So neither the order of events nor the batches they come in matter.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -22,17 +23,18 @@ const MINUTE_MICROS: i64 = 60_000_000;
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Series {
     pub(super) workspace_id: Arc<str>,
-    pub(super) metric: Arc<str>,
+    pub(super) metric: Cow<'static, str>,
     pub(super) project_id: Arc<str>,
     pub(super) workflow_id: Arc<str>,
     pub(super) definition: Arc<str>,
-    pub(super) version: String,
+    /// Absent where versions are not told apart any more.
+    pub(super) version: Option<u64>,
     pub(super) node: Arc<str>,
     pub(super) kind: &'static str,
     pub(super) model: String,
     pub(super) status: &'static str,
     /// A JSON object.
-    pub(super) dimensions: String,
+    pub(super) dimensions: Cow<'static, str>,
 }
 
 impl Series {
@@ -41,22 +43,27 @@ impl Series {
         let other: Arc<str> = Arc::from(OTHER);
         Self {
             workspace_id: Arc::clone(&self.workspace_id),
-            metric: Arc::clone(&self.metric),
+            metric: self.metric.clone(),
             project_id: Arc::clone(&other),
             workflow_id: Arc::clone(&other),
             definition: Arc::clone(&other),
-            version: OTHER.to_owned(),
+            version: None,
             node: other,
             kind: OTHER,
             model: OTHER.to_owned(),
             status: self.status,
-            dimensions: NO_DIMENSIONS.to_owned(),
+            dimensions: NO_DIMENSIONS.into(),
         }
+    }
+
+    /// The version as it is stored.
+    pub(super) fn version(&self) -> Cow<'static, str> {
+        self.version.map_or(OTHER.into(), |version| version.to_string().into())
     }
 
     /// The one that counts values of metrics of which there are too many.
     pub(super) fn dropped(&self) -> Self {
-        let (metric, dimensions) = (Arc::from(catalog::DROPPED), NO_DIMENSIONS.to_owned());
+        let (metric, dimensions) = (catalog::DROPPED.into(), NO_DIMENSIONS.into());
         Self { metric, dimensions, ..self.clone() }
     }
 }
@@ -199,7 +206,7 @@ impl<'a> Fold<'a> {
             What::Emitted(emitted) => self.emitted(&mut at, &emitted),
             What::RunEnded { status } => {
                 let took = value::of_micros(at.micros - at.run.facts.began_micros);
-                self.add(&at, catalog::RUNS, About { status, ..About::default() }, took);
+                self.add(&at, catalog::RUNS.into(), About { status, ..About::default() }, took);
                 at.run.end();
             }
         }
@@ -236,7 +243,7 @@ impl<'a> Fold<'a> {
                 ..About::default()
             };
             let took = value::of_whole(attempted.duration_ms);
-            self.add(at, catalog::ATTEMPTS, about(), took);
+            self.add(at, catalog::ATTEMPTS.into(), about(), took);
             let usage = &attempted.usage;
             for (metric, used) in [
                 (catalog::INPUT_TOKENS, usage.input_tokens),
@@ -244,7 +251,7 @@ impl<'a> Fold<'a> {
                 (catalog::COST, usage.cost_micros),
             ] {
                 if used > 0 {
-                    self.add(at, metric, about(), value::of_whole(used));
+                    self.add(at, metric.into(), about(), value::of_whole(used));
                 }
             }
         }
@@ -261,7 +268,7 @@ impl<'a> Fold<'a> {
         let kind = at.kinds.of(&place.node).map_or("", |kind| kind.kind);
         let since = place.since_micros.max(at.run.facts.began_micros);
         let about = About { node: Some(&place.node), kind, status, ..About::default() };
-        self.add(at, catalog::NODES, about, value::of_micros(at.micros - since));
+        self.add(at, catalog::NODES.into(), about, value::of_micros(at.micros - since));
     }
 
     fn emitted(&mut self, at: &mut At<'_>, emitted: &Emitted) {
@@ -269,31 +276,31 @@ impl<'a> Fold<'a> {
         let node = at.run.place(emitted.token).map(|place| Arc::clone(&place.node));
         let dimensions = serde_json::to_string(&emitted.dimensions).ok();
         let about = About { node: node.as_ref(), dimensions, ..About::default() };
-        self.add(at, &emitted.name, about, value::of_number(emitted.value));
+        let name = emitted.name.to_string().into();
+        self.add(at, name, about, value::of_number(emitted.value));
     }
 
-    fn count(&mut self, at: &At<'_>, metric: &str, about: About<'_>) {
-        self.add(at, metric, about, ONE);
+    fn count(&mut self, at: &At<'_>, metric: &'static str, about: About<'_>) {
+        self.add(at, metric.into(), about, ONE);
     }
 
-    fn add(&mut self, at: &At<'_>, metric: &str, about: About<'_>, value: i64) {
+    fn add(&mut self, at: &At<'_>, metric: Cow<'static, str>, about: About<'_>, value: i64) {
         if !at.is_counted {
             return;
         }
         let facts = &at.run.facts;
-        let none = || Arc::from("");
         let series = Series {
             workspace_id: Arc::clone(at.workspace_id),
-            metric: Arc::from(metric),
+            metric,
             project_id: Arc::clone(&facts.project_id),
-            workflow_id: facts.workflow_id.clone().unwrap_or_else(none),
+            workflow_id: facts.workflow_id.clone().unwrap_or_default(),
             definition: Arc::clone(&facts.definition),
-            version: facts.version.to_string(),
-            node: about.node.cloned().unwrap_or_else(none),
+            version: Some(facts.version),
+            node: about.node.cloned().unwrap_or_default(),
             kind: about.kind,
             model: about.model.unwrap_or_default(),
             status: about.status,
-            dimensions: about.dimensions.unwrap_or_else(|| NO_DIMENSIONS.to_owned()),
+            dimensions: about.dimensions.map_or(NO_DIMENSIONS.into(), Cow::Owned),
         };
         self.points.add(series, at.micros, value);
     }

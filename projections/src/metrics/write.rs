@@ -98,13 +98,12 @@ impl Numbered {
 
 /// A hash of a series' dimensions.
 fn id_of(series: &Series) -> String {
-    let Series { project_id, workflow_id, definition, version, node, kind, model, status, .. } =
-        series;
+    let Series { project_id, workflow_id, definition, node, kind, model, status, .. } = series;
     let values = json!([
         project_id,
         workflow_id,
         definition,
-        version,
+        series.version(),
         node,
         kind,
         model,
@@ -285,7 +284,7 @@ fn row(numbered: &Numbered, place: &Place, values: &Values) -> Value {
         "project_id": series.project_id,
         "workflow_id": series.workflow_id,
         "definition": series.definition,
-        "version": series.version,
+        "version": series.version(),
         "node": series.node,
         "kind": series.kind,
         "model": series.model,
