@@ -1,16 +1,15 @@
 //! The audit log, exports of history, and the signed heads of the audit chain. Who reads the log or
 //! exports is recorded before anything is given out.
 
-use std::io;
-
-use axum::body::Body;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::Response;
+use bytes::Bytes;
 use domain::access;
-use futures::stream::{self, StreamExt as _};
+use futures::StreamExt as _;
 use protocol::{AuditFilter, AuditResult, Command, ExportAudit};
 
 use crate::call::{Call, answer};
+use crate::download;
 use crate::problem::Problem;
 
 /// `GET /audit`.
@@ -47,7 +46,7 @@ fn filter(call: &Call) -> Result<AuditFilter, Problem> {
 }
 
 /// `GET /audit/export`: a bundle. An answer that breaks off has no end, and is no bundle.
-pub(crate) async fn export(mut call: Call) -> Result<Response, Problem> {
+pub(crate) async fn export(call: Call) -> Result<Response, Problem> {
     let position = |name: &str| {
         let wrong = || Problem::parameter(name, "write a position: a whole number, 1 or more");
         let parse = |text: &str| text.parse().ok().filter(|at| *at > 0).ok_or_else(wrong);
@@ -71,31 +70,8 @@ pub(crate) async fn export(mut call: Call) -> Result<Response, Problem> {
     let pieces = call.edge.gateway.audit.export(asked).await?;
     let exported = access::Event::AuditExported { from, to, all_workspaces };
     call.execute(Command::RecordAccess(exported)).await?;
-    let (place, shutdown) = (call.place.take(), call.edge.gateway.shutdown.clone());
-    let pieces = pieces.map(|piece| {
-        piece.map_err(|rejection| {
-            tracing::warn!(
-                code = rejection.code,
-                message = rejection.message,
-                "an export broke off"
-            );
-            io::Error::other("the export broke off")
-        })
-    });
-    let stopped = stream::once(async move {
-        let _place = place;
-        shutdown.cancelled().await;
-        Err(io::Error::other("the server stops"))
-    });
-    // It ends with the pieces, or breaks off with the server.
-    let pieces = stream::select(pieces.map(Some).chain(stream::iter([None])), stopped.map(Some));
-    let pieces = pieces.take_while(|piece| std::future::ready(piece.is_some()));
-    let mut response = Response::new(Body::from_stream(pieces.filter_map(std::future::ready)));
-    let media_type = call.route.download.unwrap_or("application/x-ndjson");
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
-    let name = HeaderValue::from_static("attachment; filename=\"audit.ndjson\"");
-    response.headers_mut().insert(header::CONTENT_DISPOSITION, name);
-    Ok(response)
+    let pieces = pieces.map(|piece| piece.map(Bytes::from));
+    Ok(download::respond(call, "audit.ndjson", pieces))
 }
 
 /// `GET /audit/heads`.

@@ -14,6 +14,7 @@ mod call;
 mod config;
 mod connections;
 mod definitions;
+mod download;
 mod edge;
 mod environment;
 mod error_pages;
