@@ -7,6 +7,7 @@ use domain::definition::differences;
 use domain::ids::{RunId, WorkspaceId};
 use domain::run::event::RunStarted;
 use domain::run::rehearsal::{PartingKind, compared, node_of};
+use domain::run::state::Closed;
 use domain::run::{Event, Run, RunStatus};
 use protocol::{
     DefinitionChange, DiffSide, DiffTo, Divergence, NodeCounts, NodeDiff, Rejection, RunDiff,
@@ -163,10 +164,7 @@ impl Side {
     }
 
     fn view(&self) -> DiffSide {
-        let failure = match &self.run {
-            Run::Closed(closed) => closed.failure(),
-            Run::NotStarted | Run::Live(_) => None,
-        };
+        let failure = self.run.closed().and_then(Closed::failure);
         DiffSide {
             run_id: self.id.clone(),
             sequence: self.sequence,

@@ -13,6 +13,7 @@ use domain::limits::FORK_EVENTS;
 use domain::run::event::DefinitionRef;
 use domain::run::fork::{Asked, Place, Prefix, Trial};
 use domain::run::rehearsal::{PartingKind, compared, node_of};
+use domain::run::state::Closed;
 use domain::run::{Event, Refusal, Run};
 use protocol::bundle::{BundleFork, ForkTrial};
 use protocol::{Divergence, ForkPlan, Rejection, RejectionKind, RunError};
@@ -213,18 +214,15 @@ impl Histories<'_> {
         let run = trial.run;
         let run_id = run.header().map_or(from, |header| header.run_id);
         let waiting = self.waiting_of(run_id, &run, shared).await?.items;
-        let (output, error) = match &run {
-            Run::Closed(closed) => (closed.output.as_deref().cloned(), closed.failure()),
-            Run::NotStarted | Run::Live(_) => (None, None),
-        };
+        let ended = run.closed();
         Ok(ForkTrial {
             plan,
             children: trial.children.len() as u64,
             parts: None,
             values: None,
             waiting,
-            output,
-            error: error.as_ref().map(RunError::from),
+            output: ended.and_then(|closed| closed.output.as_deref().cloned()),
+            error: ended.and_then(Closed::failure).as_ref().map(RunError::from),
         })
     }
 }

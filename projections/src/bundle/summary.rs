@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use domain::ids::RunId;
 use domain::run::event::RunStarted;
+use domain::run::state::Closed;
 use domain::run::{Event, Run, RunStatus};
 use protocol::bundle::{BundleView, BundledRun};
 use protocol::{EventEnvelope, Rejection, RunError};
@@ -81,14 +82,9 @@ fn of_run(
 ) -> BundledRun {
     let definition = run.header().map_or(&started.definition, |header| &header.definition);
     let definition = format!("{}@{}", definition.name, definition.version);
-    let failure = match &run {
-        Run::Closed(closed) => closed.failure(),
-        Run::NotStarted | Run::Live(_) => None,
-    };
-    let output = match &run {
-        Run::Closed(closed) => closed.output.as_deref().cloned(),
-        Run::NotStarted | Run::Live(_) => None,
-    };
+    let closed = run.closed();
+    let failure = closed.and_then(Closed::failure);
+    let output = closed.and_then(|closed| closed.output.as_deref().cloned());
     let input = run.header().map(|header| (*header.input).clone());
     BundledRun {
         run_id: run_id.to_string(),
@@ -97,7 +93,7 @@ fn of_run(
         parent_run_id: started.parent.as_ref().map(|parent| parent.run_id.to_string()),
         sequence,
         started_at: started.started_at,
-        ended_at: matches!(run, Run::Closed(_)).then_some(last),
+        ended_at: closed.map(|_| last),
         input: input.filter(|_| is_root),
         output: output.filter(|_| is_root),
         error: failure.as_ref().map(RunError::from),

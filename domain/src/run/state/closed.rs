@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Header, RunStatus};
+use super::{Header, Run, RunStatus};
 use crate::run::event::{Compensation, FailureKind, RunError, Usage};
 use crate::run::vars::Vars;
 
@@ -41,5 +41,15 @@ impl Closed {
         let code = self.code.as_deref()?;
         let message = self.reason.clone().unwrap_or_default();
         Some(RunError { kind: FailureKind::Cancelled, ..RunError::permanent(code, message) })
+    }
+}
+
+impl Run {
+    /// The run once it has ended.
+    pub fn closed(&self) -> Option<&Closed> {
+        match self {
+            Self::Closed(closed) => Some(closed),
+            Self::NotStarted | Self::Live(_) => None,
+        }
     }
 }
