@@ -71,6 +71,26 @@ pub(crate) struct Global {
     pub(crate) project: String,
 }
 
+/// Which page of a list.
+#[derive(Debug, Args)]
+pub(crate) struct PageArgs {
+    /// How many
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=200))]
+    limit: u32,
+    /// From `next_cursor` of the page before
+    #[arg(long)]
+    cursor: Option<String>,
+}
+
+impl PageArgs {
+    /// The parameters of a query that narrows a list, which is extended by the filters.
+    fn query(self) -> Vec<(&'static str, String)> {
+        let mut query = vec![("limit", self.limit.to_string())];
+        query.extend(self.cursor.map(|cursor| ("cursor", cursor)));
+        query
+    }
+}
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Start the platform on loopback with demo workflows, and run one

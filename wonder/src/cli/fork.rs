@@ -20,6 +20,23 @@ const CALLS: &[Column] = &[
     ("cost micros", "/usage/cost_micros"),
 ];
 
+/// What is to be different.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Different {
+    /// Another input: JSON, @FILE, or - for stdin
+    #[arg(short, long, value_name = "JSON|@FILE|-")]
+    pub(super) input: Option<String>,
+    /// A JSON merge patch over `state` on the run's own level
+    #[arg(short, long, value_name = "JSON|@FILE|-")]
+    pub(super) state: Option<String>,
+    /// The same over what a branch sees, by a token of it (repeatable)
+    #[arg(long = "branch", value_name = "TOKEN=JSON", value_parser = of_token)]
+    pub(super) branches: Vec<(String, Value)>,
+    /// Another result of an attempt that is under way there, by its token (repeatable)
+    #[arg(long = "result", value_name = "TOKEN=JSON", value_parser = of_token)]
+    pub(super) results: Vec<(String, Value)>,
+}
+
 /// From where, and what is to be different.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ForkArgs {
@@ -28,18 +45,8 @@ pub(crate) struct ForkArgs {
     /// The last event that is shared (its sequence), or a time (RFC 3339)
     #[arg(long, value_name = "N|TIME", value_parser = state::moment)]
     at: String,
-    /// Another input: JSON, @FILE, or - for stdin
-    #[arg(short, long, value_name = "JSON|@FILE|-")]
-    input: Option<String>,
-    /// A JSON merge patch over `state` on the run's own level
-    #[arg(short, long, value_name = "JSON|@FILE|-")]
-    state: Option<String>,
-    /// The same over what a branch sees, by a token of it (repeatable)
-    #[arg(long = "branch", value_name = "TOKEN=JSON", value_parser = of_token)]
-    branches: Vec<(String, Value)>,
-    /// Another result of an attempt that is under way there, by its token (repeatable)
-    #[arg(long = "result", value_name = "TOKEN=JSON", value_parser = of_token)]
-    results: Vec<(String, Value)>,
+    #[command(flatten)]
+    other: Different,
     /// Another definition of the project: NAME or NAME@VERSION
     #[arg(long, value_name = "NAME")]
     definition: Option<String>,
@@ -61,13 +68,13 @@ pub(crate) async fn execute(global: &Global, args: ForkArgs) -> Result<Exit, Fai
             body[name] = value;
         }
     };
-    set("input", args.input.as_deref().map(run::input).transpose()?);
-    set("state", args.state.as_deref().map(|text| run::json(text, "state")).transpose()?);
+    set("input", args.other.input.as_deref().map(run::input).transpose()?);
+    set("state", args.other.state.as_deref().map(|text| run::json(text, "state")).transpose()?);
     set("definition", args.definition.map(Value::String));
     let results =
-        args.results.into_iter().map(|(token, result)| (token, json!({"result": result})));
+        args.other.results.into_iter().map(|(token, result)| (token, json!({"result": result})));
     set("outcomes", some(results.collect()));
-    set("branches", some(args.branches.into_iter().collect()));
+    set("branches", some(args.other.branches.into_iter().collect()));
     let client = Client::new(&global.client)?;
     let answer = client.post(&format!("/runs/{}/fork", segment(&args.id)?), &[], &body).await?;
     if args.dry_run {
@@ -192,7 +199,7 @@ fn some(members: Map<String, Value>) -> Option<Value> {
     (!members.is_empty()).then_some(Value::Object(members))
 }
 
-pub(super) fn of_token(text: &str) -> Result<(String, Value), String> {
+fn of_token(text: &str) -> Result<(String, Value), String> {
     let wrong = || "write the token's number, = and JSON, as in 7={\"text\": \"no\"}".to_owned();
     let (token, value) = text.split_once('=').ok_or_else(wrong)?;
     token.parse::<u64>().map_err(|_| wrong())?;

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::Global;
+use super::{Global, PageArgs};
 use crate::client::Client;
 use crate::exit::{Exit, Failure};
 use crate::output::Column;
@@ -79,12 +79,8 @@ struct ListArgs {
     /// Only those of this run (`run_…`)
     #[arg(long, value_name = "ID")]
     run: Option<String>,
-    /// How many
-    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=200))]
-    limit: u32,
-    /// From `next_cursor` of the page before
-    #[arg(long)]
-    cursor: Option<String>,
+    #[command(flatten)]
+    page: PageArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -108,14 +104,13 @@ struct AnswerArgs {
 
 impl ListArgs {
     fn query(self) -> Vec<(&'static str, String)> {
-        let mut query = vec![("limit", self.limit.to_string())];
+        let mut query = self.page.query();
         let mut push = |key, value: Option<String>| query.extend(value.map(|value| (key, value)));
         push("status", self.status);
         push("assignee", self.assignee);
         push("role", self.role);
         push("workflow_id", self.workflow);
         push("run_id", self.run);
-        push("cursor", self.cursor);
         query
     }
 }

@@ -5,7 +5,7 @@ use domain::span::Span;
 use protocol::Speed;
 use serde_json::json;
 
-use super::{Global, diff, explain, fork, watch};
+use super::{Global, PageArgs, diff, explain, fork, watch};
 use crate::client::Client;
 use crate::exit::{EXIT_CODES, Exit, Failure};
 use crate::output::Column;
@@ -125,17 +125,13 @@ pub(crate) struct ListArgs {
     /// Part of the id, the definition's name or the error message
     #[arg(short, long)]
     query: Option<String>,
-    /// How many
-    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=200))]
-    limit: u32,
-    /// From `next_cursor` of the page before
-    #[arg(long)]
-    cursor: Option<String>,
+    #[command(flatten)]
+    page: PageArgs,
 }
 
 impl ListArgs {
     fn query(self) -> Vec<(&'static str, String)> {
-        let mut query = vec![("limit", self.limit.to_string())];
+        let mut query = self.page.query();
         let mut push = |key, value: Option<String>| query.extend(value.map(|value| (key, value)));
         push("status", self.status);
         push("waiting_on", self.waiting_on);
@@ -144,7 +140,6 @@ impl ListArgs {
         push("parent", self.parent);
         push("definition", self.definition);
         push("q", self.query);
-        push("cursor", self.cursor);
         for (key, value) in self.labels {
             push("label", Some(format!("{key}={value}")));
         }

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, SecondsFormat, Utc};
 
-use crate::cli::Global;
+use crate::cli::{Global, PageArgs};
 use crate::client::Client;
 use crate::exit::{Exit, Failure};
 use crate::output::Column;
@@ -44,17 +44,13 @@ pub(crate) struct ListArgs {
     /// Only before this time (RFC 3339)
     #[arg(long, value_name = "TIME")]
     before: Option<DateTime<Utc>>,
-    /// How many
-    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=200))]
-    limit: u32,
-    /// From `next_cursor` of the page before
-    #[arg(long)]
-    cursor: Option<String>,
+    #[command(flatten)]
+    page: PageArgs,
 }
 
 impl ListArgs {
     fn query(self) -> Vec<(&'static str, String)> {
-        let mut query = vec![("limit", self.limit.to_string())];
+        let mut query = self.page.query();
         let mut push = |key, value: Option<String>| query.extend(value.map(|value| (key, value)));
         let text = |at: DateTime<Utc>| at.to_rfc3339_opts(SecondsFormat::AutoSi, true);
         push("actor", self.actor);
@@ -65,7 +61,6 @@ impl ListArgs {
         push("result", self.result);
         push("after", self.after.map(text));
         push("before", self.before.map(text));
-        push("cursor", self.cursor);
         query
     }
 }

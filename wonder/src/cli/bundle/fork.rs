@@ -11,7 +11,7 @@ use protocol::StateAt;
 use protocol::bundle::{BundleFork, ForkTrial};
 use serde_json::{Value, json};
 
-use super::super::fork::{of_token, print_plan};
+use super::super::fork::{Different, print_plan};
 use super::super::{Global, diff, run};
 use super::{RunArgs, opened, refused};
 use crate::client::Answer;
@@ -27,18 +27,8 @@ pub(crate) struct ForkArgs {
     /// The last event that is shared (its sequence), or a time (RFC 3339)
     #[arg(long, value_name = "N|TIME")]
     at: StateAt,
-    /// Another input: JSON, @FILE, or - for stdin
-    #[arg(short, long, value_name = "JSON|@FILE|-")]
-    input: Option<String>,
-    /// A JSON merge patch over `state` on the run's own level
-    #[arg(short, long, value_name = "JSON|@FILE|-")]
-    state: Option<String>,
-    /// The same over what a branch sees, by a token of it (repeatable)
-    #[arg(long = "branch", value_name = "TOKEN=JSON", value_parser = of_token)]
-    branches: Vec<(String, Value)>,
-    /// Another result of an attempt that is under way there, by its token (repeatable)
-    #[arg(long = "result", value_name = "TOKEN=JSON", value_parser = of_token)]
-    results: Vec<(String, Value)>,
+    #[command(flatten)]
+    other: Different,
     /// Another definition: a file, or a folder with a workflow.yaml
     #[arg(short, long, value_name = "FILE")]
     definition: Option<PathBuf>,
@@ -58,10 +48,10 @@ pub(super) async fn execute(global: &Global, args: ForkArgs) -> Result<Exit, Fai
             "none" => Adopt::None,
             _ => Adopt::All,
         },
-        input: args.input.as_deref().map(run::input).transpose()?,
-        state: args.state.as_deref().map(|text| run::json(text, "state")).transpose()?,
-        branches: by_token(args.branches),
-        results: by_token(args.results),
+        input: args.other.input.as_deref().map(run::input).transpose()?,
+        state: args.other.state.as_deref().map(|text| run::json(text, "state")).transpose()?,
+        branches: by_token(args.other.branches),
+        results: by_token(args.other.results),
         definition: definition.map(Box::new),
     };
     let trial = Histories::of(&bundle).fork_tried(workspace_id, run_id, asked, Utc::now()).await;
