@@ -7,7 +7,6 @@
 
 use std::process::{Command, Stdio};
 
-use domain::audit::AuditKey;
 use serde_json::{Value, json};
 use system_tests::{Book, Platform, Setting, Shape, wait_for, workflows};
 
@@ -49,10 +48,7 @@ async fn found(platform: &Platform, arguments: &[&str]) -> Vec<u64> {
 async fn what_was_altered_is_named(setting: Setting) {
     let folder = tempfile::tempdir().expect("a folder");
     let path = |name: &str| folder.path().join(name).to_str().expect("a text").to_owned();
-    let key = AuditKey::from_seed(&[7; 32]);
-    std::fs::write(path("key.pem"), key.to_pem()).expect("it is written");
-    std::fs::write(path("key.pub"), key.public().to_pem()).expect("it is written");
-    let shape = Shape::from(setting).with_variable("WONDER_AUDIT_KEY", &path("key.pem"));
+    let shape = Shape::from(setting).with_audit_key(folder.path());
     let mut platform = Platform::start_as(env!("CARGO_BIN_EXE_wonder"), shape).await;
     let client = platform.client();
     client.post("/workflow-definitions", &workflows::sequence("p27", 2)).await.ok();
@@ -66,7 +62,8 @@ async fn what_was_altered_is_named(setting: Setting) {
         (last == Some(head)).then_some(heads)
     })
     .await;
-    assert_eq!(heads["public_key"], key.public().to_pem());
+    let public = std::fs::read_to_string(path("key.pub")).expect("it is there");
+    assert_eq!(heads["public_key"], public);
     std::fs::write(path("heads.json"), heads.to_string()).expect("it is written");
     platform.stop().await;
 

@@ -4,7 +4,6 @@
 //! It fails where an act or its origin is lost on the way to the log, where an export leaves no
 //! trace, and where a bundle is believed without its signatures.
 
-use domain::audit::AuditKey;
 use serde_json::{Value, json};
 use system_tests::{Book, Platform, Setting, Shape, wait_for, workflows};
 
@@ -21,10 +20,7 @@ async fn verified(platform: &Platform, arguments: &[&str]) -> (bool, Value) {
 async fn who_did_what_is_told_and_proven(setting: Setting) {
     let folder = tempfile::tempdir().expect("a folder");
     let path = |name: &str| folder.path().join(name).to_str().expect("a text").to_owned();
-    let key = AuditKey::from_seed(&[7; 32]);
-    std::fs::write(path("key.pem"), key.to_pem()).expect("it is written");
-    std::fs::write(path("key.pub"), key.public().to_pem()).expect("it is written");
-    let shape = Shape::from(setting).with_variable("WONDER_AUDIT_KEY", &path("key.pem"));
+    let shape = Shape::from(setting).with_audit_key(folder.path());
     let mut platform = Platform::start_as(env!("CARGO_BIN_EXE_wonder"), shape).await;
     let client = platform.client();
     client.post("/workflow-definitions", &workflows::sequence("p31", 2)).await.ok();

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use domain::audit::AuditKey;
+
 /// Where it keeps its data, and how many processes it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Setting {
@@ -76,6 +78,18 @@ impl Shape {
     pub fn with_variable(mut self, name: &str, value: &str) -> Self {
         self.variables.push((name.to_owned(), value.to_owned()));
         self
+    }
+
+    /// With an audit key from a folder, in which `key.pem` is made and beside it `key.pub`.
+    ///
+    /// # Panics
+    /// Where the folder can't be written to.
+    pub fn with_audit_key(self, folder: &Path) -> Self {
+        let key = AuditKey::from_seed(&[7; 32]);
+        let private = folder.join("key.pem");
+        std::fs::write(&private, key.to_pem()).expect("the key can be written");
+        std::fs::write(folder.join("key.pub"), key.public().to_pem()).expect("and its public half");
+        self.with_variable("WONDER_AUDIT_KEY", private.to_str().expect("a path in unicode"))
     }
 
     pub(crate) fn names(&self) -> Vec<String> {
