@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
@@ -14,7 +14,7 @@ use domain::limits::INPUT_BYTES;
 use domain::resource::Scope;
 use protocol::command::StartRun;
 use protocol::{
-    Command, Receipt, RerunVersion, RunFilter, RunOutcome, RunStatus, RunTarget, WaitKind,
+    Command, Receipt, RerunVersion, RunFilter, RunOutcome, RunStatus, RunTarget, RunView, WaitKind,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -279,16 +279,38 @@ fn parse_wait(text: &str) -> Result<WaitKind, Problem> {
 /// `GET /runs/{id}`.
 pub(crate) async fn get(call: Call) -> Result<Response, Problem> {
     let id: RunId = call.id()?;
-    let mut position: Option<u64> = call.min_position()?;
+    let position: Option<u64> = call.min_position()?;
     let wait = call.wait()?;
-    if let Some(time) = wait
-        && let Some(outcome) = wait_for(&call, id, time).await?
-    {
-        position = position.max(Some(outcome.position));
-    }
-    let workspace = call.caller()?.workspace_id;
-    let view = call.edge.gateway.runs.get(workspace, id, position).await?;
+    let view = match wait {
+        Some(time) => seen_ended(&call, id, time, position).await?,
+        None => seen(&call, id, position).await?,
+    };
     Ok(preferred(tagged(answer(StatusCode::OK, &view)?, view.sequence), wait))
+}
+
+async fn seen(call: &Call, id: RunId, position: Option<u64>) -> Result<RunView, Problem> {
+    let workspace = call.caller()?.workspace_id;
+    Ok(call.edge.gateway.runs.get(workspace, id, position).await?)
+}
+
+/// The run once it has ended and the read model says so; as it is there where the time is up. A
+/// read model that is behind has the whole of that time too.
+async fn seen_ended(
+    call: &Call,
+    id: RunId,
+    time: Duration,
+    position: Option<u64>,
+) -> Result<RunView, Problem> {
+    let deadline = Instant::now() + time;
+    let ended = wait_for(call, id, time).await?.map(|outcome| outcome.position);
+    let stops = &call.edge.gateway.shutdown;
+    while ended.is_some() && Instant::now() < deadline && !stops.is_cancelled() {
+        match seen(call, id, position.max(ended)).await {
+            Err(problem) if problem.code == "position_not_reached" => {}
+            answered => return answered,
+        }
+    }
+    seen(call, id, position).await
 }
 
 /// `POST /runs/{id}/cancel`.

@@ -54,6 +54,8 @@ pub(crate) struct World {
     pub(crate) audit_filters: Mutex<Vec<AuditFilter>>,
     pub(crate) exports: Mutex<Vec<ExportAudit>>,
     pub(crate) outcome: Mutex<Option<RunOutcome>>,
+    /// How many reads at a position find the read model behind it.
+    pub(crate) behind: Mutex<u32>,
     /// How a run that ends in its first append ended.
     pub(crate) ended: Mutex<Option<RunOutcome>>,
     pub(crate) panics: Mutex<bool>,
@@ -185,7 +187,18 @@ impl RunQueries for World {
         Ok(Page { items: vec![run_view(); 1 + more], next_cursor: None })
     }
 
-    async fn get(&self, own: WorkspaceId, id: RunId, _: Option<u64>) -> Result<RunView, Rejection> {
+    async fn get(
+        &self,
+        own: WorkspaceId,
+        id: RunId,
+        position: Option<u64>,
+    ) -> Result<RunView, Rejection> {
+        let mut behind = self.behind.lock().expect("lock");
+        if position.is_some() && *behind > 0 {
+            *behind -= 1;
+            let code = "position_not_reached";
+            return Err(Rejection::new(RejectionKind::Unavailable, code, "it is behind"));
+        }
         Some(run_view()).filter(|_| own == home() && id == run_id()).ok_or_else(missing)
     }
 

@@ -81,10 +81,8 @@ async fn a_run_starts_by_name_inline_and_by_workflow() {
     );
 }
 
-#[tokio::test]
-async fn a_start_that_waits_answers_with_the_outcome() {
-    let client = Client::dev();
-    *client.world.outcome.lock().expect("lock") = Some(RunOutcome {
+fn outcome() -> RunOutcome {
+    RunOutcome {
         status: RunStatus::Completed,
         output: Some(json!(42)),
         error: None,
@@ -92,7 +90,32 @@ async fn a_start_that_waits_answers_with_the_outcome() {
         sequence: 9,
         position: 90,
         ended_at: start_time(),
-    });
+    }
+}
+
+#[tokio::test]
+async fn a_read_that_waits_has_all_its_time_for_a_read_model_that_is_behind() {
+    let client = Client::dev();
+    *client.world.outcome.lock().expect("lock") = Some(outcome());
+    let path = format!("/api/v1/runs/{}", run_id());
+    let waits = [("prefer", "wait=1")];
+    let behind = |reads| *client.world.behind.lock().expect("lock") = reads;
+    behind(3);
+    let answer = client.call("GET", &path, &waits, "").await;
+    assert_eq!((answer.status.as_u16(), answer.header("preference-applied")), (200, "wait=1"));
+    assert_eq!(*client.world.behind.lock().expect("lock"), 0, "it was asked until it was there");
+
+    behind(u32::MAX);
+    let as_it_is = client.call("GET", &path, &waits, "").await;
+    assert_eq!(as_it_is.status, 200);
+    let own = client.call("GET", &format!("{path}?min_position=90"), &waits, "").await;
+    assert_eq!((own.status.as_u16(), own.code().as_str()), (503, "position_not_reached"));
+}
+
+#[tokio::test]
+async fn a_start_that_waits_answers_with_the_outcome() {
+    let client = Client::dev();
+    *client.world.outcome.lock().expect("lock") = Some(outcome());
     let body = r#"{"definition":"demo"}"#;
     let answer = client.call("POST", "/api/v1/runs", &[JSON, ("prefer", "wait=5")], body).await;
     let run = answer.json();
