@@ -2,6 +2,7 @@
 
 mod dev;
 mod keys;
+mod origin;
 
 pub use keys::Secret;
 pub(crate) use keys::{KeyCache, same};
@@ -14,7 +15,7 @@ use protocol::Actor;
 use crate::config::AuthConfig;
 use crate::edge::Edge;
 use crate::problem::Problem;
-use crate::route::{Permission, Verb};
+use crate::route::{Route, Verb};
 
 /// Somebody who is signed in, in one workspace.
 #[derive(Debug, Clone)]
@@ -55,15 +56,18 @@ impl Caller {
 /// Signs a request in and checks the route's permission. `None` on public routes.
 pub(crate) async fn admit(
     edge: &Edge,
-    permission: Permission,
-    verb: Verb,
+    route: &Route,
     headers: &HeaderMap,
     uri: &Uri,
 ) -> Result<Option<Caller>, Problem> {
-    if let AuthConfig::Dev { .. } = edge.gateway.config.auth {
-        dev::guard(verb, headers, uri)?;
+    let dev = matches!(edge.gateway.config.auth, AuthConfig::Dev { .. });
+    if dev {
+        dev::guard(headers, uri)?;
     }
-    let Some(scope) = permission.scope() else {
+    if route.socket || dev && route.verb != Verb::Get {
+        origin::guard(headers, uri)?;
+    }
+    let Some(scope) = route.permission.scope() else {
         return Ok(None);
     };
     let caller = identify(edge, headers).await?;

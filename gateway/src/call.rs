@@ -194,7 +194,7 @@ impl Call {
         let agent = agent.and_then(|value| value.to_str().ok());
         let agent = agent.map(|text| text.chars().take(Origin::USER_AGENT_BYTES).collect());
         let peer = self.parts.extensions.get::<Peer>();
-        Origin { address: peer.map(|peer| peer.0.to_string()), user_agent: agent }
+        Origin { address: peer.map(|peer| peer.address.to_string()), user_agent: agent }
     }
 
     /// SHA-256 over method, path with query, and body; lengths keep them apart.

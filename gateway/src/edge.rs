@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use axum::extract::Request;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use futures::FutureExt as _;
 use tokio::sync::Semaphore;
@@ -23,6 +23,7 @@ use crate::config::{AuthConfig, Gateway};
 use crate::headers;
 use crate::problem::Problem;
 use crate::route::{Permission, Route};
+use crate::socket;
 use crate::trace::Trace;
 
 /// The service's shared state.
@@ -102,8 +103,12 @@ async fn serve(
     trace: Trace,
 ) -> Result<Response, Problem> {
     let public = route.permission == Permission::Public;
-    let streaming =
-        route.download.is_some() || route.streams && headers::wants_stream(&parts.headers);
+    if route.socket {
+        socket::sign_in(&mut parts.headers);
+    }
+    let streaming = route.socket
+        || route.download.is_some()
+        || route.streams && headers::wants_stream(&parts.headers);
     let pool = if streaming { &edge.streams } else { &edge.requests };
     let place = match pool.clone().try_acquire_owned() {
         Ok(place) => Some(place),
@@ -116,9 +121,8 @@ async fn serve(
     let wait = if route.waits { headers::wait(&parts.headers)? } else { None };
     let time = edge.gateway.config.request_timeout + wait.unwrap_or(Duration::ZERO);
     let work = async {
-        let uri: &Uri = &parts.uri;
-        let caller = auth::admit(&edge, route.permission, route.verb, &parts.headers, uri).await?;
-        let query = query_of(uri, route)?;
+        let caller = auth::admit(&edge, route, &parts.headers, &parts.uri).await?;
+        let query = query_of(&parts.uri, route)?;
         let body = body.read(route, &mut parts.headers).await?;
         let edge = Arc::clone(&edge);
         let (place, held) = if streaming { (place, None) } else { (None, place) };

@@ -134,6 +134,7 @@ const PAGES: &[(&str, &str)] = pages! {
     "unsupported_media_type"
     "value_too_large"
     "version_mismatch"
+    "websocket_required"
     "workflow_disabled"
     "workflow_paused"
 };

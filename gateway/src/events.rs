@@ -6,41 +6,26 @@ use domain::ids::RunId;
 use protocol::{Cursor, EventFilter, RejectionKind};
 
 use crate::call::{Call, answer};
+use crate::feed::{Feed, Followed};
 use crate::headers::wants_stream;
 use crate::problem::Problem;
-use crate::sse;
+use crate::{socket, sse};
 
 /// `GET /events`.
-pub(crate) async fn all(call: Call) -> Result<Response, Problem> {
-    let owned = |name| call.asked(name).map(str::to_owned);
-    let filter = EventFilter {
-        workspace_id: Some(call.caller()?.workspace_id.to_string()),
-        aggregate_type: owned("aggregate_type"),
-        aggregate_id: owned("aggregate_id"),
-        event_type: owned("type"),
-    };
-    if wants_stream(&call.parts.headers) {
-        let after = cursor(&call)?;
-        return sse::open(call, filter, after, None, None).await;
+pub(crate) async fn all(mut call: Call) -> Result<Response, Problem> {
+    let filter = of_workspace(&call)?;
+    if !wants_stream(&call.parts.headers) {
+        return page(&call, filter).await;
     }
-    page(&call, filter).await
+    let after = cursor(&call)?;
+    let feed = Feed::open(&mut call, Followed { filter, after, run: None, speed: None }).await?;
+    Ok(sse::respond(feed))
 }
 
 /// `GET /runs/{id}/events`.
 pub(crate) async fn of_run(mut call: Call) -> Result<Response, Problem> {
     let id: RunId = call.id()?;
-    let workspace = call.caller()?.workspace_id;
-    let filter = EventFilter {
-        workspace_id: Some(workspace.to_string()),
-        aggregate_type: Some("run".to_owned()),
-        aggregate_id: Some(id.to_string()),
-        event_type: call.asked("type").map(str::to_owned),
-    };
-    // The journal knows a run before the read model does.
-    let any = EventFilter { event_type: None, ..filter.clone() };
-    if call.edge.gateway.events.page(any, None, 1).await?.items.is_empty() {
-        return Err(Problem::not_found(format!("there is no run {id}")));
-    }
+    let filter = of_one_run(&call, id).await?;
     let speed = call.asked_as("speed")?;
     if !wants_stream(&call.parts.headers) {
         if speed.is_some() {
@@ -50,12 +35,68 @@ pub(crate) async fn of_run(mut call: Call) -> Result<Response, Problem> {
         return page(&call, filter).await;
     }
     let after = cursor(&call)?;
-    if let Some(after) = after
-        && has_ended(&call, id, after).await?
-    {
-        return Ok(sse::ended(&mut call, after));
+    let followed = Followed { filter, after, run: Some(id), speed };
+    Ok(sse::respond(follow_run(&mut call, id, followed).await?))
+}
+
+/// `GET /stream`.
+pub(crate) async fn stream(mut call: Call) -> Result<Response, Problem> {
+    let upgrade = socket::upgrade(&mut call.parts).await?;
+    let (after, speed) = (call.asked_as("after")?, call.asked_as("speed")?);
+    let feed = match call.asked_as("run_id")? {
+        Some(id) => {
+            for name in ["aggregate_type", "aggregate_id"] {
+                if call.asked(name).is_some() {
+                    return Err(Problem::parameter(name, "leave it out: run_id says it"));
+                }
+            }
+            let filter = of_one_run(&call, id).await?;
+            let followed = Followed { filter, after, run: Some(id), speed };
+            follow_run(&mut call, id, followed).await?
+        }
+        None if speed.is_some() => {
+            return Err(Problem::parameter("speed", "only a run is replayed: name it as run_id"));
+        }
+        None => {
+            let filter = of_workspace(&call)?;
+            Feed::open(&mut call, Followed { filter, after, run: None, speed }).await?
+        }
+    };
+    Ok(socket::respond(call, upgrade, feed))
+}
+
+fn of_workspace(call: &Call) -> Result<EventFilter, Problem> {
+    let owned = |name| call.asked(name).map(str::to_owned);
+    Ok(EventFilter {
+        workspace_id: Some(call.caller()?.workspace_id.to_string()),
+        aggregate_type: owned("aggregate_type"),
+        aggregate_id: owned("aggregate_id"),
+        event_type: owned("type"),
+    })
+}
+
+/// The events of a run that is there, of the type that is asked for.
+async fn of_one_run(call: &Call, id: RunId) -> Result<EventFilter, Problem> {
+    let any = EventFilter {
+        workspace_id: Some(call.caller()?.workspace_id.to_string()),
+        aggregate_type: Some("run".to_owned()),
+        aggregate_id: Some(id.to_string()),
+        event_type: None,
+    };
+    // The journal knows a run before the read model does.
+    if call.edge.gateway.events.page(any.clone(), None, 1).await?.items.is_empty() {
+        return Err(Problem::not_found(format!("there is no run {id}")));
     }
-    sse::open(call, filter, after, Some(id), speed).await
+    Ok(EventFilter { event_type: call.asked("type").map(str::to_owned), ..any })
+}
+
+async fn follow_run(call: &mut Call, id: RunId, followed: Followed) -> Result<Feed, Problem> {
+    if let Some(after) = followed.after
+        && has_ended(call, id, after).await?
+    {
+        return Ok(Feed::ended(call, after));
+    }
+    Feed::open(call, followed).await
 }
 
 /// Whether a run's last event stands at the reader's cursor or before it, so that nothing can

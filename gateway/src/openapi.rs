@@ -219,6 +219,12 @@ fn request_headers(route: &Route) -> Vec<(&'static str, &'static str)> {
     if route.streams {
         headers.push(("Last-Event-ID", "The cursor of the last event that a stream gave."));
     }
+    if route.socket {
+        headers.push((
+            "Sec-WebSocket-Protocol",
+            "`wonder.v1`, and where the key can't come as `Authorization`, `bearer.<key>`.",
+        ));
+    }
     headers
 }
 
@@ -263,6 +269,7 @@ fn json_content(schema: &str) -> Value {
 fn responses(route: &Route) -> Value {
     let mut answer = json!({"description": route.summary});
     match (route.answer, route.path) {
+        _ if route.socket => {}
         ("", "/docs" | "/docs/errors/{code}") => answer["content"] = json!({"text/html": {}}),
         ("", "/metrics") => answer["content"] = json!({"text/plain": {}}),
         ("", _) => answer["content"] = json!({"application/json": {}}),
@@ -287,6 +294,11 @@ fn responses(route: &Route) -> Value {
     if route.status == 201 && route.answer != "RunStarted" {
         responses["200"] =
             json!({"description": "It was there already, or the answer is repeated."});
+    }
+    if route.socket {
+        responses["400"] = problem("A parameter or header that is no good.");
+        responses["404"] = problem("No such run, or not for this caller.");
+        responses["426"] = problem("Not a WebSocket's first request.");
     }
     if route.path.contains('{') {
         responses["404"] = problem("No such thing, or not for this caller.");

@@ -36,6 +36,7 @@ pub const EDGE_CODES: &[&str] = &[
     "unauthenticated",
     "unknown_parameter",
     "unsupported_media_type",
+    "websocket_required",
 ];
 
 /// What is answered about stored data that is missing or damaged.

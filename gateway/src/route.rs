@@ -129,6 +129,8 @@ pub struct Route {
     pub(crate) answer: &'static str,
     pub(crate) waits: bool,
     pub(crate) streams: bool,
+    /// It is a WebSocket, which browsers let any page open.
+    pub(crate) socket: bool,
     /// Its answer is a stream always, and of another media type than JSON.
     pub(crate) download: Option<&'static str>,
 }
@@ -154,6 +156,7 @@ impl Route {
             answer: "",
             waits: false,
             streams: false,
+            socket: false,
             download: None,
         }
     }
@@ -192,6 +195,13 @@ impl Route {
 
     pub(crate) const fn streams(mut self) -> Self {
         self.streams = true;
+        self
+    }
+
+    /// Is a WebSocket.
+    pub(crate) const fn upgrades(mut self) -> Self {
+        self.socket = true;
+        self.status = 101;
         self
     }
 

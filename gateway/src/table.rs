@@ -283,6 +283,10 @@ const RUN_ROUTES: &[Route] = &[
         .asks(&[CURSOR, AGGREGATE, EVENT_TYPE])
         .answers(200, "EventPage")
         .streams(),
+    Route::new(Get, "/api/v1/stream", Read, handler!(events::stream))
+        .says("Events over a WebSocket", SOCKET)
+        .asks(&[AFTER, STREAMED_RUN, AGGREGATE, EVENT_TYPE, SPEED])
+        .upgrades(),
 ];
 
 const WAITING_ROUTES: &[Route] = &[
@@ -358,6 +362,14 @@ const TRIGGER_ROUTES: &[Route] = &[
 const STREAMS: &str = "A page by default. With `Accept: text/event-stream` history and then live \
                        events: ids are cursors, `Last-Event-ID` or `after` resumes, a run's \
                        stream closes with `event: end`, a lagging reader gets `event: error`.";
+
+const SOCKET: &str = "Text frames `{id, event, data}`, each what a server-sent event of the same \
+                      stream is: with `run_id` that of a run, which closes with `end`, else that \
+                      of the workspace. Give the last `id` as `after` to go on. A key may come as \
+                      the subprotocol `bearer.<key>` beside `wonder.v1`. Pages of other origins \
+                      are refused. Closes with 1000 after `end`, 1001 where the server ends, 1008 \
+                      where a client sends a message, is silent for 60 s or lost its right, 1013 \
+                      where it lags.";
 
 static TABLE: &[&[Route]] = ROUTES;
 

@@ -1,36 +1,20 @@
-//! Guards of dev mode, where everybody who reaches the port is signed in.
-//!
-//! A web page elsewhere can make a browser send requests to loopback: by a name that it rebinds
-//! to 127.0.0.1 (so the `Host` must be a loopback one), or across sites (so requests that change
-//! something must not come from another origin).
+//! The guard of dev mode, where everybody who reaches the port is signed in: a web page elsewhere
+//! can make a browser send requests to loopback by a name that it rebinds to 127.0.0.1, so the
+//! `Host` must be a loopback one.
 
-use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::http::{HeaderMap, StatusCode, Uri};
 
+use super::origin::host;
 use crate::problem::Problem;
-use crate::route::Verb;
 
-/// Refuses requests that a foreign page may have caused.
-pub(super) fn guard(verb: Verb, headers: &HeaderMap, uri: &Uri) -> Result<(), Problem> {
-    let named = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    let host = named.or_else(|| uri.authority().map(|authority| authority.as_str()));
-    let Some(host) = host.filter(|host| is_loopback(host)) else {
-        let detail = "dev mode answers only to localhost, 127.0.0.1 and [::1]; \
-                      use one of them, or run with api keys";
-        return Err(Problem::new(StatusCode::FORBIDDEN, "host_not_allowed", detail));
-    };
-    if verb == Verb::Get {
+/// Refuses requests to a name that isn't this machine's own.
+pub(super) fn guard(headers: &HeaderMap, uri: &Uri) -> Result<(), Problem> {
+    if host(headers, uri).is_some_and(is_loopback) {
         return Ok(());
     }
-    let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
-    let site = text("sec-fetch-site").is_none_or(|site| site == "same-origin" || site == "none");
-    let origin = text("origin").is_none_or(|origin| {
-        origin.split_once("://").is_some_and(|(_, from)| from.eq_ignore_ascii_case(host))
-    });
-    if site && origin {
-        return Ok(());
-    }
-    let detail = "a page of another origin may not change anything here";
-    Err(Problem::new(StatusCode::FORBIDDEN, "cross_site_request", detail))
+    let detail = "dev mode answers only to localhost, 127.0.0.1 and [::1]; \
+                  use one of them, or run with api keys";
+    Err(Problem::new(StatusCode::FORBIDDEN, "host_not_allowed", detail))
 }
 
 fn is_loopback(host: &str) -> bool {

@@ -58,8 +58,13 @@ pub(super) const GATES: &[Param] = &[
     param("workflow_id", "string", "Only those of runs of this workflow."),
     param("run_id", "string", "Only those of this run."),
 ];
+const AFTER_CURSOR: Param =
+    param("after", "string", "Go on after this cursor, `<epoch>:<position>`.");
+pub(super) const AFTER: &[Param] = &[AFTER_CURSOR];
+pub(super) const STREAMED_RUN: &[Param] =
+    &[param("run_id", "string", "Only events of this run; the stream ends with it.")];
 pub(super) const CURSOR: &[Param] = &[
-    param("after", "string", "Go on after this cursor, `<epoch>:<position>`."),
+    AFTER_CURSOR,
     param("limit", "integer", "Events of a page: 1 to 1,000, default 100. Not for streams."),
 ];
 pub(super) const EVENT_TYPE: &[Param] = &[param("type", "string", "Only events of this type.")];
