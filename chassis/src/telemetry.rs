@@ -1,15 +1,23 @@
 //! Logs and metrics of the process.
 //!
 //! Logs go to stderr: JSON lines, or for people where stderr is a terminal. `WONDER_LOG` filters
-//! them, in the syntax of tracing's env-filter (`info,sqlx=warn`).
+//! them, in the syntax of tracing's env-filter (`info,sqlx=warn`). What is told at a level of its
+//! own and above is handed on as [`Record`]s as well, for who keeps them.
 
 use std::io::IsTerminal;
 use std::sync::{Mutex, PoisonError};
 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
-use tracing_subscriber::EnvFilter;
+use tracing::level_filters::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
+
+use crate::bus::Receiver;
+
+mod records;
+
+pub use records::{Record, dropped, unrecorded};
 
 /// The environment variable that filters logs.
 pub const FILTER_VARIABLE: &str = "WONDER_LOG";
@@ -42,6 +50,8 @@ pub struct TelemetryConfig {
     /// The filter where [`FILTER_VARIABLE`] isn't set.
     pub filter: String,
     pub format: LogFormat,
+    /// Of which level, and above, [`Telemetry::records`] are made.
+    pub records: LevelFilter,
 }
 
 /// Why telemetry can't start.
@@ -57,6 +67,7 @@ pub enum TelemetryError {
 #[derive(Debug, Clone)]
 pub struct Telemetry {
     prometheus: PrometheusHandle,
+    records: Receiver<Record>,
 }
 
 impl Telemetry {
@@ -65,11 +76,16 @@ impl Telemetry {
         self.prometheus.run_upkeep();
         self.prometheus.render()
     }
+
+    /// What is told from now on, at the configured level and above. Each record goes to one of
+    /// those who receive; where they are slow, records are dropped and counted.
+    pub fn records(&self) -> Receiver<Record> {
+        self.records.clone()
+    }
 }
 
-/// Libraries that tell at level info what is told elsewhere. What is asked for comes after it, and
-/// counts.
-const QUIET: &str = "async_nats=warn,sqlx::postgres::notice=warn";
+/// Libraries that tell at level info what is told elsewhere.
+const QUIET_TARGETS: [&str; 2] = ["async_nats", "sqlx::postgres::notice"];
 
 static STARTED: Mutex<Option<Telemetry>> = Mutex::new(None);
 
@@ -81,35 +97,42 @@ pub fn init(config: &TelemetryConfig) -> Result<Telemetry, TelemetryError> {
     }
     let wanted = std::env::var(FILTER_VARIABLE).ok().filter(|filter| !filter.is_empty());
     let filter = wanted.as_deref().unwrap_or(&config.filter);
-    let filter = EnvFilter::try_new(format!("{QUIET},{filter}"))?;
+    // What is asked for comes after what is quiet, and counts.
+    let quiet = QUIET_TARGETS.map(|target| format!("{target}=warn")).join(",");
+    let filter = EnvFilter::try_new(format!("{quiet},{filter}"))?;
     let prometheus = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS)?
         .set_buckets(&COUNTS)?
         .install_recorder()?;
-    log_to_stderr(filter, config.format);
+    let records = collect(filter, config);
     metrics::gauge!("build_info", "version" => config.version, "commit" => config.commit).set(1.0);
-    let telemetry = Telemetry { prometheus };
+    let telemetry = Telemetry { prometheus, records };
     *started = Some(telemetry.clone());
     Ok(telemetry)
 }
 
-fn log_to_stderr(filter: EnvFilter, format: LogFormat) {
-    let pretty = match format {
+/// Logs to stderr, and answers what is told as records.
+fn collect(filter: EnvFilter, config: &TelemetryConfig) -> Receiver<Record> {
+    let pretty = match config.format {
         LogFormat::Auto => std::io::stderr().is_terminal(),
         LogFormat::Json => false,
         LogFormat::Pretty => true,
     };
+    let (recorder, records) = records::recorder();
+    let level = config.records;
+    let recorder =
+        (level != LevelFilter::OFF).then(|| recorder.with_filter(records::of_level(level)));
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    let registry = tracing_subscriber::registry().with(filter);
-    let set = if pretty {
-        registry.with(layer).try_init()
-    } else {
-        registry.with(layer.json().flatten_event(true).with_current_span(true)).try_init()
+    let layer = match pretty {
+        true => layer.boxed(),
+        false => layer.json().flatten_event(true).with_current_span(true).boxed(),
     };
-    if let Err(error) = set {
+    let registry = tracing_subscriber::registry().with(layer.with_filter(filter)).with(recorder);
+    if let Err(error) = registry.try_init() {
         // Somebody else (a test) collects the logs already, and this one goes there.
         tracing::debug!(%error, "logs are collected already");
     }
+    records
 }
 
 #[cfg(test)]
@@ -123,6 +146,7 @@ mod tests {
             commit: "abc",
             filter: "warn".into(),
             format: LogFormat::Json,
+            records: LevelFilter::WARN,
         };
         let first = init(&config).expect("nothing else records metrics here");
         let second = init(&config).expect("a second start is no error");

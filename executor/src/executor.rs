@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use futures::FutureExt;
 use protocol::service::Tasks;
-use protocol::task::{FailureKind, Outcome, OutcomeResult, Task};
+use protocol::task::{Failure, FailureKind, Outcome, OutcomeResult, Task};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
@@ -149,7 +149,10 @@ impl Worker {
         let elapsed = started.elapsed();
         let result = match ended {
             Ok(success) => OutcomeResult::Success(success),
-            Err(failure) => OutcomeResult::Failure(*failure),
+            Err(failure) => {
+                failed(task, compiled, &failure);
+                OutcomeResult::Failure(*failure)
+            }
         };
         self.meters.ended(compiled.label, &result, elapsed.as_secs_f64());
         Outcome {
@@ -161,6 +164,21 @@ impl Worker {
             secrets: used.names(),
         }
     }
+}
+
+/// Without the message, which may hold what others said: it stands in the run's events.
+fn failed(task: &Task, compiled: &Compiled, failure: &Failure) {
+    tracing::warn!(
+        workspace_id = %task.workspace_id,
+        run_id = %task.run_id,
+        node = %task.node,
+        token = task.token,
+        attempt = task.attempt,
+        action = compiled.label.as_str(),
+        kind = failure.kind.as_str(),
+        code = failure.code,
+        "an attempt failed"
+    );
 }
 
 fn span(task: &Task, compiled: &Compiled) -> tracing::Span {

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use domain::ids::{ProjectId, WorkspaceId};
 use protocol::{
-    AuditQueries, Commands, Events, GateQueries, MetricQueries, ResourceQueries, RunQueries,
+    AuditQueries, Commands, Events, GateQueries, LogQueries, MetricQueries, ResourceQueries,
+    RunQueries,
 };
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
@@ -29,6 +30,7 @@ pub struct Gateway {
     pub run_metrics: Arc<dyn MetricQueries>,
     pub events: Arc<dyn Events>,
     pub audit: Arc<dyn AuditQueries>,
+    pub logs: Arc<dyn LogQueries>,
     pub environment: Arc<dyn Environment>,
     pub config: GatewayConfig,
     pub health: Arc<dyn Health>,

@@ -25,6 +25,7 @@ mod gates;
 mod headers;
 mod health;
 mod json;
+mod logs;
 mod metrics;
 mod openapi;
 mod operations;

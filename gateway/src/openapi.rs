@@ -56,6 +56,7 @@ use crate::table::routes;
     protocol::MetricInfo,
     protocol::EventEnvelope,
     protocol::AuditEntry,
+    protocol::LogRecord,
     protocol::Origin,
     protocol::AuditHeads,
     protocol::AuditHead,

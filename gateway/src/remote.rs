@@ -7,6 +7,7 @@
 mod audit;
 mod commands;
 mod events;
+mod logs;
 mod queries;
 
 use std::time::Duration;

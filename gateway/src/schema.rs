@@ -246,6 +246,7 @@ fn answers() -> Value {
         })),
         "GatePage": page("GateView"),
         "AuditPage": page("AuditEntry"),
+        "LogPage": page("LogRecord"),
         "Signalled": {"type": "object", "properties": {
             "run_ids": {"type": "array", "items": text()},
             "refused": {"type": "array", "items": {"type": "object", "properties": {

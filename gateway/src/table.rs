@@ -31,6 +31,7 @@ macro_rules! handler {
 }
 
 mod audit;
+mod logs;
 mod metrics;
 
 /// The routes that every kind of resource has.
@@ -103,6 +104,7 @@ const ROUTES: &[&[Route]] = &[
     WAITING_ROUTES,
     TRIGGER_ROUTES,
     audit::ROUTES,
+    logs::ROUTES,
     metrics::ROUTES,
 ];
 

@@ -19,8 +19,9 @@ use sqlx::FromRow;
 use crate::cursor::{After, Asked, Listed};
 use crate::projection::{FoldError, Projection};
 use crate::runs::time;
+use crate::store::conditions::Conditions;
 use crate::store::dialect::Dialect;
-use crate::store::sql::{Bind, Session, sql};
+use crate::store::sql::{Session, sql};
 use crate::{Projections, refusal};
 
 mod act;
@@ -170,21 +171,6 @@ impl Row {
     }
 }
 
-/// The conditions of a list, with their parameters. Only those that narrow stand there, so that the
-/// index of one of them is used.
-struct Conditions {
-    text: String,
-    binds: Vec<Bind>,
-}
-
-impl Conditions {
-    fn and(&mut self, condition: &str, value: Option<impl Into<Bind>>) {
-        let Some(value) = value else { return };
-        self.binds.push(value.into());
-        self.text.push_str(&format!(" and {condition} ${}", self.binds.len()));
-    }
-}
-
 #[async_trait]
 impl AuditQueries for Projections {
     async fn list(
@@ -196,31 +182,18 @@ impl AuditQueries for Projections {
         let asked = Asked::read(&page, &workspace_id.to_string(), &filter)?;
         self.wait_for(&self.audit_log, page.min_position).await?;
         let micros = |time: Option<DateTime<Utc>>| time.map(|time| time.timestamp_micros());
-        let mut only = Conditions { text: String::new(), binds: Vec::new() };
-        only.and("workspace_id =", Some(workspace_id.to_string()));
-        only.and("actor =", filter.actor);
-        only.and("action =", filter.action);
-        only.and("resource_type =", filter.resource_type);
-        only.and("resource_id =", filter.resource_id);
-        only.and("run_id =", filter.run_id);
-        only.and("result =", filter.result.map(AuditResult::as_str));
-        only.and("at_micros >=", micros(filter.after));
-        only.and("at_micros <", micros(filter.before));
-        if let (Some(micros), Some(id)) = (asked.micros(), asked.id()) {
-            only.and("at_micros <=", Some(micros));
-            let next = only.binds.len() + 1;
-            only.text.push_str(&format!(" and (at_micros, id) < (${}, ${next})", next - 1));
-            only.binds.push(id.into());
-        }
-        only.binds.push(asked.rows().into());
-        let query = format!(
-            "select {}, {} from audit_log where true{} order by at_micros desc, id desc limit ${}",
-            TEXTS.join(", "),
-            NUMBERS.join(", "),
-            only.text,
-            only.binds.len()
-        );
-        let query = only.binds.into_iter().fold(sql(query), |query, bind| query.bind(bind));
+        let mut only = Conditions::default();
+        only.and("workspace_id = $_", Some(workspace_id.to_string()));
+        only.and("actor = $_", filter.actor);
+        only.and("action = $_", filter.action);
+        only.and("resource_type = $_", filter.resource_type);
+        only.and("resource_id = $_", filter.resource_id);
+        only.and("run_id = $_", filter.run_id);
+        only.and("result = $_", filter.result.map(AuditResult::as_str));
+        only.and("at_micros >= $_", micros(filter.after));
+        only.and("at_micros < $_", micros(filter.before));
+        let select = format!("select {}, {} from audit_log", TEXTS.join(", "), NUMBERS.join(", "));
+        let query = only.page(&select, "", &asked);
         let rows = self.store.readers().rows(query).await.map_err(refusal::storage)?;
         asked.page(rows, Row::view)
     }

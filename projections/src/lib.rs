@@ -8,6 +8,7 @@
 //! Of the processes that share a database one folds. The others answer queries from the same rows,
 //! and take over within seconds when it is gone.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,6 +33,7 @@ mod explain;
 mod gates;
 mod histories;
 mod lead;
+mod logs;
 mod metrics;
 mod outside;
 mod payload;
@@ -56,6 +58,7 @@ mod tests;
 pub use audit::{AuditTrail, Seal, recorded};
 pub use bundle::{Bundle, OpenBundleError, manifest as bundle_manifest};
 pub use histories::{Histories, Past};
+pub use logs::{LOG_BATCH, LogStoreError};
 pub use projection::FoldError;
 pub use rebuild::{Comparison, Difference, Progress, RebuildError};
 pub use store::{OpenError, Views};
@@ -88,6 +91,30 @@ pub struct Config {
     pub audit_key: Option<AuditKey>,
     /// How often they are signed.
     pub audit_every: Duration,
+    /// Limits of the log store.
+    pub logs: LogsConfig,
+}
+
+/// How much the log store keeps.
+#[derive(Debug, Clone)]
+pub struct LogsConfig {
+    pub max_age: Duration,
+    pub max_records: u64,
+    /// The folder of files that records are appended to before they are removed.
+    pub archive: Option<PathBuf>,
+    /// How often it is looked for records beyond the limits.
+    pub trim_every: Duration,
+}
+
+impl Default for LogsConfig {
+    fn default() -> Self {
+        Self {
+            max_age: Duration::from_hours(7 * 24),
+            max_records: 100_000,
+            archive: None,
+            trim_every: Duration::from_mins(1),
+        }
+    }
 }
 
 impl Default for Config {
@@ -103,6 +130,7 @@ impl Default for Config {
             outside_max_bytes: 1024 * 1024 * 1024,
             audit_key: None,
             audit_every: Duration::from_secs(10),
+            logs: LogsConfig::default(),
         }
     }
 }
@@ -223,7 +251,8 @@ impl Projections {
         let key = self.config.audit_key.clone();
         let signs =
             key.map(|key| audit::sign::run(Arc::clone(self), key, shutdown.clone()).boxed());
-        folds.chain(outside).chain(signs).collect()
+        let trims = logs::trim::run(Arc::clone(self), shutdown.clone()).boxed();
+        folds.chain(outside).chain(signs).chain([trims]).collect()
     }
 
     fn fold(

@@ -12,8 +12,8 @@ use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use protocol::remote::{Answer, EXPORT, FOLLOW, FollowCall, QUERIES, QueryCall};
 use protocol::{
-    AuditQueries, EventEnvelope, Events, ExportAudit, GateQueries, MetricQueries, Rejection,
-    RejectionKind, ResourceQueries, RunQueries,
+    AuditQueries, EventEnvelope, Events, ExportAudit, GateQueries, LogQueries, MetricQueries,
+    Rejection, RejectionKind, ResourceQueries, RunQueries,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -121,6 +121,9 @@ impl Queries {
             QueryCall::EventHead => write(&self.0.head().await),
             QueryCall::ListAudit { workspace_id, filter, page } => {
                 write(&AuditQueries::list(&*self.0, workspace_id, filter, page).await)
+            }
+            QueryCall::ListLogs { workspace_id, filter, page } => {
+                write(&LogQueries::list(&*self.0, workspace_id, filter, page).await)
             }
             QueryCall::AuditHeads { after, limit } => write(&self.0.heads(after, limit).await),
         }

@@ -430,7 +430,7 @@ impl Projections {
 }
 
 /// A `like` pattern for lower-case texts that contain another.
-fn containing(text: &str) -> String {
+pub(crate) fn containing(text: &str) -> String {
     let mut pattern = String::from("%");
     for character in text.to_ascii_lowercase().chars() {
         if matches!(character, '%' | '_' | '\\') {

@@ -7,12 +7,13 @@ use chassis::database::Database;
 use chassis::journal::ReadError;
 use tokio::sync::Mutex;
 
+pub(crate) mod conditions;
 pub(crate) mod database;
 pub(crate) mod dialect;
 pub(crate) mod file;
 pub(crate) mod sql;
 
-use sql::{Connection, Readers};
+use sql::{Connection, Readers, Session, Statement};
 
 /// How long the database may take for a sign of life.
 const PING_WITHIN: Duration = Duration::from_secs(5);
@@ -97,6 +98,21 @@ impl Store {
     pub(crate) fn give_up(&self, writer: &mut Option<Connection>) {
         if !self.is_shared() {
             *writer = None;
+        }
+    }
+
+    /// Executes a statement that belongs to no fold. It is whole by itself.
+    pub(crate) async fn execute(&self, statement: Statement) -> Result<u64, sqlx::Error> {
+        match &self.views {
+            Views::File(_) => {
+                let mut writer = self.writer.lock().await;
+                let connection = writer.as_mut().ok_or(sqlx::Error::WorkerCrashed)?;
+                connection.session().execute(statement).await
+            }
+            Views::Database(database) => {
+                let mut connection = database.pool().acquire().await?;
+                Session::Database(&mut connection).execute(statement).await
+            }
         }
     }
 

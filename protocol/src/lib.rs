@@ -12,6 +12,7 @@ pub mod event;
 pub mod explanation;
 pub mod fork;
 pub mod gate;
+pub mod log;
 pub mod metric;
 pub mod query;
 pub mod rejection;
@@ -37,6 +38,7 @@ pub use explanation::{
 };
 pub use fork::{ForkCall, ForkCalls, ForkOutcome, ForkPlan, ForkRun, ForkedFrom};
 pub use gate::{GateAnswerView, GateFilter, GateId, GateStatus, GateView};
+pub use log::{LogFilter, LogLevel, LogRecord};
 pub use metric::{
     MetricAnswer, MetricInfo, MetricList, MetricPoint, MetricQuery, MetricSeries, MetricStep,
     MetricValues,
@@ -44,7 +46,8 @@ pub use metric::{
 pub use query::{EventPage, Page, PageRequest, ResourceFilter, RunFilter, StateAt};
 pub use rejection::{Rejection, RejectionKind};
 pub use service::{
-    AuditQueries, Commands, Events, GateQueries, MetricQueries, ResourceQueries, RunQueries, Tasks,
+    AuditQueries, Commands, Events, GateQueries, LogQueries, MetricQueries, ResourceQueries,
+    RunQueries, Tasks,
 };
 pub use shard::{SHARDS, run_of, shard_of};
 pub use task::{

@@ -18,6 +18,7 @@ use crate::difference::DiffTo;
 use crate::event::{Cursor, EventFilter};
 use crate::explanation::Explain;
 use crate::gate::{GateFilter, GateId};
+use crate::log::LogFilter;
 use crate::metric::MetricQuery;
 use crate::query::{PageRequest, ResourceFilter, RunFilter, StateAt};
 use crate::rejection::Rejection;
@@ -52,6 +53,19 @@ pub fn tasks_queue(pool: &str) -> (String, String) {
 pub fn outcomes_queue() -> (String, String) {
     ("OUTCOMES".to_owned(), "outcomes.>".to_owned())
 }
+
+/// The queue of log records for the store, its name and its subject: each message is a JSON array
+/// of [`crate::LogRecord`]s.
+pub fn logs_queue() -> (String, String) {
+    ("LOGS".to_owned(), LOGS.to_owned())
+}
+
+/// The subject of log records, and the name of those who take them.
+pub const LOGS: &str = "logs";
+/// Bytes of records that wait, at most; what comes then is dropped by its sender.
+pub const LOGS_BYTES: i64 = 16 * 1024 * 1024;
+/// How long a record waits for a projector.
+pub const LOGS_AGE: Duration = Duration::from_hours(24);
 
 /// Bytes that each work queue may hold. Tasks in flight are bounded long before.
 pub const QUEUE_BYTES: i64 = 256 * 1024 * 1024;
@@ -220,6 +234,11 @@ pub enum QueryCall {
     AuditHeads {
         after: u64,
         limit: u32,
+    },
+    ListLogs {
+        workspace_id: Option<WorkspaceId>,
+        filter: LogFilter,
+        page: PageRequest,
     },
 }
 

@@ -14,6 +14,7 @@ use crate::difference::{DiffTo, RunDiff};
 use crate::event::{Cursor, EventEnvelope, EventFilter};
 use crate::explanation::{Explain, Explanation};
 use crate::gate::{GateFilter, GateId, GateView};
+use crate::log::{LogFilter, LogRecord};
 use crate::metric::{MetricAnswer, MetricList, MetricQuery};
 use crate::query::{EventPage, Page, PageRequest, ResourceFilter, RunFilter, StateAt};
 use crate::rejection::Rejection;
@@ -221,6 +222,18 @@ pub trait AuditQueries: Send + Sync {
         &self,
         asked: ExportAudit,
     ) -> Result<BoxStream<'static, Result<String, Rejection>>, Rejection>;
+}
+
+/// Reads of the log store.
+#[async_trait]
+pub trait LogQueries: Send + Sync {
+    /// What processes told, newest first: of one workspace, or all, where `workspace_id` is `None`.
+    async fn list(
+        &self,
+        workspace_id: Option<WorkspaceId>,
+        filter: LogFilter,
+        page: PageRequest,
+    ) -> Result<Page<LogRecord>, Rejection>;
 }
 
 /// Where workers get tasks and leave outcomes.

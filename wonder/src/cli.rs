@@ -23,6 +23,7 @@ mod events;
 mod explain;
 mod fork;
 mod gates;
+mod logs;
 mod metrics;
 mod migrate;
 mod mock_model;
@@ -139,6 +140,8 @@ enum Command {
     /// Look after read models
     #[command(subcommand)]
     Projections(projections::ProjectionsCommand),
+    /// List what the processes of the platform warned of, newest first
+    Logs(Box<logs::LogsArgs>),
     /// Check a journal
     #[command(subcommand)]
     Audit(audit::AuditCommand),
@@ -177,6 +180,7 @@ pub(crate) fn execute(cli: Cli) -> Result<Exit, Failure> {
         Command::Bundle(command) => on_one_core(bundle::execute(global, command)),
         Command::State(args) => on_one_core(state::execute(global, args)),
         Command::Projections(command) => on_all_cores(projections::execute(global, command)),
+        Command::Logs(args) => on_one_core(logs::execute(global, *args)),
         Command::Audit(command) => on_all_cores(audit::execute(global, command)),
         Command::Bench(args) => on_one_core(bench::execute(args)),
         Command::Doctor(args) => on_one_core(doctor::execute(global, args)),

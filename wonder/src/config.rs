@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use chassis::config::{Loaded, Sources};
 use domain::audit::AuditKey;
 use serde::{Deserialize, Serialize, Serializer};
+use tracing::level_filters::LevelFilter;
 
 mod flags;
 
@@ -54,6 +55,40 @@ pub(crate) struct Config {
     pub(crate) allow_private_hosts: Vec<String>,
     /// A filter like `info` or `warn,commands=debug`.
     pub(crate) log: String,
+    /// What of the log is kept in the log store: this level and above, or nothing.
+    pub(crate) logs_level: LogsLevel,
+    /// Days that the log store keeps a record.
+    pub(crate) logs_max_days: u32,
+    /// Records that the log store keeps.
+    pub(crate) logs_max_records: u64,
+    /// The folder that records are appended to, a file a day, before they leave the log store.
+    pub(crate) logs_archive: Option<PathBuf>,
+}
+
+/// What of the log is kept in the log store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum LogsLevel {
+    /// Nothing
+    Off,
+    /// Errors
+    Error,
+    /// Warnings and above
+    Warn,
+    /// All but what is for debugging
+    Info,
+}
+
+impl LogsLevel {
+    /// The level, as the log has it.
+    pub(crate) const fn filter(self) -> LevelFilter {
+        match self {
+            Self::Off => LevelFilter::OFF,
+            Self::Error => LevelFilter::ERROR,
+            Self::Warn => LevelFilter::WARN,
+            Self::Info => LevelFilter::INFO,
+        }
+    }
 }
 
 /// What a process does.
@@ -76,6 +111,16 @@ impl Role {
     /// All of them.
     pub(crate) const ALL: [Self; 4] =
         [Self::Gateway, Self::Commands, Self::Projections, Self::Executor];
+
+    /// The word for it, which its crate is called too.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Gateway => "gateway",
+            Self::Commands => "commands",
+            Self::Projections => "projections",
+            Self::Executor => "executor",
+        }
+    }
 }
 
 /// How callers are known.
@@ -136,6 +181,12 @@ fn load_from(
     anyhow::ensure!(
         (1..=10_000).contains(&concurrency),
         "executor_concurrency is {concurrency}: choose 1 to 10000"
+    );
+    let Config { logs_max_days: days, logs_max_records: records, .. } = loaded.value;
+    anyhow::ensure!((1..=3_650).contains(&days), "logs_max_days is {days}: choose 1 to 3650");
+    anyhow::ensure!(
+        (1..=10_000_000).contains(&records),
+        "logs_max_records is {records}: choose 1 to 10000000"
     );
     Ok(loaded)
 }
@@ -211,6 +262,7 @@ impl Config {
             auth: AuthMode::Dev,
             admin_key: None,
             audit_key: None,
+            logs_archive: None,
             ..self.alone()
         }
     }
@@ -260,6 +312,10 @@ fn defaults(environment: &Environment, auth: AuthMode) -> Config {
             AuthMode::Dev => "warn".to_owned(),
             AuthMode::Keys => "info".to_owned(),
         },
+        logs_level: LogsLevel::Warn,
+        logs_max_days: 7,
+        logs_max_records: 100_000,
+        logs_archive: None,
     }
 }
 

@@ -16,13 +16,15 @@ use gateway::{
     ServeError, SystemEnvironment,
 };
 use protocol::{
-    AuditQueries, Commands, Events, GateQueries, MetricQueries, ResourceQueries, RunQueries, Tasks,
+    AuditQueries, Commands, Events, GateQueries, LogQueries, MetricQueries, ResourceQueries,
+    RunQueries, Tasks,
 };
 use tokio::task::JoinHandle;
 
 use crate::config::{AuthMode, Config, Role};
 
 mod hints;
+mod logs;
 mod read_side;
 mod readiness;
 mod store;
@@ -63,6 +65,7 @@ struct Services {
     run_metrics: Arc<dyn MetricQueries>,
     events: Arc<dyn Events>,
     audit: Arc<dyn AuditQueries>,
+    logs: Arc<dyn LogQueries>,
 }
 
 /// Starts the services of this process's roles on a bound listener. Returns when they are ready to
@@ -76,6 +79,7 @@ pub(crate) async fn start(
         commit: option_env!("WONDER_COMMIT").unwrap_or("unknown"),
         filter: config.log.clone(),
         format: LogFormat::Auto,
+        records: config.logs_level.filter(),
     })?;
     let store = Store::open(config).await?;
     // The edge and the executor both bring work in, and what they have begun ends side by side.
@@ -88,6 +92,7 @@ pub(crate) async fn start(
         true => Some(ReadSide::start(config, &store).await?),
         false => None,
     };
+    let logs = logs::start(config, &telemetry, &store, read_side.as_ref()).await?;
     if config.has(Role::Executor) {
         start_executor(config, &store, write_side.as_ref(), &intake).await?;
     }
@@ -105,6 +110,7 @@ pub(crate) async fn start(
             run_metrics: services.run_metrics,
             events: services.events,
             audit: services.audit,
+            logs: services.logs,
             environment: Arc::new(SystemEnvironment),
             config: gateway_config(config),
             health,
@@ -118,13 +124,14 @@ pub(crate) async fn start(
     };
     let mut stages = vec![intake];
     stages.extend(write_side.into_iter().flat_map(|side| side.stages));
+    stages.push(logs);
     stages.extend(read_side.map(|side| side.stage));
     Ok(Platform { url, place: store.place(config), stages, edge, store })
 }
 
 impl Platform {
     /// Stops in order: no new requests and tasks while those under way end, then the write side,
-    /// then the projections; the journal closes last.
+    /// then the way to the log store and the projections; the journal closes last.
     pub(crate) async fn stop(self, shutdown: &Shutdown) -> anyhow::Result<()> {
         let drained = shutdown.drain(&self.stages, STOP).await;
         if tokio::time::timeout(CLOSE, self.store.close()).await.is_err() {
@@ -152,7 +159,8 @@ fn services(
             gates: Arc::clone(&remote) as _,
             run_metrics: Arc::clone(&remote) as _,
             events: Arc::clone(&remote) as _,
-            audit: remote,
+            audit: Arc::clone(&remote) as _,
+            logs: remote,
         });
     }
     let (write_side, read_side) =
@@ -166,6 +174,7 @@ fn services(
         run_metrics: Arc::clone(views) as _,
         events: Arc::clone(views) as _,
         audit: Arc::clone(views) as _,
+        logs: Arc::clone(views) as _,
     })
 }
 

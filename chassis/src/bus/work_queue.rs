@@ -47,12 +47,15 @@ pub struct WorkQueueOptions {
     pub subjects: Cow<'static, str>,
     /// Bytes that the queue may hold; more is refused.
     pub max_bytes: i64,
+    /// How long a message may stay that nobody acknowledges; zero means for ever.
+    pub max_age: Duration,
 }
 
 impl WorkQueueOptions {
-    /// A queue of this name and these subjects.
+    /// A queue of this name and these subjects, whose messages stay until they are acknowledged.
     pub fn of((name, subjects): (String, String), max_bytes: i64) -> Self {
-        Self { name: name.into(), subjects: subjects.into(), max_bytes }
+        let max_age = Duration::ZERO;
+        Self { name: name.into(), subjects: subjects.into(), max_bytes, max_age }
     }
 }
 
@@ -94,9 +97,13 @@ impl WorkQueue {
             "max_msgs": -1,
             "max_msgs_per_subject": -1,
             "max_consumers": -1,
-            "max_age": 0,
+            "max_age": nanos(options.max_age),
             "num_replicas": nats.replicas(),
-            "duplicate_window": nanos(DUPLICATE_WINDOW),
+            // The server takes none that is longer than the age.
+            "duplicate_window": nanos(match options.max_age {
+                Duration::ZERO => DUPLICATE_WINDOW,
+                age => DUPLICATE_WINDOW.min(age),
+            }),
             "allow_direct": true,
         });
         nats.ensure_stream(&asked).await?;

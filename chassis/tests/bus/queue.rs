@@ -18,6 +18,7 @@ pub(crate) const OPTIONS: WorkQueueOptions = WorkQueueOptions {
     name: Cow::Borrowed("TASKS"),
     subjects: Cow::Borrowed("tasks.>"),
     max_bytes: 8 * 1024 * 1024,
+    max_age: Duration::ZERO,
 };
 
 /// A queue, and the client library's own view of it.

@@ -22,6 +22,7 @@ use uuid::Uuid;
 mod audit;
 mod bundles;
 mod events;
+mod logs;
 mod metrics;
 mod time_travel;
 
@@ -52,6 +53,7 @@ pub(crate) struct World {
     pub(crate) gate_filters: Mutex<Vec<GateFilter>>,
     pub(crate) metric_queries: Mutex<Vec<MetricQuery>>,
     pub(crate) audit_filters: Mutex<Vec<AuditFilter>>,
+    pub(crate) log_filters: Mutex<Vec<(Option<WorkspaceId>, LogFilter)>>,
     pub(crate) exports: Mutex<Vec<ExportAudit>>,
     pub(crate) outcome: Mutex<Option<RunOutcome>>,
     /// How many reads at a position find the read model behind it.
@@ -375,6 +377,7 @@ pub(crate) fn gateway(world: &Arc<World>, auth: AuthConfig) -> Gateway {
         run_metrics: world.clone(),
         events: world.clone(),
         audit: world.clone(),
+        logs: world.clone(),
         environment: Arc::new(Clock(world.clone())),
         config: GatewayConfig::new(auth, default_project),
         health: world.clone(),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::{AuthMode, Role};
+use super::{AuthMode, LogsLevel, Role};
 
 /// Where a server keeps its data, where it listens, and whom it lets in. Serialises to the keys
 /// that were given.
@@ -55,4 +55,10 @@ pub(crate) struct ServerArgs {
     /// Log filter, as in `warn,commands=debug` [default: info; of `wonder dev`: warn]
     #[arg(long, value_name = "FILTER", help_heading = "Server")]
     pub(crate) log: Option<String>,
+    /// What of the log is kept for `wonder logs` [default: warn]
+    #[arg(long, value_enum, value_name = "LEVEL", help_heading = "Server")]
+    pub(crate) logs_level: Option<LogsLevel>,
+    /// Folder that old log records are appended to, a file of JSON lines a day
+    #[arg(long, value_name = "DIR", help_heading = "Server")]
+    pub(crate) logs_archive: Option<PathBuf>,
 }

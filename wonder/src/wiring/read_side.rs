@@ -9,7 +9,7 @@ use anyhow::Context;
 use chassis::shutdown::Stage;
 use domain::audit::AuditKey;
 use futures::future::join_all;
-use projections::{Projections, Views};
+use projections::{LogsConfig, Projections, Views};
 
 use super::hints;
 use super::store::{Data, Store};
@@ -68,6 +68,12 @@ impl ReadSide {
         };
         let mut settings = projections::Config {
             outside_max_bytes: config.nats_events_bytes.cast_signed(),
+            logs: LogsConfig {
+                max_age: Duration::from_hours(24 * u64::from(config.logs_max_days)),
+                max_records: config.logs_max_records,
+                archive: config.logs_archive.clone(),
+                ..LogsConfig::default()
+            },
             ..projections::Config::default()
         };
         settings.audit_key = match &store.data {

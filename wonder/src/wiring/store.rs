@@ -137,7 +137,6 @@ fn nats_options(config: &Config, url: &str) -> NatsOptions {
 
 /// What servers show of this process: its roles and its number.
 pub(super) fn name(config: &Config) -> String {
-    let roles: Vec<String> =
-        config.roles.iter().map(|role| format!("{role:?}").to_lowercase()).collect();
+    let roles: Vec<_> = config.roles.iter().map(|role| role.as_str()).collect();
     format!("wonder {} {}", roles.join("+"), std::process::id())
 }

@@ -1,0 +1,224 @@
+//! From what this process tells to the log store: directly where the store is in this process, else
+//! over the bus. What can't be kept is dropped and counted; nobody waits for it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chassis::bus::{ConsumerOptions, Delivery, Message, Receiver, WorkQueue, WorkQueueOptions};
+use chassis::shutdown::Stage;
+use chassis::telemetry::{self, Record, Telemetry};
+use projections::{LOG_BATCH, Projections};
+use protocol::remote::{LOGS, LOGS_AGE, LOGS_BYTES, logs_queue};
+use protocol::{LogLevel, LogRecord};
+use serde_json::{Map, Value};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+
+use super::{ReadSide, Store, store};
+use crate::config::{Config, Role};
+
+/// Records of a message; with the largest there can be it stays below 1 MiB.
+const MESSAGE_RECORDS: usize = 16;
+/// Messages that are taken at a time, and delivered ahead.
+const MESSAGES: usize = 16;
+/// How long the records of a message may take to be kept.
+const ACK_WAIT: Duration = Duration::from_secs(30);
+/// Between two attempts to keep or to send what could not be.
+const RETRY: Duration = Duration::from_secs(1);
+/// How long what was told before the end may take.
+const AT_THE_END: Duration = Duration::from_secs(2);
+
+/// Takes records to the store until the stage ends.
+pub(super) async fn start(
+    config: &Config,
+    telemetry: &Telemetry,
+    store: &Store,
+    read_side: Option<&ReadSide>,
+) -> anyhow::Result<Stage> {
+    let stage = Stage::new("logs");
+    let (records, teller) = (telemetry.records(), Teller::of(config));
+    let views = read_side.map(|side| Arc::clone(&side.projections));
+    let Some(nats) = store.nats() else {
+        if let Some(views) = views {
+            let keep = move |batch: Vec<LogRecord>| {
+                let views = Arc::clone(&views);
+                async move { views.keep_logs(&batch).await.map_err(anyhow::Error::from) }
+            };
+            spawn(&stage, hand_on(records, teller, LOG_BATCH, stage.token(), keep));
+        }
+        return Ok(stage);
+    };
+    let mut options = WorkQueueOptions::of(logs_queue(), LOGS_BYTES);
+    options.max_age = LOGS_AGE;
+    let queue = WorkQueue::open(nats, options).await?;
+    if let Some(views) = views {
+        spawn(&stage, take_in(queue.clone(), views, stage.token()));
+    }
+    let send = move |batch: Vec<LogRecord>| {
+        let queue = queue.clone();
+        async move {
+            // The same id at each attempt, so that a message is in the queue once.
+            let id = batch.first().map(|record| record.id.clone()).unwrap_or_default();
+            let body = serde_json::to_vec(&batch)?.into();
+            let message = Message { subject: LOGS.to_owned(), id, body };
+            for published in queue.publish(vec![message]).await {
+                published?;
+            }
+            Ok(())
+        }
+    };
+    spawn(&stage, hand_on(records, teller, MESSAGE_RECORDS, stage.token(), send));
+    Ok(stage)
+}
+
+fn spawn(stage: &Stage, work: impl Future<Output = ()> + Send + 'static) {
+    stage.spawn(work.instrument(telemetry::unrecorded()));
+}
+
+/// Hands records on in batches, each until it has been taken. Those that come meanwhile wait, as
+/// many as there is room for.
+async fn hand_on<F>(
+    records: Receiver<Record>,
+    teller: Teller,
+    limit: usize,
+    stop: CancellationToken,
+    take: impl Fn(Vec<LogRecord>) -> F,
+) where
+    F: Future<Output = anyhow::Result<()>>,
+{
+    let mut is_troubled = false;
+    loop {
+        let mut told = Vec::new();
+        tokio::select! {
+            biased;
+            _ = records.recv_many(&mut told, limit) => {}
+            () = stop.cancelled() => return,
+        }
+        let batch: Vec<LogRecord> = told.into_iter().map(|record| teller.record(record)).collect();
+        let count = batch.len();
+        let handed = async {
+            while let Err(error) = take(batch.clone()).await {
+                if !std::mem::replace(&mut is_troubled, true) {
+                    tracing::warn!(%error, "log records can't be handed on, trying again");
+                }
+                tokio::time::sleep(RETRY).await;
+            }
+            is_troubled = false;
+        };
+        let overdue = async {
+            stop.cancelled().await;
+            tokio::time::sleep(AT_THE_END).await;
+        };
+        tokio::select! {
+            biased;
+            () = handed => {}
+            () = overdue => {
+                telemetry::dropped("end", count);
+                return;
+            }
+        }
+    }
+}
+
+/// Keeps what all processes hand on.
+async fn take_in(queue: WorkQueue, views: Arc<Projections>, stop: CancellationToken) {
+    let options = ConsumerOptions {
+        durable: LOGS.to_owned(),
+        filter: LOGS.to_owned(),
+        ack_wait: ACK_WAIT,
+        max_ack_pending: 64,
+    };
+    let mut consumer = loop {
+        match queue.consumer(options.clone()).await {
+            Ok(consumer) => break consumer,
+            Err(error) => tracing::warn!(%error, "log records can't be taken in yet"),
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(RETRY) => {}
+        }
+    };
+    loop {
+        let messages = tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            messages = consumer.pull(MESSAGES) => messages,
+        };
+        keep(&views, messages).await;
+    }
+    consumer.close().await;
+}
+
+async fn keep(views: &Projections, messages: Vec<Delivery>) {
+    let mut records = Vec::new();
+    for message in &messages {
+        match serde_json::from_slice::<Vec<LogRecord>>(&message.body) {
+            Ok(told) => records.extend(told),
+            Err(error) => {
+                tracing::error!(%error, "log records can't be read, and are dropped");
+                telemetry::dropped("unreadable", 1);
+            }
+        }
+    }
+    for batch in records.chunks(LOG_BATCH) {
+        if let Err(error) = views.keep_logs(batch).await {
+            tracing::warn!(%error, "log records can't be kept, trying again");
+            for message in &messages {
+                message.nak_after(RETRY).await;
+            }
+            return;
+        }
+    }
+    for message in &messages {
+        message.ack().await;
+    }
+}
+
+/// This process, as its records name it.
+struct Teller {
+    instance: String,
+    roles: String,
+}
+
+impl Teller {
+    fn of(config: &Config) -> Self {
+        let roles: Vec<_> = config.roles.iter().map(|role| role.as_str()).collect();
+        Self { instance: store::name(config), roles: roles.join("+") }
+    }
+
+    fn record(&self, told: Record) -> LogRecord {
+        let Record { id, at, level, target, message, mut fields } = told;
+        let crate_name = target.split("::").next().unwrap_or_default();
+        let role = Role::ALL.into_iter().map(Role::as_str).find(|role| *role == crate_name);
+        LogRecord {
+            id: id.simple().to_string(),
+            at,
+            level: match level {
+                tracing::Level::ERROR => LogLevel::Error,
+                tracing::Level::WARN => LogLevel::Warn,
+                tracing::Level::INFO => LogLevel::Info,
+                tracing::Level::DEBUG => LogLevel::Debug,
+                tracing::Level::TRACE => LogLevel::Trace,
+            },
+            role: role.unwrap_or(&self.roles).to_owned(),
+            instance: self.instance.clone(),
+            target,
+            message,
+            workspace_id: text(&mut fields, "workspace_id"),
+            run_id: text(&mut fields, "run_id"),
+            trace_id: text(&mut fields, "trace_id"),
+            fields,
+        }
+    }
+}
+
+/// Takes a field out that is a text.
+fn text(fields: &mut Map<String, Value>, name: &str) -> Option<String> {
+    match fields.shift_remove(name)? {
+        Value::String(text) => Some(text),
+        other => {
+            fields.insert(name.to_owned(), other);
+            None
+        }
+    }
+}
