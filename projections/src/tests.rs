@@ -55,6 +55,7 @@ mod forks;
 mod gates;
 mod history;
 mod lead;
+mod logs;
 mod metrics;
 mod outside;
 mod projector;
