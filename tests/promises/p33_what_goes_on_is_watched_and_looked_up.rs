@@ -1,16 +1,22 @@
 //! Promise 33: what goes on can be watched over a WebSocket, from history into live, without a gap or
-//! a duplicate however often it is cut.
+//! a duplicate however often it is cut; and what a process warned of is found later, by run and by
+//! trace, without a secret in it.
 //!
 //! It fails where the socket loses an event between history and live ones, tells one twice after a
-//! cut, or tells anything else than server-sent events do.
+//! cut, or tells anything else than server-sent events do; where a warning of a process without a
+//! database doesn't reach the store, or isn't known to be about a run or its trace; and where a key
+//! that an attempt was given stands in a record or in the log.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use serde_json::json;
-use system_tests::{Client, Pace, Sent, Setting, Traffic, workflows};
+use serde_json::{Value, json};
+use system_tests::{Client, Pace, Platform, Sent, Setting, Shape, Traffic, wait_for, workflows};
 
-system_tests::in_both_settings!(sockets_go_on_from_history_into_live);
+system_tests::in_both_settings!(
+    sockets_go_on_from_history_into_live,
+    a_warning_is_found_by_its_run_and_its_trace,
+);
 
 /// Readers of all events at the same time.
 const READERS: u64 = 3;
@@ -72,4 +78,66 @@ async fn sockets_go_on_from_history_into_live(setting: Setting) {
     }
     assert_eq!(names.first().map(String::as_str), Some("run_started"));
     assert_eq!(&names[names.len() - 2..], ["run_completed", "end"]);
+}
+
+/// A key that a model is called with.
+const CANARY: &str = "sk-p33-canary-5f2e9c";
+
+/// A model that nobody serves, and a run that asks it.
+async fn failing(client: &Client) -> (String, String) {
+    let projects = client.get("/projects").await;
+    let profile = json!({
+        "project_id": projects["items"][0]["id"], "name": "away", "provider": "openai",
+        "model": "m", "base_url": "http://127.0.0.1:1/v1", "api_key_env": "P33_API_KEY",
+    });
+    client.post("/model-profiles", &profile).await.ok();
+    let definition = json!({
+        "name": "p33-failing", "start": "ask",
+        "nodes": {"ask": {"action": {"kind": "llm", "with": {"model": "away", "prompt": "hello"}}}},
+    });
+    let answer = client.post("/runs", &json!({"definition": definition, "input": {}})).await;
+    let trace = answer.headers["x-request-id"].to_str().expect("ascii").to_owned();
+    let run = answer.ok()["id"].as_str().expect("an id").to_owned();
+    let end = client.end_of(&run).await;
+    assert_eq!(end["status"], "failed", "{end}");
+    (run, trace)
+}
+
+/// The records that a query finds, once there are some.
+async fn logs(client: &Client, query: &str) -> Vec<Value> {
+    wait_for(&format!("logs of {query}"), || async {
+        let page = client.get(&format!("/logs?{query}")).await;
+        page["items"].as_array().filter(|items| !items.is_empty()).cloned()
+    })
+    .await
+}
+
+async fn a_warning_is_found_by_its_run_and_its_trace(setting: Setting) {
+    let shape = Shape::from(setting).with_variable("P33_API_KEY", CANARY);
+    let shape = shape.with(&["--allow-private-host", "127.0.0.1"]);
+    let mut platform = Platform::start_as(env!("CARGO_BIN_EXE_wonder"), shape).await;
+    let client = platform.client();
+    let (run, trace) = failing(&client).await;
+    let by_run = logs(&client, &format!("run_id={run}&role=executor&level=warn")).await;
+    let record = &by_run[0];
+    assert_eq!((&record["level"], &record["role"]), (&json!("warn"), &json!("executor")));
+    assert_eq!((&record["run_id"], &record["trace_id"]), (&json!(run), &json!(trace)), "{record}");
+    assert_eq!(record["fields"]["node"], "ask");
+    assert!(record["workspace_id"].is_string() && record["fields"]["code"].is_string(), "{record}");
+    let instance = record["instance"].as_str().expect("a process");
+    assert_eq!(instance.contains("gateway"), setting != Setting::Distributed, "{instance}");
+    assert_eq!(logs(&client, &format!("trace_id={trace}&role=executor")).await, by_run);
+    let arguments = ["logs", "--run", &run, "-o", "json", "--server", platform.gateway()];
+    let (_, told, talk) = platform.wonder(&arguments).await;
+    let told: Value = serde_json::from_str(&told).unwrap_or_else(|_| panic!("{told}{talk}"));
+    let items = told["items"].as_array().expect("records");
+    assert!(items.contains(record), "{told}");
+    // What was told before the end of a process is there after it.
+    let (other, _) = failing(&client).await;
+    platform.stop().await;
+    platform.restart().await;
+    let client = platform.client();
+    logs(&client, &format!("run_id={other}")).await;
+    let all = client.get("/logs?limit=200").await.to_string();
+    assert!(all.contains(&run) && !all.contains(CANARY) && !platform.log().contains(CANARY));
 }

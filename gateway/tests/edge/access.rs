@@ -312,3 +312,27 @@ async fn an_export_is_recorded_before_anything_is_given_out() {
         assert_eq!((answer.status.as_u16(), &*answer.code()), (503, "journal_full"), "{path}");
     }
 }
+
+#[tokio::test]
+async fn the_logs_of_all_workspaces_are_the_administrators() {
+    let administrator = Administrator::new(&"a".repeat(32), home());
+    let client = Client::new(AuthConfig::Keys { administrator: Some(administrator) });
+    let key = grant(&client, home(), &[Scope::Admin], None);
+    let everything = format!("Bearer {}", "a".repeat(32));
+    for (key, seen) in [(key, Some(home())), (everything, None)] {
+        let path = "/api/v1/logs?level=error&run_id=run_x&trace_id=t&role=executor&q=late\
+                    &from=2026-01-01T00:00:00Z&to=2026-01-02T00:00:00Z";
+        let answer = client.call("GET", path, &[("authorization", &key)], "").await;
+        assert_eq!((answer.status.as_u16(), answer.json()), (200, json!({"items": []})));
+        let (workspace, filter) =
+            client.world.log_filters.lock().expect("lock").pop().expect("one");
+        assert_eq!(workspace, seen);
+        let asked = json!({"level": "error", "run_id": "run_x", "trace_id": "t",
+            "role": "executor", "q": "late", "from": "2026-01-01T00:00:00Z",
+            "to": "2026-01-02T00:00:00Z"});
+        assert_eq!(json!(filter), asked);
+        let path = "/api/v1/logs?level=loud";
+        let wrong = client.call("GET", path, &[("authorization", &key)], "").await;
+        assert_eq!(wrong.code(), "invalid_parameter");
+    }
+}
