@@ -92,7 +92,7 @@ pub(crate) async fn start(
         true => Some(ReadSide::start(config, &store).await?),
         false => None,
     };
-    let logs = logs::start(config, &telemetry, &store, read_side.as_ref()).await?;
+    let logs = logs::start(config, &telemetry, &store, read_side.as_ref());
     if config.has(Role::Executor) {
         start_executor(config, &store, write_side.as_ref(), &intake).await?;
     }

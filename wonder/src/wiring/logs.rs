@@ -17,7 +17,7 @@ use tracing::Instrument as _;
 use super::{ReadSide, Store, store};
 use crate::config::{Config, Role};
 
-/// Records of a message; with the largest there can be it stays below 1 MiB.
+/// Records of a message: as a rule below 200 KiB.
 const MESSAGE_RECORDS: usize = 16;
 /// Messages that are taken at a time, and delivered ahead.
 const MESSAGES: usize = 16;
@@ -28,51 +28,79 @@ const RETRY: Duration = Duration::from_secs(1);
 /// How long what was told before the end may take.
 const AT_THE_END: Duration = Duration::from_secs(2);
 
-/// Takes records to the store until the stage ends.
-pub(super) async fn start(
+/// Takes records to the store until the stage ends. It begins at once, whatever is away.
+pub(super) fn start(
     config: &Config,
     telemetry: &Telemetry,
     store: &Store,
     read_side: Option<&ReadSide>,
-) -> anyhow::Result<Stage> {
+) -> Stage {
     let stage = Stage::new("logs");
-    let (records, teller) = (telemetry.records(), Teller::of(config));
+    let (records, teller, stop) = (telemetry.records(), Teller::of(config), stage.token());
     let views = read_side.map(|side| Arc::clone(&side.projections));
-    let Some(nats) = store.nats() else {
-        if let Some(views) = views {
+    match (store.nats().cloned(), views) {
+        (None, None) => {}
+        (None, Some(views)) => {
             let keep = move |batch: Vec<LogRecord>| {
                 let views = Arc::clone(&views);
-                async move { views.keep_logs(&batch).await.map_err(anyhow::Error::from) }
+                async move { Ok(views.keep_logs(&batch).await?) }
             };
-            spawn(&stage, hand_on(records, teller, LOG_BATCH, stage.token(), keep));
+            spawn(&stage, hand_on(records, teller, LOG_BATCH, stop, keep));
         }
-        return Ok(stage);
-    };
+        (Some(nats), views) => {
+            if let Some(views) = views {
+                spawn(&stage, take_in(nats.clone(), views, stop.clone()));
+            }
+            spawn(&stage, send(nats, records, teller, stop));
+        }
+    }
+    stage
+}
+
+fn spawn(stage: &Stage, work: impl Future<Output = ()> + Send + 'static) {
+    stage.spawn(work.instrument(telemetry::unrecorded()));
+}
+
+/// The queue between processes, once it can be opened.
+async fn queue(nats: &Nats, stop: &CancellationToken) -> Option<WorkQueue> {
     let mut options = WorkQueueOptions::of(logs_queue(), LOGS_BYTES);
     options.max_age = LOGS_AGE;
-    let queue = WorkQueue::open(nats, options).await?;
-    if let Some(views) = views {
-        spawn(&stage, take_in(queue.clone(), views, stage.token()));
+    let mut is_troubled = false;
+    loop {
+        match WorkQueue::open(nats, options.clone()).await {
+            Ok(queue) => return Some(queue),
+            Err(error) if !std::mem::replace(&mut is_troubled, true) => {
+                tracing::warn!(%error, "the queue of log records can't be opened yet");
+            }
+            Err(_) => {}
+        }
+        tokio::select! {
+            () = stop.cancelled() => return None,
+            () = tokio::time::sleep(RETRY) => {}
+        }
     }
-    let send = move |batch: Vec<LogRecord>| {
+}
+
+/// Sends what this process tells to those who keep it.
+async fn send(nats: Nats, records: Receiver<Record>, teller: Teller, stop: CancellationToken) {
+    let Some(queue) = queue(&nats, &stop).await else { return };
+    let publish = move |batch: Vec<LogRecord>| {
         let queue = queue.clone();
         async move {
             // The same id at each attempt, so that a message is in the queue once.
             let id = batch.first().map(|record| record.id.clone()).unwrap_or_default();
             let body = serde_json::to_vec(&batch)?.into();
             let message = Message { subject: LOGS.to_owned(), id, body };
-            for published in queue.publish(vec![message]).await {
-                published?;
+            match queue.publish(vec![message]).await.pop() {
+                Some(Err(PublishError::TooLarge { .. })) => {
+                    telemetry::dropped("too_large", batch.len());
+                    Ok(())
+                }
+                published => Ok(published.transpose().map(drop)?),
             }
-            Ok(())
         }
     };
-    spawn(&stage, hand_on(records, teller, MESSAGE_RECORDS, stage.token(), send));
-    Ok(stage)
-}
-
-fn spawn(stage: &Stage, work: impl Future<Output = ()> + Send + 'static) {
-    stage.spawn(work.instrument(telemetry::unrecorded()));
+    hand_on(records, teller, MESSAGE_RECORDS, stop, publish).await;
 }
 
 /// Hands records on in batches, each until it has been taken. Those that come meanwhile wait, as
@@ -91,7 +119,11 @@ async fn hand_on<F>(
         let mut told = Vec::new();
         tokio::select! {
             biased;
-            _ = records.recv_many(&mut told, limit) => {}
+            count = records.recv_many(&mut told, limit) => {
+                if count == 0 {
+                    return;
+                }
+            }
             () = stop.cancelled() => return,
         }
         let batch: Vec<LogRecord> = told.into_iter().map(|record| teller.record(record)).collect();
@@ -121,7 +153,8 @@ async fn hand_on<F>(
 }
 
 /// Keeps what all processes hand on.
-async fn take_in(queue: WorkQueue, views: Arc<Projections>, stop: CancellationToken) {
+async fn take_in(nats: Nats, views: Arc<Projections>, stop: CancellationToken) {
+    let Some(queue) = queue(&nats, &stop).await else { return };
     let options = ConsumerOptions {
         durable: LOGS.to_owned(),
         filter: LOGS.to_owned(),
