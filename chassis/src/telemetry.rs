@@ -8,7 +8,7 @@ use std::io::IsTerminal;
 use std::sync::{Mutex, PoisonError};
 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
-use tracing::level_filters::LevelFilter;
+use tracing::Level;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
@@ -50,8 +50,8 @@ pub struct TelemetryConfig {
     /// The filter where [`FILTER_VARIABLE`] isn't set.
     pub filter: String,
     pub format: LogFormat,
-    /// Of which level, and above, [`Telemetry::records`] are made.
-    pub records: LevelFilter,
+    /// Of which level, and above, [`Telemetry::records`] are made; of none, where it is absent.
+    pub records: Option<Level>,
 }
 
 /// Why telemetry can't start.
@@ -119,9 +119,7 @@ fn collect(filter: EnvFilter, config: &TelemetryConfig) -> Receiver<Record> {
         LogFormat::Pretty => true,
     };
     let (recorder, records) = records::recorder();
-    let level = config.records;
-    let recorder =
-        (level != LevelFilter::OFF).then(|| recorder.with_filter(records::of_level(level)));
+    let recorder = config.records.map(|level| recorder.with_filter(records::of_level(level)));
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let layer = match pretty {
         true => layer.boxed(),
@@ -146,7 +144,7 @@ mod tests {
             commit: "abc",
             filter: "warn".into(),
             format: LogFormat::Json,
-            records: LevelFilter::WARN,
+            records: Some(Level::WARN),
         };
         let first = init(&config).expect("nothing else records metrics here");
         let second = init(&config).expect("a second start is no error");

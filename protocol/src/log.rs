@@ -34,7 +34,7 @@ pub struct LogRecord {
     /// The trace of the request that it is about, or that started the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace_id: Option<String>,
-    /// What else is told: at most 32 members, texts of at most 1 KiB.
+    /// What else is told: at most 32 members and 8 KiB, texts of at most 1 KiB.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     #[schema(value_type = Object)]
     pub fields: Map<String, Value>,

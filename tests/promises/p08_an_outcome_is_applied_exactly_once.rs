@@ -233,6 +233,7 @@ async fn every_refused_outcome_is_counted() {
         commit: "test",
         filter: "error".to_owned(),
         format: LogFormat::Auto,
+        records: None,
     };
     let telemetry = telemetry::init(&config).expect("metrics can be recorded");
     let folder = tempfile::tempdir().expect("a temporary folder can be made");

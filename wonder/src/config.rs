@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use chassis::config::{Loaded, Sources};
 use domain::audit::AuditKey;
 use serde::{Deserialize, Serialize, Serializer};
-use tracing::level_filters::LevelFilter;
+use tracing::Level;
 
 mod flags;
 
@@ -80,13 +80,13 @@ pub(crate) enum LogsLevel {
 }
 
 impl LogsLevel {
-    /// The level, as the log has it.
-    pub(crate) const fn filter(self) -> LevelFilter {
+    /// The level, as the log has it, if any.
+    pub(crate) const fn level(self) -> Option<Level> {
         match self {
-            Self::Off => LevelFilter::OFF,
-            Self::Error => LevelFilter::ERROR,
-            Self::Warn => LevelFilter::WARN,
-            Self::Info => LevelFilter::INFO,
+            Self::Off => None,
+            Self::Error => Some(Level::ERROR),
+            Self::Warn => Some(Level::WARN),
+            Self::Info => Some(Level::INFO),
         }
     }
 }

@@ -79,7 +79,7 @@ pub(crate) async fn start(
         commit: option_env!("WONDER_COMMIT").unwrap_or("unknown"),
         filter: config.log.clone(),
         format: LogFormat::Auto,
-        records: config.logs_level.filter(),
+        records: config.logs_level.level(),
     })?;
     let store = Store::open(config).await?;
     // The edge and the executor both bring work in, and what they have begun ends side by side.

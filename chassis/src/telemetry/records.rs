@@ -25,8 +25,9 @@ use crate::bus::{Receiver, SendError, Sender, queue};
 const WAITING: usize = 1_024;
 /// Fields of a record.
 const FIELDS: usize = 32;
-/// Bytes of a field's text, and of the message.
+/// Bytes of a field's text, of all of them, and of the message.
 const FIELD_BYTES: usize = 1_024;
+const FIELDS_BYTES: usize = 8 * 1_024;
 const MESSAGE_BYTES: usize = 2_048;
 /// The span whose events aren't recorded.
 const UNRECORDED: &str = "log_store";
@@ -42,8 +43,8 @@ pub struct Record {
     pub target: String,
     /// At most 2 KiB.
     pub message: String,
-    /// Those of the event and of the spans around it, inner ones before outer ones: at most 32,
-    /// texts of at most 1 KiB.
+    /// Those of the event and of the spans around it, inner ones before outer ones: at most 32
+    /// and 8 KiB, texts of at most 1 KiB.
     pub fields: Map<String, Value>,
 }
 
@@ -67,8 +68,8 @@ pub(super) fn recorder() -> (Recorder, Receiver<Record>) {
 }
 
 /// What a recorder sees: events of a level and above, and the spans that say what they are about.
-pub(super) fn of_level(level: LevelFilter) -> FilterFn<impl Fn(&Metadata<'_>) -> bool> {
-    let spans = LevelFilter::INFO;
+pub(super) fn of_level(level: Level) -> FilterFn<impl Fn(&Metadata<'_>) -> bool> {
+    let spans = Level::INFO;
     let wanted = move |metadata: &Metadata<'_>| match metadata.is_span() {
         true => *metadata.level() <= spans,
         false => {
@@ -77,7 +78,7 @@ pub(super) fn of_level(level: LevelFilter) -> FilterFn<impl Fn(&Metadata<'_>) ->
             *metadata.level() <= level && (*metadata.level() <= Level::WARN || !is_quiet())
         }
     };
-    filter_fn(wanted).with_max_level_hint(spans.max(level))
+    filter_fn(wanted).with_max_level_hint(LevelFilter::from_level(spans.max(level)))
 }
 
 impl<S> Layer<S> for Recorder
@@ -131,13 +132,17 @@ struct Told {
     /// Of what came through the crate `log`.
     target: Option<String>,
     fields: Map<String, Value>,
+    bytes: usize,
 }
 
 impl Told {
-    /// Keeps a field that isn't there yet.
+    /// Keeps a field that isn't there yet, where there is room.
     fn keep(&mut self, name: &str, value: Value) {
-        if self.fields.len() < FIELDS && !self.fields.contains_key(name) {
+        let bytes = self.bytes + name.len() + value.as_str().map_or(8, str::len);
+        let has_room = self.fields.len() < FIELDS && bytes <= FIELDS_BYTES;
+        if has_room && !self.fields.contains_key(name) {
             self.fields.insert(name.to_owned(), value);
+            self.bytes = bytes;
         }
     }
 
@@ -211,7 +216,7 @@ mod tests {
     use super::*;
 
     /// The records of what is told by `work`.
-    fn recorded(level: LevelFilter, work: impl FnOnce()) -> Vec<Record> {
+    fn recorded(level: Level, work: impl FnOnce()) -> Vec<Record> {
         let (recorder, records) = recorder();
         let layer = recorder.with_filter(of_level(level));
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), work);
@@ -222,7 +227,7 @@ mod tests {
 
     #[test]
     fn a_record_has_the_fields_of_the_spans_around_it() {
-        let records = recorded(LevelFilter::WARN, || {
+        let records = recorded(Level::WARN, || {
             let outer = tracing::info_span!(
                 "request",
                 trace_id = "t",
@@ -257,21 +262,26 @@ mod tests {
             let records = recorded(level, tell);
             records.into_iter().map(|record| record.message).collect::<Vec<_>>()
         };
-        assert_eq!(messages(LevelFilter::WARN), ["one"]);
-        assert_eq!(messages(LevelFilter::INFO), ["one", "two"]);
+        assert_eq!(messages(Level::WARN), ["one"]);
+        assert_eq!(messages(Level::INFO), ["one", "two"]);
     }
 
     #[test]
     fn what_is_long_is_cut_and_what_is_many_is_dropped() {
         let long = "ä\0".repeat(10_000);
-        let records = recorded(LevelFilter::WARN, || {
-            tracing::warn!(%long, "{long}");
+        let records = recorded(Level::WARN, || {
+            let _spans: Vec<_> = (0..10)
+                .map(|_| tracing::info_span!("x", a = long, b = long, c = long, d = long).entered())
+                .collect();
+            tracing::warn!(%long, e = long, f = long, g = long, h = long, i = long, "{long}");
             for _ in 0..2 * WAITING {
                 tracing::warn!("again");
             }
         });
         assert_eq!(records.len(), WAITING);
         assert!(records[0].message.len() <= MESSAGE_BYTES && records[0].message.ends_with('…'));
+        let fields = serde_json::to_vec(&records[0].fields).expect("json");
+        assert!(fields.len() < 2 * FIELDS_BYTES);
         let field = records[0].fields["long"].as_str().expect("a text");
         assert!(field.len() <= FIELD_BYTES && field.starts_with("ä\u{fffd}ä"));
     }

@@ -77,6 +77,7 @@ async fn a_cancelled_run_takes_no_late_outcome() {
         commit: "test",
         filter: "off".to_owned(),
         format: LogFormat::Auto,
+        records: None,
     })
     .expect("the only one of this process");
     let folder = folder();

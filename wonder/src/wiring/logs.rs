@@ -4,7 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use chassis::bus::{ConsumerOptions, Delivery, Message, Receiver, WorkQueue, WorkQueueOptions};
+use chassis::bus::{
+    ConsumerOptions, Delivery, Message, Nats, PublishError, Receiver, WorkQueue, WorkQueueOptions,
+};
 use chassis::shutdown::Stage;
 use chassis::telemetry::{self, Record, Telemetry};
 use projections::{LOG_BATCH, Projections};
@@ -216,7 +218,10 @@ struct Teller {
 impl Teller {
     fn of(config: &Config) -> Self {
         let roles: Vec<_> = config.roles.iter().map(|role| role.as_str()).collect();
-        Self { instance: store::name(config), roles: roles.join("+") }
+        let host = rustix::system::uname();
+        let host = host.nodename().to_string_lossy();
+        let instance = format!("{} on {host}", store::name(config));
+        Self { instance, roles: roles.join("+") }
     }
 
     fn record(&self, told: Record) -> LogRecord {
