@@ -83,14 +83,18 @@ async fn sockets_go_on_from_history_into_live(setting: Setting) {
 /// A key that a model is called with.
 const CANARY: &str = "sk-p33-canary-5f2e9c";
 
-/// A model that nobody serves, and a run that asks it.
-async fn failing(client: &Client) -> (String, String) {
+/// A model that nobody serves.
+async fn no_model(client: &Client) {
     let projects = client.get("/projects").await;
     let profile = json!({
         "project_id": projects["items"][0]["id"], "name": "away", "provider": "openai",
         "model": "m", "base_url": "http://127.0.0.1:1/v1", "api_key_env": "P33_API_KEY",
     });
     client.post("/model-profiles", &profile).await.ok();
+}
+
+/// A run that asks it, and its trace.
+async fn failing(client: &Client) -> (String, String) {
     let definition = json!({
         "name": "p33-failing", "start": "ask",
         "nodes": {"ask": {"action": {"kind": "llm", "with": {"model": "away", "prompt": "hello"}}}},
@@ -117,16 +121,18 @@ async fn a_warning_is_found_by_its_run_and_its_trace(setting: Setting) {
     let shape = shape.with(&["--allow-private-host", "127.0.0.1"]);
     let mut platform = Platform::start_as(env!("CARGO_BIN_EXE_wonder"), shape).await;
     let client = platform.client();
+    no_model(&client).await;
     let (run, trace) = failing(&client).await;
-    let by_run = logs(&client, &format!("run_id={run}&role=executor&level=warn")).await;
-    let record = &by_run[0];
+    // The trace of a run is known as soon as the audit log has its start.
+    let by_trace = logs(&client, &format!("trace_id={trace}&role=executor&level=warn")).await;
+    let record = &by_trace[0];
     assert_eq!((&record["level"], &record["role"]), (&json!("warn"), &json!("executor")));
     assert_eq!((&record["run_id"], &record["trace_id"]), (&json!(run), &json!(trace)), "{record}");
     assert_eq!(record["fields"]["node"], "ask");
     assert!(record["workspace_id"].is_string() && record["fields"]["code"].is_string(), "{record}");
     let instance = record["instance"].as_str().expect("a process");
     assert_eq!(instance.contains("gateway"), setting != Setting::Distributed, "{instance}");
-    assert_eq!(logs(&client, &format!("trace_id={trace}&role=executor")).await, by_run);
+    assert_eq!(logs(&client, &format!("run_id={run}&role=executor")).await, by_trace);
     let arguments = ["logs", "--run", &run, "-o", "json", "--server", platform.gateway()];
     let (_, told, talk) = platform.wonder(&arguments).await;
     let told: Value = serde_json::from_str(&told).unwrap_or_else(|_| panic!("{told}{talk}"));
@@ -134,8 +140,12 @@ async fn a_warning_is_found_by_its_run_and_its_trace(setting: Setting) {
     assert!(items.contains(record), "{told}");
     // What was told before the end of a process is there after it.
     let (other, _) = failing(&client).await;
-    platform.stop().await;
-    platform.restart().await;
+    if setting == Setting::Distributed {
+        platform.stop_one("executor-1").await;
+    } else {
+        platform.stop().await;
+        platform.restart().await;
+    }
     let client = platform.client();
     logs(&client, &format!("run_id={other}")).await;
     let all = client.get("/logs?limit=200").await.to_string();
