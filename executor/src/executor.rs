@@ -166,9 +166,13 @@ impl Worker {
     }
 }
 
+/// Who tells of failed attempts, for filters of logs: there may be many.
+const ATTEMPTS: &str = "executor::attempts";
+
 /// Without the message, which may hold what others said: it stands in the run's events.
 fn failed(task: &Task, compiled: &Compiled, failure: &Failure) {
     tracing::warn!(
+        target: ATTEMPTS,
         workspace_id = %task.workspace_id,
         run_id = %task.run_id,
         node = %task.node,

@@ -307,9 +307,10 @@ fn defaults(environment: &Environment, auth: AuthMode) -> Config {
         audit_key: None,
         executor_concurrency: 256,
         allow_private_hosts: Vec::new(),
-        // Who develops reads the terminal; who serves keeps a log.
+        // Who develops reads the terminal, where failed attempts are told otherwise; who serves
+        // keeps a log.
         log: match auth {
-            AuthMode::Dev => "warn".to_owned(),
+            AuthMode::Dev => "warn,executor::attempts=error".to_owned(),
             AuthMode::Keys => "info".to_owned(),
         },
         logs_level: LogsLevel::Warn,

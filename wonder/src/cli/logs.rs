@@ -1,15 +1,17 @@
 //! `wonder logs`: what the processes of the platform warned of.
 
+use std::collections::BTreeMap;
 use std::str::FromStr;
+use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use domain::span::Span;
-use protocol::LogLevel;
+use protocol::{LogLevel, LogRecord, Page};
 
 use super::{Global, PageArgs};
 use crate::client::Client;
 use crate::exit::{Exit, Failure};
-use crate::output::Column;
+use crate::output::{self, Column, Format};
 
 const COLUMNS: &[Column] = &[
     ("at", "/at"),
@@ -45,6 +47,9 @@ pub(crate) struct LogsArgs {
     /// Part of the message or the fields
     #[arg(short, long, value_name = "TEXT")]
     query: Option<String>,
+    /// Go on with what comes, oldest first, until interrupted
+    #[arg(long, conflicts_with_all = ["until", "limit", "cursor"])]
+    follow: bool,
     #[command(flatten)]
     page: PageArgs,
 }
@@ -70,16 +75,19 @@ impl FromStr for Moment {
 }
 
 impl Moment {
-    fn text(self) -> String {
-        let at = match self {
+    fn at(self) -> DateTime<Utc> {
+        match self {
             Self::At(at) => at,
             Self::Ago(span) => {
                 let ago = TimeDelta::from_std(span.as_duration()).unwrap_or(TimeDelta::MAX);
                 Utc::now().checked_sub_signed(ago).unwrap_or(DateTime::UNIX_EPOCH)
             }
-        };
-        at.to_rfc3339_opts(SecondsFormat::AutoSi, true)
+        }
     }
+}
+
+fn text(at: DateTime<Utc>) -> String {
+    at.to_rfc3339_opts(SecondsFormat::AutoSi, true)
 }
 
 impl LogsArgs {
@@ -90,8 +98,8 @@ impl LogsArgs {
         push("role", self.role);
         push("run_id", self.run);
         push("trace_id", self.trace);
-        push("from", self.since.map(Moment::text));
-        push("to", self.until.map(Moment::text));
+        push("from", self.since.map(|since| text(since.at())));
+        push("to", self.until.map(|until| text(until.at())));
         push("q", self.query);
         query
     }
@@ -99,7 +107,77 @@ impl LogsArgs {
 
 pub(crate) async fn execute(global: &Global, args: LogsArgs) -> Result<Exit, Failure> {
     let client = Client::new(&global.client)?;
+    if args.follow {
+        return follow(&client, global.output, args).await;
+    }
     let answer = client.get("/logs", &args.query()).await?;
     global.output.page(&answer, COLUMNS)?;
     Ok(Exit::Completed)
+}
+
+/// How often it is looked for what has come.
+const EVERY: Duration = Duration::from_secs(1);
+/// Records come from several processes: one may come so much later than others of its time.
+const LATE: TimeDelta = TimeDelta::seconds(10);
+
+/// Tells what there is, and then what comes. Ends with an error only.
+async fn follow(client: &Client, format: Format, args: LogsArgs) -> Result<Exit, Failure> {
+    let since = args.since.map_or_else(Utc::now, Moment::at);
+    let narrowed: Vec<_> = args.query().into_iter().filter(|(key, _)| *key != "from").collect();
+    let mut told = BTreeMap::<String, DateTime<Utc>>::new();
+    loop {
+        let newest = told.values().max().copied();
+        let from = newest.map_or(since, |newest| since.max(newest - LATE));
+        told.retain(|_, at| *at >= from);
+        let mut records = all_from(client, &narrowed, from).await?;
+        records.retain(|record| !told.contains_key(&record.id));
+        for record in records.iter().rev() {
+            tell(format, record)?;
+            told.insert(record.id.clone(), record.at);
+        }
+        tokio::time::sleep(EVERY).await;
+    }
+}
+
+/// All records from a time on, newest first.
+async fn all_from(
+    client: &Client,
+    narrowed: &[(&'static str, String)],
+    from: DateTime<Utc>,
+) -> Result<Vec<LogRecord>, Failure> {
+    let (mut records, mut cursor) = (Vec::new(), None);
+    loop {
+        let mut query = narrowed.to_vec();
+        query.retain(|(key, _)| *key != "limit");
+        query.push(("from", text(from)));
+        query.push(("limit", "200".to_owned()));
+        query.extend(cursor.map(|cursor| ("cursor", cursor)));
+        let page: Page<LogRecord> = client.get("/logs", &query).await?.read()?;
+        records.extend(page.items);
+        cursor = page.next_cursor;
+        if cursor.is_none() {
+            return Ok(records);
+        }
+    }
+}
+
+fn tell(format: Format, record: &LogRecord) -> Result<(), Failure> {
+    let written = match format {
+        Format::Table => {
+            let about = record.run_id.as_deref().unwrap_or_default();
+            let fields = record.fields.iter().map(|(name, value)| format!(" {name}={value}"));
+            let (at, level, role) = (text(record.at), record.level, &record.role);
+            format!(
+                "{at} {level:5} {role} {} {about}{}",
+                record.message,
+                fields.collect::<String>()
+            )
+        }
+        Format::Json | Format::Jsonl => serde_json::to_string(record)?,
+        Format::Yaml => {
+            let document = serde_saphyr::to_string(record).map_err(anyhow::Error::from)?;
+            format!("---\n{document}")
+        }
+    };
+    output::line(&written)
 }

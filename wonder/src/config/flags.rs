@@ -52,7 +52,7 @@ pub(crate) struct ServerArgs {
         help_heading = "Server"
     )]
     pub(crate) allow_private_hosts: Vec<String>,
-    /// Log filter, as in `warn,commands=debug` [default: info; of `wonder dev`: warn]
+    /// Log filter, as in `warn,commands=debug` [default: info; of `wonder dev`: warn, but for failed attempts]
     #[arg(long, value_name = "FILTER", help_heading = "Server")]
     pub(crate) log: Option<String>,
     /// What of the log is kept for `wonder logs` [default: warn]

@@ -92,7 +92,7 @@ fn a_throwaway_server_keeps_what_is_configured_but_for_place_and_people() {
 
 #[test]
 fn development_logs_less() {
-    assert_eq!(Config::unconfigured(AuthMode::Dev).log, "warn");
+    assert_eq!(Config::unconfigured(AuthMode::Dev).log, "warn,executor::attempts=error");
     assert_eq!(Config::unconfigured(AuthMode::Keys).log, "info");
 }
 
