@@ -27,10 +27,27 @@ pub const LOG_BATCH: usize = 256;
 /// Bytes of a row beside its message and fields.
 const ROW_BYTES: usize = 512;
 
-/// Records can't be kept at the moment.
+/// Why records aren't kept.
 #[derive(Debug, thiserror::Error)]
-#[error("the log store can't be written to: {0}")]
-pub struct LogStoreError(#[from] sqlx::Error);
+pub enum LogStoreError {
+    /// Not at the moment.
+    #[error("the log store can't be written to: {0}")]
+    Unavailable(sqlx::Error),
+    /// Never: trying again won't help.
+    #[error("the log store doesn't take a record: {0}")]
+    Refused(sqlx::Error),
+}
+
+impl From<sqlx::Error> for LogStoreError {
+    fn from(error: sqlx::Error) -> Self {
+        // SQLSTATE class 22: what is wrong is the data.
+        let code = error.as_database_error().and_then(|error| error.code());
+        match code.is_some_and(|code| code.starts_with("22")) {
+            true => Self::Refused(error),
+            false => Self::Unavailable(error),
+        }
+    }
+}
 
 /// A row, as it is written and read; the names are those of the columns.
 #[derive(Debug, Clone, FromRow, Serialize)]

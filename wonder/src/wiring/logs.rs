@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chassis::bus::{
-    ConsumerOptions, Delivery, Message, Nats, PublishError, Receiver, WorkQueue, WorkQueueOptions,
+    ConsumerOptions, Message, Nats, PublishError, Receiver, WorkQueue, WorkQueueOptions,
 };
 use chassis::shutdown::Stage;
 use chassis::telemetry::{self, Record, Telemetry};
-use projections::{LOG_BATCH, Projections};
+use projections::{LOG_BATCH, LogStoreError, Projections};
 use protocol::remote::{LOGS, LOGS_AGE, LOGS_BYTES, logs_queue};
 use protocol::{LogLevel, LogRecord};
 use serde_json::{Map, Value};
@@ -45,7 +45,7 @@ pub(super) fn start(
         (None, Some(views)) => {
             let keep = move |batch: Vec<LogRecord>| {
                 let views = Arc::clone(&views);
-                async move { Ok(views.keep_logs(&batch).await?) }
+                async move { Ok(keep(&views, &batch).await?) }
             };
             spawn(&stage, hand_on(records, teller, LOG_BATCH, stop, keep));
         }
@@ -179,34 +179,37 @@ async fn take_in(nats: Nats, views: Arc<Projections>, stop: CancellationToken) {
             () = stop.cancelled() => break,
             messages = consumer.pull(MESSAGES) => messages,
         };
-        keep(&views, messages).await;
+        for message in messages {
+            let records = serde_json::from_slice::<Vec<LogRecord>>(&message.body);
+            let records = records.unwrap_or_else(|error| {
+                tracing::error!(%error, "log records can't be read, and are dropped");
+                telemetry::dropped("unreadable", 1);
+                Vec::new()
+            });
+            match keep(&views, &records).await {
+                Ok(()) => message.ack().await,
+                Err(error) => {
+                    tracing::warn!(%error, "log records can't be kept, trying again");
+                    message.nak_after(RETRY).await;
+                }
+            }
+        }
     }
     consumer.close().await;
 }
 
-async fn keep(views: &Projections, messages: Vec<Delivery>) {
-    let mut records = Vec::new();
-    for message in &messages {
-        match serde_json::from_slice::<Vec<LogRecord>>(&message.body) {
-            Ok(told) => records.extend(told),
-            Err(error) => {
-                tracing::error!(%error, "log records can't be read, and are dropped");
-                telemetry::dropped("unreadable", 1);
-            }
-        }
-    }
+/// Keeps records, but for those that the store never takes.
+async fn keep(views: &Projections, records: &[LogRecord]) -> Result<(), LogStoreError> {
     for batch in records.chunks(LOG_BATCH) {
-        if let Err(error) = views.keep_logs(batch).await {
-            tracing::warn!(%error, "log records can't be kept, trying again");
-            for message in &messages {
-                message.nak_after(RETRY).await;
+        match views.keep_logs(batch).await {
+            Err(error @ LogStoreError::Refused(_)) => {
+                tracing::error!(%error, "log records are dropped");
+                telemetry::dropped("refused", batch.len());
             }
-            return;
+            kept => kept?,
         }
     }
-    for message in &messages {
-        message.ack().await;
-    }
+    Ok(())
 }
 
 /// This process, as its records name it.
