@@ -247,7 +247,7 @@ impl Inner {
         let Done { version, position, at, created, written, .. } = done;
         let queued = false;
         let receipt =
-            Receipt { id, version, position, created, at, queued, outcome: None, plan: None };
+            Receipt { id, version, position, created, at, queued, outcome: None, plan: None, dropped: None };
         Ok(Answer { receipt, written })
     }
 }

@@ -271,6 +271,7 @@ impl World {
             open: None,
             snapshot: None,
             mark: None,
+            redaction: None,
             shard: 0,
             epoch: None,
         };

@@ -16,6 +16,7 @@ pub mod metric;
 pub mod query;
 pub mod rejection;
 pub mod remote;
+pub mod retention;
 pub mod service;
 pub mod shard;
 pub mod task;
@@ -43,6 +44,7 @@ pub use metric::{
 };
 pub use query::{EventPage, Page, PageRequest, ResourceFilter, RunFilter, StateAt};
 pub use rejection::{Rejection, RejectionKind};
+pub use retention::{ArchiveRun, ArchiveView, RunArchived, RunDropped};
 pub use service::{
     AuditQueries, Commands, Events, GateQueries, MetricQueries, ResourceQueries, RunQueries, Tasks,
 };

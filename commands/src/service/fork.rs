@@ -257,6 +257,7 @@ fn dry(forking: &Forking, planned: ForkPlan, at: DateTime<Utc>) -> Receipt {
         queued: false,
         outcome: None,
         plan: Some(Box::new(planned)),
+        dropped: None,
     }
 }
 

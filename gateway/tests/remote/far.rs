@@ -143,6 +143,7 @@ pub(crate) fn receipt(id: impl ToString) -> Receipt {
         queued: false,
         outcome: None,
         plan: None,
+        dropped: None,
     }
 }
 

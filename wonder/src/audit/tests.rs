@@ -101,6 +101,7 @@ impl Store {
             open,
             snapshot: None,
             mark: None,
+            redaction: None,
             shard: protocol::shard_of(run_id),
             epoch: None,
         };

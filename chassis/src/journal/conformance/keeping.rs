@@ -6,7 +6,10 @@ use bytes::Bytes;
 use chrono::{DateTime, TimeDelta};
 
 use super::{Storage, answer, append, event, everything, must};
-use crate::journal::{Append, Mark, Payload, ReadError, Snapshot, Until};
+use crate::journal::{
+    Append, AppendError, Mark, Payload, ReadError, RecordedEvent, Redacted, Redaction,
+    Snapshot, Until,
+};
 
 fn payload(hash: &str, bytes: &'static [u8]) -> Payload {
     Payload { hash: hash.into(), bytes: Bytes::from_static(bytes) }
@@ -264,4 +267,53 @@ pub async fn aggregates_are_listed_by_type(storage: &impl Storage) {
     assert_eq!(list("a", 1).await, Ok(vec!["b".into()]));
     assert_eq!(list("c", 10).await, Ok(Vec::new()));
     assert_eq!(journal.aggregates("other", "", 10).await, Ok(vec!["d".into()]));
+}
+
+/// Only of the events that it is about, with what appends it or not at all, and with the hash of what
+/// stood there first.
+pub async fn payloads_are_replaced_and_their_hashes_are_kept(storage: &impl Storage) {
+    let journal = storage.open().await;
+    let snapshot = Snapshot { sequence: 3, version: 1, state: Bytes::from_static(b"old") };
+    must(&*journal, Append { snapshot: Some(snapshot), ..append("a", 0, 3) }).await;
+    let before = everything(&*journal).await;
+    let other = |sequence, payload: &'static str| Redacted {
+        sequence,
+        payload: Bytes::from_static(payload.as_bytes()),
+    };
+    let redaction = |events| {
+        let (aggregate_type, aggregate_id) = ("thing".into(), "a".into());
+        Some(Redaction { aggregate_type, aggregate_id, events })
+    };
+    let log = |expected, events| Append {
+        aggregate_type: "log".into(),
+        redaction: redaction(events),
+        ..append("a", expected, 1)
+    };
+    let refused = journal.append(log(7, vec![other(1, "[]")])).await;
+    assert!(matches!(refused, Err(AppendError::Conflict { .. })), "{refused:?}");
+    assert_eq!(everything(&*journal).await, before, "a refused append has replaced something");
+
+    // One that isn't there is left out.
+    must(&*journal, log(0, vec![other(1, "[]"), other(3, "[1]"), other(9, "[]")])).await;
+    must(&*journal, log(1, vec![other(3, "null")])).await;
+    drop(journal);
+    let journal = storage.open().await;
+    let after = everything(&*journal).await;
+    assert_eq!(after.len(), 5);
+    assert_eq!(after[1], before[1]);
+    for (at, payload) in [(0, "[]"), (2, "null")] {
+        let first = &before[at];
+        let wanted = RecordedEvent {
+            payload: Bytes::from_static(payload.as_bytes()),
+            redacted: Some(first.payload_hash()),
+            ..first.clone()
+        };
+        assert_eq!(after[at], wanted);
+        assert_eq!(after[at].payload_hash(), first.payload_hash());
+    }
+    let loaded = journal.load("thing", "a", 0, 9).await;
+    assert_eq!(loaded.as_deref(), Ok(&after[..3]));
+    assert_eq!(journal.snapshot("thing", "a", 1).await, Ok(None), "it holds the old payloads");
+    let next = must(&*journal, append("a", 3, 1)).await;
+    assert_eq!((next.first_position, next.last_sequence), (6, 4));
 }

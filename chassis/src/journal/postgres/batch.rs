@@ -1,20 +1,23 @@
 //! A batch as the arrays that `append_events` takes, and `append_marked_events` where it has marks.
 
+use std::collections::HashSet;
+
 use chrono::{DateTime, Utc};
 use sqlx::encode::IsNull;
 use sqlx::error::BoxDynError;
 use sqlx::postgres::types::Oid;
 use sqlx::postgres::{PgArgumentBuffer, PgHasArrayType, PgRow, PgTypeInfo};
-use sqlx::{Encode, PgConnection, Postgres, Type};
+use sqlx::{Connection, Encode, PgConnection, Postgres, Row, Type};
 use uuid::Uuid;
 
 use super::decoding::signed;
-use crate::journal::Append;
+use crate::journal::{Append, Redaction};
 use crate::journal::queue::Request;
 
 const APPEND: &str = "select append, verdict, position, fingerprint, answer from append_events(\
      $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, \
      $21, $22, $23, $24, $25, $26, $27, $28)";
+const REDACT: &str = "select redact_events($1, $2, $3, $4)";
 const APPEND_MARKED: &str = "select append, verdict, position, fingerprint, answer \
      from append_marked_events(\
      $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, \
@@ -53,6 +56,7 @@ pub(super) struct Arrays<'a> {
     snapshots: Snapshots<'a>,
     open: Open,
     marks: Marks<'a>,
+    redactions: Vec<(i32, &'a Redaction)>,
 }
 
 #[derive(Default)]
@@ -177,10 +181,34 @@ impl<'a> Arrays<'a> {
             self.marks.names.push(&mark.name);
             self.marks.until.push(mark.until);
         }
+        if let Some(redaction) = &append.redaction {
+            self.redactions.push((number, redaction));
+        }
     }
 
     /// Appends the batch: one round trip, and durable when it is back.
     pub(super) async fn append(
+        &self,
+        connection: &mut PgConnection,
+    ) -> Result<Vec<PgRow>, sqlx::Error> {
+        if self.redactions.is_empty() {
+            return self.append_all(connection).await;
+        }
+        let mut transaction = connection.begin().await?;
+        let rows = self.append_all(&mut transaction).await?;
+        let mut refused = HashSet::new();
+        for row in &rows {
+            refused.insert(row.try_get::<i32, _>(0)?);
+        }
+        let taken = self.redactions.iter().filter(|(number, _)| !refused.contains(number));
+        for (_, redaction) in taken {
+            redact(&mut transaction, redaction).await?;
+        }
+        transaction.commit().await?;
+        Ok(rows)
+    }
+
+    async fn append_all(
         &self,
         connection: &mut PgConnection,
     ) -> Result<Vec<PgRow>, sqlx::Error> {
@@ -235,6 +263,18 @@ impl<'a> Appends<'a> {
         self.shards.push(append.shard.into());
         self.epochs.push(append.epoch.map(signed));
     }
+}
+
+async fn redact(connection: &mut PgConnection, redaction: &Redaction) -> Result<(), sqlx::Error> {
+    let events = &redaction.events;
+    sqlx::query(REDACT)
+        .bind(vec![&*redaction.aggregate_type; events.len()])
+        .bind(vec![&*redaction.aggregate_id; events.len()])
+        .bind(events.iter().map(|event| signed(event.sequence)).collect::<Vec<_>>())
+        .bind(events.iter().map(|event| Json(&event.payload)).collect::<Vec<_>>())
+        .execute(connection)
+        .await?;
+    Ok(())
 }
 
 /// Nothing where it is empty: its statement is skipped then.

@@ -12,16 +12,18 @@ use uuid::Uuid;
 
 use crate::journal::snapshots::SNAPSHOT_UNTIL;
 use crate::journal::tail::Pages;
-use crate::journal::{Mark, Payload, ReadError, Recalled, RecordedEvent, Snapshot, Until};
+use crate::journal::{Mark, Payload, PayloadHash, ReadError, Recalled, RecordedEvent, Snapshot, Until};
 
 /// Bytes after which a page for a tail ends.
 const PAGE_BYTES: usize = 4 * 1024 * 1024;
 
 const READ: &str = "select position, event_id, aggregate_type, aggregate_id, sequence, \
-     event_type, event_version, workspace_id, recorded_at, metadata, payload \
+     event_type, event_version, workspace_id, recorded_at, metadata, payload, \
+     payload_sha256 \
      from events where position > $1 order by position limit $2";
 const LOAD: &str = "select position, event_id, aggregate_type, aggregate_id, sequence, \
-     event_type, event_version, workspace_id, recorded_at, metadata, payload \
+     event_type, event_version, workspace_id, recorded_at, metadata, payload, \
+     payload_sha256 \
      from events where aggregate_type = $1 and aggregate_id = $2 and sequence > $3 \
      order by sequence limit $4";
 
@@ -261,6 +263,10 @@ fn event(row: &SqliteRow, names: &mut Names) -> Result<RecordedEvent, ReadError>
                 .ok_or_else(|| decoding("recorded_at", "out of range"))?,
             metadata: row.try_get::<Vec<u8>, _>(9)?.into(),
             payload: row.try_get::<Vec<u8>, _>(10)?.into(),
+            redacted: (row.try_get::<Option<&[u8]>, _>(11)?)
+                .map(PayloadHash::try_from)
+                .transpose()
+                .map_err(|error| decoding("payload_sha256", error))?,
         })
     };
     decode().map_err(|error| ReadError::Damaged(format!("event {position}: {error}").into()))

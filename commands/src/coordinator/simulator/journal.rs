@@ -109,6 +109,7 @@ impl Store {
                 payload: event.payload,
                 metadata: append.metadata.clone(),
                 recorded_at: append.recorded_at,
+                redacted: None,
             });
         }
         let last_position = kept.events.len() as u64;

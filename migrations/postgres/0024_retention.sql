@@ -1,0 +1,36 @@
+-- Retention: payloads that are replaced, and what runs keep of theirs.
+
+-- The SHA-256 of an event's payload as it was written, where another one stands there now. postgres-es
+-- neither writes nor reads it.
+alter table events add column payload_sha256 bytea check (length(payload_sha256) = 32);
+
+-- Replaces the payloads of events that are there. What stood there first stays known by its hash, and
+-- snapshots of the aggregates, which hold it too, are gone. Called in the transaction that appends what
+-- records it.
+create function redact_events(
+    r_type text[],
+    r_id text[],
+    r_sequence bigint[],
+    r_payload json[]
+) returns void
+language plpgsql
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+as $$
+begin
+    update wonder.events e set
+        payload_sha256 = coalesce(e.payload_sha256, sha256(convert_to(e.payload::text, 'UTF8'))),
+        payload = r.payload
+    from unnest(r_type, r_id, r_sequence, r_payload) as r (type, id, sequence, payload)
+    where e.aggregate_type = r.type and e.aggregate_id = r.id and e.sequence = r.sequence;
+
+    delete from wonder.snapshots s using (
+        select distinct r.type, r.id from unnest(r_type, r_id) as r (type, id)) r
+    where s.aggregate_type = r.type and s.aggregate_id = r.id;
+    delete from wonder.older_snapshots s using (
+        select distinct r.type, r.id from unnest(r_type, r_id) as r (type, id)) r
+    where s.aggregate_type = r.type and s.aggregate_id = r.id;
+end
+$$;
