@@ -86,6 +86,7 @@ impl Archivist {
             dropped: 0,
             bytes: 0,
             dry_run: asked.dry_run,
+            position: 0,
         };
         let Some(keep) = retained.next(asked.keep) else {
             return Ok(self.receipt(&id, version, 0, sum));

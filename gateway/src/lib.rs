@@ -34,6 +34,7 @@ mod reference;
 mod remote;
 mod resources;
 mod route;
+mod retention;
 mod runs;
 mod schema;
 mod server;

@@ -34,3 +34,7 @@ begin
     where s.aggregate_type = r.type and s.aggregate_id = r.id;
 end
 $$;
+
+-- What a run has kept, as JSON, where content of it was dropped.
+alter table runs add column archived text collate "C";
+alter table wonder_next.runs add column archived text collate "C";

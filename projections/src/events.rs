@@ -291,6 +291,7 @@ pub(crate) async fn shown(
         event_type: event.event_type.to_string(),
         event_version: event.event_version,
         workspace_id: event.workspace_id.to_string(),
+        dropped: event.redacted.is_some(),
         payload,
         metadata,
         recorded_at: event.recorded_at,

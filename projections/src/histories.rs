@@ -98,11 +98,18 @@ impl<P: Past + ?Sized> Past for Arc<P> {
 #[derive(Clone, Copy)]
 pub struct Histories<'a> {
     pub(crate) past: &'a dyn Past,
+    /// What is left of events whose content was dropped is enough.
+    pub(crate) takes_remains: bool,
 }
 
 impl<'a> Histories<'a> {
     /// The histories that are kept there.
     pub const fn of(past: &'a dyn Past) -> Self {
-        Self { past }
+        Self { past, takes_remains: false }
+    }
+
+    /// The same, for what needs no content of events.
+    pub(crate) const fn with_remains(self) -> Self {
+        Self { takes_remains: true, ..self }
     }
 }

@@ -35,6 +35,9 @@ pub struct RunDropped {
     pub bytes: u64,
     /// Whether nothing was written.
     pub dry_run: bool,
+    /// The journal position of the record; 0 where nothing was dropped.
+    #[serde(default)]
+    pub position: u64,
 }
 
 /// What a run has kept, where content of it was dropped.
@@ -44,8 +47,7 @@ pub struct RunArchived {
     #[schema(value_type = String)]
     pub keep: Keep,
     pub at: DateTime<Utc>,
-    /// The events whose content was dropped, and the bytes by which they are smaller.
-    pub events: u64,
+    /// Bytes by which its events are smaller.
     pub bytes: u64,
     /// Where all of it was written to before.
     #[serde(default, skip_serializing_if = "Option::is_none")]

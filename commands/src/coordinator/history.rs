@@ -51,6 +51,8 @@ pub(crate) enum HistoryError {
     /// There are more events up to the moment, or larger ones, than one append takes.
     #[error("it is longer than a fork can share")]
     TooLong,
+    #[error("content of it was dropped")]
+    Archived,
     #[error("event {} is decided otherwise by this engine", .0.sequence)]
     Differs(Box<Difference>),
 }
@@ -136,6 +138,9 @@ pub(crate) async fn beginning(
     let id = run_id.to_string();
     let first = journal.load("run", &id, 0, 1).await?;
     let first = first.first().ok_or(HistoryError::Missing)?;
+    if first.redacted.is_some() {
+        return Err(HistoryError::Archived);
+    }
     let Event::RunStarted(mut started) = load::decode(journal, first).await? else {
         return Err(HistoryError::Missing);
     };
@@ -190,6 +195,9 @@ impl Pages<'_> {
         self.is_last = page.len() < PAGE;
         let mut events = Vec::with_capacity(page.len());
         for recorded in page {
+            if recorded.redacted.is_some() {
+                return Err(HistoryError::Archived);
+            }
             let event = load::decode(journal, &recorded).await?;
             self.sequence = recorded.sequence;
             events.push((recorded, event));

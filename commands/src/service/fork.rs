@@ -269,6 +269,10 @@ pub(super) fn unreadable(run_id: RunId, error: &HistoryError) -> Rejection {
             let message = format!("{run_id} began later: fork at a later moment, or at a sequence");
             Rejection::new(RejectionKind::Invalid, "no_such_moment", message).at("/at")
         }
+        HistoryError::Archived => {
+            let message = format!("{run_id} is archived, and what this takes was dropped");
+            Rejection::new(RejectionKind::Gone, "run_archived", message)
+        }
         HistoryError::Load(error) => error.refusal(),
         HistoryError::TooLong => {
             let message = format!(

@@ -14,7 +14,7 @@ fn recorded(position: u64) -> Recorded<'static> {
         event_version: 1,
         workspace_id: "ws_1",
         metadata: br#"{"actor":"ann"}"#,
-        payload: b"{}",
+        payload: Payload::Whole(b"{}"),
     }
 }
 
