@@ -223,6 +223,19 @@ pub struct Written {
     pub aggregate_id: Arc<str>,
 }
 
+/// Events that are looked for: see [`Journal::seek`].
+#[derive(Debug, Clone, Copy)]
+pub struct Sought<'a> {
+    pub aggregate_type: &'a str,
+    /// Of one of these types.
+    pub event_types: &'a [&'a str],
+    /// Not of aggregates of which there is a namesake of this type.
+    pub without: &'a str,
+    /// After this position, and up to the other: what lies between them bounds the work.
+    pub after: u64,
+    pub through: u64,
+}
+
 /// Why an append wrote nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
@@ -330,6 +343,10 @@ pub trait Journal: Send + Sync + 'static {
         after_id: &str,
         limit: usize,
     ) -> Result<Vec<Arc<str>>, ReadError>;
+
+    /// Aggregates with events that are looked for, in order of their positions. Walks over all events
+    /// between both.
+    async fn seek(&self, sought: Sought<'_>) -> Result<Vec<Written>, ReadError>;
 
     /// The position of the newest event, 0 in an empty journal.
     async fn head(&self) -> Result<u64, ReadError>;

@@ -58,5 +58,15 @@ pub(crate) async fn record(
         Err(error) => return Err(fault(Fault::Append(error))),
     };
     let (version, queued) = (1, false);
-    Ok(Receipt { id, version, position, created, at, queued, outcome: None, plan: None, dropped: None })
+    Ok(Receipt {
+        id,
+        version,
+        position,
+        created,
+        at,
+        queued,
+        outcome: None,
+        plan: None,
+        dropped: None,
+    })
 }

@@ -10,8 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use chassis::clock::Clock;
 use chassis::journal::{
-    Append, InboxEntry, Journal, NewEvent, ReadError, RecordedEvent, Redacted,
-    Redaction,
+    Append, InboxEntry, Journal, NewEvent, ReadError, RecordedEvent, Redacted, Redaction,
 };
 use chassis::shards::Ownership;
 use domain::codec;
@@ -26,10 +25,15 @@ use protocol::{Receipt, Rejection, RejectionKind, RunDropped, shard_of};
 use crate::coordinator::{not_owner, refused, unavailable};
 use crate::store::inbox::{self, Remembered};
 
+mod sweep;
+
 /// Ids and events that are read at once.
 const PAGE: usize = 1_000;
 /// The aggregate type of runs.
 const RUN: &str = "run";
+/// Codes of refusals.
+const RUN_NEEDED: &str = "run_needed";
+const UNREADABLE: &str = "stored_data_unreadable";
 
 /// Who archives runs of the shards that this process owns.
 pub(crate) struct Archivist {
@@ -68,11 +72,7 @@ impl Archivist {
     ///
     /// # Errors
     /// `run_needed` where a run that goes on needs it, and what the journal says.
-    pub(crate) async fn archive(
-        &self,
-        ended: &Ended,
-        asked: Asked,
-    ) -> Result<Receipt, Rejection> {
+    pub(crate) async fn archive(&self, ended: &Ended, asked: Asked) -> Result<Receipt, Rejection> {
         let Ended { run_id, sequence, .. } = *ended;
         let shard = shard_of(run_id);
         let epoch = self.ownership.borrow().epochs.get(&shard).copied();
@@ -93,7 +93,7 @@ impl Archivist {
         };
         if let Some(other) = self.needed_by(run_id).await? {
             let message = format!("{other} goes on and needs it: archive it once that has ended");
-            return Err(Rejection::new(RejectionKind::Conflict, "run_needed", message));
+            return Err(Rejection::new(RejectionKind::Conflict, RUN_NEEDED, message));
         }
         sum.keep = keep;
         let (mut upto, mut position) = (retained.upto, 0);
@@ -136,9 +136,8 @@ impl Archivist {
             let page = self.journal.load(AGGREGATE, id, last, PAGE).await.map_err(away)?;
             for recorded in &page {
                 let (event_type, version) = (&recorded.event_type, recorded.event_version);
-                let event: Event =
-                    codec::decode(event_type, version, &recorded.payload, &|_| None)
-                        .map_err(|error| damaged(&error))?;
+                let event: Event = codec::decode(event_type, version, &recorded.payload, &|_| None)
+                    .map_err(|error| damaged(&error))?;
                 retained.evolve(&event);
                 last = recorded.sequence;
             }
@@ -172,12 +171,10 @@ impl Archivist {
         let first = self.journal.load(RUN, &run_id.to_string(), 0, 1).await.map_err(away)?;
         let first = first.first().ok_or_else(|| damaged(&"a run without an event"))?;
         let blobs = self.blobs(first).await?;
-        let event = codec::decode(
-            &first.event_type,
-            first.event_version,
-            &first.payload,
-            &|hash: &str| blobs.get(hash).cloned(),
-        );
+        let event =
+            codec::decode(&first.event_type, first.event_version, &first.payload, &|hash: &str| {
+                blobs.get(hash).cloned()
+            });
         match event {
             Ok(run::Event::RunStarted(started)) => Ok(*started),
             Ok(_) => Err(damaged(&"a run without a beginning")),
@@ -304,5 +301,5 @@ fn away(error: ReadError) -> Rejection {
 fn damaged(reason: &dyn std::fmt::Display) -> Rejection {
     tracing::error!(%reason, "a run can't be archived");
     let message = "the run's history can't be read, the log says where it is damaged";
-    Rejection::new(RejectionKind::Internal, "stored_data_unreadable", message)
+    Rejection::new(RejectionKind::Internal, UNREADABLE, message)
 }

@@ -85,7 +85,7 @@ pub struct CommandService {
     preparations: Arc<Preparations>,
     coordinator: Coordinator,
     triggers: Triggers,
-    archivist: Archivist,
+    archivist: Arc<Archivist>,
     defaults: Defaults,
 }
 
@@ -185,11 +185,13 @@ impl CommandService {
             nats: queues.map(|queues| queues.nats().clone()),
         };
         triggers.run(&shutdown, tracker);
-        let archivist = Archivist {
+        let archivist = Arc::new(Archivist {
             journal: Arc::clone(&journal),
             clock: Arc::clone(&clock),
             ownership: triggers.ownership.clone(),
-        };
+        });
+        let sweep = Arc::clone(&archivist).sweep(Arc::clone(&resolver));
+        tracker.spawn(shutdown.run_until_cancelled_owned(sweep));
         Ok(Arc::new(Self {
             journal,
             clock,

@@ -54,6 +54,17 @@ fn specs() -> Value {
             "name": name(), "description": text(), "default_model": name(),
             "limits": strict(&[], json!({"tasks_in_flight_per_run":
                 {"type": "integer", "minimum": 1, "maximum": 5000, "default": 500}})),
+            "retention": {
+                "type": ["object", "null"], "required": ["keep", "after"],
+                "additionalProperties": false,
+                "description": "What is kept of a run once it has ended for so long: `results` \
+                    (its input, and its output or error) or `header` (neither); what happened, when \
+                    and by whom stays. Without it, all is kept.",
+                "properties": {
+                    "keep": {"type": "string", "enum": ["results", "header", "full"]},
+                    "after": {"type": "string", "description": "As in 30d, 12h."},
+                },
+            },
         })),
         "WorkflowSpec": strict(&["project_id", "name", "definition_id"], json!({
             "project_id": text(), "name": name(), "description": text(),

@@ -7,8 +7,8 @@ use crate::route::Permission::{Admin, Public, Read, Run, Write};
 use crate::route::Verb::{Delete, Get, Patch, Post};
 use crate::route::{Body, Handler, Route};
 use crate::{
-    api_keys, bundles, definitions, events, forks, gates, operations, resources, retention, runs, signals,
-    time_travel, triggers,
+    api_keys, bundles, definitions, events, forks, gates, operations, resources, retention, runs,
+    signals, time_travel, triggers,
 };
 
 mod query;

@@ -12,7 +12,7 @@ use super::feed::{Feed, FeedLimits};
 use super::queue::Queue;
 use super::{
     Append, AppendError, Appended, Journal, Mark, Payload, ReadError, Recalled, RecordedEvent,
-    Snapshot, Tail, Until, Written,
+    Snapshot, Sought, Tail, Until, Written,
 };
 use crate::database::{Database, DatabaseError};
 
@@ -252,6 +252,10 @@ impl Journal for PostgresJournal {
         limit: usize,
     ) -> Result<Vec<Arc<str>>, ReadError> {
         self.reader.aggregates(aggregate_type, after_id, limit).await
+    }
+
+    async fn seek(&self, sought: Sought<'_>) -> Result<Vec<Written>, ReadError> {
+        self.reader.seek(sought).await
     }
 
     async fn head(&self) -> Result<u64, ReadError> {

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use super::feed::{Feed, FeedLimits};
 use super::{
     Append, AppendError, Appended, Journal, Mark, Payload, ReadError, Recalled, RecordedEvent,
-    Snapshot, Tail, Until,
+    Snapshot, Sought, Tail, Until, Written,
 };
 use crate::clock::{Clock, SystemClock};
 
@@ -190,6 +190,10 @@ impl Journal for SqliteJournal {
         limit: usize,
     ) -> Result<Vec<Arc<str>>, ReadError> {
         self.reader.aggregates(aggregate_type, after_id, limit).await
+    }
+
+    async fn seek(&self, sought: Sought<'_>) -> Result<Vec<Written>, ReadError> {
+        self.reader.seek(sought).await
     }
 
     async fn head(&self) -> Result<u64, ReadError> {

@@ -10,9 +10,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chassis::journal::Journal;
-use domain::{access, retention};
 use domain::resource::{DefinitionSpec, Event, Kind, Resource, Spec};
 use domain::trigger;
+use domain::{access, retention};
 use protocol::Rejection;
 
 use crate::resources::refusal;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use chassis::journal::{
     Append, AppendError, Appended, Journal, Mark, Payload, ReadError, Recalled, RecordedEvent,
-    Snapshot, SqliteJournal, Tail, Until,
+    Snapshot, Sought, SqliteJournal, Tail, Until, Written,
 };
 
 /// How an append of a run fails.
@@ -215,6 +215,10 @@ impl Journal for Watched {
         limit: usize,
     ) -> Result<Vec<Arc<str>>, ReadError> {
         self.inner.aggregates(aggregate_type, after_id, limit).await
+    }
+
+    async fn seek(&self, sought: Sought<'_>) -> Result<Vec<Written>, ReadError> {
+        self.inner.seek(sought).await
     }
 
     async fn head(&self) -> Result<u64, ReadError> {

@@ -58,9 +58,7 @@ pub(super) fn rules(event_type: &str) -> Option<&'static [(&'static str, Rule)]>
         "gate_answered" => &[("value", Gone)],
         "gate_closed" => &[("result", Gone), ("writes", Gone), ("error", Error)],
         "event_emitted" => &[("data", Gone)],
-        "child_ended" => {
-            &[("result", Gone), ("writes", Gone), ("undo", Stub), ("error", Error)]
-        }
+        "child_ended" => &[("result", Gone), ("writes", Gone), ("undo", Stub), ("error", Error)],
         "run_queued" | "run_admitted" | "task_handed_out" | "retry_started"
         | "tokens_cancelled" | "group_ended" | "mutex_awaited" | "mutex_taken" | "wait_started"
         | "metric_emitted" | "child_started" | "run_paused" | "run_resumed" | "undo_started"

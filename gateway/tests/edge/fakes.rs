@@ -84,7 +84,17 @@ impl Commands for World {
         self.commands.lock().expect("lock").push(envelope);
         let outcome = self.ended.lock().expect("lock").clone();
         let (at, queued) = (start_time(), false);
-        Ok(Receipt { id, version: 1, position: 17, created, at, queued, outcome, plan: None, dropped: None })
+        Ok(Receipt {
+            id,
+            version: 1,
+            position: 17,
+            created,
+            at,
+            queued,
+            outcome,
+            plan: None,
+            dropped: None,
+        })
     }
 
     async fn wait(

@@ -45,7 +45,8 @@ pub(super) async fn fold_again(
         }
         let unfit = |reason: String| FoldError::Event { position: event.position, reason };
         let archived = archived(journal, event).await?;
-        let archived = serde_json::to_string(&archived).map_err(|error| unfit(error.to_string()))?;
+        let archived =
+            serde_json::to_string(&archived).map_err(|error| unfit(error.to_string()))?;
         let update = sql("update runs set archived = $2 where id = $1");
         let changed = session.execute(update.bind(id.to_owned()).bind(archived)).await?;
         if changed != 1 {
@@ -70,10 +71,9 @@ async fn archived(
         let page = journal.load(AGGREGATE, &event.aggregate_id, after, limit).await?;
         for recorded in &page {
             let (name, version) = (&recorded.event_type, recorded.event_version);
-            let event: Event = codec::decode(name, version, &recorded.payload, &|_| None)
-                .map_err(|error| FoldError::Event {
-                    position: recorded.position,
-                    reason: error.to_string(),
+            let event: Event =
+                codec::decode(name, version, &recorded.payload, &|_| None).map_err(|error| {
+                    FoldError::Event { position: recorded.position, reason: error.to_string() }
                 })?;
             let (dropped, _) = event.dropped();
             let before = archived.take();

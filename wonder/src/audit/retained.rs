@@ -65,15 +65,11 @@ impl Retained {
 
 fn decoded(event: &RecordedEvent) -> Result<Event, String> {
     let (name, version) = (&event.event_type, event.event_version);
-    codec::decode(name, version, &event.payload, &|_| None)
-        .map_err(|error| error.to_string())
+    codec::decode(name, version, &event.payload, &|_| None).map_err(|error| error.to_string())
 }
 
 /// The newest record of each part of a run, by its first event.
-async fn records(
-    journal: &dyn Journal,
-    id: &str,
-) -> Result<BTreeMap<u64, Dropped>, ReadError> {
+async fn records(journal: &dyn Journal, id: &str) -> Result<BTreeMap<u64, Dropped>, ReadError> {
     let (mut records, mut after) = (BTreeMap::new(), 0);
     loop {
         let page = journal.load(AGGREGATE, id, after, PAGE).await?;

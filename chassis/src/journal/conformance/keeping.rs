@@ -7,8 +7,8 @@ use chrono::{DateTime, TimeDelta};
 
 use super::{Storage, answer, append, event, everything, must};
 use crate::journal::{
-    Append, AppendError, Mark, Payload, ReadError, RecordedEvent, Redacted, Redaction,
-    Snapshot, Until,
+    Append, AppendError, Mark, Payload, ReadError, RecordedEvent, Redacted, Redaction, Snapshot,
+    Sought, Until,
 };
 
 fn payload(hash: &str, bytes: &'static [u8]) -> Payload {
@@ -316,4 +316,32 @@ pub async fn payloads_are_replaced_and_their_hashes_are_kept(storage: &impl Stor
     assert_eq!(journal.snapshot("thing", "a", 1).await, Ok(None), "it holds the old payloads");
     let next = must(&*journal, append("a", 3, 1)).await;
     assert_eq!((next.first_position, next.last_sequence), (6, 4));
+}
+
+/// Between two positions, of their types, and without those that have a namesake.
+pub async fn events_are_found_by_their_type_and_without_namesakes(storage: &impl Storage) {
+    let journal = storage.open().await;
+    for id in ["a", "b", "c", "d"] {
+        let mut ended = append(id, 0, 3);
+        ended.events[2].event_type = if id == "c" { "thing.lost" } else { "thing.ended" }.into();
+        must(&*journal, ended).await;
+    }
+    must(&*journal, Append { aggregate_type: "log".into(), ..append("b", 0, 1) }).await;
+    let found = async |event_types: &[&str], after, through| {
+        let (aggregate_type, without) = ("thing", "log");
+        let sought = Sought { aggregate_type, event_types, without, after, through };
+        let found = journal.seek(sought).await.expect("the journal can be read");
+        let names = found.into_iter().map(|one| {
+            assert_eq!(&*one.aggregate_type, "thing");
+            (one.position, one.aggregate_id.to_string())
+        });
+        names.collect::<Vec<_>>()
+    };
+    let [a, c, d] = [(3, "a"), (9, "c"), (12, "d")].map(|(at, id)| (at, id.to_owned()));
+    let both = ["thing.ended", "thing.lost"];
+    assert_eq!(found(&both, 0, 100).await, [a.clone(), c, d.clone()]);
+    assert_eq!(found(&both[..1], 0, 12).await, [a.clone(), d.clone()]);
+    assert_eq!(found(&both[..1], 3, 12).await, [d]);
+    assert_eq!(found(&both[..1], 0, 11).await, [a]);
+    assert_eq!(found(&[], 0, 100).await, []);
 }

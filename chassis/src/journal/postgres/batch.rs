@@ -11,8 +11,8 @@ use sqlx::{Connection, Encode, PgConnection, Postgres, Row, Type};
 use uuid::Uuid;
 
 use super::decoding::signed;
-use crate::journal::{Append, Redaction};
 use crate::journal::queue::Request;
+use crate::journal::{Append, Redaction};
 
 const APPEND: &str = "select append, verdict, position, fingerprint, answer from append_events(\
      $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, \
@@ -208,10 +208,7 @@ impl<'a> Arrays<'a> {
         Ok(rows)
     }
 
-    async fn append_all(
-        &self,
-        connection: &mut PgConnection,
-    ) -> Result<Vec<PgRow>, sqlx::Error> {
+    async fn append_all(&self, connection: &mut PgConnection) -> Result<Vec<PgRow>, sqlx::Error> {
         let is_marked = !self.marks.appends.is_empty();
         let query = sqlx::query(if is_marked { APPEND_MARKED } else { APPEND })
             .bind(&self.appends.types)

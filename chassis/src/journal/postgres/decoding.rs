@@ -8,7 +8,9 @@ use sqlx::Row;
 use sqlx::postgres::PgRow;
 
 use crate::journal::queue::{Committed, Request};
-use crate::journal::{Append, AppendError, Appended, PayloadHash, ReadError, Recalled, RecordedEvent};
+use crate::journal::{
+    Append, AppendError, Appended, PayloadHash, ReadError, Recalled, RecordedEvent,
+};
 
 /// What the rows of `append_events` mean for the appends of the batch.
 pub(super) fn committed(batch: &[Request], rows: &[PgRow]) -> Result<Committed, sqlx::Error> {
@@ -121,9 +123,7 @@ pub(super) fn event(row: &PgRow, names: &mut Names) -> Result<RecordedEvent, Rea
 
 fn redacted(row: &PgRow) -> Result<Option<PayloadHash>, sqlx::Error> {
     let hash: Option<&[u8]> = row.try_get(11)?;
-    hash.map(PayloadHash::try_from)
-        .transpose()
-        .map_err(|error| decoding("payload_sha256", error))
+    hash.map(PayloadHash::try_from).transpose().map_err(|error| decoding("payload_sha256", error))
 }
 
 /// The bytes as they were written.

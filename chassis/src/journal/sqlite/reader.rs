@@ -12,7 +12,10 @@ use uuid::Uuid;
 
 use crate::journal::snapshots::SNAPSHOT_UNTIL;
 use crate::journal::tail::Pages;
-use crate::journal::{Mark, Payload, PayloadHash, ReadError, Recalled, RecordedEvent, Snapshot, Until};
+use crate::journal::{
+    Mark, Payload, PayloadHash, ReadError, Recalled, RecordedEvent, Snapshot, Sought, Until,
+    Written,
+};
 
 /// Bytes after which a page for a tail ends.
 const PAGE_BYTES: usize = 4 * 1024 * 1024;
@@ -202,6 +205,25 @@ impl Reader {
         Ok(ids.into_iter().map(Arc::from).collect())
     }
 
+    pub(super) async fn seek(&self, sought: Sought<'_>) -> Result<Vec<Written>, ReadError> {
+        let query = sqlx::query_as(
+            "select position, aggregate_type, aggregate_id from events as found \
+             where position > $1 and position <= $2 and aggregate_type = $3 \
+             and event_type in (select value from json_each($4)) \
+             and not exists (select 1 from events as namesake \
+                 where namesake.aggregate_type = $5 \
+                 and namesake.aggregate_id = found.aggregate_id and namesake.sequence = 1) \
+             order by position",
+        )
+        .bind(signed(sought.after))
+        .bind(signed(sought.through))
+        .bind(sought.aggregate_type)
+        .bind(serde_json::json!(sought.event_types).to_string())
+        .bind(sought.without);
+        let rows: Vec<(i64, String, String)> = query.fetch_all(&self.pool).await.map_err(failed)?;
+        rows.into_iter().map(written).collect()
+    }
+
     /// Rows of events until a number of bytes is reached.
     async fn events<'q>(
         &self,
@@ -314,6 +336,13 @@ fn failed(error: sqlx::Error) -> ReadError {
         _ => false,
     };
     if damaged { ReadError::Damaged(message) } else { ReadError::Unavailable(message) }
+}
+
+fn written(
+    (position, aggregate_type, aggregate_id): (i64, String, String),
+) -> Result<Written, ReadError> {
+    let (aggregate_type, aggregate_id) = (aggregate_type.into(), aggregate_id.into());
+    Ok(Written { position: unsigned(position)?, aggregate_type, aggregate_id })
 }
 
 fn signed(number: u64) -> i64 {

@@ -51,8 +51,7 @@ const PAYLOAD: &str = "select payload, payload_sha256 from events \
      where aggregate_type = ?1 and aggregate_id = ?2 and sequence = ?3";
 const REDACT: &str = "update events set payload = ?4, payload_sha256 = ?5 \
      where aggregate_type = ?1 and aggregate_id = ?2 and sequence = ?3";
-const DROP_SNAPSHOT: &str =
-    "delete from snapshots where aggregate_type = ?1 and aggregate_id = ?2";
+const DROP_SNAPSHOT: &str = "delete from snapshots where aggregate_type = ?1 and aggregate_id = ?2";
 const DROP_OLDER_SNAPSHOTS: &str =
     "delete from older_snapshots where aggregate_type = ?1 and aggregate_id = ?2";
 const FORGET_ANSWERS: &str = "delete from inbox where kept_at < ?1 \
