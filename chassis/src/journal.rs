@@ -117,7 +117,7 @@ impl Append {
 
     /// Refuses what is over a limit, before anything is queued or written.
     pub fn check_limits(&self) -> Result<(), AppendError> {
-        let redacted = self.redaction.as_ref().map_or(0, |redaction| redaction.events.len());
+        let redacted = self.redaction.as_ref().map_or(0, Redaction::count);
         let fits = (1..=MAX_EVENTS_PER_APPEND).contains(&self.events.len())
             && redacted <= MAX_REDACTED_PER_APPEND
             && self.event_bytes() <= MAX_BYTES_PER_APPEND
@@ -341,6 +341,14 @@ pub trait Journal: Send + Sync + 'static {
         &self,
         aggregate_type: &str,
         after_id: &str,
+        limit: usize,
+    ) -> Result<Vec<Arc<str>>, ReadError>;
+
+    /// Hashes of values that were noted as released up to a time, in order, at most `limit`: see
+    /// [`Redaction::released`].
+    async fn released(
+        &self,
+        until: DateTime<Utc>,
         limit: usize,
     ) -> Result<Vec<Arc<str>>, ReadError>;
 

@@ -4,7 +4,7 @@
 //! events from the beginning on are dropped, and those after them aren't. A run that isn't done with is
 //! on the journal's list of open aggregates, and is gone on with where it was left.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -26,11 +26,14 @@ use crate::coordinator::{not_owner, refused, unavailable};
 use crate::store::inbox::{self, Remembered};
 
 mod sweep;
+mod values;
 
 /// Ids and events that are read at once.
 const PAGE: usize = 1_000;
 /// The aggregate type of runs.
 const RUN: &str = "run";
+/// Who archives what projects don't want to keep.
+const ACTOR: &str = "retention";
 /// Codes of refusals.
 const RUN_NEEDED: &str = "run_needed";
 const UNREADABLE: &str = "stored_data_unreadable";
@@ -40,6 +43,8 @@ pub(crate) struct Archivist {
     pub(crate) journal: Arc<dyn Journal>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) ownership: Ownership,
+    /// The workspace of what is about none.
+    pub(crate) workspace_id: WorkspaceId,
 }
 
 /// A run that has ended.
@@ -65,6 +70,8 @@ pub(crate) struct Asked {
 struct Part {
     dropped: Dropped,
     redacted: Vec<Redacted>,
+    /// Values that its events don't refer to any more.
+    released: Vec<Arc<str>>,
 }
 
 impl Archivist {
@@ -207,6 +214,7 @@ impl Archivist {
             return Err(damaged(&"events of a run are missing"));
         }
         let (mut proof, mut bytes, mut redacted) = (Proof::default(), 0, Vec::new());
+        let mut released = BTreeSet::new();
         for event in &events {
             let blobs = self.blobs(event).await?;
             let blob = |hash: &str| blobs.get(hash).cloned();
@@ -214,6 +222,8 @@ impl Archivist {
                 Ok(None) => proof.take(&event.payload),
                 Ok(Some(rest)) => {
                     proof.take(&rest);
+                    let left = codec::refs(&rest);
+                    released.extend(blobs.into_keys().filter(|hash| !left.contains(hash)));
                     bytes += event.payload.len().saturating_sub(rest.len()) as u64;
                     redacted.push(Redacted { sequence: event.sequence, payload: rest.into() });
                 }
@@ -230,7 +240,8 @@ impl Archivist {
             sha256: proof.finish(),
             archive,
         };
-        Ok(Part { dropped, redacted })
+        let released = released.into_iter().map(Arc::from).collect();
+        Ok(Part { dropped, redacted, released })
     }
 
     fn append(
@@ -242,7 +253,7 @@ impl Archivist {
         is_last: bool,
         asked: &Asked,
     ) -> Result<Append, Rejection> {
-        let Part { dropped, redacted } = part;
+        let Part { dropped, redacted, released } = part;
         let is_only = is_last && dropped.first == 1;
         let event = match is_last {
             true => Event::RunArchived(Box::new(dropped)),
@@ -253,6 +264,9 @@ impl Archivist {
             aggregate_type: RUN.into(),
             aggregate_id: Arc::clone(id),
             events: redacted,
+            released,
+            referred: Vec::new(),
+            dropped: Vec::new(),
         };
         Ok(Append {
             aggregate_type: AGGREGATE.into(),
@@ -303,3 +317,6 @@ fn damaged(reason: &dyn std::fmt::Display) -> Rejection {
     let message = "the run's history can't be read, the log says where it is damaged";
     Rejection::new(RejectionKind::Internal, UNREADABLE, message)
 }
+
+#[cfg(test)]
+mod tests;

@@ -189,6 +189,7 @@ impl CommandService {
             journal: Arc::clone(&journal),
             clock: Arc::clone(&clock),
             ownership: triggers.ownership.clone(),
+            workspace_id: defaults.workspace_id,
         });
         let sweep = Arc::clone(&archivist).sweep(Arc::clone(&resolver));
         tracker.spawn(shutdown.run_until_cancelled_owned(sweep));

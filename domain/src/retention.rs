@@ -25,6 +25,8 @@ pub use remains::{Unreadable, remains};
 
 /// The aggregate type in the journal; ids are those of runs.
 pub const AGGREGATE: &str = "retention";
+/// The id of the aggregate that is about no run.
+pub const VALUES: &str = "values";
 /// Events of a run that one event is about, at most: those from 1 on, from 1,001 on, and so on.
 pub const SLICE: u64 = 1_000;
 
@@ -91,6 +93,9 @@ pub enum Event {
     RunThinned(Box<Dropped>),
     /// The same of the last ones: the run is archived.
     RunArchived(Box<Dropped>),
+    /// Values that stood apart from events went, since no event refers to them any more. Of no run:
+    /// the aggregate is [`VALUES`].
+    ValuesDropped { values: u64 },
 }
 
 /// What was dropped of a part of a run's events.
@@ -114,13 +119,14 @@ pub struct Dropped {
 
 impl Event {
     /// Every event type.
-    pub const TYPES: [&'static str; 2] = ["run_thinned", "run_archived"];
+    pub const TYPES: [&'static str; 3] = ["run_thinned", "run_archived", "values_dropped"];
 
     /// The journal's event type.
     pub const fn event_type(&self) -> &'static str {
         match self {
             Self::RunThinned(_) => "run_thinned",
             Self::RunArchived(_) => "run_archived",
+            Self::ValuesDropped { .. } => "values_dropped",
         }
     }
 
@@ -129,11 +135,12 @@ impl Event {
         1
     }
 
-    /// What it says, and whether all is done with it.
-    pub fn dropped(&self) -> (&Dropped, bool) {
+    /// What it says of a run, and whether all is done with it.
+    pub fn dropped(&self) -> Option<(&Dropped, bool)> {
         match self {
-            Self::RunThinned(dropped) => (dropped, false),
-            Self::RunArchived(dropped) => (dropped, true),
+            Self::RunThinned(dropped) => Some((dropped, false)),
+            Self::RunArchived(dropped) => Some((dropped, true)),
+            Self::ValuesDropped { .. } => None,
         }
     }
 }
@@ -166,7 +173,7 @@ pub struct Retained {
 impl Retained {
     /// Folds an event.
     pub fn evolve(&mut self, event: &Event) {
-        let (dropped, is_done) = event.dropped();
+        let Some((dropped, is_done)) = event.dropped() else { return };
         self.keep = Some(dropped.keep);
         self.upto = if is_done { 0 } else { dropped.last };
     }

@@ -141,6 +141,7 @@ const fn number_of_retention(event: &retention::Event) -> usize {
     match event {
         retention::Event::RunThinned(_) => 0,
         retention::Event::RunArchived(_) => 1,
+        retention::Event::ValuesDropped { .. } => 2,
     }
 }
 

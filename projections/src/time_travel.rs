@@ -203,7 +203,7 @@ impl Histories<'_> {
         let archives = log.iter().flatten().filter_map(|recorded| {
             let (name, version) = (&recorded.event_type, recorded.event_version);
             let event = codec::decode(name, version, &recorded.payload, &|_| None);
-            event.ok().and_then(|event: retention::Event| event.dropped().0.archive.clone())
+            event.ok().and_then(|event: retention::Event| event.dropped()?.0.archive.clone())
         });
         let whole = archives.last().map_or_else(String::new, |archive| {
             format!(": all of it was written to {:?} before", archive.location)

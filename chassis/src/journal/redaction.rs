@@ -11,6 +11,9 @@ use super::RecordedEvent;
 /// Events whose payload one append may replace.
 pub const MAX_REDACTED_PER_APPEND: usize = 1_000;
 
+/// Values that a redaction may be about, for each event that it may be about.
+const VALUES_AN_EVENT: usize = 64;
+
 /// The SHA-256 of an event's payload.
 pub type PayloadHash = [u8; 32];
 
@@ -22,6 +25,13 @@ pub struct Redaction {
     pub aggregate_id: Arc<str>,
     /// At most [`MAX_REDACTED_PER_APPEND`], each once.
     pub events: Vec<Redacted>,
+    /// Content-addressed values that these events have referred to and don't any more. They are noted
+    /// as released until an append brings them again, as each does that refers to them.
+    pub released: Vec<Arc<str>>,
+    /// Values that were noted, and are referred to by other events.
+    pub referred: Vec<Arc<str>>,
+    /// Values that were noted, and that no event refers to: dropped where they are noted still.
+    pub dropped: Vec<Arc<str>>,
 }
 
 /// What stands in an event from now on.
@@ -35,7 +45,18 @@ pub struct Redacted {
 impl Redaction {
     /// Bytes of all of it.
     pub fn bytes(&self) -> usize {
-        self.events.iter().map(|event| event.payload.len()).sum()
+        let payloads = self.events.iter().map(|event| event.payload.len());
+        let hashes = self.hashes().map(|hash| hash.len());
+        payloads.sum::<usize>() + hashes.sum::<usize>()
+    }
+
+    /// How many events and values it is about.
+    pub(super) fn count(&self) -> usize {
+        self.events.len().max(self.hashes().count() / VALUES_AN_EVENT)
+    }
+
+    fn hashes(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.released.iter().chain(&self.referred).chain(&self.dropped)
     }
 }
 

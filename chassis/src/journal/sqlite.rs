@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 
 use super::feed::{Feed, FeedLimits};
 use super::{
@@ -190,6 +191,14 @@ impl Journal for SqliteJournal {
         limit: usize,
     ) -> Result<Vec<Arc<str>>, ReadError> {
         self.reader.aggregates(aggregate_type, after_id, limit).await
+    }
+
+    async fn released(
+        &self,
+        until: DateTime<Utc>,
+        limit: usize,
+    ) -> Result<Vec<Arc<str>>, ReadError> {
+        self.reader.released(until, limit).await
     }
 
     async fn seek(&self, sought: Sought<'_>) -> Result<Vec<Written>, ReadError> {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use chassis::journal::{Sought, Written};
 use chassis::shards::Owned;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use domain::ids::{CommandId, ProjectId, RunId};
 use domain::resource::Kind;
 use domain::retention::{AGGREGATE, Keep, Policy};
@@ -19,16 +19,22 @@ use domain::span::Span;
 use protocol::{Rejection, shard_of};
 use tokio::time::Instant;
 
-use super::{Archivist, Asked, Ended, PAGE, RUN, away};
+use super::{ACTOR, Archivist, Asked, Ended, PAGE, RUN, away};
 use crate::coordinator::{Folded, fold};
 use crate::resolve::Resolver;
 use crate::store::metadata::{self, Along};
 
-/// Who archives them.
-const ACTOR: &str = "retention";
 /// How often it is looked for runs whose time has come, and for other policies or shards.
 const EVERY: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_secs(1);
+/// How often the whole journal is looked through for values that nothing refers to, and how long ago they
+/// were let go at least: who has read an event then has read its values by now.
+const VALUES_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
+/// The same for the first time, since a process may not live as long.
+const VALUES_FIRST: Duration = Duration::from_secs(15 * 60);
+const RELEASED_FOR: TimeDelta = TimeDelta::minutes(10);
+/// The process that owns this shard does that.
+const VALUES_SHARD: u16 = 0;
 /// Positions that are looked through at once.
 const WINDOW: u64 = 10_000;
 /// Runs that are tried again, since something that goes on needs them.
@@ -50,15 +56,25 @@ impl Archivist {
     /// Sweeps for ever.
     pub(crate) async fn sweep(self: Arc<Self>, resolver: Arc<Resolver>) {
         let (mut sweep, mut known, mut due) = (Sweep::default(), None, Instant::now());
+        let mut values_due = Instant::now() + VALUES_FIRST;
         loop {
-            let found = (resolver.writes(), Arc::clone(&self.ownership.borrow()));
+            let owned = Arc::clone(&self.ownership.borrow());
+            let found = (resolver.writes(), Arc::clone(&owned));
             if known.as_ref() != Some(&found) || due <= Instant::now() {
                 // What can't be done now is done the next time.
-                match self.pass(&mut sweep, &resolver, &found.1).await {
+                match self.pass(&mut sweep, &resolver, &owned).await {
                     Ok(()) => known = Some(found),
                     Err(error) => tracing::warn!(%error, "archiving runs waits, and tries again"),
                 }
                 due = Instant::now() + EVERY;
+            }
+            if values_due <= Instant::now() && owned.epochs.contains_key(&VALUES_SHARD) {
+                match self.drop_values(self.clock.now() - RELEASED_FOR).await {
+                    Ok(0) => {}
+                    Ok(values) => tracing::info!(values, "dropped what nothing refers to"),
+                    Err(error) => tracing::warn!(%error, "dropping values waits for the next time"),
+                }
+                values_due = Instant::now() + VALUES_EVERY;
             }
             tokio::time::sleep(LOOK).await;
         }

@@ -217,6 +217,14 @@ impl Journal for Watched {
         self.inner.aggregates(aggregate_type, after_id, limit).await
     }
 
+    async fn released(
+        &self,
+        until: DateTime<Utc>,
+        limit: usize,
+    ) -> Result<Vec<Arc<str>>, ReadError> {
+        self.inner.released(until, limit).await
+    }
+
     async fn seek(&self, sought: Sought<'_>) -> Result<Vec<Written>, ReadError> {
         self.inner.seek(sought).await
     }

@@ -110,3 +110,33 @@ fn less_is_kept_later_and_never_more() {
     retained.evolve(&Event::RunArchived(dropped(Keep::Header, 9)));
     assert_eq!(retained.next(Keep::Header), None);
 }
+
+#[test]
+fn a_run_is_needed_by_its_family_and_its_forks() {
+    let [top, child, other, fork] =
+        ["top", "child", "other", "fork"].map(|name| RunId::derived("test", name));
+    let started = |run_id: RunId, more: Value| -> RunStarted {
+        let mut started = json!({
+            "run_id": run_id, "project_id": "prj_00000000000000000000000000",
+            "definition": {
+                "id": "wfd_00000000000000000000000000", "name": "t", "version": 1, "hash": "00"
+            },
+            "start": "a", "input": {}, "started_at": "2026-01-01T00:00:00Z"
+        });
+        let (all, more) = (started.as_object_mut().expect("an object"), more.as_object());
+        all.extend(more.cloned().into_iter().flatten());
+        serde_json::from_value(started).expect("a start")
+    };
+    let parent = json!({"parent": {"run_id": top, "token": 1, "root_run_id": top, "depth": 1}});
+    let from =
+        json!({"forked_from": {"run_id": child, "sequence": 3, "at": "2026-01-01T00:00:00Z"}});
+    let (of_top, of_child) = (started(top, json!({})), started(child, parent));
+    let (of_other, of_fork) = (started(other, json!({})), started(child, from));
+    let needs = |ended: (RunId, &RunStarted), open: (RunId, &RunStarted)| is_needed_by(ended, open);
+    assert!(needs((top, &of_top), (child, &of_child)) && needs((child, &of_child), (top, &of_top)));
+    assert!(needs((child, &of_child), (fork, &of_fork)), "it may take over its outcomes");
+    assert!(!needs((fork, &of_fork), (child, &of_child)), "it has events of its own");
+    for (id, run) in [(top, &of_top), (child, &of_child), (fork, &of_fork)] {
+        assert!(!needs((other, &of_other), (id, run)) && !needs((id, run), (other, &of_other)));
+    }
+}

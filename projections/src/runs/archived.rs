@@ -75,7 +75,7 @@ async fn archived(
                 codec::decode(name, version, &recorded.payload, &|_| None).map_err(|error| {
                     FoldError::Event { position: recorded.position, reason: error.to_string() }
                 })?;
-            let (dropped, _) = event.dropped();
+            let Some((dropped, _)) = event.dropped() else { continue };
             let before = archived.take();
             let bytes = before.as_ref().map_or(0, |one| one.bytes) + dropped.bytes;
             let archive = dropped.archive.clone().map(Into::into);

@@ -33,8 +33,9 @@ impl Retained {
 
     /// Notes the record of what was dropped.
     pub(super) fn record(&mut self, event: &RecordedEvent) -> Result<(), String> {
-        decoded(event)?;
-        self.0.entry(Arc::clone(&event.aggregate_id)).or_default();
+        if decoded(event)?.dropped().is_some() {
+            self.0.entry(Arc::clone(&event.aggregate_id)).or_default();
+        }
         Ok(())
     }
 
@@ -75,8 +76,9 @@ async fn records(journal: &dyn Journal, id: &str) -> Result<BTreeMap<u64, Droppe
         let page = journal.load(AGGREGATE, id, after, PAGE).await?;
         // One that can't be read is a finding already.
         for event in page.iter().filter_map(|event| decoded(event).ok()) {
-            let (dropped, _) = event.dropped();
-            records.insert(dropped.first, dropped.clone());
+            if let Some((dropped, _)) = event.dropped() {
+                records.insert(dropped.first, dropped.clone());
+            }
         }
         match page.last() {
             Some(last) if page.len() == PAGE => after = last.sequence,

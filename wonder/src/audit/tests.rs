@@ -17,6 +17,7 @@ use super::claims::Claims;
 use super::{Report, verify};
 
 mod chain;
+mod retained;
 mod triggers;
 
 fn run_id(number: u32) -> RunId {

@@ -282,7 +282,8 @@ pub async fn payloads_are_replaced_and_their_hashes_are_kept(storage: &impl Stor
     };
     let redaction = |events| {
         let (aggregate_type, aggregate_id) = ("thing".into(), "a".into());
-        Some(Redaction { aggregate_type, aggregate_id, events })
+        let (released, referred, dropped) = (Vec::new(), Vec::new(), Vec::new());
+        Some(Redaction { aggregate_type, aggregate_id, events, released, referred, dropped })
     };
     let log = |expected, events| Append {
         aggregate_type: "log".into(),
@@ -344,4 +345,41 @@ pub async fn events_are_found_by_their_type_and_without_namesakes(storage: &impl
     assert_eq!(found(&both[..1], 3, 12).await, [d]);
     assert_eq!(found(&both[..1], 0, 11).await, [a]);
     assert_eq!(found(&[], 0, 100).await, []);
+}
+
+/// Once it is released, and neither referred to by others nor written again.
+pub async fn a_value_is_dropped_once_nothing_refers_to_it(storage: &impl Storage) {
+    let journal = storage.open().await;
+    let [one, two, three, four] = ["one", "two", "three", "four"].map(Arc::<str>::from);
+    let mut first = append("a", 0, 1);
+    first.payloads = [&one, &two, &three, &four].map(|hash| payload(hash, b"v")).to_vec();
+    must(&*journal, first.clone()).await;
+    let log = |expected, released: &[&Arc<str>], referred: &[&Arc<str>], dropped: &[&Arc<str>]| {
+        let list = |hashes: &[&Arc<str>]| hashes.iter().copied().cloned().collect::<Vec<_>>();
+        let redaction = Redaction {
+            aggregate_type: "thing".into(),
+            aggregate_id: "a".into(),
+            events: Vec::new(),
+            released: list(released),
+            referred: list(referred),
+            dropped: list(dropped),
+        };
+        let redaction = Some(redaction);
+        Append { aggregate_type: "log".into(), redaction, ..append("a", expected, 1) }
+    };
+    must(&*journal, log(0, &[&one, &two, &three], &[], &[])).await;
+    let (until, before) = (first.recorded_at, first.recorded_at - TimeDelta::days(1));
+    assert_eq!(journal.released(before, 9).await, Ok(vec![]));
+    let noted = vec![Arc::clone(&one), Arc::clone(&three), Arc::clone(&two)];
+    assert_eq!(journal.released(until, 9).await, Ok(noted));
+    // It comes again between the look and the drop.
+    let again = Append { payloads: vec![payload(&one, b"v")], ..append("b", 0, 1) };
+    must(&*journal, again).await;
+    must(&*journal, log(1, &[], &[&three], &[&one, &two, &four])).await;
+    assert_eq!(journal.released(until, 9).await, Ok(vec![]));
+    for hash in [&one, &three, &four] {
+        assert!(journal.payloads(std::slice::from_ref(hash)).await.is_ok(), "{hash} is gone");
+    }
+    let gone = journal.payloads(&[two]).await;
+    assert!(matches!(gone, Err(ReadError::Damaged(_))), "{gone:?}");
 }

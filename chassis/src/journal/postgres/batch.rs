@@ -1,6 +1,7 @@
 //! A batch as the arrays that `append_events` takes, and `append_marked_events` where it has marks.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use sqlx::encode::IsNull;
@@ -17,7 +18,7 @@ use crate::journal::{Append, Redaction};
 const APPEND: &str = "select append, verdict, position, fingerprint, answer from append_events(\
      $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, \
      $21, $22, $23, $24, $25, $26, $27, $28)";
-const REDACT: &str = "select redact_events($1, $2, $3, $4)";
+const REDACT: &str = "select redact_events($1, $2, $3, $4, $5, $6, $7, $8)";
 const APPEND_MARKED: &str = "select append, verdict, position, fingerprint, answer \
      from append_marked_events(\
      $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, \
@@ -56,7 +57,7 @@ pub(super) struct Arrays<'a> {
     snapshots: Snapshots<'a>,
     open: Open,
     marks: Marks<'a>,
-    redactions: Vec<(i32, &'a Redaction)>,
+    redactions: Vec<(i32, DateTime<Utc>, &'a Redaction)>,
 }
 
 #[derive(Default)]
@@ -182,7 +183,7 @@ impl<'a> Arrays<'a> {
             self.marks.until.push(mark.until);
         }
         if let Some(redaction) = &append.redaction {
-            self.redactions.push((number, redaction));
+            self.redactions.push((number, append.recorded_at, redaction));
         }
     }
 
@@ -200,9 +201,9 @@ impl<'a> Arrays<'a> {
         for row in &rows {
             refused.insert(row.try_get::<i32, _>(0)?);
         }
-        let taken = self.redactions.iter().filter(|(number, _)| !refused.contains(number));
-        for (_, redaction) in taken {
-            redact(&mut transaction, redaction).await?;
+        let taken = self.redactions.iter().filter(|(number, ..)| !refused.contains(number));
+        for (_, at, redaction) in taken {
+            redact(&mut transaction, redaction, *at).await?;
         }
         transaction.commit().await?;
         Ok(rows)
@@ -262,16 +263,28 @@ impl<'a> Appends<'a> {
     }
 }
 
-async fn redact(connection: &mut PgConnection, redaction: &Redaction) -> Result<(), sqlx::Error> {
+async fn redact(
+    connection: &mut PgConnection,
+    redaction: &Redaction,
+    at: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
     let events = &redaction.events;
     sqlx::query(REDACT)
         .bind(vec![&*redaction.aggregate_type; events.len()])
         .bind(vec![&*redaction.aggregate_id; events.len()])
         .bind(events.iter().map(|event| signed(event.sequence)).collect::<Vec<_>>())
         .bind(events.iter().map(|event| Json(&event.payload)).collect::<Vec<_>>())
+        .bind(texts(&redaction.released))
+        .bind(at)
+        .bind(texts(&redaction.referred))
+        .bind(texts(&redaction.dropped))
         .execute(connection)
         .await?;
     Ok(())
+}
+
+fn texts(hashes: &[Arc<str>]) -> Vec<&str> {
+    hashes.iter().map(|hash| &**hash).collect()
 }
 
 /// Nothing where it is empty: its statement is skipped then.

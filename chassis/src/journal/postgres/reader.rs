@@ -259,6 +259,20 @@ impl Reader {
         rows.into_iter().map(written).collect()
     }
 
+    pub(super) async fn released(
+        &self,
+        until: DateTime<Utc>,
+        limit: usize,
+    ) -> Result<Vec<Arc<str>>, ReadError> {
+        let query = sqlx::query_scalar(
+            "select hash from released_payloads where since <= $1 order by hash limit $2",
+        )
+        .bind(until)
+        .bind(signed(limit as u64));
+        let hashes: Vec<String> = within(query.fetch_all(&self.pool)).await?;
+        Ok(hashes.into_iter().map(Arc::from).collect())
+    }
+
     pub(super) async fn seek(&self, sought: Sought<'_>) -> Result<Vec<Written>, ReadError> {
         let query = sqlx::query_as(
             "select position, aggregate_type, aggregate_id from events as found \

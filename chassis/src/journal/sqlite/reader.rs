@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use chrono::DateTime;
+use chrono::{DateTime, Utc};
 use futures::TryStreamExt;
 use sqlx::sqlite::{SqlitePool, SqliteRow};
 use sqlx::{Row, Sqlite, query::Query, sqlite::SqliteArguments};
@@ -203,6 +203,20 @@ impl Reader {
         .await
         .map_err(failed)?;
         Ok(ids.into_iter().map(Arc::from).collect())
+    }
+
+    pub(super) async fn released(
+        &self,
+        until: DateTime<Utc>,
+        limit: usize,
+    ) -> Result<Vec<Arc<str>>, ReadError> {
+        let query = sqlx::query_scalar(
+            "select hash from released_payloads where since <= $1 order by hash limit $2",
+        )
+        .bind(until.timestamp_micros())
+        .bind(signed(limit as u64));
+        let hashes: Vec<String> = query.fetch_all(&self.pool).await.map_err(failed)?;
+        Ok(hashes.into_iter().map(Arc::from).collect())
     }
 
     pub(super) async fn seek(&self, sought: Sought<'_>) -> Result<Vec<Written>, ReadError> {

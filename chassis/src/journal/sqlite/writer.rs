@@ -54,6 +54,9 @@ const REDACT: &str = "update events set payload = ?4, payload_sha256 = ?5 \
 const DROP_SNAPSHOT: &str = "delete from snapshots where aggregate_type = ?1 and aggregate_id = ?2";
 const DROP_OLDER_SNAPSHOTS: &str =
     "delete from older_snapshots where aggregate_type = ?1 and aggregate_id = ?2";
+const RELEASE: &str = "insert or ignore into released_payloads (hash, since) values (?1, ?2)";
+const IS_REFERRED_TO: &str = "delete from released_payloads where hash = ?1";
+const DROP_PAYLOAD: &str = "delete from payloads where hash = ?1";
 const FORGET_ANSWERS: &str = "delete from inbox where kept_at < ?1 \
      and id in (select id from inbox order by id limit ?2)";
 
@@ -292,7 +295,7 @@ impl Batch<'_> {
             statement.execute(params![append.shard, &*mark.name, until])?;
         }
         if let Some(redaction) = &append.redaction {
-            self.redact(redaction)?;
+            self.redact(redaction, append.recorded_at.timestamp_micros())?;
         }
         if let Some(snapshot) = &append.snapshot {
             if snapshot.sequence == last_sequence {
@@ -312,7 +315,7 @@ impl Batch<'_> {
         Ok(())
     }
 
-    fn redact(&self, redaction: &Redaction) -> rusqlite::Result<()> {
+    fn redact(&self, redaction: &Redaction, at: i64) -> rusqlite::Result<()> {
         let (kind, id) = (&*redaction.aggregate_type, &*redaction.aggregate_id);
         let mut stored = self.connection.prepare_cached(PAYLOAD)?;
         let mut redact = self.connection.prepare_cached(REDACT)?;
@@ -328,6 +331,18 @@ impl Batch<'_> {
         }
         for drop in [DROP_SNAPSHOT, DROP_OLDER_SNAPSHOTS] {
             self.connection.prepare_cached(drop)?.execute([kind, id])?;
+        }
+        for hash in &redaction.released {
+            self.connection.prepare_cached(RELEASE)?.execute(params![&**hash, at])?;
+        }
+        for hash in &redaction.referred {
+            self.connection.prepare_cached(IS_REFERRED_TO)?.execute([&**hash])?;
+        }
+        for hash in &redaction.dropped {
+            let released = self.connection.prepare_cached(IS_REFERRED_TO)?.execute([&**hash])?;
+            if released > 0 {
+                self.connection.prepare_cached(DROP_PAYLOAD)?.execute([&**hash])?;
+            }
         }
         Ok(())
     }

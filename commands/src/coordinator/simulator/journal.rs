@@ -321,6 +321,11 @@ impl Journal for Connection {
         Ok(wanted.take(limit).map(|name| Arc::clone(&name.1)).collect())
     }
 
+    async fn released(&self, _: DateTime<Utc>, _: usize) -> Result<Vec<Arc<str>>, ReadError> {
+        // No run is archived here.
+        Ok(Vec::new())
+    }
+
     async fn seek(&self, sought: Sought<'_>) -> Result<Vec<Written>, ReadError> {
         let kept = self.reading().await?;
         let [after, through] =
