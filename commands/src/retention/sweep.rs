@@ -137,7 +137,7 @@ impl Archivist {
     }
 
     /// Goes on with runs that a process has left half done.
-    async fn finish(&self, owned: &Owned) -> Result<(), Rejection> {
+    pub(super) async fn finish(&self, owned: &Owned) -> Result<(), Rejection> {
         for shard in owned.epochs.keys() {
             let mut after: Arc<str> = Arc::from("");
             loop {

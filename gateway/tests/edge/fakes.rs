@@ -80,6 +80,18 @@ impl Commands for World {
             Command::StartRun(_) => run_id().to_string(),
             other => other.run_id().map(|run_id| run_id.to_string()).unwrap_or_default(),
         };
+        let dropped = match &envelope.command {
+            Command::ArchiveRun(asked) => Some(Box::new(RunDropped {
+                run_id: id.clone(),
+                keep: asked.keep,
+                events: 9,
+                dropped: 7,
+                bytes: 812,
+                dry_run: asked.dry_run,
+                position: 0,
+            })),
+            _ => None,
+        };
         let created = matches!(envelope.command, Command::Create(_) | Command::StartRun(_));
         self.commands.lock().expect("lock").push(envelope);
         let outcome = self.ended.lock().expect("lock").clone();
@@ -93,7 +105,7 @@ impl Commands for World {
             queued,
             outcome,
             plan: None,
-            dropped: None,
+            dropped,
         })
     }
 
@@ -179,6 +191,7 @@ pub(crate) fn run_view() -> RunView {
         compensation: None,
         trigger: None,
         forked_from: None,
+        archived: None,
         rerun_of: None,
     }
 }

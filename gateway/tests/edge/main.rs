@@ -11,6 +11,7 @@ mod hooks;
 mod metrics;
 mod pace;
 mod probes;
+mod retention;
 mod streams;
 mod time_travel;
 mod waiting;
