@@ -189,13 +189,17 @@ impl Retained {
     }
 }
 
-/// Whether a run that goes on needs the history of one that has ended: as its child, its parent or one
-/// above, or as a fork that may still take over outcomes of it. Both are given by their ids and their
-/// first events, since that of a fork has the id of the other run.
+/// Whether a run that goes on may need the history of one that has ended: where both have the same run
+/// at the top, or one of them is a fork of what is at the other's top, or of the other itself. A child
+/// waits to be asked for its end, and a fork takes over outcomes, and forks children that go on. Both
+/// runs are given by their ids and their first events, since that of a fork has the id of the other run.
 pub fn is_needed_by(ended: (RunId, &RunStarted), open: (RunId, &RunStarted)) -> bool {
-    let root = |(id, run): (RunId, &RunStarted)| run.parent.map_or(id, |one| one.root_run_id);
-    let is_fork = open.1.forked_from.is_some_and(|from| from.run_id == ended.0);
-    is_fork || root(ended) == root(open)
+    let kin = |(id, run): (RunId, &RunStarted)| {
+        let top = run.parent.map_or(id, |parent| parent.root_run_id);
+        [id, top, run.forked_from.map_or(id, |from| from.run_id)]
+    };
+    let of_open = kin(open);
+    kin(ended).iter().any(|one| of_open.contains(one))
 }
 
 #[cfg(test)]

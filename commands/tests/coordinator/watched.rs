@@ -9,6 +9,7 @@ use chassis::journal::{
     Append, AppendError, Appended, Journal, Mark, Payload, ReadError, Recalled, RecordedEvent,
     Snapshot, Sought, SqliteJournal, Tail, Until, Written,
 };
+use chrono::{DateTime, Utc};
 
 /// How an append of a run fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -113,30 +113,41 @@ fn less_is_kept_later_and_never_more() {
 
 #[test]
 fn a_run_is_needed_by_its_family_and_its_forks() {
-    let [top, child, other, fork] =
-        ["top", "child", "other", "fork"].map(|name| RunId::derived("test", name));
-    let started = |run_id: RunId, more: Value| -> RunStarted {
-        let mut started = json!({
+    let ids = ["top", "child", "other", "of child", "of top", "its child"];
+    let [top, child, other, of_child, of_top, its_child] =
+        ids.map(|name| RunId::derived("test", name));
+    let started = |run_id: RunId, parent: Option<RunId>, from: Option<RunId>| -> RunStarted {
+        let parent = parent
+            .map(|parent| json!({"run_id": parent, "token": 1, "root_run_id": parent, "depth": 1}));
+        let at = "2026-01-01T00:00:00Z";
+        let from = from.map(|from| json!({"run_id": from, "sequence": 3, "at": at}));
+        serde_json::from_value(json!({
             "run_id": run_id, "project_id": "prj_00000000000000000000000000",
             "definition": {
                 "id": "wfd_00000000000000000000000000", "name": "t", "version": 1, "hash": "00"
             },
-            "start": "a", "input": {}, "started_at": "2026-01-01T00:00:00Z"
-        });
-        let (all, more) = (started.as_object_mut().expect("an object"), more.as_object());
-        all.extend(more.cloned().into_iter().flatten());
-        serde_json::from_value(started).expect("a start")
+            "start": "a", "input": {}, "started_at": at, "parent": parent, "forked_from": from
+        }))
+        .expect("a start")
     };
-    let parent = json!({"parent": {"run_id": top, "token": 1, "root_run_id": top, "depth": 1}});
-    let from =
-        json!({"forked_from": {"run_id": child, "sequence": 3, "at": "2026-01-01T00:00:00Z"}});
-    let (of_top, of_child) = (started(top, json!({})), started(child, parent));
-    let (of_other, of_fork) = (started(other, json!({})), started(child, from));
-    let needs = |ended: (RunId, &RunStarted), open: (RunId, &RunStarted)| is_needed_by(ended, open);
-    assert!(needs((top, &of_top), (child, &of_child)) && needs((child, &of_child), (top, &of_top)));
-    assert!(needs((child, &of_child), (fork, &of_fork)), "it may take over its outcomes");
-    assert!(!needs((fork, &of_fork), (child, &of_child)), "it has events of its own");
-    for (id, run) in [(top, &of_top), (child, &of_child), (fork, &of_fork)] {
-        assert!(!needs((other, &of_other), (id, run)) && !needs((id, run), (other, &of_other)));
+    // The first events of forks are those of the runs that they were made of.
+    let runs = [
+        (top, started(top, None, None)),
+        (child, started(child, Some(top), None)),
+        (of_child, started(child, Some(top), Some(child))),
+        (of_top, started(top, None, Some(top))),
+        (its_child, started(child, Some(top), Some(child))),
+    ];
+    let of_other = started(other, None, None);
+    for (id, run) in &runs {
+        for (open, by) in &runs {
+            assert!(is_needed_by((*id, run), (*open, by)), "{id} by {open}");
+        }
+        assert!(!is_needed_by((*id, run), (other, &of_other)));
+        assert!(!is_needed_by((other, &of_other), (*id, run)));
     }
+    let of_fork = started(top, None, Some(of_top));
+    let fork_of_fork = (RunId::derived("test", "fork of fork"), &of_fork);
+    assert!(is_needed_by((of_top, &runs[3].1), fork_of_fork));
+    assert!(!is_needed_by((top, &runs[0].1), fork_of_fork), "it takes over nothing of that");
 }

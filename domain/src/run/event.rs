@@ -24,7 +24,7 @@ pub use cancelled::{Extent, Region, TokensCancelled};
 pub use child::{ChildEnded, ChildStarted, ParentRun};
 pub use compensation::{Cause, Compensation, CompensationStarted, UndoFailure};
 pub use failure::{FailureKind, RunError, Usage};
-pub use fork::{Adopt, BranchPatch, ForkedFrom, RunForked};
+pub use fork::{Adopt, BranchPatch, ForkedChild, ForkedFrom, RunForked};
 pub use gate::{Decision, GateAnswered, GateClosed, GateOpened, GateOutcome};
 pub use queue::{Admission, Dropped, QueueReason};
 pub use routed::{

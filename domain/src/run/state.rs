@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::event::{
-    Admission, Adopt, DefinitionRef, InstanceId, OpenedBranches, ParentRun, Pin, RunError, TokenId,
-    TransitionIndex, Usage,
+    Admission, Adopt, DefinitionRef, ForkedChild, InstanceId, OpenedBranches, ParentRun, Pin,
+    RunError, TokenId, TransitionIndex, Usage,
 };
 use super::vars::Vars;
 use crate::definition::{FailedPolicy, JoinSpec, JoinWait};
@@ -41,7 +41,7 @@ pub enum Run {
 }
 
 /// Version of the shape of [`Run`]: a snapshot of another one is not used.
-pub const STATE_VERSION: u32 = 6;
+pub const STATE_VERSION: u32 = 7;
 
 /// What stays the same from a run's start to its end.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -220,8 +220,14 @@ pub enum Phase {
     Blocked { mutex: Arc<str>, turn: u64 },
     /// It waits for people.
     Gated { gate: Box<Gate> },
-    /// It waits for the end of a child run, which runs this definition.
-    AwaitingChild { run_id: RunId, definition: Arc<str>, until: Option<DateTime<Utc>> },
+    /// It waits for the end of a child run, which runs this definition, or is a fork of another.
+    AwaitingChild {
+        run_id: RunId,
+        definition: Arc<str>,
+        until: Option<DateTime<Utc>>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        fork_of: Option<Arc<ForkedChild>>,
+    },
     /// The node is done and its token not yet routed.
     Succeeded { result: Option<Arc<Value>> },
     /// The node failed and its token isn't yet routed.
