@@ -248,7 +248,8 @@ pub enum AppendError {
     /// The command's key is in the inbox already.
     #[error("the command was done before")]
     Duplicate(Recalled),
-    /// Over [`MAX_EVENTS_PER_APPEND`], [`MAX_BYTES_PER_APPEND`] or another limit, or without an event.
+    /// Over [`MAX_EVENTS_PER_APPEND`], [`MAX_BYTES_PER_APPEND`] or another limit, or without an
+    /// event.
     #[error(
         "an append must hold 1 to {MAX_EVENTS_PER_APPEND} events of at most {MAX_BYTES_PER_APPEND} bytes"
     )]
@@ -352,8 +353,8 @@ pub trait Journal: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<Arc<str>>, ReadError>;
 
-    /// Aggregates with events that are looked for, in order of their positions. Walks over all events
-    /// between both.
+    /// Aggregates with events that are looked for, in order of their positions. Walks over all
+    /// events between both.
     async fn seek(&self, sought: Sought<'_>) -> Result<Vec<Written>, ReadError>;
 
     /// The position of the newest event, 0 in an empty journal.

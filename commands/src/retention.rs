@@ -1,8 +1,9 @@
-//! Archiving: content of runs that have ended is dropped, part by part, and recorded with each part.
+//! Archiving: content of runs that have ended is dropped, part by part, and recorded with each
+//! part.
 //!
 //! What is recorded and what is dropped are one append, so that a process may end at any moment:
-//! events from the beginning on are dropped, and those after them aren't. A run that isn't done with is
-//! on the journal's list of open aggregates, and is gone on with where it was left.
+//! events from the beginning on are dropped, and those after them aren't. A run that isn't done
+//! with is on the journal's list of open aggregates, and is gone on with where it was left.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;

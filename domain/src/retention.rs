@@ -1,13 +1,14 @@
 //! Retention: what stays of runs that have ended, and the record of what was dropped.
 //!
-//! An event stays where it is, with its header, its metadata and the SHA-256 of its payload as it was
-//! written, so that positions, sequences and the audit chain are what they were. What the payload told
-//! of the work (inputs, results, state, messages, what people were asked) is dropped; what the run
-//! did stays, and everything that counts or lists runs goes on from that: see [`remains`].
+//! An event stays where it is, with its header, its metadata and the SHA-256 of its payload as it
+//! was written, so that positions, sequences and the audit chain are what they were. What the
+//! payload told of the work (inputs, results, state, messages, what people were asked) is dropped;
+//! what the run did stays, and everything that counts or lists runs goes on from that: see
+//! [`remains`].
 //!
-//! What was dropped is recorded in an aggregate of its own, which has the run's id. An event of it says
-//! of at most [`SLICE`] events what stands there now, by a hash; the last one of a run says that all
-//! is done.
+//! What was dropped is recorded in an aggregate of its own, which has the run's id. An event of it
+//! says of at most [`SLICE`] events what stands there now, by a hash; the last one of a run says
+//! that all is done.
 
 use std::fmt;
 
@@ -189,10 +190,11 @@ impl Retained {
     }
 }
 
-/// Whether a run that goes on may need the history of one that has ended: where both have the same run
-/// at the top, or one of them is a fork of what is at the other's top, or of the other itself. A child
-/// waits to be asked for its end, and a fork takes over outcomes, and forks children that go on. Both
-/// runs are given by their ids and their first events, since that of a fork has the id of the other run.
+/// Whether a run that goes on may need the history of one that has ended: where both have the same
+/// run at the top, or one of them is a fork of what is at the other's top, or of the other itself.
+/// A child waits to be asked for its end, and a fork takes over outcomes, and forks children that
+/// go on. Both runs are given by their ids and their first events, since that of a fork has the id
+/// of the other run.
 pub fn is_needed_by(ended: (RunId, &RunStarted), open: (RunId, &RunStarted)) -> bool {
     let kin = |(id, run): (RunId, &RunStarted)| {
         let top = run.parent.map_or(id, |parent| parent.root_run_id);

@@ -1,11 +1,11 @@
 -- Retention: payloads that are replaced, and what runs keep of theirs.
 
--- The SHA-256 of an event's payload as it was written, where another one stands there now. postgres-es
--- neither writes nor reads it.
+-- The SHA-256 of an event's payload as it was written, where another one stands there now.
+-- postgres-es neither writes nor reads it.
 alter table events add column payload_sha256 bytea check (length(payload_sha256) = 32);
 
--- Values that events have referred to whose payload was replaced, and since when. One that is written
--- again is referred to again; one that no event refers to may go.
+-- Values that events have referred to whose payload was replaced, and since when. One that is
+-- written again is referred to again; one that no event refers to may go.
 create table released_payloads (
     hash text collate "C" primary key,
     since timestamptz not null
@@ -24,10 +24,10 @@ $$;
 create trigger payload_is_referred_to before insert on payloads
 for each row execute function refer_to_payload();
 
--- Replaces the payloads of events that are there. What stood there first stays known by its hash, and
--- snapshots of the aggregates, which hold it too, are gone. Values that are let go are noted; of those
--- that were, some are found to be referred to, and others are dropped unless they have come again.
--- Called in the transaction that appends what records it, after the append.
+-- Replaces the payloads of events that are there. What stood there first stays known by its hash,
+-- and snapshots of the aggregates, which hold it too, are gone. Values that are let go are noted;
+-- of those that were, some are found to be referred to, and others are dropped unless they have
+-- come again. Called in the transaction that appends what records it, after the append.
 create function redact_events(
     r_type text[],
     r_id text[],

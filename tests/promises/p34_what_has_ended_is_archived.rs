@@ -1,8 +1,9 @@
-//! Promise 34: of runs that have ended, content is dropped and nothing else: positions, the chain, lists
-//! and sums are what they were, forks keep what they share, and whoever asks for what is gone is told.
+//! Promise 34: of runs that have ended, content is dropped and nothing else: positions, the chain,
+//! lists and sums are what they were, forks keep what they share, and whoever asks for what is gone
+//! is told.
 //!
-//! It fails where a read model folds something that doesn't remain, where a fork lives off the run that
-//! it was made of, where content is dropped without a record, and where content stays.
+//! It fails where a read model folds something that doesn't remain, where a fork lives off the run
+//! that it was made of, where content is dropped without a record, and where content stays.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -178,7 +179,8 @@ async fn what_has_ended_is_archived(setting: Setting) {
         client.runs(0).await.iter().filter(|run| run["archived"].is_object()).nth(2).map(drop)
     })
     .await;
-    // Shards of processes that are killed change hands once their leases are over: a test of its own.
+    // Shards of processes that are killed change hands once their leases are over: a test of its
+    // own.
     if let Setting::Embedded = setting {
         platform.kill_9().await;
         platform.restart().await;

@@ -1,5 +1,5 @@
-//! Redaction: other payloads for events that are there. An event keeps its position, its sequence, its
-//! header and its metadata; what its payload was is known by its hash from then on.
+//! Redaction: other payloads for events that are there. An event keeps its position, its sequence,
+//! its header and its metadata; what its payload was is known by its hash from then on.
 
 use std::sync::Arc;
 
@@ -17,16 +17,17 @@ const VALUES_AN_EVENT: usize = 64;
 /// The SHA-256 of an event's payload.
 pub type PayloadHash = [u8; 32];
 
-/// Other payloads for events of one aggregate, put there in the transaction of an append. Snapshots of
-/// the aggregate, which hold what stood there, go with it. Events that aren't there are left out.
+/// Other payloads for events of one aggregate, put there in the transaction of an append. Snapshots
+/// of the aggregate, which hold what stood there, go with it. Events that aren't there are left
+/// out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Redaction {
     pub aggregate_type: Arc<str>,
     pub aggregate_id: Arc<str>,
     /// At most [`MAX_REDACTED_PER_APPEND`], each once.
     pub events: Vec<Redacted>,
-    /// Content-addressed values that these events have referred to and don't any more. They are noted
-    /// as released until an append brings them again, as each does that refers to them.
+    /// Content-addressed values that these events have referred to and don't any more. They are
+    /// noted as released until an append brings them again, as each does that refers to them.
     pub released: Vec<Arc<str>>,
     /// Values that were noted, and are referred to by other events.
     pub referred: Vec<Arc<str>>,

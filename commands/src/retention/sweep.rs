@@ -1,9 +1,10 @@
 //! The sweep: archives runs as their projects want it, one after the other.
 //!
-//! It goes along the journal by the ends of runs, with a place for each age that a project gives: all
-//! runs that ended before it have been looked at. Where it is isn't stored: a process that starts, or
-//! gets a shard, begins at the first event, and passes over what is archived. Each process looks
-//! after the runs of its own shards; should two take the same run, one append is refused.
+//! It goes along the journal by the ends of runs, with a place for each age that a project gives:
+//! all runs that ended before it have been looked at. Where it is isn't stored: a process that
+//! starts, or gets a shard, begins at the first event, and passes over what is archived. Each
+//! process looks after the runs of its own shards; should two take the same run, one append is
+//! refused.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -27,8 +28,8 @@ use crate::store::metadata::{self, Along};
 /// How often it is looked for runs whose time has come, and for other policies or shards.
 const EVERY: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_secs(1);
-/// How often the whole journal is looked through for values that nothing refers to, and how long ago they
-/// were let go at least: who has read an event then has read its values by now.
+/// How often the whole journal is looked through for values that nothing refers to, and how long
+/// ago they were let go at least: who has read an event then has read its values by now.
 const VALUES_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
 /// The same for the first time, since a process may not live as long.
 const VALUES_FIRST: Duration = Duration::from_secs(15 * 60);

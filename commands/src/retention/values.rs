@@ -1,8 +1,9 @@
 //! Values that stood apart from events: those that nothing refers to any more are dropped.
 //!
-//! Archiving notes what events of a run have referred to. Others may refer to the same value (a fork, a
-//! parent, whoever was given the same), so the journal is looked through from its first event before any is
-//! dropped. What is written meanwhile takes the note away from all that it refers to.
+//! Archiving notes what events of a run have referred to. Others may refer to the same value (a
+//! fork, a parent, whoever was given the same), so the journal is looked through from its first
+//! event before any is dropped. What is written meanwhile takes the note away from all that it
+//! refers to.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -22,8 +23,8 @@ use crate::store::metadata::{self, Along};
 const AT_ONCE: usize = 10_000;
 
 impl Archivist {
-    /// Drops values that were let go up to a time, and answers how many. Reads the whole journal where
-    /// there are any.
+    /// Drops values that were let go up to a time, and answers how many. Reads the whole journal
+    /// where there are any.
     pub(crate) async fn drop_values(&self, until: DateTime<Utc>) -> Result<usize, Rejection> {
         let released = self.journal.released(until, AT_ONCE).await.map_err(away)?;
         if released.is_empty() {

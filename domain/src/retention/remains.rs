@@ -67,12 +67,12 @@ pub(super) fn rules(event_type: &str) -> Option<&'static [(&'static str, Rule)]>
     })
 }
 
-/// What remains of a stored payload of a run's event, as it is stored then; `None` where that is all
-/// of it. It decodes as the event that it was, and a run folded from what remains has the same tokens,
-/// groups, times and end.
+/// What remains of a stored payload of a run's event, as it is stored then; `None` where that is
+/// all of it. It decodes as the event that it was, and a run folded from what remains has the same
+/// tokens, groups, times and end.
 ///
-/// `blobs` answers a value that stands apart from its event: fetch what [`crate::codec::refs`] names
-/// beforehand. Where something of it remains, it stands in the event again.
+/// `blobs` answers a value that stands apart from its event: fetch what [`crate::codec::refs`]
+/// names beforehand. Where something of it remains, it stands in the event again.
 ///
 /// # Errors
 /// Where the payload isn't a JSON object.

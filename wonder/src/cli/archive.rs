@@ -1,4 +1,5 @@
-//! `wonder runs archive`: drops content of runs that have ended, where all of it was written before.
+//! `wonder runs archive`: drops content of runs that have ended, where all of it was written
+//! before.
 
 use std::fs::File;
 use std::io::Read;

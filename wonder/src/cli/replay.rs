@@ -71,8 +71,8 @@ pub(crate) async fn execute(global: &Global, args: ReplayArgs) -> Result<Exit, F
     Ok(if differing > 0 { Exit::Failed } else { Exit::Completed })
 }
 
-/// The ids of all runs, newest first, and how many there are of which content was dropped: those can't
-/// be decided again.
+/// The ids of all runs, newest first, and how many there are of which content was dropped: those
+/// can't be decided again.
 async fn all(client: &Client, definition: Option<&str>) -> Result<(Vec<String>, u64), Failure> {
     let (mut ids, mut archived) = (Vec::new(), 0);
     let mut cursor: Option<String> = None;

@@ -269,8 +269,8 @@ pub async fn aggregates_are_listed_by_type(storage: &impl Storage) {
     assert_eq!(journal.aggregates("other", "", 10).await, Ok(vec!["d".into()]));
 }
 
-/// Only of the events that it is about, with what appends it or not at all, and with the hash of what
-/// stood there first.
+/// Only of the events that it is about, with what appends it or not at all, and with the hash of
+/// what stood there first.
 pub async fn payloads_are_replaced_and_their_hashes_are_kept(storage: &impl Storage) {
     let journal = storage.open().await;
     let snapshot = Snapshot { sequence: 3, version: 1, state: Bytes::from_static(b"old") };

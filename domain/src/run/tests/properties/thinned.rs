@@ -6,8 +6,8 @@ use crate::retention::{Keep, remains};
 use crate::run::tests::fixture::Fixture;
 use crate::run::{Event, Run};
 
-/// A run folded from what remains is, after each event, where it was: the same tokens, groups, timers
-/// and waits, and the same end.
+/// A run folded from what remains is, after each event, where it was: the same tokens, groups,
+/// timers and waits, and the same end.
 pub(super) fn check(run: &Fixture) {
     for keep in [Keep::Header, Keep::Results] {
         let (mut whole, mut thinned) = (Run::default(), Run::default());
