@@ -99,7 +99,10 @@ impl Archivist {
         let Some(keep) = retained.next(asked.keep) else {
             return Ok(self.receipt(&id, version, 0, sum));
         };
-        if let Some(other) = self.needed_by(run_id).await? {
+        // What was begun has lost its use already.
+        if retained.upto == 0
+            && let Some(other) = self.needed_by(run_id).await?
+        {
             let message = format!("{other} goes on and needs it: archive it once that has ended");
             return Err(Rejection::new(RejectionKind::Conflict, RUN_NEEDED, message));
         }

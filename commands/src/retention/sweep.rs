@@ -145,7 +145,8 @@ impl Archivist {
                 let ids = self.journal.open_aggregates(AGGREGATE, *shard, &after, PAGE).await;
                 let ids = ids.map_err(away)?;
                 for run_id in ids.iter().filter_map(|id| id.parse::<RunId>().ok()) {
-                    self.archive_by(run_id, Keep::Header).await?;
+                    // As it was begun, and no further.
+                    self.archive_by(run_id, Keep::Full).await?;
                 }
                 match ids.last() {
                     Some(last) if ids.len() == PAGE => after = Arc::clone(last),
