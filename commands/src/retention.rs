@@ -35,8 +35,7 @@ const PAGE: usize = 1_000;
 const RUN: &str = "run";
 /// Who archives what projects don't want to keep.
 const ACTOR: &str = "retention";
-/// Codes of refusals.
-const RUN_NEEDED: &str = "run_needed";
+/// Code of the refusal of what can't be read.
 const UNREADABLE: &str = "stored_data_unreadable";
 
 /// Who archives runs of the shards that this process owns.
@@ -104,7 +103,7 @@ impl Archivist {
             && let Some(other) = self.needed_by(run_id).await?
         {
             let message = format!("{other} goes on and needs it: archive it once that has ended");
-            return Err(Rejection::new(RejectionKind::Conflict, RUN_NEEDED, message));
+            return Err(Rejection::new(RejectionKind::Conflict, "run_needed", message));
         }
         sum.keep = keep;
         let (mut upto, mut position) = (retained.upto, 0);

@@ -17,10 +17,10 @@ use domain::ids::{CommandId, ProjectId, RunId};
 use domain::resource::Kind;
 use domain::retention::{AGGREGATE, Keep, Policy};
 use domain::span::Span;
-use protocol::{Rejection, shard_of};
+use protocol::{Rejection, RejectionKind, shard_of};
 use tokio::time::Instant;
 
-use super::{ACTOR, Archivist, Asked, Ended, PAGE, RUN, away};
+use super::{ACTOR, Archivist, Asked, Ended, PAGE, RUN, UNREADABLE, away};
 use crate::coordinator::{Folded, fold};
 use crate::resolve::Resolver;
 use crate::store::metadata::{self, Along};
@@ -90,11 +90,11 @@ impl Archivist {
     ) -> Result<(), Rejection> {
         let policies = self.policies(resolver).await?;
         if policies != sweep.policies || *owned != sweep.owned {
+            self.finish(owned).await?;
             let (places, put_off) = (HashMap::new(), BTreeSet::new());
             *sweep = Sweep { policies, owned: Arc::clone(owned), places, put_off };
-            self.finish(owned).await?;
         }
-        for run_id in std::mem::take(&mut sweep.put_off) {
+        for run_id in sweep.put_off.clone() {
             self.consider(sweep, run_id, None).await?;
         }
         let ages: BTreeSet<Span> = sweep.policies.values().map(|policy| policy.after).collect();
@@ -146,7 +146,15 @@ impl Archivist {
                 let ids = ids.map_err(away)?;
                 for run_id in ids.iter().filter_map(|id| id.parse::<RunId>().ok()) {
                     // As it was begun, and no further.
-                    self.archive_by(run_id, Keep::Full).await?;
+                    match self.archive_by(run_id, Keep::Full).await {
+                        Err(refused) if refused.kind == RejectionKind::Unavailable => {
+                            return Err(refused);
+                        }
+                        Err(refused) => {
+                            tracing::warn!(%run_id, %refused, "a run stays half archived");
+                        }
+                        Ok(()) => {}
+                    }
                 }
                 match ids.last() {
                     Some(last) if ids.len() == PAGE => after = Arc::clone(last),
@@ -178,30 +186,43 @@ impl Archivist {
         Ok(known)
     }
 
-    /// Archives a run where its project's policy, if it has this age, wants it.
+    /// Archives a run where its project's policy, if it has this age, wants it. One that can't be
+    /// archived now is tried again, and one that can't be read is left alone: the log says which.
     async fn consider(
         &self,
         sweep: &mut Sweep,
         run_id: RunId,
         age: Option<Span>,
     ) -> Result<(), Rejection> {
-        let beginning = self.beginning(run_id).await?;
-        let Some(policy) = sweep.policies.get(&beginning.project_id) else { return Ok(()) };
-        if age.is_some_and(|age| age != policy.after) {
-            return Ok(());
-        }
-        match self.archive_by(run_id, policy.keep).await {
-            Err(refused) if refused.code == super::RUN_NEEDED => {
-                if sweep.put_off.len() < PUT_OFF {
-                    sweep.put_off.insert(run_id);
-                } else {
-                    tracing::warn!(%run_id, "too many runs wait to be archived: left for later");
-                }
-                Ok(())
+        match self.by_policy(sweep, run_id, age).await {
+            Err(refused) if refused.kind == RejectionKind::Unavailable => return Err(refused),
+            Err(refused) if refused.code != UNREADABLE && sweep.put_off.len() < PUT_OFF => {
+                tracing::debug!(%run_id, %refused, "a run is archived later");
+                sweep.put_off.insert(run_id);
             }
-            // One that can't be read is left alone: the log says which.
-            Err(refused) if refused.code == super::UNREADABLE => Ok(()),
-            done => done,
+            Err(refused) => {
+                tracing::warn!(%run_id, %refused, "a run isn't archived until the next start");
+                sweep.put_off.remove(&run_id);
+            }
+            Ok(()) => {
+                sweep.put_off.remove(&run_id);
+            }
+        }
+        Ok(())
+    }
+
+    async fn by_policy(
+        &self,
+        sweep: &Sweep,
+        run_id: RunId,
+        age: Option<Span>,
+    ) -> Result<(), Rejection> {
+        let beginning = self.beginning(run_id).await?;
+        match sweep.policies.get(&beginning.project_id) {
+            Some(policy) if age.is_none_or(|age| age == policy.after) => {
+                self.archive_by(run_id, policy.keep).await
+            }
+            Some(_) | None => Ok(()),
         }
     }
 
