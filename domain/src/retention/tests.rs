@@ -1,3 +1,5 @@
+//! What remains of events, and of whom anything may go.
+
 use std::path::Path;
 
 use serde_json::{Value, json};
