@@ -35,6 +35,7 @@ mod lead;
 mod metrics;
 mod outside;
 mod payload;
+mod plans;
 mod projection;
 mod projector;
 mod rebuild;
@@ -132,6 +133,7 @@ pub struct Projections {
     metrics: Arc<Projector>,
     audit_log: Arc<Projector>,
     waiting: Arc<Waiting>,
+    plans: plans::Plans,
     /// Of rebuilds, one at a time.
     rebuilding: tokio::sync::Mutex<()>,
 }
@@ -185,6 +187,7 @@ impl Projections {
             metrics,
             audit_log,
             waiting,
+            plans: plans::Plans::default(),
             rebuilding,
         }))
     }
@@ -241,7 +244,7 @@ impl Projections {
 
     /// What runs did, by their events alone.
     pub(crate) fn histories(&self) -> Histories<'_> {
-        Histories::of(&self.journal)
+        Histories::keeping(&self.journal, &self.plans)
     }
 
     /// Where each projection stands, for readiness.
