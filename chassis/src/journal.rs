@@ -16,11 +16,13 @@ mod fault;
 pub mod feed;
 pub mod postgres;
 mod queue;
+mod redaction;
 mod snapshots;
 pub mod sqlite;
 pub mod tail;
 
 pub use postgres::{PostgresJournal, PostgresOptions};
+pub use redaction::{MAX_REDACTED_PER_APPEND, PayloadHash, Redacted, Redaction};
 pub use sqlite::{OpenError, SqliteJournal, SqliteOptions};
 pub use tail::{Tail, TailError};
 
@@ -62,6 +64,8 @@ pub struct Append {
     pub snapshot: Option<Snapshot>,
     /// A name that means something until a time, stored in the same transaction.
     pub mark: Option<Mark>,
+    /// Other payloads for events of another aggregate that are there.
+    pub redaction: Option<Redaction>,
     /// The shard that the aggregate belongs to; 0 where its kind isn't spread over shards. The list
     /// of open aggregates and marks are kept by shard.
     pub shard: u16,
@@ -107,12 +111,15 @@ impl Append {
             .map(|entry| entry.key.len() + entry.fingerprint.len() + entry.answer.len());
         let snapshot = self.snapshot.as_ref().map_or(0, |snapshot| snapshot.state.len());
         let mark = self.mark.as_ref().map_or(0, |mark| mark.name.len());
-        payloads.sum::<usize>() + answers.sum::<usize>() + snapshot + mark
+        let redaction = self.redaction.as_ref().map_or(0, Redaction::bytes);
+        payloads.sum::<usize>() + answers.sum::<usize>() + snapshot + mark + redaction
     }
 
     /// Refuses what is over a limit, before anything is queued or written.
     pub fn check_limits(&self) -> Result<(), AppendError> {
+        let redacted = self.redaction.as_ref().map_or(0, Redaction::count);
         let fits = (1..=MAX_EVENTS_PER_APPEND).contains(&self.events.len())
+            && redacted <= MAX_REDACTED_PER_APPEND
             && self.event_bytes() <= MAX_BYTES_PER_APPEND
             && self.attached_bytes() <= MAX_ATTACHED_BYTES_PER_APPEND;
         if fits { Ok(()) } else { Err(AppendError::TooLarge) }
@@ -197,6 +204,8 @@ pub struct RecordedEvent {
     pub payload: Bytes,
     pub metadata: Bytes,
     pub recorded_at: DateTime<Utc>,
+    /// What its payload was when it was written, where another one stands there now.
+    pub redacted: Option<PayloadHash>,
 }
 
 impl RecordedEvent {
@@ -214,6 +223,19 @@ pub struct Written {
     pub aggregate_id: Arc<str>,
 }
 
+/// Events that are looked for: see [`Journal::seek`].
+#[derive(Debug, Clone, Copy)]
+pub struct Sought<'a> {
+    pub aggregate_type: &'a str,
+    /// Of one of these types.
+    pub event_types: &'a [&'a str],
+    /// Not of aggregates of which there is a namesake of this type.
+    pub without: &'a str,
+    /// After this position, and up to the other: what lies between them bounds the work.
+    pub after: u64,
+    pub through: u64,
+}
+
 /// Why an append wrote nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
@@ -226,7 +248,8 @@ pub enum AppendError {
     /// The command's key is in the inbox already.
     #[error("the command was done before")]
     Duplicate(Recalled),
-    /// Over [`MAX_EVENTS_PER_APPEND`], [`MAX_BYTES_PER_APPEND`], or without an event.
+    /// Over [`MAX_EVENTS_PER_APPEND`], [`MAX_BYTES_PER_APPEND`] or another limit, or without an
+    /// event.
     #[error(
         "an append must hold 1 to {MAX_EVENTS_PER_APPEND} events of at most {MAX_BYTES_PER_APPEND} bytes"
     )]
@@ -321,6 +344,18 @@ pub trait Journal: Send + Sync + 'static {
         after_id: &str,
         limit: usize,
     ) -> Result<Vec<Arc<str>>, ReadError>;
+
+    /// Hashes of values that were noted as released up to a time, in order, at most `limit`: see
+    /// [`Redaction::released`].
+    async fn released(
+        &self,
+        until: DateTime<Utc>,
+        limit: usize,
+    ) -> Result<Vec<Arc<str>>, ReadError>;
+
+    /// Aggregates with events that are looked for, in order of their positions. Walks over all
+    /// events between both.
+    async fn seek(&self, sought: Sought<'_>) -> Result<Vec<Written>, ReadError>;
 
     /// The position of the newest event, 0 in an empty journal.
     async fn head(&self) -> Result<u64, ReadError>;

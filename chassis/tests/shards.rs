@@ -328,6 +328,7 @@ fn append(id: &str, expected_sequence: u64, shard: u16, epoch: u64) -> Append {
         open: None,
         snapshot: None,
         mark: None,
+        redaction: None,
         shard,
         epoch: Some(epoch),
     }

@@ -43,6 +43,7 @@ pub(crate) async fn record(
         open: None,
         snapshot: None,
         mark: None,
+        redaction: None,
         shard: 0,
         epoch: None,
     };
@@ -57,5 +58,15 @@ pub(crate) async fn record(
         Err(error) => return Err(fault(Fault::Append(error))),
     };
     let (version, queued) = (1, false);
-    Ok(Receipt { id, version, position, created, at, queued, outcome: None, plan: None })
+    Ok(Receipt {
+        id,
+        version,
+        position,
+        created,
+        at,
+        queued,
+        outcome: None,
+        plan: None,
+        dropped: None,
+    })
 }

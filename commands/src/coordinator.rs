@@ -53,7 +53,7 @@ pub(crate) use history::{
 };
 pub(crate) use load::{Folded, fold};
 pub(crate) use plans::{LivePlan, Plans};
-pub(crate) use refusal::{not_found, of_command, unavailable};
+pub(crate) use refusal::{not_found, not_owner, of_command, refused, unavailable};
 use worker::Worker;
 pub(crate) use workflows::Standing;
 

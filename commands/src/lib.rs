@@ -10,6 +10,7 @@ mod queues;
 pub mod remote;
 pub mod resolve;
 pub mod resources;
+mod retention;
 mod service;
 mod store;
 mod triggers;

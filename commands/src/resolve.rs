@@ -9,8 +9,8 @@ use std::sync::Arc;
 use domain::definition::{Definition, Resolved};
 use domain::ids::{DefinitionId, ProjectId, WorkflowId, WorkspaceId};
 use domain::resource::{
-    ActionSpec, DefinitionSpec, Kind, ModelProfileSpec, PromptSpecSpec, Resource, Spec,
-    WorkflowSpec, owned,
+    ActionSpec, DefinitionSpec, Kind, ModelProfileSpec, ProjectSpec, PromptSpecSpec, Resource,
+    Spec, WorkflowSpec, owned,
 };
 use domain::run::event::Pin;
 use protocol::{Rejection, RejectionKind};
@@ -265,12 +265,21 @@ impl Resolver {
         &self,
         project: ProjectId,
     ) -> Result<Option<usize>, Rejection> {
-        let head = self.heads.head(Kind::Project, &project.to_string()).await?;
-        let Some(Spec::Project(project)) = head.as_ref().and_then(|one| one.resource.spec()) else {
-            return Ok(None);
-        };
-        let limit = project.limits.tasks_in_flight_per_run;
+        let project = self.project(project).await?;
+        let limit = project.and_then(|project| project.limits.tasks_in_flight_per_run);
         Ok(limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX)))
+    }
+
+    /// A project as it is now.
+    ///
+    /// # Errors
+    /// The journal's own.
+    pub(crate) async fn project(&self, id: ProjectId) -> Result<Option<ProjectSpec>, Rejection> {
+        let head = self.heads.head(Kind::Project, &id.to_string()).await?;
+        Ok(match head.as_ref().and_then(|one| one.resource.spec()) {
+            Some(Spec::Project(project)) => Some(project.clone()),
+            Some(_) | None => None,
+        })
     }
 
     /// The id and the version that a reference means now.

@@ -128,6 +128,7 @@ impl Resources {
         let project_id = ProjectId::derived(&workspace_id.to_string(), DEFAULT);
         let workspace = WorkspaceSpec { name, description: None, allowed_providers: Vec::new() };
         let project = ProjectSpec {
+            retention: None,
             name: workspace.name.clone(),
             description: None,
             default_model: None,
@@ -246,8 +247,17 @@ impl Inner {
         writing.wrote(Head { workspace_id, resource: done.resource });
         let Done { version, position, at, created, written, .. } = done;
         let queued = false;
-        let receipt =
-            Receipt { id, version, position, created, at, queued, outcome: None, plan: None };
+        let receipt = Receipt {
+            id,
+            version,
+            position,
+            created,
+            at,
+            queued,
+            outcome: None,
+            plan: None,
+            dropped: None,
+        };
         Ok(Answer { receipt, written })
     }
 }

@@ -32,6 +32,7 @@ use crate::queues::Queues;
 use crate::resolve::{Resolver, Version};
 use crate::resources::scope::publishable;
 use crate::resources::{Defaults, Resources};
+use crate::retention::Archivist;
 use crate::store::inbox::Remembered;
 use crate::store::{Writes, metadata};
 use crate::triggers::Triggers;
@@ -39,6 +40,7 @@ use crate::triggers::Triggers;
 mod fork;
 mod of_run;
 mod rerun;
+mod retention;
 
 use of_run::of_run;
 
@@ -83,6 +85,7 @@ pub struct CommandService {
     preparations: Arc<Preparations>,
     coordinator: Coordinator,
     triggers: Triggers,
+    archivist: Arc<Archivist>,
     defaults: Defaults,
 }
 
@@ -182,6 +185,14 @@ impl CommandService {
             nats: queues.map(|queues| queues.nats().clone()),
         };
         triggers.run(&shutdown, tracker);
+        let archivist = Arc::new(Archivist {
+            journal: Arc::clone(&journal),
+            clock: Arc::clone(&clock),
+            ownership: triggers.ownership.clone(),
+            workspace_id: defaults.workspace_id,
+        });
+        let sweep = Arc::clone(&archivist).sweep(Arc::clone(&resolver));
+        tracker.spawn(shutdown.run_until_cancelled_owned(sweep));
         Ok(Arc::new(Self {
             journal,
             clock,
@@ -190,6 +201,7 @@ impl CommandService {
             preparations,
             coordinator,
             triggers,
+            archivist,
             defaults,
         }))
     }
@@ -458,6 +470,9 @@ impl Commands for CommandService {
         }
         if let Command::RetryRun { run_id, dry_run } = envelope.command {
             return self.retry_run(&envelope, run_id, dry_run).await;
+        }
+        if let Command::ArchiveRun(asked) = &envelope.command {
+            return self.archive_run(&envelope, asked).await;
         }
         if let Some((run_id, command)) = of_run(&mut envelope)? {
             return self.command_run(&envelope, run_id, command).await;

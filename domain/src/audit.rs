@@ -92,7 +92,25 @@ pub struct Recorded<'a> {
     pub event_version: u32,
     pub workspace_id: &'a str,
     pub metadata: &'a [u8],
-    pub payload: &'a [u8],
+    pub payload: Payload<'a>,
+}
+
+/// The payload of an event.
+#[derive(Debug, Clone, Copy)]
+pub enum Payload<'a> {
+    /// As it was written.
+    Whole(&'a [u8]),
+    /// Another one stands there: the SHA-256 of what was written.
+    Dropped([u8; 32]),
+}
+
+impl Payload<'_> {
+    fn hash(&self) -> Hash {
+        match self {
+            Self::Whole(bytes) => Hash::of(bytes),
+            Self::Dropped(hash) => Hash(*hash),
+        }
+    }
 }
 
 impl Recorded<'_> {
@@ -103,7 +121,7 @@ impl Recorded<'_> {
             aggregate_type: self.aggregate_type,
             event_id: self.event_id,
             metadata_sha256: Hash::of(self.metadata),
-            payload_sha256: Hash::of(self.payload),
+            payload_sha256: self.payload.hash(),
             position: self.position,
             recorded_at: &self.recorded_at.to_rfc3339_opts(SecondsFormat::Micros, true),
             sequence: self.sequence,

@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 
 use crate::ids::WorkspaceId;
 use crate::limits::{INLINE_VALUE_BYTES, JSON_DEPTH};
-use crate::{access, resource, run, trigger};
+use crate::{access, resource, retention, run, trigger};
 
 mod canonical;
 
@@ -78,7 +78,7 @@ pub trait Stored: Serialize + DeserializeOwned {
 }
 
 /// Every event type of a run; the golden files hold one of each.
-const RUN_EVENTS: [&str; 39] = [
+pub(crate) const RUN_EVENTS: [&str; 39] = [
     "run_started",
     "run_queued",
     "run_admitted",
@@ -140,6 +140,12 @@ impl Stored for trigger::Event {
 impl Stored for access::Event {
     fn newest_version(event_type: &str) -> Option<u32> {
         access::Event::TYPES.contains(&event_type).then_some(1)
+    }
+}
+
+impl Stored for retention::Event {
+    fn newest_version(event_type: &str) -> Option<u32> {
+        retention::Event::TYPES.contains(&event_type).then_some(1)
     }
 }
 

@@ -15,6 +15,7 @@ pub mod metric;
 pub mod queue;
 pub mod rate;
 pub mod resource;
+pub mod retention;
 pub mod run;
 pub mod span;
 pub mod trigger;

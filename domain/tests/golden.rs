@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use domain::access;
 use domain::codec::{Stored, decode, encode};
 use domain::ids::WorkspaceId;
+use domain::retention;
 use domain::run::Event;
 use domain::trigger;
 use serde::Serialize;
@@ -133,4 +134,20 @@ fn every_stored_read_decodes_and_encodes_to_the_same_bytes() {
     let named = |event: &access::Event| (event.event_type(), event.event_version());
     const VARIANTS: usize = access::Event::TYPES.len();
     stored::<access::Event, VARIANTS>("access", number_of_access, named);
+}
+
+/// As above.
+const fn number_of_retention(event: &retention::Event) -> usize {
+    match event {
+        retention::Event::RunThinned(_) => 0,
+        retention::Event::RunArchived(_) => 1,
+        retention::Event::ValuesDropped { .. } => 2,
+    }
+}
+
+#[test]
+fn every_stored_retention_event_decodes_and_encodes_to_the_same_bytes() {
+    let named = |event: &retention::Event| (event.event_type(), event.event_version());
+    const VARIANTS: usize = retention::Event::TYPES.len();
+    stored::<retention::Event, VARIANTS>("retention", number_of_retention, named);
 }

@@ -35,6 +35,7 @@ mod problem;
 mod reference;
 mod remote;
 mod resources;
+mod retention;
 mod route;
 mod runs;
 mod schema;

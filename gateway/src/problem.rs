@@ -143,6 +143,7 @@ impl From<Rejection> for Problem {
             RejectionKind::Invalid => StatusCode::UNPROCESSABLE_ENTITY,
             RejectionKind::NotFound => StatusCode::NOT_FOUND,
             RejectionKind::Conflict => StatusCode::CONFLICT,
+            RejectionKind::Gone => StatusCode::GONE,
             RejectionKind::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
             RejectionKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             RejectionKind::Unauthenticated => StatusCode::UNAUTHORIZED,

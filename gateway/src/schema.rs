@@ -54,6 +54,17 @@ fn specs() -> Value {
             "name": name(), "description": text(), "default_model": name(),
             "limits": strict(&[], json!({"tasks_in_flight_per_run":
                 {"type": "integer", "minimum": 1, "maximum": 5000, "default": 500}})),
+            "retention": {
+                "type": ["object", "null"], "required": ["keep", "after"],
+                "additionalProperties": false,
+                "description": "What is kept of a run once it has ended for so long: `results` \
+                    (its input, and its output or error) or `header` (neither); what happened, when \
+                    and by whom stays. Without it, all is kept.",
+                "properties": {
+                    "keep": {"type": "string", "enum": ["results", "header", "full"]},
+                    "after": {"type": "string", "description": "As in 30d, 12h."},
+                },
+            },
         })),
         "WorkflowSpec": strict(&["project_id", "name", "definition_id"], json!({
             "project_id": text(), "name": name(), "description": text(),
@@ -179,6 +190,16 @@ fn requests() -> Value {
             "dry_run": {"type": "boolean", "default": false,
                 "description": "Answer what would happen, and do nothing."},
         })),
+        "ArchiveRun": strict(&["keep"], json!({
+            "keep": {"type": "string", "enum": ["results", "header"],
+                "description": "What stays: the run's input and its output or error, or neither."},
+            "archive": strict(&["location", "sha256"], json!({
+                "location": {"type": "string", "maxLength": 1024},
+                "sha256": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+            })),
+            "dry_run": {"type": "boolean", "default": false,
+                "description": "Answer what would be dropped, and do nothing."},
+        })),
         "PauseRun": strict(&[], json!({"reason": {"type": "string", "maxLength": 1000}})),
         "ResumeRun": strict(&[], json!({})),
         "VerifyRun": strict(&[], json!({})),
@@ -302,6 +323,7 @@ pub(crate) fn example(schema: &str) -> Option<Value> {
         "ForkRun" => json!({"at": 12, "state": {"draft": "other words"}, "dry_run": true}),
         "RerunRun" => json!({"version": "latest"}),
         "RetryRun" => json!({"dry_run": true}),
+        "ArchiveRun" => json!({"keep": "results", "dry_run": true}),
         "PauseRun" => json!({"reason": "the supplier is down"}),
         "ResumeRun" => json!({}),
         "VerifyRun" => json!({}),

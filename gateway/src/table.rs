@@ -7,8 +7,8 @@ use crate::route::Permission::{Admin, Public, Read, Run, Write};
 use crate::route::Verb::{Delete, Get, Patch, Post};
 use crate::route::{Body, Handler, Route};
 use crate::{
-    api_keys, bundles, definitions, events, forks, gates, operations, resources, runs, signals,
-    time_travel, triggers,
+    api_keys, bundles, definitions, events, forks, gates, operations, resources, retention, runs,
+    signals, time_travel, triggers,
 };
 
 mod query;
@@ -177,6 +177,11 @@ const FORKS: &str = "Starts a run that shares the events of another one up to `a
 const RERUNS: &str = "Starts a run with the input and the labels of another one, by the version that \
                       it followed or by the one that a start would follow now. Nothing is taken \
                       over of what the other run did.";
+const ARCHIVES: &str = "Drops what the events of a run that has ended tell of its work, but for what is to \
+                        be kept: `results` keeps its input, and its output or error; `header` keeps \
+                        neither. What happened, when, how often and by whom stays, with the proof of \
+                        the rest. Write a bundle first (`archive` says where it is): nothing brings \
+                        content back. With `dry_run` it says what would be dropped.";
 const RETRIES: &str = "Starts a run that shares the events of a failed one up to its failure and goes \
                        on from there: attempts that were under way then are made again, also the \
                        one that failed, and what had been done isn't. The failed run stays as it \
@@ -235,6 +240,10 @@ const RUN_ROUTES: &[Route] = &[
         .takes(Body::Optional { schema: "RetryRun", limit: BODY_BYTES })
         .answers(201, "RunStarted")
         .waits(),
+    Route::new(Post, "/api/v1/runs/{id}/archive", Admin, handler!(retention::archive))
+        .says("Archive a run", ARCHIVES)
+        .takes(Body::Json { schema: "ArchiveRun", limit: BODY_BYTES })
+        .answers(200, "RunDropped"),
     Route::new(Get, "/api/v1/runs/{id}/events", Read, handler!(events::of_run))
         .says("Events of a run", STREAMS)
         .asks(&[CURSOR, EVENT_TYPE, SPEED])

@@ -6,7 +6,7 @@
 
 use async_trait::async_trait;
 use chassis::journal::{Journal, RecordedEvent};
-use domain::audit::{Chain, Recorded, SignedHead};
+use domain::audit::{Chain, Payload, Recorded, SignedHead};
 use protocol::{AuditHead, AuditHeads, Rejection};
 use serde::Serialize;
 use sqlx::FromRow;
@@ -146,7 +146,10 @@ pub fn recorded(event: &RecordedEvent) -> Recorded<'_> {
         event_version: event.event_version,
         workspace_id: &event.workspace_id,
         metadata: &event.metadata,
-        payload: &event.payload,
+        payload: match event.redacted {
+            None => Payload::Whole(&event.payload),
+            Some(hash) => Payload::Dropped(hash),
+        },
     }
 }
 

@@ -11,6 +11,7 @@ use domain::codec;
 use domain::ids::{RunId, WorkspaceId};
 use domain::limits::BUNDLE_RUNS;
 use domain::resource::Kind;
+use domain::retention;
 use domain::run::Event;
 use domain::run::event::{DefinitionRef, Pin};
 use protocol::bundle::{BundleCursor, BundleFrom, BundlePart};
@@ -97,6 +98,9 @@ impl Histories<'_> {
         let mut part = Part::default();
         if !std::mem::replace(&mut cursor.is_begun, true) {
             self.first_event(workspace_id, &run_id.to_string()).await?;
+            if self.is_archived(run_id).await? {
+                return Err(self.archived(&run_id.to_string()).await);
+            }
             let line = Line::WonderBundle(cursor.manifest.clone());
             part.add(None, line.to_raw().map_err(unwritten)?);
         }
@@ -119,6 +123,7 @@ impl Histories<'_> {
                 cursor.referred.extend(with.referred);
                 if let Some(child) = with.child.filter(|child| !cursor.runs.contains(child))
                     && cursor.taken < BUNDLE_RUNS
+                    && !self.is_archived(child).await?
                 {
                     cursor.taken += 1;
                     cursor.runs.push_back(child);
@@ -131,6 +136,12 @@ impl Histories<'_> {
             }
         }
         Ok(BundlePart { lines: part.lines, next: None })
+    }
+
+    /// Whether content of a run was dropped.
+    async fn is_archived(&self, run_id: RunId) -> Result<bool, Rejection> {
+        let log = self.past.load(retention::AGGREGATE, &run_id.to_string(), 0, 1).await;
+        Ok(!log.map_err(refusal::journal)?.is_empty())
     }
 
     /// An event's line, after those of what it refers to that weren't given yet.
@@ -190,6 +201,9 @@ impl Histories<'_> {
         event: &RecordedEvent,
         lines: &mut Vec<Written>,
     ) -> Result<(), Rejection> {
+        if event.redacted.is_some() {
+            return Err(self.archived(&event.aggregate_id).await);
+        }
         let blobs = Blobs::fetch(self.past, [event.payload.as_ref()]).await;
         let blobs = blobs.map_err(refusal::journal)?;
         for hash in codec::refs(&event.payload) {

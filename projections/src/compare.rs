@@ -86,7 +86,7 @@ impl Projections {
     ) -> Result<Vec<Ended>, Rejection> {
         let query =
             sql("select id, sequence from runs where workspace_id = $1 and definition_id = $2 \
-             and definition_version = $3 and ended_micros is not null \
+             and definition_version = $3 and ended_micros is not null and archived is null \
              order by started_micros desc, id desc limit $4")
             .bind(workspace_id.to_string())
             .bind(asked.definition_id.to_string())

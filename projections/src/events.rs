@@ -111,10 +111,14 @@ impl Projections {
     /// Like [`Events::follow`], in portions of what is there, of at least one event each.
     pub(crate) async fn portions(
         &self,
-        filter: EventFilter,
+        mut filter: EventFilter,
         after: Option<Cursor>,
         portion: Portion,
     ) -> Result<BoxStream<'static, Result<Vec<EventEnvelope>, Rejection>>, Rejection> {
+        // What is recorded of a run elsewhere has its id too.
+        if let Some(Aggregate { aggregate_type, .. }) = aggregate(&filter) {
+            filter.aggregate_type = Some(aggregate_type);
+        }
         let head = self.journal.head().await.map_err(refusal::journal)?;
         let after = self.position_of(after, head)?;
         let journal = Arc::clone(&self.journal);
@@ -291,6 +295,7 @@ pub(crate) async fn shown(
         event_type: event.event_type.to_string(),
         event_version: event.event_version,
         workspace_id: event.workspace_id.to_string(),
+        dropped: event.redacted.is_some(),
         payload,
         metadata,
         recorded_at: event.recorded_at,

@@ -100,18 +100,25 @@ impl<P: Past + ?Sized> Past for Arc<P> {
 #[derive(Clone, Copy)]
 pub struct Histories<'a> {
     pub(crate) past: &'a dyn Past,
+    /// What is left of events whose content was dropped is enough.
+    pub(crate) takes_remains: bool,
     plans: Option<&'a Plans>,
 }
 
 impl<'a> Histories<'a> {
     /// The histories that are kept there.
     pub const fn of(past: &'a dyn Past) -> Self {
-        Self { past, plans: None }
+        Self { past, takes_remains: false, plans: None }
+    }
+
+    /// The same, for what needs no content of events.
+    pub(crate) const fn with_remains(self) -> Self {
+        Self { takes_remains: true, ..self }
     }
 
     /// The same, with the plans that runs follow kept over questions.
     pub(crate) const fn keeping(past: &'a dyn Past, plans: &'a Plans) -> Self {
-        Self { past, plans: Some(plans) }
+        Self { past, takes_remains: false, plans: Some(plans) }
     }
 
     pub(crate) const fn plans(&self) -> Option<&'a Plans> {

@@ -12,7 +12,7 @@ use domain::ids::{RunId, WorkspaceId};
 use domain::run::event::Compensation;
 use domain::run::state::WaitKinds;
 use domain::run::{RunStatus, Usage};
-use domain::trigger;
+use domain::{retention, trigger};
 use protocol::bundle::{BundleFrom, BundlePart};
 use protocol::view::DefinitionRef;
 use protocol::{
@@ -30,6 +30,7 @@ use crate::store::dialect::Dialect;
 use crate::store::sql::{Session, sql};
 use crate::{Projections, compensation, gates, refusal, triggers};
 
+mod archived;
 mod fold;
 mod standing;
 
@@ -63,23 +64,33 @@ impl Projection for Runs {
     }
 
     fn concerns(&self, event: &RecordedEvent) -> bool {
-        [AGGREGATE, trigger::AGGREGATE].contains(&&*event.aggregate_type)
+        [AGGREGATE, trigger::AGGREGATE, retention::AGGREGATE].contains(&&*event.aggregate_type)
     }
 
     async fn apply(
         &self,
         session: &mut Session<'_>,
-        _journal: &dyn Journal,
+        journal: &dyn Journal,
         events: &[&RecordedEvent],
     ) -> Result<(), FoldError> {
         let position = events.last().map_or(0, |event| event.position);
         triggers::fold::fold(events)?.write(session, position).await?;
         let of_runs: Vec<_> =
             events.iter().copied().filter(|event| &*event.aggregate_type == AGGREGATE).collect();
-        let gates = gates::fold::fold(session, &of_runs).await?;
-        fold::fold(&of_runs)?.write(session).await?;
-        gates.write(session, position).await
+        fold_runs(session, &of_runs, position).await?;
+        archived::fold_again(session, journal, events).await
     }
+}
+
+/// Folds events of runs. The caller owns the transaction.
+async fn fold_runs(
+    session: &mut Session<'_>,
+    events: &[&RecordedEvent],
+    position: u64,
+) -> Result<(), FoldError> {
+    let gates = gates::fold::fold(session, events).await?;
+    fold::fold(events)?.write(session).await?;
+    gates.write(session, position).await
 }
 
 #[derive(FromRow)]
@@ -115,13 +126,14 @@ struct Row {
     waits: i64,
     forked_from: Option<String>,
     rerun_of: Option<String>,
+    archived: Option<String>,
 }
 
 const COLUMNS: &str = "id, workspace_id, project_id, workflow_id, status, definition_id, \
     definition_name, definition_version, definition_hash, input, output, error, labels, \
     sequence, position, started_micros, ended_micros, input_tokens, output_tokens, cost_micros, \
     parent_run_id, root_run_id, undo_cause, undo_total, undone, undo_failed, undo_failures, \
-    started_by_trigger, waits, forked_from, rerun_of";
+    started_by_trigger, waits, forked_from, rerun_of, archived";
 
 /// Runs as they were at the time `$14`: those that had been started, with where they stood.
 /// Without a time, as they are.
@@ -341,6 +353,8 @@ impl Row {
         let trigger = trigger.map_err(|e| unreadable(&e))?;
         let forked_from = self.forked_from.as_deref().map(serde_json::from_str).transpose();
         let forked_from = forked_from.map_err(|e| unreadable(&e))?;
+        let archived = self.archived.as_deref().map(serde_json::from_str).transpose();
+        let archived = archived.map_err(|e| unreadable(&e))?;
         let labels: BTreeMap<String, String> =
             serde_json::from_str(&self.labels).map_err(|e| unreadable(&e))?;
         let failures = self.undo_failures.as_deref().map(value).transpose()?;
@@ -388,6 +402,7 @@ impl Row {
             trigger,
             waiting_on: WaitKinds::from_bits(u8::try_from(self.waits).unwrap_or_default()),
             forked_from,
+            archived,
             rerun_of: self.rerun_of,
         })
     }

@@ -272,6 +272,7 @@ impl World {
             open: None,
             snapshot: None,
             mark: None,
+            redaction: None,
             shard: 0,
             epoch: None,
         };

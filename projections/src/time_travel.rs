@@ -6,6 +6,7 @@ use chassis::journal::{RecordedEvent, Until};
 use chrono::{DateTime, Utc};
 use domain::codec;
 use domain::ids::{RunId, WorkspaceId};
+use domain::retention;
 use domain::run::event::RunStarted;
 use domain::run::{Event, Run, RunStatus, STATE_VERSION};
 use protocol::{Rejection, RejectionKind, RunState, StateAt};
@@ -17,6 +18,8 @@ use crate::runs::AGGREGATE;
 
 /// Events of a run that are read at once.
 pub(crate) const PAGE_EVENTS: usize = 500;
+/// Records of what was dropped of a run that are looked through.
+const RETENTION_EVENTS: usize = 2_500;
 
 /// A run at a moment.
 pub(crate) struct Folded {
@@ -194,10 +197,30 @@ impl Histories<'_> {
         self.past.load(AGGREGATE, id, after, limit).await.map_err(refusal::journal)
     }
 
+    /// The refusal of what needs content of a run that was dropped.
+    pub(crate) async fn archived(&self, id: &str) -> Rejection {
+        let log = self.past.load(retention::AGGREGATE, id, 0, RETENTION_EVENTS).await;
+        let archives = log.iter().flatten().filter_map(|recorded| {
+            let (name, version) = (&recorded.event_type, recorded.event_version);
+            let event = codec::decode(name, version, &recorded.payload, &|_| None);
+            event.ok().and_then(|event: retention::Event| event.dropped()?.0.archive.clone())
+        });
+        let whole = archives.last().map_or_else(String::new, |archive| {
+            format!(": all of it was written to {:?} before", archive.location)
+        });
+        let message = format!("{id} is archived, and what this takes was dropped{whole}");
+        Rejection::new(RejectionKind::Gone, "run_archived", message)
+    }
+
     pub(crate) async fn decoded<'a>(
         &self,
         events: &'a [RecordedEvent],
     ) -> Result<Vec<(&'a RecordedEvent, Event)>, Rejection> {
+        if !self.takes_remains
+            && let Some(dropped) = events.iter().find(|event| event.redacted.is_some())
+        {
+            return Err(self.archived(&dropped.aggregate_id).await);
+        }
         let stored = events.iter().map(|event| event.payload.as_ref());
         let blobs = Blobs::fetch(self.past, stored).await.map_err(refusal::journal)?;
         let decode = |recorded: &'a RecordedEvent| {

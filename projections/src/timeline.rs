@@ -27,7 +27,8 @@ impl Histories<'_> {
         let id = run_id.to_string();
         self.first_event(workspace_id, &id).await?;
         let mut timeline = Timeline::default();
-        let read = self.each_event(&id, 0, |recorded, event| {
+        let histories = self.with_remains();
+        let read = histories.each_event(&id, 0, |recorded, event| {
             timeline.take(&event, recorded.sequence, recorded.recorded_at);
             ControlFlow::<()>::Continue(())
         });

@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::fork::{ForkPlan, ForkRun};
 use crate::gate::GateId;
+use crate::retention::{ArchiveRun, RunDropped};
 use crate::view::RunOutcome;
 
 /// Who asks. Recorded with every event.
@@ -108,6 +109,8 @@ pub enum Command {
         #[serde(default)]
         dry_run: bool,
     },
+    /// Drops content of a run that has ended.
+    ArchiveRun(Box<ArchiveRun>),
     /// Records a read, once where [`domain::access`] says so.
     RecordAccess(access::Event),
 }
@@ -126,6 +129,7 @@ impl Command {
             | Self::ResumeRun { run_id }
             | Self::RetryRun { run_id, .. } => Some(*run_id),
             Self::ForkRun(fork) => Some(fork.run_id),
+            Self::ArchiveRun(asked) => Some(asked.run_id),
             Self::AnswerGate { gate, .. } => Some(gate.run_id),
             Self::Create(_)
             | Self::Revise { .. }
@@ -259,4 +263,7 @@ pub struct Receipt {
     /// What a fork would do, where only that was asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<Box<ForkPlan>>,
+    /// What was dropped of a run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dropped: Option<Box<RunDropped>>,
 }

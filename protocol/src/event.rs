@@ -28,6 +28,9 @@ pub struct EventEnvelope {
     pub event_type: String,
     pub event_version: u32,
     pub workspace_id: String,
+    /// What its payload tells of the work was dropped: this is the rest of it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dropped: bool,
     #[schema(value_type = Object)]
     pub payload: Value,
     /// `actor`, `origin`, `command_id`, `traceparent`, `engine_version`, and of a run's outcomes the

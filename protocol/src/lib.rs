@@ -17,6 +17,7 @@ pub mod metric;
 pub mod query;
 pub mod rejection;
 pub mod remote;
+pub mod retention;
 pub mod service;
 pub mod shard;
 pub mod task;
@@ -45,6 +46,7 @@ pub use metric::{
 };
 pub use query::{EventPage, Page, PageRequest, ResourceFilter, RunFilter, StateAt};
 pub use rejection::{Rejection, RejectionKind};
+pub use retention::{ArchiveRun, ArchiveView, RunArchived, RunDropped};
 pub use service::{
     AuditQueries, Commands, Events, GateQueries, LogQueries, MetricQueries, ResourceQueries,
     RunQueries, Tasks,

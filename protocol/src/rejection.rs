@@ -32,6 +32,8 @@ pub enum RejectionKind {
     NotFound,
     /// It is there already, or its state forbids it (409).
     Conflict,
+    /// It was there, and is gone for good (410).
+    Gone,
     /// `If-Match` names another version (412).
     PreconditionFailed,
     /// Larger than a limit (413).

@@ -11,6 +11,7 @@ pub use domain::run::state::{WaitKind, WaitKinds};
 pub use domain::run::{RunStatus, Usage};
 
 use crate::fork::ForkedFrom;
+use crate::retention::RunArchived;
 use crate::trigger::RunTrigger;
 
 /// A resource as lists and reads show it.
@@ -78,6 +79,9 @@ pub struct RunView {
     /// The run that it was forked from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forked_from: Option<ForkedFrom>,
+    /// What is left of it, where content of its events was dropped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archived: Option<RunArchived>,
     /// The run that it does again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rerun_of: Option<String>,

@@ -35,6 +35,7 @@ mod p30_what_happened_is_summed_once;
 mod p31_who_did_what_is_proven_offline;
 mod p32_a_run_is_taken_along_as_one_file;
 mod p33_what_goes_on_is_watched_and_looked_up;
+mod p34_what_has_ended_is_archived;
 
 /// The real binary on an empty folder.
 async fn platform() -> Platform {

@@ -135,6 +135,7 @@ impl Records {
                 payload: text("payload").into_bytes().into(),
                 metadata: text("metadata").into_bytes().into(),
                 recorded_at: text("recorded_at").parse().expect("a time"),
+                redacted: None,
             });
         }
         Self::from_parts(events, blobs)

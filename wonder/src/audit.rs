@@ -16,7 +16,7 @@ use domain::ids::RunId;
 use domain::rate::Book;
 use domain::resource::{self, Resource};
 use domain::run::{self, Run, RunStatus};
-use domain::trigger;
+use domain::{retention, trigger};
 use protocol::Rejection;
 use serde_json::Value;
 
@@ -26,6 +26,7 @@ mod families;
 mod fit;
 mod queues;
 mod report;
+mod retained;
 #[cfg(test)]
 mod tests;
 
@@ -35,6 +36,7 @@ use families::Families;
 use queues::Queues;
 pub(crate) use report::Report;
 use report::Subject;
+use retained::Retained;
 
 /// Events that are read at once.
 const PAGE: usize = 1_000;
@@ -68,6 +70,7 @@ struct Auditor<'a> {
     fired: HashSet<(Arc<str>, String)>,
     queues: Queues,
     rates: Book,
+    retained: Retained,
     resources: HashMap<Arc<str>, Resource>,
     workspaces: BTreeSet<Arc<str>>,
     /// The aggregates that stand at claimed positions.
@@ -125,6 +128,8 @@ pub(crate) async fn verify(
         progress(position, head);
     }
     chain.finish(&mut auditor.report).await?;
+    let retained = std::mem::take(&mut auditor.retained);
+    retained.check(journal, &mut auditor.report).await?;
     auditor.open_runs(journal).await?;
     auditor.claimed(journal).await?;
     Ok(auditor.finished(position))
@@ -168,6 +173,7 @@ impl<'a> Auditor<'a> {
             fired: HashSet::new(),
             queues: Queues::default(),
             rates: Book::default(),
+            retained: Retained::default(),
             resources: HashMap::new(),
             workspaces: BTreeSet::new(),
             at: HashMap::new(),
@@ -195,7 +201,11 @@ impl<'a> Auditor<'a> {
             self.at.insert(event.position, Arc::clone(&event.aggregate_id));
         }
         let problem = match &*event.aggregate_type {
-            "run" => self.run_event(event, values),
+            "run" => {
+                self.retained.run_event(event);
+                self.run_event(event, values)
+            }
+            retention::AGGREGATE => self.retained.record(event),
             access::AGGREGATE => {
                 decode::<access::Event>(event, values).map(drop).map_err(|error| error.to_string())
             }

@@ -11,6 +11,7 @@ use crate::exit::{EXIT_CODES, Exit, Failure};
 use crate::output::Format;
 
 mod apply;
+mod archive;
 mod audit;
 mod bundle;
 mod compare;

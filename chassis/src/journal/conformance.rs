@@ -58,6 +58,9 @@ macro_rules! journal_conformance {
             some_older_snapshots_are_kept
             open_aggregates_are_listed_in_order
             marks_are_kept_until_their_time
+            payloads_are_replaced_and_their_hashes_are_kept
+            events_are_found_by_their_type_and_without_namesakes
+            a_value_is_dropped_once_nothing_refers_to_it
             aggregates_are_listed_by_type
             tails_see_each_position_once
             a_tail_from_storage_joins_the_newest
@@ -97,6 +100,7 @@ fn append(id: &str, expected_sequence: u64, events: usize) -> Append {
         open: None,
         snapshot: None,
         mark: None,
+        redaction: None,
         shard: 0,
         epoch: None,
     }

@@ -162,6 +162,7 @@ mod tests {
             payload: Bytes::new(),
             metadata: Bytes::new(),
             recorded_at: DateTime::UNIX_EPOCH,
+            redacted: None,
         };
         positions.map(|position| Arc::new(event(position))).collect()
     }

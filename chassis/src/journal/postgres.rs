@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
@@ -12,7 +13,7 @@ use super::feed::{Feed, FeedLimits};
 use super::queue::Queue;
 use super::{
     Append, AppendError, Appended, Journal, Mark, Payload, ReadError, Recalled, RecordedEvent,
-    Snapshot, Tail, Until, Written,
+    Snapshot, Sought, Tail, Until, Written,
 };
 use crate::database::{Database, DatabaseError};
 
@@ -252,6 +253,18 @@ impl Journal for PostgresJournal {
         limit: usize,
     ) -> Result<Vec<Arc<str>>, ReadError> {
         self.reader.aggregates(aggregate_type, after_id, limit).await
+    }
+
+    async fn released(
+        &self,
+        until: DateTime<Utc>,
+        limit: usize,
+    ) -> Result<Vec<Arc<str>>, ReadError> {
+        self.reader.released(until, limit).await
+    }
+
+    async fn seek(&self, sought: Sought<'_>) -> Result<Vec<Written>, ReadError> {
+        self.reader.seek(sought).await
     }
 
     async fn head(&self) -> Result<u64, ReadError> {

@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 
 use super::feed::{Feed, FeedLimits};
 use super::{
     Append, AppendError, Appended, Journal, Mark, Payload, ReadError, Recalled, RecordedEvent,
-    Snapshot, Tail, Until,
+    Snapshot, Sought, Tail, Until, Written,
 };
 use crate::clock::{Clock, SystemClock};
 
@@ -190,6 +191,18 @@ impl Journal for SqliteJournal {
         limit: usize,
     ) -> Result<Vec<Arc<str>>, ReadError> {
         self.reader.aggregates(aggregate_type, after_id, limit).await
+    }
+
+    async fn released(
+        &self,
+        until: DateTime<Utc>,
+        limit: usize,
+    ) -> Result<Vec<Arc<str>>, ReadError> {
+        self.reader.released(until, limit).await
+    }
+
+    async fn seek(&self, sought: Sought<'_>) -> Result<Vec<Written>, ReadError> {
+        self.reader.seek(sought).await
     }
 
     async fn head(&self) -> Result<u64, ReadError> {

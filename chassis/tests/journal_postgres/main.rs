@@ -122,6 +122,7 @@ fn append(id: &str, expected_sequence: u64) -> Append {
         open: None,
         snapshot: None,
         mark: None,
+        redaction: None,
         shard: 0,
         epoch: None,
     }

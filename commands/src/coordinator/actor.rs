@@ -371,6 +371,7 @@ impl Actor {
                 queued: under_way.durable.created && self.run.is_in_queue(),
                 outcome: self.outcome(),
                 plan: None,
+                dropped: None,
             })));
         }
         if std::mem::take(&mut self.advance) {

@@ -106,6 +106,7 @@ pub(super) fn append(
         },
         snapshot,
         mark: mark(run, events),
+        redaction: None,
         shard: stream.shard,
         epoch: stream.epoch,
     };
@@ -130,6 +131,7 @@ fn answer(
         queued: stream.sequence == 0 && run.is_in_queue(),
         outcome: outcome::of(run, version, 0).filter(outcome::is_small),
         plan: None,
+        dropped: None,
     };
     Some(InboxEntry {
         key: remembered.key.clone(),

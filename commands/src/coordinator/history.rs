@@ -70,6 +70,8 @@ pub(crate) enum HistoryError {
     /// There are more events up to the moment, or larger ones, than one append takes.
     #[error("it is longer than a fork can share")]
     TooLong,
+    #[error("content of it was dropped")]
+    Archived,
     #[error("event {} is decided otherwise by this engine", .0.sequence)]
     Differs(Box<Difference>),
 }
@@ -84,6 +86,10 @@ impl HistoryError {
                 let message =
                     format!("{run_id} began later: fork at a later moment, or at a sequence");
                 Rejection::new(RejectionKind::Invalid, "no_such_moment", message).at("/at")
+            }
+            Self::Archived => {
+                let message = format!("{run_id} is archived, and what this takes was dropped");
+                Rejection::new(RejectionKind::Gone, "run_archived", message)
             }
             Self::Load(error) => error.refusal(),
             Self::TooLong => {
@@ -186,6 +192,9 @@ pub(crate) async fn beginning(
     let id = run_id.to_string();
     let first = journal.load("run", &id, 0, 1).await?;
     let first = first.first().ok_or(HistoryError::Missing)?;
+    if first.redacted.is_some() {
+        return Err(HistoryError::Archived);
+    }
     let Event::RunStarted(mut started) = load::decode(journal, first).await? else {
         return Err(HistoryError::Missing);
     };
@@ -240,6 +249,9 @@ impl Pages<'_> {
         self.is_last = page.len() < PAGE;
         let mut events = Vec::with_capacity(page.len());
         for recorded in page {
+            if recorded.redacted.is_some() {
+                return Err(HistoryError::Archived);
+            }
             let event = load::decode(journal, &recorded).await?;
             self.sequence = recorded.sequence;
             events.push((recorded, event));

@@ -22,7 +22,7 @@ pub(super) fn ended(outcome: &RunOutcome) -> Rejection {
 }
 
 /// The refusal that a caller sees when its append wrote nothing.
-pub(super) fn refused(error: &AppendError) -> Rejection {
+pub(crate) fn refused(error: &AppendError) -> Rejection {
     match error {
         AppendError::Conflict { .. } => Rejection::new(
             RejectionKind::Conflict,

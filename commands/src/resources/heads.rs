@@ -10,9 +10,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chassis::journal::Journal;
-use domain::access;
 use domain::resource::{DefinitionSpec, Event, Kind, Resource, Spec};
 use domain::trigger;
+use domain::{access, retention};
 use protocol::Rejection;
 
 use crate::resources::refusal;
@@ -94,8 +94,8 @@ impl Heads {
             let Some(last) = written.last() else { break };
             position = last.position;
             let mut known = self.known();
-            // What happens to triggers changes no resource, and neither do reads.
-            let others = [trigger::AGGREGATE, access::AGGREGATE];
+            // What happens to triggers changes no resource, and neither do reads and archiving.
+            let others = [trigger::AGGREGATE, access::AGGREGATE, retention::AGGREGATE];
             let changes = written.iter().any(|one| !others.contains(&&*one.aggregate_type));
             known.writes += u64::from(changes);
             for one in &written {

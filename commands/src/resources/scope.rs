@@ -49,6 +49,7 @@ pub(crate) async fn check(
         | Command::ResumeRun { .. }
         | Command::ForkRun(_)
         | Command::RetryRun { .. }
+        | Command::ArchiveRun(_)
         | Command::RecordAccess(_) => Err(Rejection::new(
             RejectionKind::Internal,
             "not_a_resource_command",

@@ -261,5 +261,6 @@ fn dry(forking: &Forking, planned: ForkPlan, at: DateTime<Utc>) -> Receipt {
         queued: false,
         outcome: None,
         plan: Some(Box::new(planned)),
+        dropped: None,
     }
 }

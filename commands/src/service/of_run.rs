@@ -36,6 +36,7 @@ pub(super) fn of_run(
         | Command::StartRun(_)
         | Command::ForkRun(_)
         | Command::RetryRun { .. }
+        | Command::ArchiveRun(_)
         | Command::DeliverWebhook(_)
         | Command::RecordAccess(_) => return Ok(None),
     };

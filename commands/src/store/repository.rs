@@ -78,6 +78,7 @@ impl Repository {
             queued: false,
             outcome: None,
             plan: None,
+            dropped: None,
         };
         Ok(Append {
             aggregate_type: A::TYPE.into(),
@@ -96,6 +97,7 @@ impl Repository {
             open: None,
             snapshot: None,
             mark: None,
+            redaction: None,
             shard: 0,
             epoch: None,
         })

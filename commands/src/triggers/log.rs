@@ -158,6 +158,7 @@ impl Triggers {
             open: None,
             snapshot,
             mark: None,
+            redaction: None,
             shard: shard_of_workflow(trigger.workflow_id),
             epoch: epoch.filter(|epoch| *epoch > 0),
         })

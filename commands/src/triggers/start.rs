@@ -144,6 +144,7 @@ impl Triggers {
             queued,
             outcome: None,
             plan: None,
+            dropped: None,
         }))
     }
 }

@@ -53,6 +53,7 @@ async fn age(folder: &Path, run_id: RunId, events: u64) {
         open: None,
         snapshot: Some(Snapshot { sequence, version: STATE_VERSION, state }),
         mark: None,
+        redaction: None,
         shard: protocol::shard_of(run_id),
         epoch: None,
     };

@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use chassis::journal::{
     Append, AppendError, Appended, Journal, Mark, Payload, ReadError, Recalled, RecordedEvent,
-    Snapshot, SqliteJournal, Tail, Until,
+    Snapshot, Sought, SqliteJournal, Tail, Until, Written,
 };
+use chrono::{DateTime, Utc};
 
 /// How an append of a run fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -215,6 +216,18 @@ impl Journal for Watched {
         limit: usize,
     ) -> Result<Vec<Arc<str>>, ReadError> {
         self.inner.aggregates(aggregate_type, after_id, limit).await
+    }
+
+    async fn released(
+        &self,
+        until: DateTime<Utc>,
+        limit: usize,
+    ) -> Result<Vec<Arc<str>>, ReadError> {
+        self.inner.released(until, limit).await
+    }
+
+    async fn seek(&self, sought: Sought<'_>) -> Result<Vec<Written>, ReadError> {
+        self.inner.seek(sought).await
     }
 
     async fn head(&self) -> Result<u64, ReadError> {

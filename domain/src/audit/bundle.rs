@@ -22,7 +22,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
-use super::{AuditKey, AuditPublicKey, Chain, Entry, Hash, Recorded, SignedHead};
+use super::{AuditKey, AuditPublicKey, Chain, Entry, Hash, Payload, Recorded, SignedHead};
 
 mod verify;
 
@@ -97,7 +97,10 @@ struct EventLine<'a> {
     mark: Option<String>,
     #[serde(borrow)]
     metadata: Stored<'a>,
-    /// Absent of an API key, whose events hold the hash of its secret.
+    /// Its content was dropped from the store.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    dropped: bool,
+    /// Absent where it was dropped, and of an API key, whose events hold the hash of its secret.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     payload: Option<Stored<'a>>,
 }
@@ -227,9 +230,13 @@ impl Writer {
         // An entry always is JSON.
         let entry = serde_json::from_slice::<&RawValue>(&entry).unwrap_or(RawValue::NULL);
         let metadata = Stored::of(event.metadata);
-        let payload = with_payload.then(|| Stored::of(event.payload));
+        let (payload, dropped) = match event.payload {
+            Payload::Dropped(_) => (None, true),
+            Payload::Whole(_) if !with_payload => (None, false),
+            Payload::Whole(bytes) => (Some(Stored::of(bytes)), false),
+        };
         let mark = mark.map(str::to_owned);
-        self.line(&Line::Event(EventLine { entry, mark, metadata, payload }))
+        self.line(&Line::Event(EventLine { entry, mark, metadata, dropped, payload }))
     }
 
     /// The next event, of which nothing is told.

@@ -14,7 +14,7 @@ fn recorded(position: u64) -> Recorded<'static> {
         event_version: 1,
         workspace_id: "ws_1",
         metadata: br#"{"actor":"ann"}"#,
-        payload: b"{}",
+        payload: Payload::Whole(b"{}"),
     }
 }
 
@@ -54,7 +54,7 @@ fn whatever_is_changed_changes_the_chain() {
         |event| event.event_version += 1,
         |event| event.workspace_id = "",
         |event| event.metadata = br#"{"actor":"bob"}"#,
-        |event| event.payload = b"{} ",
+        |event| event.payload = Payload::Whole(b"{} "),
     ];
     for change in changes {
         let mut changed = whole;

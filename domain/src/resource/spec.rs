@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::definition::{ActionKind, Definition, Retry};
 use crate::ids::{DefinitionId, Name, ProjectId, WorkspaceId};
+use crate::retention::Policy;
 use crate::span::Span;
 use crate::trigger::Triggers;
 
@@ -102,6 +103,9 @@ pub struct ProjectSpec {
     pub default_model: Option<Name>,
     #[serde(default)]
     pub limits: ProjectLimits,
+    /// What is kept of its runs once they have ended; absent keeps all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention: Option<Policy>,
 }
 
 /// What a project's runs may take.

@@ -82,11 +82,33 @@ impl Commands for World {
             Command::StartRun(_) => run_id().to_string(),
             other => other.run_id().map(|run_id| run_id.to_string()).unwrap_or_default(),
         };
+        let dropped = match &envelope.command {
+            Command::ArchiveRun(asked) => Some(Box::new(RunDropped {
+                run_id: id.clone(),
+                keep: asked.keep,
+                events: 9,
+                dropped: 7,
+                bytes: 812,
+                dry_run: asked.dry_run,
+                position: 0,
+            })),
+            _ => None,
+        };
         let created = matches!(envelope.command, Command::Create(_) | Command::StartRun(_));
         self.commands.lock().expect("lock").push(envelope);
         let outcome = self.ended.lock().expect("lock").clone();
         let (at, queued) = (start_time(), false);
-        Ok(Receipt { id, version: 1, position: 17, created, at, queued, outcome, plan: None })
+        Ok(Receipt {
+            id,
+            version: 1,
+            position: 17,
+            created,
+            at,
+            queued,
+            outcome,
+            plan: None,
+            dropped,
+        })
     }
 
     async fn wait(
@@ -171,6 +193,7 @@ pub(crate) fn run_view() -> RunView {
         compensation: None,
         trigger: None,
         forked_from: None,
+        archived: None,
         rerun_of: None,
     }
 }

@@ -11,6 +11,8 @@ mod hooks;
 mod metrics;
 mod pace;
 mod probes;
+
+mod retention;
 mod socket;
 mod streams;
 mod time_travel;

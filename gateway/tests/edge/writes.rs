@@ -137,6 +137,7 @@ async fn each_kind_of_refusal_has_its_status() {
         (RejectionKind::Forbidden, 403),
         (RejectionKind::NotFound, 404),
         (RejectionKind::Conflict, 409),
+        (RejectionKind::Gone, 410),
         (RejectionKind::PreconditionFailed, 412),
         (RejectionKind::TooLarge, 413),
         (RejectionKind::Invalid, 422),

@@ -143,6 +143,7 @@ pub(crate) fn receipt(id: impl ToString) -> Receipt {
         queued: false,
         outcome: None,
         plan: None,
+        dropped: None,
     }
 }
 
@@ -207,6 +208,7 @@ fn event(position: u64) -> EventEnvelope {
         event_type: "task_succeeded".to_owned(),
         event_version: 1,
         workspace_id: home().to_string(),
+        dropped: false,
         payload: json!({}),
         metadata: json!({}),
         recorded_at: DateTime::from_timestamp(1_790_000_000, 0).expect("a time"),

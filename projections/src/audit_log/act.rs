@@ -5,7 +5,7 @@ use domain::codec;
 use domain::definition::changes::differences;
 use domain::ids::EventId;
 use domain::resource::Kind;
-use domain::{access, trigger};
+use domain::{access, retention, trigger};
 use protocol::event::{SecretsUsed, is_shared, tells_of_secrets};
 use protocol::{AuditResult, DefinitionChange, Origin};
 use serde::Deserialize;
@@ -100,6 +100,7 @@ pub(super) fn may_be(event: &RecordedEvent) -> bool {
         }
         trigger::AGGREGATE => &*event.event_type == "trigger_failed",
         access::AGGREGATE => true,
+        retention::AGGREGATE => &*event.event_type == "run_archived",
         other => resources::kind(other).is_some(),
     }
 }
@@ -120,6 +121,7 @@ pub(super) async fn row(
         AGGREGATE => of_run(event, &payload, &metadata),
         trigger::AGGREGATE => Some(of_trigger(event, &payload)),
         access::AGGREGATE => Some(of_access(event, &payload)),
+        retention::AGGREGATE => Some(of_retention(event, &payload)),
         other => match resources::kind(other) {
             Some(kind) => Some(of_resource(journal, event, kind, &payload).await?),
             None => None,
@@ -127,7 +129,7 @@ pub(super) async fn row(
     };
     let Some(act) = act else { return Ok(None) };
     let text = |value: Value| Some(value.to_string());
-    let is_runs = &*event.aggregate_type == AGGREGATE;
+    let is_runs = [AGGREGATE, retention::AGGREGATE].contains(&&*event.aggregate_type);
     Ok(Some(Row {
         id: format!("{:019}", event.position),
         workspace_id: event.workspace_id.to_string(),
@@ -211,6 +213,11 @@ fn of_access(event: &RecordedEvent, payload: &Value) -> Act {
     let verb = event.event_type.strip_prefix("audit_").unwrap_or(&event.event_type);
     let act = Act::new("audit", &event.workspace_id, verb);
     act.with_each(payload, &["filter", "from", "to", "all_workspaces"])
+}
+
+fn of_retention(event: &RecordedEvent, payload: &Value) -> Act {
+    let act = Act::new("run", &event.aggregate_id, "archived");
+    act.with_each(payload, &["keep", "events", "bytes", "archive"])
 }
 
 async fn of_resource(

@@ -214,5 +214,6 @@ fn recorded(event: StoredEvent, workspace_id: &Arc<str>) -> RecordedEvent {
         payload: bytes(event.payload),
         metadata: event.metadata.map(bytes).unwrap_or_default(),
         recorded_at: event.recorded_at,
+        redacted: None,
     }
 }

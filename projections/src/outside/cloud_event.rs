@@ -84,6 +84,7 @@ mod tests {
             event_type: "run_started".into(),
             event_version: 1,
             workspace_id: "ws_1".into(),
+            dropped: false,
             payload: json!({"input": 1}),
             metadata: Value::Null,
             recorded_at: DateTime::UNIX_EPOCH,

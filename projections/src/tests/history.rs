@@ -97,6 +97,7 @@ async fn a_snapshot_is_used_for_later_moments_only(storage: Storage) {
         open: None,
         snapshot: Some(snapshot(5, marked.to_string().into_bytes())),
         mark: None,
+        redaction: None,
         shard: 0,
         epoch: None,
     };

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::chain::Sealed;
 use super::claims::{Claim, Claims};
+use super::retained::Counted;
 
 /// Findings that are listed; more are only counted.
 const LISTED: usize = 100;
@@ -27,6 +28,7 @@ pub(crate) struct Report {
     pub(crate) runs: Runs,
     pub(crate) claims: Checked,
     pub(crate) sealed: Sealed,
+    pub(crate) dropped: Counted,
     pub(crate) finding_count: u64,
     /// The first hundred.
     pub(crate) findings: Vec<Finding>,
@@ -82,6 +84,7 @@ impl Default for Report {
             runs: Runs::default(),
             claims: Checked::default(),
             sealed: Sealed::default(),
+            dropped: Counted::default(),
             finding_count: 0,
             findings: Vec::new(),
         }

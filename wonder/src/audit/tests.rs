@@ -17,6 +17,7 @@ use super::claims::Claims;
 use super::{Report, verify};
 
 mod chain;
+mod retained;
 mod triggers;
 
 fn run_id(number: u32) -> RunId {
@@ -101,6 +102,7 @@ impl Store {
             open,
             snapshot: None,
             mark: None,
+            redaction: None,
             shard: protocol::shard_of(run_id),
             epoch: None,
         };

@@ -152,6 +152,7 @@ const COLUMNS: &[output::Column] = &[
     ("aggregates", "/aggregates"),
     ("runs", "/runs"),
     ("claims", "/claims"),
+    ("dropped", "/dropped"),
     ("sealed", "/sealed/position"),
     ("signed", "/sealed/signed_position"),
     ("findings", "/finding_count"),

@@ -13,7 +13,7 @@ use crate::client::Answer;
 use crate::exit::{Exit, Failure};
 use crate::output::{Column, Format, line, say};
 
-mod export;
+pub(super) mod export;
 mod fork;
 mod regression;
 

@@ -37,9 +37,9 @@ pub(crate) struct ReplayArgs {
 
 pub(crate) async fn execute(global: &Global, args: ReplayArgs) -> Result<Exit, Failure> {
     let client = Client::new(&global.client)?;
-    let runs = match args.runs.is_empty() {
+    let (runs, archived) = match args.runs.is_empty() {
         true => all(&client, args.definition.as_deref()).await?,
-        false => args.runs,
+        false => (args.runs, 0),
     };
     let bar = output::bar(Some(runs.len() as u64));
     let verified = stream::iter(&runs).map(|run| {
@@ -63,24 +63,33 @@ pub(crate) async fn execute(global: &Global, args: ReplayArgs) -> Result<Exit, F
     let differing = items.iter().filter(|one| one["verified"] != true).count();
     let answer = Answer { text: json!({"items": items}).to_string() };
     global.output.list(&answer, COLUMNS)?;
-    say!("{} runs, {events} events, {differing} differ", runs.len());
+    let passed_over = match archived {
+        0 => String::new(),
+        count => format!(", {count} more are archived"),
+    };
+    say!("{} runs, {events} events, {differing} differ{passed_over}", runs.len());
     Ok(if differing > 0 { Exit::Failed } else { Exit::Completed })
 }
 
-/// The ids of all runs, newest first.
-async fn all(client: &Client, definition: Option<&str>) -> Result<Vec<String>, Failure> {
-    let mut ids = Vec::new();
+/// The ids of all runs, newest first, and how many there are of which content was dropped: those
+/// can't be decided again.
+async fn all(client: &Client, definition: Option<&str>) -> Result<(Vec<String>, u64), Failure> {
+    let (mut ids, mut archived) = (Vec::new(), 0);
     let mut cursor: Option<String> = None;
     loop {
         let mut query = vec![("limit", "200".to_owned())];
         query.extend(definition.map(|name| ("definition", name.to_owned())));
         query.extend(cursor.take().map(|cursor| ("cursor", cursor)));
         let page: Value = client.get("/runs", &query).await?.read()?;
-        let items = page["items"].as_array().into_iter().flatten();
-        ids.extend(items.filter_map(|run| run["id"].as_str()).map(str::to_owned));
+        for run in page["items"].as_array().into_iter().flatten() {
+            match run["id"].as_str() {
+                Some(id) if run["archived"].is_null() => ids.push(id.to_owned()),
+                _ => archived += 1,
+            }
+        }
         match page["next_cursor"].as_str() {
             Some(next) => cursor = Some(next.to_owned()),
-            None => return Ok(ids),
+            None => return Ok((ids, archived)),
         }
     }
 }

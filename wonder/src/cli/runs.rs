@@ -5,7 +5,7 @@ use domain::span::Span;
 use protocol::Speed;
 use serde_json::json;
 
-use super::{Global, PageArgs, diff, explain, fork, watch};
+use super::{Global, PageArgs, archive, diff, explain, fork, watch};
 use crate::client::Client;
 use crate::exit::{EXIT_CODES, Exit, Failure};
 use crate::output::Column;
@@ -33,6 +33,8 @@ const ONE: &[Column] = &[
     ("forked from", "/forked_from/run_id"),
     ("forked at", "/forked_from/sequence"),
     ("rerun of", "/rerun_of"),
+    ("keeps", "/archived/keep"),
+    ("archive", "/archived/archive/location"),
     ("started", "/started_at"),
     ("ended", "/ended_at"),
     ("labels", "/labels"),
@@ -85,6 +87,8 @@ pub(crate) enum RunsCommand {
     /// Start a run with the input and the labels of another one
     #[command(after_help = EXIT_CODES)]
     Rerun(fork::RerunArgs),
+    /// Drop what the events of runs that have ended tell of their work
+    Archive(archive::ArchiveArgs),
     /// Cancel a run
     Cancel {
         /// The run (`run_…`)
@@ -170,6 +174,7 @@ pub(crate) async fn execute(global: &Global, command: RunsCommand) -> Result<Exi
         RunsCommand::Fork(args) => return fork::execute(global, *args).await,
         RunsCommand::Retry(args) => return fork::retry(global, args).await,
         RunsCommand::Rerun(args) => return fork::rerun(global, args).await,
+        RunsCommand::Archive(args) => return archive::execute(global, &client, args).await,
         RunsCommand::Cancel { id, reason, no_compensation } => {
             let path = format!("/runs/{}/cancel", segment(&id)?);
             let body = json!({"reason": reason, "compensate": !no_compensation});

@@ -6,7 +6,10 @@ use bytes::Bytes;
 use chrono::{DateTime, TimeDelta};
 
 use super::{Storage, answer, append, event, everything, must};
-use crate::journal::{Append, Mark, Payload, ReadError, Snapshot, Until};
+use crate::journal::{
+    Append, AppendError, Mark, Payload, ReadError, RecordedEvent, Redacted, Redaction, Snapshot,
+    Sought, Until,
+};
 
 fn payload(hash: &str, bytes: &'static [u8]) -> Payload {
     Payload { hash: hash.into(), bytes: Bytes::from_static(bytes) }
@@ -264,4 +267,119 @@ pub async fn aggregates_are_listed_by_type(storage: &impl Storage) {
     assert_eq!(list("a", 1).await, Ok(vec!["b".into()]));
     assert_eq!(list("c", 10).await, Ok(Vec::new()));
     assert_eq!(journal.aggregates("other", "", 10).await, Ok(vec!["d".into()]));
+}
+
+/// Only of the events that it is about, with what appends it or not at all, and with the hash of
+/// what stood there first.
+pub async fn payloads_are_replaced_and_their_hashes_are_kept(storage: &impl Storage) {
+    let journal = storage.open().await;
+    let snapshot = Snapshot { sequence: 3, version: 1, state: Bytes::from_static(b"old") };
+    must(&*journal, Append { snapshot: Some(snapshot), ..append("a", 0, 3) }).await;
+    let before = everything(&*journal).await;
+    let other = |sequence, payload: &'static str| Redacted {
+        sequence,
+        payload: Bytes::from_static(payload.as_bytes()),
+    };
+    let redaction = |events| {
+        let (aggregate_type, aggregate_id) = ("thing".into(), "a".into());
+        let (released, referred, dropped) = (Vec::new(), Vec::new(), Vec::new());
+        Some(Redaction { aggregate_type, aggregate_id, events, released, referred, dropped })
+    };
+    let log = |expected, events| Append {
+        aggregate_type: "log".into(),
+        redaction: redaction(events),
+        ..append("a", expected, 1)
+    };
+    let refused = journal.append(log(7, vec![other(1, "[]")])).await;
+    assert!(matches!(refused, Err(AppendError::Conflict { .. })), "{refused:?}");
+    assert_eq!(everything(&*journal).await, before, "a refused append has replaced something");
+
+    // One that isn't there is left out.
+    must(&*journal, log(0, vec![other(1, "[]"), other(3, "[1]"), other(9, "[]")])).await;
+    must(&*journal, log(1, vec![other(3, "null")])).await;
+    drop(journal);
+    let journal = storage.open().await;
+    let after = everything(&*journal).await;
+    assert_eq!(after.len(), 5);
+    assert_eq!(after[1], before[1]);
+    for (at, payload) in [(0, "[]"), (2, "null")] {
+        let first = &before[at];
+        let wanted = RecordedEvent {
+            payload: Bytes::from_static(payload.as_bytes()),
+            redacted: Some(first.payload_hash()),
+            ..first.clone()
+        };
+        assert_eq!(after[at], wanted);
+        assert_eq!(after[at].payload_hash(), first.payload_hash());
+    }
+    let loaded = journal.load("thing", "a", 0, 9).await;
+    assert_eq!(loaded.as_deref(), Ok(&after[..3]));
+    assert_eq!(journal.snapshot("thing", "a", 1).await, Ok(None), "it holds the old payloads");
+    let next = must(&*journal, append("a", 3, 1)).await;
+    assert_eq!((next.first_position, next.last_sequence), (6, 4));
+}
+
+/// Between two positions, of their types, and without those that have a namesake.
+pub async fn events_are_found_by_their_type_and_without_namesakes(storage: &impl Storage) {
+    let journal = storage.open().await;
+    for id in ["a", "b", "c", "d"] {
+        let mut ended = append(id, 0, 3);
+        ended.events[2].event_type = if id == "c" { "thing.lost" } else { "thing.ended" }.into();
+        must(&*journal, ended).await;
+    }
+    must(&*journal, Append { aggregate_type: "log".into(), ..append("b", 0, 1) }).await;
+    let found = async |event_types: &[&str], after, through| {
+        let (aggregate_type, without) = ("thing", "log");
+        let sought = Sought { aggregate_type, event_types, without, after, through };
+        let found = journal.seek(sought).await.expect("the journal can be read");
+        let names = found.into_iter().map(|one| {
+            assert_eq!(&*one.aggregate_type, "thing");
+            (one.position, one.aggregate_id.to_string())
+        });
+        names.collect::<Vec<_>>()
+    };
+    let [a, c, d] = [(3, "a"), (9, "c"), (12, "d")].map(|(at, id)| (at, id.to_owned()));
+    let both = ["thing.ended", "thing.lost"];
+    assert_eq!(found(&both, 0, 100).await, [a.clone(), c, d.clone()]);
+    assert_eq!(found(&both[..1], 0, 12).await, [a.clone(), d.clone()]);
+    assert_eq!(found(&both[..1], 3, 12).await, [d]);
+    assert_eq!(found(&both[..1], 0, 11).await, [a]);
+    assert_eq!(found(&[], 0, 100).await, []);
+}
+
+/// Once it is released, and neither referred to by others nor written again.
+pub async fn a_value_is_dropped_once_nothing_refers_to_it(storage: &impl Storage) {
+    let journal = storage.open().await;
+    let [one, two, three, four] = ["one", "two", "three", "four"].map(Arc::<str>::from);
+    let mut first = append("a", 0, 1);
+    first.payloads = [&one, &two, &three, &four].map(|hash| payload(hash, b"v")).to_vec();
+    must(&*journal, first.clone()).await;
+    let log = |expected, released: &[&Arc<str>], referred: &[&Arc<str>], dropped: &[&Arc<str>]| {
+        let list = |hashes: &[&Arc<str>]| hashes.iter().copied().cloned().collect::<Vec<_>>();
+        let redaction = Redaction {
+            aggregate_type: "thing".into(),
+            aggregate_id: "a".into(),
+            events: Vec::new(),
+            released: list(released),
+            referred: list(referred),
+            dropped: list(dropped),
+        };
+        let redaction = Some(redaction);
+        Append { aggregate_type: "log".into(), redaction, ..append("a", expected, 1) }
+    };
+    must(&*journal, log(0, &[&one, &two, &three], &[], &[])).await;
+    let (until, before) = (first.recorded_at, first.recorded_at - TimeDelta::days(1));
+    assert_eq!(journal.released(before, 9).await, Ok(vec![]));
+    let noted = vec![Arc::clone(&one), Arc::clone(&three), Arc::clone(&two)];
+    assert_eq!(journal.released(until, 9).await, Ok(noted));
+    // It comes again between the look and the drop.
+    let again = Append { payloads: vec![payload(&one, b"v")], ..append("b", 0, 1) };
+    must(&*journal, again).await;
+    must(&*journal, log(1, &[], &[&three], &[&one, &two, &four])).await;
+    assert_eq!(journal.released(until, 9).await, Ok(vec![]));
+    for hash in [&one, &three, &four] {
+        assert!(journal.payloads(std::slice::from_ref(hash)).await.is_ok(), "{hash} is gone");
+    }
+    let gone = journal.payloads(&[two]).await;
+    assert!(matches!(gone, Err(ReadError::Damaged(_))), "{gone:?}");
 }

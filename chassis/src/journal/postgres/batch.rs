@@ -1,20 +1,24 @@
 //! A batch as the arrays that `append_events` takes, and `append_marked_events` where it has marks.
 
+use std::collections::HashSet;
+use std::sync::Arc;
+
 use chrono::{DateTime, Utc};
 use sqlx::encode::IsNull;
 use sqlx::error::BoxDynError;
 use sqlx::postgres::types::Oid;
 use sqlx::postgres::{PgArgumentBuffer, PgHasArrayType, PgRow, PgTypeInfo};
-use sqlx::{Encode, PgConnection, Postgres, Type};
+use sqlx::{Connection, Encode, PgConnection, Postgres, Row, Type};
 use uuid::Uuid;
 
 use super::decoding::signed;
-use crate::journal::Append;
 use crate::journal::queue::Request;
+use crate::journal::{Append, Redaction};
 
 const APPEND: &str = "select append, verdict, position, fingerprint, answer from append_events(\
      $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, \
      $21, $22, $23, $24, $25, $26, $27, $28)";
+const REDACT: &str = "select redact_events($1, $2, $3, $4, $5, $6, $7, $8)";
 const APPEND_MARKED: &str = "select append, verdict, position, fingerprint, answer \
      from append_marked_events(\
      $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, \
@@ -53,6 +57,7 @@ pub(super) struct Arrays<'a> {
     snapshots: Snapshots<'a>,
     open: Open,
     marks: Marks<'a>,
+    redactions: Vec<(i32, DateTime<Utc>, &'a Redaction)>,
 }
 
 #[derive(Default)]
@@ -177,6 +182,9 @@ impl<'a> Arrays<'a> {
             self.marks.names.push(&mark.name);
             self.marks.until.push(mark.until);
         }
+        if let Some(redaction) = &append.redaction {
+            self.redactions.push((number, append.recorded_at, redaction));
+        }
     }
 
     /// Appends the batch: one round trip, and durable when it is back.
@@ -184,6 +192,24 @@ impl<'a> Arrays<'a> {
         &self,
         connection: &mut PgConnection,
     ) -> Result<Vec<PgRow>, sqlx::Error> {
+        if self.redactions.is_empty() {
+            return self.append_all(connection).await;
+        }
+        let mut transaction = connection.begin().await?;
+        let rows = self.append_all(&mut transaction).await?;
+        let mut refused = HashSet::new();
+        for row in &rows {
+            refused.insert(row.try_get::<i32, _>(0)?);
+        }
+        let taken = self.redactions.iter().filter(|(number, ..)| !refused.contains(number));
+        for (_, at, redaction) in taken {
+            redact(&mut transaction, redaction, *at).await?;
+        }
+        transaction.commit().await?;
+        Ok(rows)
+    }
+
+    async fn append_all(&self, connection: &mut PgConnection) -> Result<Vec<PgRow>, sqlx::Error> {
         let is_marked = !self.marks.appends.is_empty();
         let query = sqlx::query(if is_marked { APPEND_MARKED } else { APPEND })
             .bind(&self.appends.types)
@@ -235,6 +261,30 @@ impl<'a> Appends<'a> {
         self.shards.push(append.shard.into());
         self.epochs.push(append.epoch.map(signed));
     }
+}
+
+async fn redact(
+    connection: &mut PgConnection,
+    redaction: &Redaction,
+    at: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
+    let events = &redaction.events;
+    sqlx::query(REDACT)
+        .bind(vec![&*redaction.aggregate_type; events.len()])
+        .bind(vec![&*redaction.aggregate_id; events.len()])
+        .bind(events.iter().map(|event| signed(event.sequence)).collect::<Vec<_>>())
+        .bind(events.iter().map(|event| Json(&event.payload)).collect::<Vec<_>>())
+        .bind(texts(&redaction.released))
+        .bind(at)
+        .bind(texts(&redaction.referred))
+        .bind(texts(&redaction.dropped))
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+fn texts(hashes: &[Arc<str>]) -> Vec<&str> {
+    hashes.iter().map(|hash| &**hash).collect()
 }
 
 /// Nothing where it is empty: its statement is skipped then.

@@ -8,7 +8,9 @@ use sqlx::Row;
 use sqlx::postgres::PgRow;
 
 use crate::journal::queue::{Committed, Request};
-use crate::journal::{Append, AppendError, Appended, ReadError, Recalled, RecordedEvent};
+use crate::journal::{
+    Append, AppendError, Appended, PayloadHash, ReadError, Recalled, RecordedEvent,
+};
 
 /// What the rows of `append_events` mean for the appends of the batch.
 pub(super) fn committed(batch: &[Request], rows: &[PgRow]) -> Result<Committed, sqlx::Error> {
@@ -71,6 +73,7 @@ fn appended(append: &Append, head: &mut u64, events: &mut Vec<Arc<RecordedEvent>
             payload: event.payload.clone(),
             metadata: append.metadata.clone(),
             recorded_at: append.recorded_at(event),
+            redacted: None,
         }));
     }
     Appended { first_position, last_position: *head, last_sequence: sequence }
@@ -78,7 +81,8 @@ fn appended(append: &Append, head: &mut u64, events: &mut Vec<Arc<RecordedEvent>
 
 /// Columns of an event, in the order that [`event`] takes them.
 pub(super) const EVENT: &str = "position, event_id, aggregate_type, aggregate_id, sequence, \
-     event_type, event_version, workspace_id, recorded_at, metadata, payload";
+     event_type, event_version, workspace_id, recorded_at, metadata, payload, \
+     payload_sha256";
 
 /// Names that come again and again within a page, each allocated once.
 #[derive(Default)]
@@ -111,9 +115,15 @@ pub(super) fn event(row: &PgRow, names: &mut Names) -> Result<RecordedEvent, Rea
             recorded_at: row.try_get(8)?,
             metadata: json(row, 9)?,
             payload: json(row, 10)?,
+            redacted: redacted(row)?,
         })
     };
     decode().map_err(|error| ReadError::Damaged(format!("event {position}: {error}").into()))
+}
+
+fn redacted(row: &PgRow) -> Result<Option<PayloadHash>, sqlx::Error> {
+    let hash: Option<&[u8]> = row.try_get(11)?;
+    hash.map(PayloadHash::try_from).transpose().map_err(|error| decoding("payload_sha256", error))
 }
 
 /// The bytes as they were written.

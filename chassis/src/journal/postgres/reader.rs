@@ -14,7 +14,9 @@ use super::decoding::{EVENT, Names, event, failed, signed, unsigned};
 use crate::database::DatabaseError;
 use crate::journal::snapshots::SNAPSHOT_UNTIL;
 use crate::journal::tail::Pages;
-use crate::journal::{Mark, Payload, ReadError, Recalled, RecordedEvent, Snapshot, Until, Written};
+use crate::journal::{
+    Mark, Payload, ReadError, Recalled, RecordedEvent, Snapshot, Sought, Until, Written,
+};
 
 /// Bytes after which a page for tails ends, as they are stored and as they are read.
 const PAGE_BYTES: usize = 4 * 1024 * 1024;
@@ -254,15 +256,40 @@ impl Reader {
         .bind(signed(after))
         .bind(without_type);
         let rows: Vec<(i64, String, String)> = within(query.fetch_all(&self.pool)).await?;
-        rows.into_iter()
-            .map(|(position, aggregate_type, aggregate_id)| {
-                Ok(Written {
-                    position: unsigned(position)?,
-                    aggregate_type: aggregate_type.into(),
-                    aggregate_id: aggregate_id.into(),
-                })
-            })
-            .collect()
+        rows.into_iter().map(written).collect()
+    }
+
+    pub(super) async fn released(
+        &self,
+        until: DateTime<Utc>,
+        limit: usize,
+    ) -> Result<Vec<Arc<str>>, ReadError> {
+        let query = sqlx::query_scalar(
+            "select hash from released_payloads where since <= $1 order by hash limit $2",
+        )
+        .bind(until)
+        .bind(signed(limit as u64));
+        let hashes: Vec<String> = within(query.fetch_all(&self.pool)).await?;
+        Ok(hashes.into_iter().map(Arc::from).collect())
+    }
+
+    pub(super) async fn seek(&self, sought: Sought<'_>) -> Result<Vec<Written>, ReadError> {
+        let query = sqlx::query_as(
+            "select position, aggregate_type, aggregate_id from events as found \
+             where position > $1 and position <= $2 and aggregate_type = $3 \
+             and event_type in (select unnest($4::text[])) \
+             and not exists (select 1 from events as namesake \
+                 where namesake.aggregate_type = $5 \
+                 and namesake.aggregate_id = found.aggregate_id and namesake.sequence = 1) \
+             order by position",
+        )
+        .bind(signed(sought.after))
+        .bind(signed(sought.through))
+        .bind(sought.aggregate_type)
+        .bind(sought.event_types)
+        .bind(sought.without);
+        let rows: Vec<(i64, String, String)> = within(query.fetch_all(&self.pool)).await?;
+        rows.into_iter().map(written).collect()
     }
 
     /// Rows of events until a number of bytes is reached.
@@ -319,6 +346,13 @@ fn dense(
         last = found;
     }
     Ok(())
+}
+
+fn written(
+    (position, aggregate_type, aggregate_id): (i64, String, String),
+) -> Result<Written, ReadError> {
+    let (aggregate_type, aggregate_id) = (aggregate_type.into(), aggregate_id.into());
+    Ok(Written { position: unsigned(position)?, aggregate_type, aggregate_id })
 }
 
 fn snapshot((sequence, state): (i64, Vec<u8>), version: u32) -> Result<Snapshot, ReadError> {

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use chrono::DateTime;
+use chrono::{DateTime, Utc};
 use futures::TryStreamExt;
 use sqlx::sqlite::{SqlitePool, SqliteRow};
 use sqlx::{Row, Sqlite, query::Query, sqlite::SqliteArguments};
@@ -12,16 +12,21 @@ use uuid::Uuid;
 
 use crate::journal::snapshots::SNAPSHOT_UNTIL;
 use crate::journal::tail::Pages;
-use crate::journal::{Mark, Payload, ReadError, Recalled, RecordedEvent, Snapshot, Until};
+use crate::journal::{
+    Mark, Payload, PayloadHash, ReadError, Recalled, RecordedEvent, Snapshot, Sought, Until,
+    Written,
+};
 
 /// Bytes after which a page for a tail ends.
 const PAGE_BYTES: usize = 4 * 1024 * 1024;
 
 const READ: &str = "select position, event_id, aggregate_type, aggregate_id, sequence, \
-     event_type, event_version, workspace_id, recorded_at, metadata, payload \
+     event_type, event_version, workspace_id, recorded_at, metadata, payload, \
+     payload_sha256 \
      from events where position > $1 order by position limit $2";
 const LOAD: &str = "select position, event_id, aggregate_type, aggregate_id, sequence, \
-     event_type, event_version, workspace_id, recorded_at, metadata, payload \
+     event_type, event_version, workspace_id, recorded_at, metadata, payload, \
+     payload_sha256 \
      from events where aggregate_type = $1 and aggregate_id = $2 and sequence > $3 \
      order by sequence limit $4";
 
@@ -200,6 +205,39 @@ impl Reader {
         Ok(ids.into_iter().map(Arc::from).collect())
     }
 
+    pub(super) async fn released(
+        &self,
+        until: DateTime<Utc>,
+        limit: usize,
+    ) -> Result<Vec<Arc<str>>, ReadError> {
+        let query = sqlx::query_scalar(
+            "select hash from released_payloads where since <= $1 order by hash limit $2",
+        )
+        .bind(until.timestamp_micros())
+        .bind(signed(limit as u64));
+        let hashes: Vec<String> = query.fetch_all(&self.pool).await.map_err(failed)?;
+        Ok(hashes.into_iter().map(Arc::from).collect())
+    }
+
+    pub(super) async fn seek(&self, sought: Sought<'_>) -> Result<Vec<Written>, ReadError> {
+        let query = sqlx::query_as(
+            "select position, aggregate_type, aggregate_id from events as found \
+             where position > $1 and position <= $2 and aggregate_type = $3 \
+             and event_type in (select value from json_each($4)) \
+             and not exists (select 1 from events as namesake \
+                 where namesake.aggregate_type = $5 \
+                 and namesake.aggregate_id = found.aggregate_id and namesake.sequence = 1) \
+             order by position",
+        )
+        .bind(signed(sought.after))
+        .bind(signed(sought.through))
+        .bind(sought.aggregate_type)
+        .bind(serde_json::json!(sought.event_types).to_string())
+        .bind(sought.without);
+        let rows: Vec<(i64, String, String)> = query.fetch_all(&self.pool).await.map_err(failed)?;
+        rows.into_iter().map(written).collect()
+    }
+
     /// Rows of events until a number of bytes is reached.
     async fn events<'q>(
         &self,
@@ -261,6 +299,10 @@ fn event(row: &SqliteRow, names: &mut Names) -> Result<RecordedEvent, ReadError>
                 .ok_or_else(|| decoding("recorded_at", "out of range"))?,
             metadata: row.try_get::<Vec<u8>, _>(9)?.into(),
             payload: row.try_get::<Vec<u8>, _>(10)?.into(),
+            redacted: (row.try_get::<Option<&[u8]>, _>(11)?)
+                .map(PayloadHash::try_from)
+                .transpose()
+                .map_err(|error| decoding("payload_sha256", error))?,
         })
     };
     decode().map_err(|error| ReadError::Damaged(format!("event {position}: {error}").into()))
@@ -308,6 +350,13 @@ fn failed(error: sqlx::Error) -> ReadError {
         _ => false,
     };
     if damaged { ReadError::Damaged(message) } else { ReadError::Unavailable(message) }
+}
+
+fn written(
+    (position, aggregate_type, aggregate_id): (i64, String, String),
+) -> Result<Written, ReadError> {
+    let (aggregate_type, aggregate_id) = (aggregate_type.into(), aggregate_id.into());
+    Ok(Written { position: unsigned(position)?, aggregate_type, aggregate_id })
 }
 
 fn signed(number: u64) -> i64 {

@@ -11,7 +11,9 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 
 use crate::clock::Clock;
 use crate::journal::queue::Committed;
-use crate::journal::{Append, AppendError, Appended, Recalled, RecordedEvent};
+use crate::journal::{
+    Append, AppendError, Appended, PayloadHash, Recalled, RecordedEvent, Redaction, redaction,
+};
 
 /// Aggregates whose sequence is remembered; beyond that all are forgotten and read again.
 const HEADS: usize = 65_536;
@@ -45,6 +47,16 @@ const PUT_MARK: &str = "insert into marks (shard, name, until) values (?1, ?2, ?
 /// How many marks are forgotten with each new one, so that no more than that are kept needlessly.
 const FORGET_MARKS: &str = "delete from marks where (shard, name) in \
      (select shard, name from marks where until < ?1 order by until limit 2)";
+const PAYLOAD: &str = "select payload, payload_sha256 from events \
+     where aggregate_type = ?1 and aggregate_id = ?2 and sequence = ?3";
+const REDACT: &str = "update events set payload = ?4, payload_sha256 = ?5 \
+     where aggregate_type = ?1 and aggregate_id = ?2 and sequence = ?3";
+const DROP_SNAPSHOT: &str = "delete from snapshots where aggregate_type = ?1 and aggregate_id = ?2";
+const DROP_OLDER_SNAPSHOTS: &str =
+    "delete from older_snapshots where aggregate_type = ?1 and aggregate_id = ?2";
+const RELEASE: &str = "insert or ignore into released_payloads (hash, since) values (?1, ?2)";
+const IS_REFERRED_TO: &str = "delete from released_payloads where hash = ?1";
+const DROP_PAYLOAD: &str = "delete from payloads where hash = ?1";
 const FORGET_ANSWERS: &str = "delete from inbox where kept_at < ?1 \
      and id in (select id from inbox order by id limit ?2)";
 
@@ -246,6 +258,7 @@ impl Batch<'_> {
                 payload: event.payload.clone(),
                 metadata: append.metadata.clone(),
                 recorded_at,
+                redacted: None,
             }));
         }
         Ok(sequence)
@@ -281,6 +294,9 @@ impl Batch<'_> {
             let mut statement = self.connection.prepare_cached(PUT_MARK)?;
             statement.execute(params![append.shard, &*mark.name, until])?;
         }
+        if let Some(redaction) = &append.redaction {
+            self.redact(redaction, append.recorded_at.timestamp_micros())?;
+        }
         if let Some(snapshot) = &append.snapshot {
             if snapshot.sequence == last_sequence {
                 self.connection.prepare_cached(PUT_SNAPSHOT)?.execute(params![
@@ -294,6 +310,38 @@ impl Batch<'_> {
                 // Kept, it would hide events from the next load; it is only a shortcut.
                 let (aggregate_id, sequence) = (id, snapshot.sequence);
                 tracing::warn!(aggregate_id, sequence, last_sequence, "dropped a wrong snapshot");
+            }
+        }
+        Ok(())
+    }
+
+    fn redact(&self, redaction: &Redaction, at: i64) -> rusqlite::Result<()> {
+        let (kind, id) = (&*redaction.aggregate_type, &*redaction.aggregate_id);
+        let mut stored = self.connection.prepare_cached(PAYLOAD)?;
+        let mut redact = self.connection.prepare_cached(REDACT)?;
+        for event in &redaction.events {
+            let sequence = event.sequence;
+            let original = stored.query_row(params![kind, id, sequence], |row| {
+                let known: Option<PayloadHash> = row.get(1)?;
+                known.map_or_else(|| Ok(redaction::hash(&row.get::<_, Vec<u8>>(0)?)), Ok)
+            });
+            if let Some(original) = original.optional()? {
+                redact.execute(params![kind, id, sequence, &*event.payload, original])?;
+            }
+        }
+        for drop in [DROP_SNAPSHOT, DROP_OLDER_SNAPSHOTS] {
+            self.connection.prepare_cached(drop)?.execute([kind, id])?;
+        }
+        for hash in &redaction.released {
+            self.connection.prepare_cached(RELEASE)?.execute(params![&**hash, at])?;
+        }
+        for hash in &redaction.referred {
+            self.connection.prepare_cached(IS_REFERRED_TO)?.execute([&**hash])?;
+        }
+        for hash in &redaction.dropped {
+            let released = self.connection.prepare_cached(IS_REFERRED_TO)?.execute([&**hash])?;
+            if released > 0 {
+                self.connection.prepare_cached(DROP_PAYLOAD)?.execute([&**hash])?;
             }
         }
         Ok(())

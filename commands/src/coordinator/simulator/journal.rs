@@ -10,7 +10,7 @@ use chassis::journal::feed::{Feed, FeedLimits};
 use chassis::journal::tail::Pages;
 use chassis::journal::{
     Append, AppendError, Appended, Journal, Mark, Payload, ReadError, Recalled, RecordedEvent,
-    Snapshot, Tail, Until, Written,
+    Snapshot, Sought, Tail, Until, Written,
 };
 use chrono::{DateTime, Utc};
 use tokio::time::Instant;
@@ -109,6 +109,7 @@ impl Store {
                 payload: event.payload,
                 metadata: append.metadata.clone(),
                 recorded_at: append.recorded_at,
+                redacted: None,
             });
         }
         let last_position = kept.events.len() as u64;
@@ -320,6 +321,25 @@ impl Journal for Connection {
         Ok(wanted.take(limit).map(|name| Arc::clone(&name.1)).collect())
     }
 
+    async fn released(&self, _: DateTime<Utc>, _: usize) -> Result<Vec<Arc<str>>, ReadError> {
+        // No run is archived here.
+        Ok(Vec::new())
+    }
+
+    async fn seek(&self, sought: Sought<'_>) -> Result<Vec<Written>, ReadError> {
+        let kept = self.reading().await?;
+        let [after, through] =
+            [sought.after, sought.through].map(|at| usize::try_from(at).unwrap_or(usize::MAX));
+        let within = kept.events.iter().take(through).skip(after);
+        let found = within.filter(|event| {
+            let namesake = (Arc::from(sought.without), Arc::clone(&event.aggregate_id));
+            &*event.aggregate_type == sought.aggregate_type
+                && sought.event_types.contains(&&*event.event_type)
+                && !kept.streams.contains_key(&namesake)
+        });
+        Ok(found.map(written).collect())
+    }
+
     async fn head(&self) -> Result<u64, ReadError> {
         Ok(self.reading().await?.events.len() as u64)
     }
@@ -337,11 +357,6 @@ impl Journal for Connection {
         let after = usize::try_from(after).unwrap_or(usize::MAX);
         let others = kept.events.iter().skip(after);
         let others = others.filter(|event| &*event.aggregate_type != without_type).take(1_000);
-        let written = |event: &RecordedEvent| Written {
-            position: event.position,
-            aggregate_type: Arc::clone(&event.aggregate_type),
-            aggregate_id: Arc::clone(&event.aggregate_id),
-        };
         Ok(others.map(written).collect())
     }
 
@@ -350,6 +365,14 @@ impl Journal for Connection {
         let feed = Arc::new(Feed::new(head, FeedLimits::default()));
         self.store.feeds().push(Arc::downgrade(&feed));
         Tail::new(feed, Arc::clone(&self.store) as Arc<dyn Pages>, after)
+    }
+}
+
+fn written(event: &RecordedEvent) -> Written {
+    Written {
+        position: event.position,
+        aggregate_type: Arc::clone(&event.aggregate_type),
+        aggregate_id: Arc::clone(&event.aggregate_id),
     }
 }
 

@@ -27,7 +27,7 @@ fn event(position: u64, payload: &str, then: impl FnOnce(&Recorded<'_>)) {
         event_version: 1,
         workspace_id: if position.is_multiple_of(3) { "ws_theirs" } else { OURS },
         metadata: br#"{"actor":"ann"}"#,
-        payload: payload.as_bytes(),
+        payload: Payload::Whole(payload.as_bytes()),
     });
 }
 

@@ -42,6 +42,9 @@ pub struct Verified {
     /// Events that are told, and those of which only the leaf is.
     pub events: u64,
     pub leaves: u64,
+    /// Events that are told by their entry alone, since the store has dropped their content.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub dropped: u64,
     /// Heads that agree: those of the bundle, and those that were kept elsewhere.
     pub heads: u64,
     pub kept_heads: u64,
@@ -58,6 +61,10 @@ pub struct Verified {
     pub findings: Vec<Finding>,
     /// How many there are, also beyond those that are listed.
     pub finding_count: u64,
+}
+
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Verified {
@@ -242,6 +249,7 @@ impl Verifier {
             Some(payload) if !fits(payload.hash(), &entry.payload_sha256) => {
                 self.find(place, "the payload isn't what the entry says");
             }
+            None if line.dropped => self.report.dropped += 1,
             None if entry.aggregate_type != Kind::ApiKey.as_str() => {
                 self.find(place, "the payload is missing");
             }

@@ -20,6 +20,7 @@ use crate::run::event::{Decision, FailureKind, Fired, RunError};
 use crate::run::state::{Instance, Live, Phase, WaitKind, Waits};
 use crate::run::{Command, Event, Run, RunStatus};
 
+mod thinned;
 mod undone;
 
 use graphs::{Layout, PEOPLE, SIGNALS, blocks, runner};
@@ -416,6 +417,7 @@ fn every_schedule_with_faults_keeps_the_invariants_and_ends() {
             let run = run_by(&definition, items, &schedule, true);
             prop_assert!(run.run.status().is_some_and(|status| status.is_terminal()));
             prop_assert_eq!(difference(&run, &run.plan), None, "it is decided again as it was");
+            thinned::check(&run);
             seen.borrow_mut().extend(run.types());
             let adds = |(event, _): &(Event, _)| {
                 matches!(event, Event::TokenRouted { extended, .. } if !extended.is_empty())

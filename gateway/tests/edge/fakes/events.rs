@@ -41,6 +41,7 @@ impl World {
             event_type: event_type.to_owned(),
             event_version: 1,
             workspace_id: workspace.to_string(),
+            dropped: false,
             payload: json!({"text": "a\nb"}),
             metadata: json!({}),
             recorded_at: start_time() + TimeDelta::seconds(seconds),

@@ -47,6 +47,7 @@ async fn triggers_that_are_done_with_something_twice_or_without_a_run_are_found(
         open: None,
         snapshot: None,
         mark: None,
+        redaction: None,
         shard: 0,
         epoch: None,
     };

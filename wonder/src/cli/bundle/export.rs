@@ -55,10 +55,27 @@ pub(super) async fn execute(global: &Global, args: ExportArgs) -> Result<Exit, F
     Ok(Exit::Completed)
 }
 
+/// Writes a run of a server into a file, once it has been read as any reader does.
+pub(in crate::cli) async fn from_server(
+    client: &Client,
+    id: RunId,
+    path: &Path,
+) -> Result<(), Failure> {
+    let mut file = PartFile::create(path)?;
+    download(client, id, &mut file).await?;
+    checked(file.whole()?, path).await?;
+    file.keep()?;
+    Ok(())
+}
+
+async fn download(client: &Client, id: RunId, file: &mut PartFile) -> Result<(), Failure> {
+    client.download(&format!("/runs/{id}/bundle"), &[], file).await
+}
+
 async fn write(global: &Global, args: &ExportArgs, file: &mut PartFile) -> Result<(), Failure> {
     if !args.offline {
         let client = Client::new(&global.client)?;
-        return client.download(&format!("/runs/{}/bundle", args.id), &[], file).await;
+        return download(&client, args.id, file).await;
     }
     let config = config::load(&args.server, AuthMode::Keys)
         .map_err(|error| Failure::Refused(format!("{error:#}")))?

@@ -32,6 +32,7 @@ fn append(id: &str, expected_sequence: u64) -> Append {
         open: Some(true),
         snapshot: None,
         mark: None,
+        redaction: None,
         shard: 0,
         epoch: None,
     }

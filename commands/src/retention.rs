@@ -1,0 +1,325 @@
+//! Archiving: content of runs that have ended is dropped, part by part, and recorded with each
+//! part.
+//!
+//! What is recorded and what is dropped are one append, so that a process may end at any moment:
+//! events from the beginning on are dropped, and those after them aren't. A run that isn't done
+//! with is on the journal's list of open aggregates, and is gone on with where it was left.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use chassis::clock::Clock;
+use chassis::journal::{
+    Append, InboxEntry, Journal, NewEvent, ReadError, RecordedEvent, Redacted, Redaction,
+};
+use chassis::shards::Ownership;
+use domain::codec;
+use domain::ids::{RunId, WorkspaceId};
+use domain::retention::{
+    AGGREGATE, Archive, Dropped, Event, Keep, Proof, Retained, SLICE, is_needed_by, remains,
+};
+use domain::run;
+use domain::run::event::RunStarted;
+use protocol::{Receipt, Rejection, RejectionKind, RunDropped, shard_of};
+
+use crate::coordinator::{not_owner, refused, unavailable};
+use crate::store::inbox::{self, Remembered};
+
+mod sweep;
+mod values;
+
+/// Ids and events that are read at once.
+const PAGE: usize = 1_000;
+/// The aggregate type of runs.
+const RUN: &str = "run";
+/// Who archives what projects don't want to keep.
+const ACTOR: &str = "retention";
+/// Code of the refusal of what can't be read.
+const UNREADABLE: &str = "stored_data_unreadable";
+
+/// Who archives runs of the shards that this process owns.
+pub(crate) struct Archivist {
+    pub(crate) journal: Arc<dyn Journal>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) ownership: Ownership,
+    /// The workspace of what is about none.
+    pub(crate) workspace_id: WorkspaceId,
+}
+
+/// A run that has ended.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ended {
+    pub(crate) run_id: RunId,
+    pub(crate) workspace_id: WorkspaceId,
+    /// Its last event.
+    pub(crate) sequence: u64,
+}
+
+/// What is to be done with it, and for whom.
+pub(crate) struct Asked {
+    pub(crate) keep: Keep,
+    pub(crate) archive: Option<Archive>,
+    /// Only say what would be dropped.
+    pub(crate) dry_run: bool,
+    pub(crate) metadata: Bytes,
+    pub(crate) remembered: Option<Remembered>,
+}
+
+/// A part of a run's events, and what becomes of them.
+struct Part {
+    dropped: Dropped,
+    redacted: Vec<Redacted>,
+    /// Values that its events don't refer to any more.
+    released: Vec<Arc<str>>,
+}
+
+impl Archivist {
+    /// Drops what isn't to be kept of a run; what was dropped before isn't dropped again.
+    ///
+    /// # Errors
+    /// `run_needed` where a run that goes on needs it, and what the journal says.
+    pub(crate) async fn archive(&self, ended: &Ended, asked: Asked) -> Result<Receipt, Rejection> {
+        let Ended { run_id, sequence, .. } = *ended;
+        let shard = shard_of(run_id);
+        let epoch = self.ownership.borrow().epochs.get(&shard).copied();
+        let epoch = epoch.ok_or_else(not_owner)?;
+        let id: Arc<str> = run_id.to_string().into();
+        let (retained, mut version) = self.retained(&id).await?;
+        let mut sum = RunDropped {
+            run_id: id.to_string(),
+            keep: retained.keep.unwrap_or(Keep::Full),
+            events: sequence,
+            dropped: 0,
+            bytes: 0,
+            dry_run: asked.dry_run,
+            position: 0,
+        };
+        let Some(keep) = retained.next(asked.keep) else {
+            return Ok(self.receipt(&id, version, 0, sum));
+        };
+        // What was begun has lost its use already.
+        if retained.upto == 0
+            && let Some(other) = self.needed_by(run_id).await?
+        {
+            let message = format!("{other} goes on and needs it: archive it once that has ended");
+            return Err(Rejection::new(RejectionKind::Conflict, "run_needed", message));
+        }
+        sum.keep = keep;
+        let (mut upto, mut position) = (retained.upto, 0);
+        while upto < sequence {
+            let part = self.part(ended, &id, keep, upto, asked.archive.clone()).await?;
+            upto = part.dropped.last;
+            sum.dropped += part.dropped.events;
+            sum.bytes += part.dropped.bytes;
+            if asked.dry_run {
+                continue;
+            }
+            let is_last = upto >= sequence;
+            let answer = self.receipt(&id, version + 1, 0, sum.clone());
+            let append = self.append(ended, &id, (version, shard, epoch), part, is_last, &asked);
+            let append = Append { inbox: remember(&asked, is_last, &answer), ..append? };
+            let appended = self.journal.append(append).await.map_err(|error| refused(&error))?;
+            (version, position) = (appended.last_sequence, appended.last_position);
+        }
+        Ok(self.receipt(&id, version, position, sum))
+    }
+
+    fn receipt(&self, id: &str, version: u64, position: u64, dropped: RunDropped) -> Receipt {
+        Receipt {
+            id: id.to_owned(),
+            version,
+            position,
+            created: false,
+            at: self.clock.now(),
+            queued: false,
+            outcome: None,
+            plan: None,
+            dropped: Some(Box::new(dropped)),
+        }
+    }
+
+    /// What was dropped of a run before, and the last event that records it.
+    pub(crate) async fn retained(&self, id: &str) -> Result<(Retained, u64), Rejection> {
+        let (mut retained, mut last) = (Retained::default(), 0);
+        loop {
+            let page = self.journal.load(AGGREGATE, id, last, PAGE).await.map_err(away)?;
+            for recorded in &page {
+                let (event_type, version) = (&recorded.event_type, recorded.event_version);
+                let event: Event = codec::decode(event_type, version, &recorded.payload, &|_| None)
+                    .map_err(|error| damaged(&error))?;
+                retained.evolve(&event);
+                last = recorded.sequence;
+            }
+            if page.len() < PAGE {
+                return Ok((retained, last));
+            }
+        }
+    }
+
+    /// A run that goes on and needs this one. Runs that may are at the same home.
+    async fn needed_by(&self, run_id: RunId) -> Result<Option<RunId>, Rejection> {
+        let ended = self.beginning(run_id).await?;
+        let (shard, mut after) = (shard_of(run_id), Arc::from(""));
+        loop {
+            let ids = self.journal.open_aggregates(RUN, shard, &after, PAGE).await.map_err(away)?;
+            let open = ids.iter().filter_map(|id| id.parse::<RunId>().ok());
+            for open in open.filter(|open| open.home() == run_id.home() && *open != run_id) {
+                let beginning = self.beginning(open).await?;
+                if is_needed_by((run_id, &ended), (open, &beginning)) {
+                    return Ok(Some(open));
+                }
+            }
+            match ids.last() {
+                Some(last) if ids.len() == PAGE => after = Arc::clone(last),
+                _ => return Ok(None),
+            }
+        }
+    }
+
+    async fn beginning(&self, run_id: RunId) -> Result<RunStarted, Rejection> {
+        let first = self.journal.load(RUN, &run_id.to_string(), 0, 1).await.map_err(away)?;
+        let first = first.first().ok_or_else(|| damaged(&"a run without an event"))?;
+        let blobs = self.blobs(first).await?;
+        let event =
+            codec::decode(&first.event_type, first.event_version, &first.payload, &|hash: &str| {
+                blobs.get(hash).cloned()
+            });
+        match event {
+            Ok(run::Event::RunStarted(started)) => Ok(*started),
+            Ok(_) => Err(damaged(&"a run without a beginning")),
+            Err(error) => Err(damaged(&error)),
+        }
+    }
+
+    async fn blobs(&self, event: &RecordedEvent) -> Result<HashMap<String, Vec<u8>>, Rejection> {
+        let refs: Vec<Arc<str>> = codec::refs(&event.payload).into_iter().map(Arc::from).collect();
+        if refs.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let found = self.journal.payloads(&refs).await.map_err(away)?;
+        Ok(found.into_iter().map(|one| (one.hash.to_string(), one.bytes.to_vec())).collect())
+    }
+
+    /// What becomes of the events after one.
+    async fn part(
+        &self,
+        ended: &Ended,
+        id: &str,
+        keep: Keep,
+        after: u64,
+        archive: Option<Archive>,
+    ) -> Result<Part, Rejection> {
+        let limit = SLICE.min(ended.sequence - after);
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let events = self.journal.load(RUN, id, after, limit).await.map_err(away)?;
+        if events.len() != limit {
+            return Err(damaged(&"events of a run are missing"));
+        }
+        let (mut proof, mut bytes, mut redacted) = (Proof::default(), 0, Vec::new());
+        let mut released = BTreeSet::new();
+        for event in &events {
+            let blobs = self.blobs(event).await?;
+            let blob = |hash: &str| blobs.get(hash).cloned();
+            match remains(&event.event_type, &event.payload, keep, &blob) {
+                Ok(None) => proof.take(&event.payload),
+                Ok(Some(rest)) => {
+                    proof.take(&rest);
+                    let left = codec::refs(&rest);
+                    released.extend(blobs.into_keys().filter(|hash| !left.contains(hash)));
+                    bytes += event.payload.len().saturating_sub(rest.len()) as u64;
+                    redacted.push(Redacted { sequence: event.sequence, payload: rest.into() });
+                }
+                Err(error) => return Err(damaged(&error)),
+            }
+        }
+        let dropped = Dropped {
+            run_id: ended.run_id,
+            keep,
+            first: after + 1,
+            last: after + events.len() as u64,
+            events: redacted.len() as u64,
+            bytes,
+            sha256: proof.finish(),
+            archive,
+        };
+        let released = released.into_iter().map(Arc::from).collect();
+        Ok(Part { dropped, redacted, released })
+    }
+
+    fn append(
+        &self,
+        ended: &Ended,
+        id: &Arc<str>,
+        (version, shard, epoch): (u64, u16, u64),
+        part: Part,
+        is_last: bool,
+        asked: &Asked,
+    ) -> Result<Append, Rejection> {
+        let Part { dropped, redacted, released } = part;
+        let is_only = is_last && dropped.first == 1;
+        let event = match is_last {
+            true => Event::RunArchived(Box::new(dropped)),
+            false => Event::RunThinned(Box::new(dropped)),
+        };
+        let encoded = codec::encode(&event, ended.workspace_id).map_err(|error| damaged(&error))?;
+        let redaction = Redaction {
+            aggregate_type: RUN.into(),
+            aggregate_id: Arc::clone(id),
+            events: redacted,
+            released,
+            referred: Vec::new(),
+            dropped: Vec::new(),
+        };
+        Ok(Append {
+            aggregate_type: AGGREGATE.into(),
+            aggregate_id: Arc::clone(id),
+            expected_sequence: version,
+            workspace_id: ended.workspace_id.to_string().into(),
+            metadata: asked.metadata.clone(),
+            recorded_at: self.clock.now(),
+            events: vec![NewEvent {
+                id: self.clock.uuid_v7(),
+                event_type: event.event_type().into(),
+                event_version: event.event_version(),
+                payload: encoded.payload.into(),
+                recorded_at: None,
+            }],
+            inbox: Vec::new(),
+            payloads: Vec::new(),
+            open: (!is_only).then_some(!is_last),
+            snapshot: None,
+            mark: None,
+            redaction: Some(redaction),
+            shard,
+            epoch: (epoch > 0).then_some(epoch),
+        })
+    }
+}
+
+/// The answer that a repetition of the command gets, with the last part.
+fn remember(asked: &Asked, is_last: bool, answer: &Receipt) -> Vec<InboxEntry> {
+    let remembered = asked.remembered.iter().filter(|_| is_last);
+    let entry = |remembered: &Remembered| InboxEntry {
+        key: remembered.key.clone(),
+        fingerprint: remembered.fingerprint.clone(),
+        answer: inbox::encode(answer),
+    };
+    remembered.map(entry).collect()
+}
+
+fn away(error: ReadError) -> Rejection {
+    match error {
+        ReadError::Unavailable(_) => unavailable("the journal is unavailable, try again"),
+        ReadError::Damaged(reason) => damaged(&reason),
+    }
+}
+
+fn damaged(reason: &dyn std::fmt::Display) -> Rejection {
+    tracing::error!(%reason, "a run can't be archived");
+    let message = "the run's history can't be read, the log says where it is damaged";
+    Rejection::new(RejectionKind::Internal, UNREADABLE, message)
+}
+
+#[cfg(test)]
+mod tests;
