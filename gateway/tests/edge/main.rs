@@ -11,7 +11,6 @@ mod hooks;
 mod metrics;
 mod pace;
 mod probes;
-
 mod retention;
 mod socket;
 mod streams;
