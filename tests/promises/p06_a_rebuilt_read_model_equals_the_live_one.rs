@@ -62,7 +62,9 @@ async fn rebuilt_while_others_write_it_is_the_same_at_the_same_position() {
     }
     stop.store(true, Ordering::Release);
     within("the writer", writing).await.expect("the writer must not panic");
-    assert!(positions.is_sorted() && positions[0] < positions[REBUILDS], "nobody was writing");
+    // Each was further at its next rebuild; one may be behind another.
+    let mut rounds = positions.iter().zip(&positions[positions.len() / REBUILDS..]);
+    assert!(rounds.all(|(before, after)| before < after), "nobody was writing: {positions:?}");
 
     // What took over goes on folding, and ends where a fold from the first event ends.
     let head = journal.head().await.expect("the journal is there");
