@@ -286,6 +286,9 @@ impl Actor {
             return Turn::Idle;
         }
         let mut cause = cause.unwrap_or_else(|| self.own_cause());
+        if self.run.header().is_some_and(Header::is_quiet) {
+            cause.metadata = metadata::quiet(&cause.metadata);
+        }
         if !secrets.is_empty() {
             cause.metadata = metadata::using(&cause.metadata, &secrets);
         }

@@ -20,11 +20,12 @@ pub(super) async fn adoption(
     let Some(fork) = fork.filter(|fork| fork.adopt != Adopt::None) else { return Ok(None) };
     let at = StateAt::Sequence(fork.sequence);
     let read = history::read(sources, fork.run_id, at, fork.until, fork.adopt).await?;
-    Ok(read.place.map(|place| {
-        let mut adoption = place.adoption;
+    let mut adoption = read.place.map(|place| place.adoption);
+    if let Some(adoption) = &mut adoption {
         adoption.leave_out(changed(&read.plan, own));
-        adoption
-    }))
+    }
+    let is_experiment = run.header().is_some_and(|header| header.experiment.is_some());
+    Ok(adoption.or_else(|| is_experiment.then(Adoption::default)))
 }
 
 /// The nodes whose work isn't the same in both plans.

@@ -3,17 +3,20 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use domain::ids::RunId;
+use domain::definition::{NoVariant, Variant, content_hash, validate};
+use domain::ids::{DefinitionId, RunId};
 use domain::limits;
+use domain::resource::DefinitionSpec;
 use domain::run::command::AttemptError;
-use domain::run::event::{Adopt, Event, RunStarted, TokenId};
+use domain::run::event::{Adopt, DefinitionRef, Event, RunStarted, TokenId};
 use domain::run::fork::{Asked, Forking, Unforkable};
+use domain::run::state::Header;
 use domain::run::{Run, RunStatus};
 use protocol::{
     CommandEnvelope, ForkOutcome, ForkPlan, ForkRun, Receipt, Rejection, RejectionKind, StateAt,
 };
 
-use super::{CommandService, cause, internal};
+use super::{CommandService, cause, internal, invalid_definition};
 use crate::coordinator::{
     CONFLICT, Cause, Folded, History, HistoryError, LivePlan, RUN_ALREADY_STARTED, Sources,
     changed, fold, not_found, of_command, read_history, unavailable,
@@ -120,11 +123,18 @@ impl CommandService {
     async fn ready(
         &self,
         envelope: &CommandEnvelope,
-        asked: ForkRun,
+        mut asked: ForkRun,
         between: Between,
         now: DateTime<Utc>,
     ) -> Result<Ready, Rejection> {
         let (workspace_id, from) = (envelope.workspace_id, asked.run_id);
+        let experiment = asked.experiment.take();
+        if experiment.is_some() {
+            // A run that is a fork itself begins where it was forked.
+            let began = self.beginning(workspace_id, from).await?.forked_from;
+            asked.at = StateAt::Sequence(began.map_or(1, |began| began.sequence + 1));
+            asked.adopt = Adopt::Outside;
+        }
         let sources = Sources {
             journal: &*self.journal,
             resolver: &self.resolver,
@@ -152,9 +162,16 @@ impl CommandService {
         if let Some(workflow_id) = header.workflow_id {
             self.resolver.workflow(workspace_id, workflow_id).await?;
         }
-        let (definition, own) = match &asked.definition {
-            None => (None, Arc::clone(&plan)),
-            Some(reference) => {
+        let variant = experiment.as_ref().map(|one| &one.variant).filter(|one| !one.is_empty());
+        let (definition, own) = match (&asked.definition, variant) {
+            (None, None) => (None, Arc::clone(&plan)),
+            (None, Some(variant)) => {
+                match self.other(envelope, header, &plan, variant, asked.dry_run).await? {
+                    Some((definition, own)) => (Some(definition), own),
+                    None => (None, Arc::clone(&plan)),
+                }
+            }
+            (Some(reference), _) => {
                 let found = self.resolver.definition(header.project_id, reference).await;
                 let found = found.map_err(|error| error.at("/definition"))?;
                 let (id, version) = (super::parsed(&found.id)?, found.version);
@@ -202,6 +219,7 @@ impl CommandService {
             outcomes: outcomes.collect(),
             definition: definition.map(|definition| (definition, own.pins.clone())),
             labels: asked.labels,
+            experiment: experiment.map(|one| one.experiment),
             is_told_again: between == Between::ToldAgain,
         };
         let forking = place.fork(asked).map_err(|error| unforkable(&error))?;
@@ -210,6 +228,59 @@ impl CommandService {
         };
         let (started, plan) = ((**started).clone(), own);
         Ok(Ready { forking, started, plan, awaited: awaited.unwrap_or_default() })
+    }
+}
+
+impl CommandService {
+    /// The definition of a run with something different, published where nothing is only tried, at
+    /// the versions that the run has of what it refers to; `None` where that is the same.
+    async fn other(
+        &self,
+        envelope: &CommandEnvelope,
+        header: &Header,
+        plan: &LivePlan,
+        variant: &Variant,
+        is_tried: bool,
+    ) -> Result<Option<(DefinitionRef, Arc<LivePlan>)>, Rejection> {
+        let (workspace_id, project_id) = (envelope.workspace_id, header.project_id);
+        let DefinitionRef { id, version, .. } = header.definition;
+        let own = self.resolver.definition_by_id(id, Some(version)).await?;
+        let other =
+            variant.of(&own.spec.definition, &plan.plan).map_err(|error| no_variant(&error))?;
+        let Some(definition) = other else { return Ok(None) };
+        let hash = content_hash(&definition).map_err(|error| internal(&error.to_string()))?;
+        let spec = DefinitionSpec { project_id, definition, hash: hash.clone() };
+        let resolved = self.resolver.resolved_beside(workspace_id, &spec, &header.pins).await?;
+        let name = spec.definition.name.to_string();
+        let problems = validate::check(&spec.definition);
+        if !problems.is_empty() {
+            return Err(invalid_definition(problems));
+        }
+        // Before it is published: it may not compile.
+        let id = DefinitionId::derived(&project_id.to_string(), &name);
+        let tried = DefinitionRef { id, name, version: 0, hash: hash.clone() };
+        let plans = self.preparations.plans();
+        let plan = plans.get(&tried, &spec.definition, &resolved).map_err(invalid_definition)?;
+        let known = self.resolver.published(project_id, &spec.definition, &hash).await?;
+        let (id, version) = match known {
+            Some(known) => known,
+            None if is_tried => (tried.id, tried.version),
+            None => {
+                let receipt = self.publish(envelope, spec).await?;
+                (super::parsed(&receipt.id)?, receipt.version)
+            }
+        };
+        Ok(Some((DefinitionRef { id, version, ..tried }, plan)))
+    }
+}
+
+fn no_variant(error: &NoVariant) -> Rejection {
+    let message = error.to_string();
+    match error {
+        NoVariant::NoNode(_) | NoVariant::NoTransition { .. } => {
+            Rejection::new(RejectionKind::Invalid, "experiment_change", message).at("/change")
+        }
+        NoVariant::Invalid(problems) => invalid_definition(problems.clone()).at("/change"),
     }
 }
 

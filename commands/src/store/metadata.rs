@@ -79,6 +79,11 @@ pub(crate) fn waiting_on(metadata: &Bytes, waits: WaitKinds) -> Bytes {
     with(metadata, "waits", &json!(waits))
 }
 
+/// Metadata of events that nobody outside is told of: see [`protocol::event::is_quiet`].
+pub(crate) fn quiet(metadata: &Bytes) -> Bytes {
+    with(metadata, "quiet", &json!(true))
+}
+
 /// Metadata with one more member. It is an object that was written here, and has some.
 fn with(metadata: &Bytes, name: &str, value: &Value) -> Bytes {
     let members = metadata.strip_suffix(b"}").unwrap_or(metadata);

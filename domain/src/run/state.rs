@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::event::{
-    Admission, Adopt, DefinitionRef, InstanceId, OpenedBranches, ParentRun, Pin, RunError, TokenId,
-    TransitionIndex, Usage,
+    Admission, Adopt, DefinitionRef, Effect, Experiment, InstanceId, OpenedBranches, ParentRun,
+    Pin, RunError, TokenId, TransitionIndex, Usage,
 };
 use super::vars::Vars;
 use crate::definition::{FailedPolicy, JoinSpec, JoinWait};
@@ -41,7 +41,7 @@ pub enum Run {
 }
 
 /// Version of the shape of [`Run`]: a snapshot of another one is not used.
-pub const STATE_VERSION: u32 = 6;
+pub const STATE_VERSION: u32 = 7;
 
 /// What stays the same from a run's start to its end.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -69,6 +69,9 @@ pub struct Header {
     /// The run that it was forked from, and what of it may be adopted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fork: Option<Fork>,
+    /// The experiment that it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub experiment: Option<Arc<Experiment>>,
 }
 
 /// Where a run was forked from.
@@ -83,6 +86,11 @@ pub struct Fork {
 }
 
 impl Header {
+    /// Whether nobody outside is told of its events: it is of an experiment that emits nothing.
+    pub fn is_quiet(&self) -> bool {
+        self.experiment.as_ref().is_some_and(|one| one.keeps_from(Effect::Emit))
+    }
+
     /// How many runs are above it.
     pub fn depth(&self) -> u32 {
         self.parent.map_or(0, |parent| parent.depth)

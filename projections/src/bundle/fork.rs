@@ -76,6 +76,7 @@ impl Histories<'_> {
                 .collect(),
             definition: other.as_ref().map(|(_, reference)| (reference.clone(), pins)),
             labels: None,
+            experiment: None,
             is_told_again: true,
         });
         let forking = forking.map_err(|error| conflict("fork_token", error.to_string()))?;

@@ -12,8 +12,8 @@ use crate::limits;
 use crate::run::adoption::Adoption;
 use crate::run::command::{AttemptError, Report};
 use crate::run::event::{
-    Adopt, BranchPatch, DefinitionRef, Event, ForkedFrom, Pin, RunForked, RunStarted, TokenId,
-    Usage,
+    Adopt, BranchPatch, DefinitionRef, Event, Experiment, ForkedFrom, Pin, RunForked, RunStarted,
+    TokenId, Usage,
 };
 use crate::run::state::{Live, Phase};
 use crate::run::{Command, Decision, Refusal, Run};
@@ -38,6 +38,8 @@ pub struct Asked {
     pub outcomes: BTreeMap<TokenId, Result<Value, AttemptError>>,
     pub definition: Option<(DefinitionRef, Vec<Pin>)>,
     pub labels: Option<BTreeMap<String, String>>,
+    /// The experiment that it belongs to.
+    pub experiment: Option<Experiment>,
     /// Whether it is told again what the run was told between the last event that is shared and the
     /// one that was asked for.
     pub is_told_again: bool,
@@ -114,6 +116,7 @@ impl Place {
             outcomes: tokens,
             definition,
             pins: pins.unwrap_or_default(),
+            experiment: asked.experiment.map(Box::new),
         };
         Ok(Forking { shared, forked, first: told, adoption })
     }
@@ -152,6 +155,9 @@ impl Forking {
         for command in &self.first {
             whole.append(run.execute(plan, command, now)?);
         }
+        let waits = run.live().filter(|live| live.waits.total() > 0);
+        let waits = waits.map(|live| live.tokens.keys().copied().collect::<Vec<_>>());
+        self.adoption.offer_waits(run, plan, waits.unwrap_or_default());
         Ok(self.adoption.follow(run, plan, now, whole))
     }
 
