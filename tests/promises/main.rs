@@ -34,6 +34,7 @@ mod p29_what_has_ended_is_tried_again;
 mod p30_what_happened_is_summed_once;
 mod p31_who_did_what_is_proven_offline;
 mod p32_a_run_is_taken_along_as_one_file;
+mod p35_one_change_is_tried_on_many_runs;
 
 /// The real binary on an empty folder.
 async fn platform() -> Platform {
