@@ -47,9 +47,9 @@ mod workflows;
 use actor::Settled;
 pub(crate) use append::Cause;
 pub(crate) use dispatch::{Attempt, Look};
-pub(crate) use forking::changed;
+pub(crate) use forking::{changed, child_at};
 pub(crate) use history::{
-    History, HistoryError, Sources, beginning as read_beginning, read as read_history,
+    History, Moment, Sources, beginning as read_beginning, read as read_history,
 };
 pub(crate) use load::{Folded, fold};
 pub(crate) use plans::{LivePlan, Plans};

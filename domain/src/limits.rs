@@ -78,6 +78,8 @@ pub const AHEAD_COUNTED: usize = 1_000;
 pub const LABELS: usize = 32;
 /// Events that a fork shares with its run at most: they are copied in one append.
 pub const FORK_EVENTS: u64 = 5_000;
+/// Live children, and theirs, that fork with a run at most.
+pub const FORK_CHILDREN: usize = 1_000;
 /// Bytes of these events as they are stored, without the values that stand apart.
 pub const FORK_BYTES: usize = 8 * 1024 * 1024;
 /// Outcomes beyond the place of a fork that are looked at, in order; the calls of others are made

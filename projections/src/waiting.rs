@@ -214,7 +214,7 @@ pub(crate) fn of_token(
             };
             WaitingItem { until: gate.deadline, gate: Some(gate_view), ..item("gate", by) }
         }
-        Phase::AwaitingChild { run_id, definition, until } => WaitingItem {
+        Phase::AwaitingChild { run_id, definition, until, .. } => WaitingItem {
             until: *until,
             child_run_id: Some(run_id.to_string()),
             ..item("child", format!("the child run {run_id} of {definition}"))

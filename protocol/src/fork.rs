@@ -107,6 +107,9 @@ pub struct ForkPlan {
     pub gates: u64,
     /// Tokens that wait for a time, a signal or a child.
     pub waits: u64,
+    /// Live children that fork with it, and theirs: their calls, gates and waits are among these.
+    #[serde(default)]
+    pub children: u64,
 }
 
 /// Calls of a plan: all are counted, the first 1,000 are named.
@@ -121,6 +124,9 @@ pub struct ForkCalls {
 /// One call.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ForkCall {
+    /// The child that makes it, where a child forks with its parent: the one of the other run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_id: Option<String>,
     pub node: String,
     /// The token: the fork's for what it does at once, else the other run's.
     pub token: u64,
@@ -147,12 +153,14 @@ impl ForkPlan {
             later: ForkCalls::default(),
             gates: run.live().map_or(0, |live| live.gates.len() as u64),
             waits: run.live().map_or(0, |live| live.waits.total() - live.gates.len() as u64),
+            children: 0,
         };
         let mut last: HashMap<&str, Usage> = HashMap::new();
         for one in trial.adoption.recorded().iter().filter(|one| one.is_call()) {
             last.insert(&one.node, one.usage);
             let calls = if one.is_taken { &mut plan.adopted } else { &mut plan.later };
             calls.push(ForkCall {
+                run_id: None,
                 node: one.node.to_string(),
                 token: one.token,
                 sequence: Some(one.sequence),
@@ -162,6 +170,7 @@ impl ForkPlan {
         for (token, _) in &trial.dispatch {
             let Some((at, _)) = run.working_attempt(*token) else { continue };
             plan.calls.push(ForkCall {
+                run_id: None,
                 node: at.node.to_string(),
                 token: *token,
                 sequence: None,
@@ -170,9 +179,31 @@ impl ForkPlan {
         }
         plan
     }
+
+    /// Takes in what a child would do that forks with its parent.
+    pub fn join(&mut self, child: Self) {
+        let run_id = child.forked_from.run_id;
+        let calls = [&mut self.adopted, &mut self.calls, &mut self.later];
+        for (calls, of_child) in calls.into_iter().zip([child.adopted, child.calls, child.later]) {
+            calls.join(of_child, &run_id);
+        }
+        self.gates += child.gates;
+        self.waits += child.waits;
+    }
 }
 
 impl ForkCalls {
+    /// Counts those of a child.
+    fn join(&mut self, child: Self, run_id: &str) {
+        self.count += child.count;
+        self.usage.add(&child.usage);
+        let room = NAMED - self.items.len();
+        self.items.extend(child.items.into_iter().take(room).map(|call| ForkCall {
+            run_id: Some(call.run_id.unwrap_or_else(|| run_id.to_owned())),
+            ..call
+        }));
+    }
+
     /// Counts one more.
     pub fn push(&mut self, call: ForkCall) {
         self.count += 1;

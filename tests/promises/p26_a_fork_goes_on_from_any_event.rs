@@ -8,7 +8,10 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use system_tests::{Client, Platform, Setting, wait_for};
 
-system_tests::in_both_settings!(a_fork_is_made_once_through_kills_and_calls_what_is_different);
+system_tests::in_both_settings!(
+    a_fork_is_made_once_through_kills_and_calls_what_is_different,
+    live_children_fork_with_their_parent_through_kills,
+);
 
 /// Branches of the run, of which each makes a call.
 const BRANCHES: u64 = 6;
@@ -119,6 +122,60 @@ async fn a_fork_is_made_once_through_kills_and_calls_what_is_different(setting: 
     }
     assert_eq!(client.events(&parent).await, before, "it is as it was");
     assert_eq!(approve(&client, &parent).await["status"], "completed");
+    platform.stop().await;
+    platform.records().await.check();
+}
+
+async fn live_children_fork_with_their_parent_through_kills(setting: Setting) {
+    let mut platform = crate::platform_in(setting).await;
+    let client = platform.client();
+    client.publish(&review().to_string()).await;
+    let asks = json!({"name": "asks", "start": "call",
+        "nodes": {"call": {"workflow": {"definition": "review", "input": {"words": "a"}},
+            "output": {"state.got": "${result.published}"}}},
+        "output": {"got": "${state.got}"}});
+    let parent = client.start(&asks, json!({})).await;
+    let child_of = |run_id: &str| {
+        let path = format!("/runs?parent={run_id}");
+        let client = client.clone();
+        async move {
+            wait_for("a child", || async {
+                let runs = client.get(&path).await;
+                runs["items"][0]["id"].as_str().map(str::to_owned)
+            })
+            .await
+        }
+    };
+    let child = child_of(&parent).await;
+    gate_of(&client, &child).await;
+    let before = (client.events(&parent).await, client.events(&child).await);
+    let path = format!("/runs/{parent}/fork");
+    let at = before.0.len();
+    let plan = client.post(&path, &json!({"at": at, "dry_run": true})).await.ok();
+    let told = (&plan["children"], &plan["calls"]["count"], &plan["gates"]);
+    assert_eq!(told, (&json!(1), &json!(0), &json!(1)), "{plan}");
+    // Whoever is to start the child of the fork dies with what it knows.
+    let answer = client.post(&path, &json!({"at": at})).await.ok();
+    platform.kill_9().await;
+    platform.restart().await;
+    let forked = answer["id"].as_str().expect("a run").to_owned();
+    let own = child_of(&forked).await;
+    assert!(gate_of(&client, &own).await.starts_with(&own), "it has a gate of its own");
+    assert_eq!(approve(&client, &own).await["forked_from"]["run_id"], child.as_str());
+    let end = client.end_of(&forked).await;
+    let all: Vec<_> = (0..BRANCHES).map(|_| json!({"rated": "a"})).collect();
+    assert_eq!(end["output"], json!({"got": all}), "{end}");
+    let rated = BRANCHES as usize;
+    let events = client.events(&own).await;
+    assert_eq!(counted(&events, "task_succeeded"), (rated + 1, 0), "what was done is shared");
+    for run_id in [&forked, &own] {
+        let verified = client.post(&format!("/runs/{run_id}/verify"), &json!({})).await.ok();
+        assert_eq!(verified["verified"], true, "{verified}");
+    }
+    let after = (client.events(&parent).await, client.events(&child).await);
+    assert_eq!(after, before, "they are as they were");
+    assert_eq!(approve(&client, &child).await["status"], "completed");
+    assert_eq!(client.end_of(&parent).await["status"], "completed");
     platform.stop().await;
     platform.records().await.check();
 }

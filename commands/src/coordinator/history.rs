@@ -10,11 +10,11 @@ use domain::run::Event;
 use domain::run::event::{Adopt, RunStarted};
 use domain::run::fork::{Place, Prefix};
 use domain::run::replay::Difference;
-use protocol::StateAt;
+use protocol::{Rejection, RejectionKind, StateAt};
 
-use super::LivePlan;
 use super::load::{self, LoadError};
 use super::plans::Plans;
+use super::{LivePlan, not_found};
 use crate::resolve::Resolver;
 
 /// What runs are read from.
@@ -25,6 +25,23 @@ pub(crate) struct Sources<'a> {
     pub plans: &'a Plans,
 }
 
+/// Up to where a run is read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Moment {
+    Of(StateAt),
+    /// What stands in the journal before a position.
+    Before(u64),
+}
+
+impl Moment {
+    fn is_before(self, recorded: &RecordedEvent) -> bool {
+        match self {
+            Self::Of(at) => at.is_before(recorded.sequence, recorded.recorded_at),
+            Self::Before(position) => recorded.position >= position,
+        }
+    }
+}
+
 /// A run up to a moment, and beyond it.
 pub(crate) struct History {
     pub workspace_id: WorkspaceId,
@@ -32,6 +49,8 @@ pub(crate) struct History {
     pub events: u64,
     /// The last event that was looked at.
     pub last: u64,
+    /// The position of the first event after the moment.
+    pub next: Option<u64>,
     /// Where a fork goes on; absent where the run had ended by then.
     pub place: Option<Place>,
     /// The plan that the run followed there.
@@ -55,6 +74,36 @@ pub(crate) enum HistoryError {
     Differs(Box<Difference>),
 }
 
+impl HistoryError {
+    /// What those are told who asked for a fork of a run.
+    pub(crate) fn refusal(&self, run_id: RunId) -> Rejection {
+        let (events, mib) = (limits::FORK_EVENTS, limits::FORK_BYTES >> 20);
+        match self {
+            Self::Missing => not_found(run_id),
+            Self::Early => {
+                let message =
+                    format!("{run_id} began later: fork at a later moment, or at a sequence");
+                Rejection::new(RejectionKind::Invalid, "no_such_moment", message).at("/at")
+            }
+            Self::Load(error) => error.refusal(),
+            Self::TooLong => {
+                let message = format!(
+                    "a fork shares at most {events} events of {mib} MiB: fork at an earlier one"
+                );
+                Rejection::new(RejectionKind::Conflict, "fork_too_long", message).at("/at")
+            }
+            Self::Differs(difference) => {
+                let sequence = difference.sequence;
+                let message = format!(
+                    "this engine decides event {sequence} of the run otherwise than it is recorded: \
+                     fork at an earlier one"
+                );
+                Rejection::new(RejectionKind::Conflict, "fork_history_differs", message).at("/at")
+            }
+        }
+    }
+}
+
 impl From<ReadError> for HistoryError {
     fn from(error: ReadError) -> Self {
         Self::Load(error.into())
@@ -67,14 +116,14 @@ const PAGE: usize = 500;
 pub(crate) async fn read(
     sources: Sources<'_>,
     run_id: RunId,
-    at: StateAt,
+    at: Moment,
     until: u64,
     adopt: Adopt,
 ) -> Result<History, HistoryError> {
     let mut pages = Pages { sources, id: run_id.to_string(), sequence: 0, is_last: false };
     let (mut shared, mut bytes) = (Vec::new(), 0);
     let mut workspace_id = None;
-    let mut beyond = Vec::new();
+    let (mut beyond, mut next) = (Vec::new(), None);
     while beyond.is_empty() {
         let page = pages.next().await?;
         if page.is_empty() {
@@ -84,7 +133,8 @@ pub(crate) async fn read(
             if workspace_id.is_none() {
                 workspace_id = Some(load::workspace_of(&recorded)?);
             }
-            if !beyond.is_empty() || at.is_before(recorded.sequence, recorded.recorded_at) {
+            if !beyond.is_empty() || at.is_before(&recorded) {
+                next = next.or(Some(recorded.position));
                 beyond.push((event, recorded.recorded_at));
                 continue;
             }
@@ -125,7 +175,7 @@ pub(crate) async fn read(
     }
     let place = prefix.place();
     let plan = Arc::clone(plan);
-    Ok(History { workspace_id, events, last, place, plan })
+    Ok(History { workspace_id, events, last, next, place, plan })
 }
 
 /// Reads how a run began: of a fork, with what it was given instead.

@@ -1,36 +1,40 @@
 //! Forks: what is shared is read, what is different is checked, and then the run begins.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use domain::definition::{NoVariant, Variant, content_hash, validate};
-use domain::ids::{DefinitionId, RunId};
+use domain::ids::RunId;
 use domain::limits;
-use domain::resource::DefinitionSpec;
 use domain::run::command::AttemptError;
-use domain::run::event::{Adopt, DefinitionRef, Event, RunStarted, TokenId};
+use domain::run::event::{Adopt, Event, RunStarted};
 use domain::run::fork::{Asked, Forking, Unforkable};
-use domain::run::state::Header;
 use domain::run::{Run, RunStatus};
 use protocol::{
     CommandEnvelope, ForkOutcome, ForkPlan, ForkRun, Receipt, Rejection, RejectionKind, StateAt,
 };
 
-use super::{CommandService, cause, internal, invalid_definition};
+use self::children::{Awaited, Cut};
+use super::{CommandService, cause, internal};
 use crate::coordinator::{
-    CONFLICT, Cause, Folded, History, HistoryError, LivePlan, RUN_ALREADY_STARTED, Sources,
-    changed, fold, not_found, of_command, read_history, unavailable,
+    CONFLICT, Cause, Folded, History, LivePlan, Moment, RUN_ALREADY_STARTED, Sources, changed,
+    fold, not_found, of_command, read_history, unavailable,
 };
 use crate::store::inbox::Remembered;
 use crate::store::metadata;
+
+mod children;
+mod other;
 
 /// A fork that is ready to begin.
 struct Ready {
     forking: Forking,
     started: RunStarted,
     plan: Arc<LivePlan>,
-    /// The tokens that waited for a child run where it goes on, and have to go on waiting.
-    awaited: Vec<TokenId>,
+    /// The children that are waited for where it goes on, and that fork with it.
+    awaited: Awaited,
+    /// The moment that the children are forked at.
+    moment: Moment,
 }
 
 /// What becomes of what a run was told between the last event that is shared and the one that was
@@ -95,10 +99,16 @@ impl CommandService {
         }
         self.resources.catch_up().await?;
         let (dry_run, now) = (asked.dry_run, self.clock.now());
-        let Ready { forking, started, plan, awaited } =
+        let Ready { mut forking, started, plan, awaited, moment } =
             self.ready(envelope, asked, between, now).await?;
         if dry_run || !awaited.is_empty() {
-            let planned = planned(&forking, &awaited, &plan, now)?;
+            let trial = forking.tried(&plan.plan, now, &mut |_| ());
+            let trial = trial.map_err(|refusal| of_command(&refusal))?;
+            let (from, sequence) = (forking.forked.from, forking.forked.sequence);
+            let mut planned = ForkPlan::of(from, sequence, &trial);
+            let (sources, adopt) = (self.sources(), forking.forked.adopt);
+            let cut = Cut { sources, moment, adopt, now };
+            forking.forked.children = cut.children(&trial, &awaited, &mut planned).await?;
             if dry_run {
                 return Ok(dry(&forking, planned, now));
             }
@@ -135,14 +145,10 @@ impl CommandService {
             asked.at = StateAt::Sequence(began.map_or(1, |began| began.sequence + 1));
             asked.adopt = Adopt::Outside;
         }
-        let sources = Sources {
-            journal: &*self.journal,
-            resolver: &self.resolver,
-            plans: self.preparations.plans(),
-        };
-        let read = read_history(sources, from, asked.at, u64::MAX, asked.adopt).await;
-        let History { workspace_id: of, events, last, place, plan } =
-            read.map_err(|error| unreadable(from, &error))?;
+        let at = Moment::Of(asked.at);
+        let read = read_history(self.sources(), from, at, u64::MAX, asked.adopt).await;
+        let History { workspace_id: of, events, last, next, place, plan } =
+            read.map_err(|error| error.refusal(from))?;
         if of != workspace_id {
             return Err(not_found(from));
         }
@@ -166,7 +172,7 @@ impl CommandService {
         let (definition, own) = match (&asked.definition, variant) {
             (None, None) => (None, Arc::clone(&plan)),
             (None, Some(variant)) => {
-                match self.other(envelope, header, &plan, variant, asked.dry_run).await? {
+                match self.other_of(envelope, header, &plan, variant, asked.dry_run).await? {
                     Some((definition, own)) => (Some(definition), own),
                     None => (None, Arc::clone(&plan)),
                 }
@@ -195,22 +201,30 @@ impl CommandService {
                 Rejection::new(RejectionKind::Conflict, "fork_transitions_differ", message);
             return Err(refused.at("/definition"));
         }
-        place.adoption.leave_out(changed(&plan, &own));
-        let run = &place.run;
-        let awaited = match between {
-            Between::ToldAgain => run.live().map(|live| live.children.keys().copied().collect()),
-            // A child that failed, or was cut off, is started anew.
-            Between::Forgotten => None,
+        let changed: BTreeSet<_> = changed(&plan, &own).collect();
+        let mut awaited = match (between, place.run.live()) {
+            (Between::ToldAgain, Some(live)) if experiment.is_none() => live.children.clone(),
+            // A child that failed, or was cut off, is started anew; so is one of an experiment,
+            // where it may have children.
+            (Between::ToldAgain | Between::Forgotten, _) => Awaited::new(),
+        };
+        // So is one whose node calls another definition now.
+        if let Some(live) = place.run.live() {
+            awaited.retain(|token, _| {
+                live.tokens.get(token).is_some_and(|at| !changed.contains(&at.node))
+            });
+        }
+        place.adoption.leave_out(changed.into_iter());
+        let moment = match asked.at {
+            StateAt::Time(_) => at,
+            // While the run was there, its children went on.
+            StateAt::Sequence(_) | StateAt::Latest => Moment::Before(next.unwrap_or(u64::MAX)),
         };
         let outcomes = asked.outcomes.into_iter().map(|(token, outcome)| match outcome {
             ForkOutcome::Result(result) => (token, Ok(result)),
             ForkOutcome::Error(error) => (token, Err(AttemptError::from(&error))),
         });
         let asked = Asked {
-            run_id: from.forked(envelope.id),
-            from,
-            until: last,
-            at: now,
             forked_by: Some(envelope.actor.0.clone()),
             adopt: asked.adopt,
             input: asked.input,
@@ -221,66 +235,22 @@ impl CommandService {
             labels: asked.labels,
             experiment: experiment.map(|one| one.experiment),
             is_told_again: between == Between::ToldAgain,
+            ..Asked::unchanged(from.forked(envelope.id), from, last, now)
         };
         let forking = place.fork(asked).map_err(|error| unforkable(&error))?;
         let Some((Event::RunStarted(started), _)) = forking.shared.first() else {
             return Err(internal("a run without a beginning"));
         };
         let (started, plan) = ((**started).clone(), own);
-        Ok(Ready { forking, started, plan, awaited: awaited.unwrap_or_default() })
+        Ok(Ready { forking, started, plan, awaited, moment })
     }
-}
 
-impl CommandService {
-    /// The definition of a run with something different, published where nothing is only tried, at
-    /// the versions that the run has of what it refers to; `None` where that is the same.
-    async fn other(
-        &self,
-        envelope: &CommandEnvelope,
-        header: &Header,
-        plan: &LivePlan,
-        variant: &Variant,
-        is_tried: bool,
-    ) -> Result<Option<(DefinitionRef, Arc<LivePlan>)>, Rejection> {
-        let (workspace_id, project_id) = (envelope.workspace_id, header.project_id);
-        let DefinitionRef { id, version, .. } = header.definition;
-        let own = self.resolver.definition_by_id(id, Some(version)).await?;
-        let other =
-            variant.of(&own.spec.definition, &plan.plan).map_err(|error| no_variant(&error))?;
-        let Some(definition) = other else { return Ok(None) };
-        let hash = content_hash(&definition).map_err(|error| internal(&error.to_string()))?;
-        let spec = DefinitionSpec { project_id, definition, hash: hash.clone() };
-        let resolved = self.resolver.resolved_beside(workspace_id, &spec, &header.pins).await?;
-        let name = spec.definition.name.to_string();
-        let problems = validate::check(&spec.definition);
-        if !problems.is_empty() {
-            return Err(invalid_definition(problems));
+    fn sources(&self) -> Sources<'_> {
+        Sources {
+            journal: &*self.journal,
+            resolver: &self.resolver,
+            plans: self.preparations.plans(),
         }
-        // Before it is published: it may not compile.
-        let id = DefinitionId::derived(&project_id.to_string(), &name);
-        let tried = DefinitionRef { id, name, version: 0, hash: hash.clone() };
-        let plans = self.preparations.plans();
-        let plan = plans.get(&tried, &spec.definition, &resolved).map_err(invalid_definition)?;
-        let known = self.resolver.published(project_id, &spec.definition, &hash).await?;
-        let (id, version) = match known {
-            Some(known) => known,
-            None if is_tried => (tried.id, tried.version),
-            None => {
-                let receipt = self.publish(envelope, spec).await?;
-                (super::parsed(&receipt.id)?, receipt.version)
-            }
-        };
-        Ok(Some((DefinitionRef { id, version, ..tried }, plan)))
-    }
-}
-
-fn no_variant(error: &NoVariant) -> Rejection {
-    let message = error.to_string();
-    match error {
-        NoVariant::NoNode(_) | NoVariant::NoTransition { .. } => {
-            Rejection::new(RejectionKind::Invalid, "experiment_change", message).at("/change")
-        }
-        NoVariant::Invalid(problems) => invalid_definition(problems.clone()).at("/change"),
     }
 }
 
@@ -298,26 +268,6 @@ fn unforkable(error: &Unforkable) -> Rejection {
     }
 }
 
-/// What a fork would do, tried without writing anything. `awaited` are the tokens that waited for a
-/// child run there.
-fn planned(
-    forking: &Forking,
-    awaited: &[TokenId],
-    plan: &LivePlan,
-    now: DateTime<Utc>,
-) -> Result<ForkPlan, Rejection> {
-    let trial = forking.tried(&plan.plan, now, &mut |_| ());
-    let trial = trial.map_err(|refusal| of_command(&refusal))?;
-    if let Some((token, child)) = trial.children.iter().find(|(token, _)| awaited.contains(token)) {
-        let message = format!(
-            "token {token} waits for a child run there whose end can't be taken over ({child} would \
-             be started anew): fork before the child was started, or after it has ended"
-        );
-        return Err(Rejection::new(RejectionKind::Conflict, "fork_child_live", message).at("/at"));
-    }
-    Ok(ForkPlan::of(forking.forked.from, forking.forked.sequence, &trial))
-}
-
 fn dry(forking: &Forking, planned: ForkPlan, at: DateTime<Utc>) -> Receipt {
     Receipt {
         id: forking.forked.from.to_string(),
@@ -328,31 +278,5 @@ fn dry(forking: &Forking, planned: ForkPlan, at: DateTime<Utc>) -> Receipt {
         queued: false,
         outcome: None,
         plan: Some(Box::new(planned)),
-    }
-}
-
-pub(super) fn unreadable(run_id: RunId, error: &HistoryError) -> Rejection {
-    let (events, mib) = (limits::FORK_EVENTS, limits::FORK_BYTES >> 20);
-    match error {
-        HistoryError::Missing => not_found(run_id),
-        HistoryError::Early => {
-            let message = format!("{run_id} began later: fork at a later moment, or at a sequence");
-            Rejection::new(RejectionKind::Invalid, "no_such_moment", message).at("/at")
-        }
-        HistoryError::Load(error) => error.refusal(),
-        HistoryError::TooLong => {
-            let message = format!(
-                "a fork shares at most {events} events of {mib} MiB: fork at an earlier one"
-            );
-            Rejection::new(RejectionKind::Conflict, "fork_too_long", message).at("/at")
-        }
-        HistoryError::Differs(difference) => {
-            let sequence = difference.sequence;
-            let message = format!(
-                "this engine decides event {sequence} of the run otherwise than it is recorded: \
-                 fork at an earlier one"
-            );
-            Rejection::new(RejectionKind::Conflict, "fork_history_differs", message).at("/at")
-        }
     }
 }

@@ -5,7 +5,6 @@ use domain::run::event::RunStarted;
 use protocol::{Rejection, RerunVersion};
 
 use super::CommandService;
-use super::fork::unreadable;
 use crate::coordinator::{not_found, read_beginning};
 
 impl CommandService {
@@ -16,7 +15,7 @@ impl CommandService {
         run_id: RunId,
     ) -> Result<RunStarted, Rejection> {
         let read = read_beginning(&*self.journal, run_id).await;
-        let (of, started) = read.map_err(|error| unreadable(run_id, &error))?;
+        let (of, started) = read.map_err(|error| error.refusal(run_id))?;
         if of != workspace_id {
             return Err(not_found(run_id));
         }

@@ -84,6 +84,11 @@ pub(crate) fn quiet(metadata: &Bytes) -> Bytes {
     with(metadata, "quiet", &json!(true))
 }
 
+/// Metadata of events of which the first are shared.
+pub(crate) fn sharing(metadata: &Bytes, shared: u64) -> Bytes {
+    with(metadata, "shared", &json!(shared))
+}
+
 /// Metadata with one more member. It is an object that was written here, and has some.
 fn with(metadata: &Bytes, name: &str, value: &Value) -> Bytes {
     let members = metadata.strip_suffix(b"}").unwrap_or(metadata);

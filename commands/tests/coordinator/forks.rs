@@ -28,16 +28,16 @@ fn panel() -> Value {
 /// The event after which the branches are under way.
 const SPAWNED: u64 = 4;
 
-fn fork_of(run_id: RunId, at: u64) -> ForkRun {
+pub(crate) fn fork_of(run_id: RunId, at: u64) -> ForkRun {
     ForkRun::unchanged(run_id, StateAt::Sequence(at))
 }
 
-async fn forked(platform: &Platform, fork: ForkRun) -> RunId {
+pub(crate) async fn forked(platform: &Platform, fork: ForkRun) -> RunId {
     let receipt = platform.execute(Command::ForkRun(Box::new(fork))).await.expect("it is forked");
     receipt.id.parse().expect("a run")
 }
 
-async fn refused(platform: &Platform, fork: ForkRun) -> String {
+pub(crate) async fn refused(platform: &Platform, fork: ForkRun) -> String {
     let refused = platform.execute(Command::ForkRun(Box::new(fork))).await;
     refused.expect_err("it can't be forked").code.to_string()
 }
@@ -140,26 +140,12 @@ async fn an_outcome_can_be_another_one_and_nothing_need_be_adopted() {
 }
 
 #[tokio::test]
-async fn a_fork_that_would_start_a_child_anew_or_be_counted_is_refused() {
+async fn a_fork_of_a_run_with_a_key_is_refused() {
     let folder = folder();
     let platform = Platform::start(folder.path()).await;
-    let mut below = json!({"name": "below", "start": "a", "nodes": {"a": node()}});
-    platform.run(&below).await;
-    let task = platform.pull_one().await;
-    platform.succeed(&task, json!(1)).await;
-    let above = json!({"name": "above", "start": "call",
-        "nodes": {"call": {"workflow": {"definition": "below"}}}});
-    let parent = platform.run(&above).await;
-    let task = platform.pull_one().await;
-    assert_eq!(refused(&platform, fork_of(parent, 2)).await, "fork_child_live");
-    platform.succeed(&task, json!(2)).await;
-    let end = platform.end_of(parent).await;
-    assert_eq!(end.status, RunStatus::Completed);
-    let fork = forked(&platform, fork_of(parent, 2)).await;
-    assert_eq!(platform.end_of(fork).await.status, RunStatus::Completed);
-    below["name"] = json!("bounded");
-    below["concurrency"] = json!({"limit": 1});
-    let bounded = platform.run(&below).await;
+    let bounded = json!({"name": "bounded", "concurrency": {"limit": 1}, "start": "a",
+        "nodes": {"a": node()}});
+    let bounded = platform.run(&bounded).await;
     platform.pull_one().await;
     assert_eq!(refused(&platform, fork_of(bounded, 1)).await, "fork_concurrency");
     platform.stop().await;

@@ -5,6 +5,7 @@ mod again;
 mod children;
 mod commits;
 mod faults;
+mod forked_children;
 mod forks;
 mod limits;
 mod long_runs;

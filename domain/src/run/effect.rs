@@ -6,7 +6,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
 
-use super::event::TokenId;
+use super::event::{ForkedChild, TokenId};
 use super::scope::TokenScope;
 use super::state::{Phase, Run, Token};
 use crate::definition::Plan;
@@ -38,6 +38,8 @@ pub struct ChildStart {
     pub definition: Arc<str>,
     pub input: Value,
     pub labels: BTreeMap<String, String>,
+    /// It begins as a fork of this one, and not anew.
+    pub fork_of: Option<Arc<ForkedChild>>,
 }
 
 /// The labels of a child: its own over those of its parent.
@@ -122,7 +124,7 @@ impl Run {
     pub fn child_start(&self, plan: &Plan, id: TokenId) -> Option<ChildStart> {
         let live = self.live()?;
         let token = live.tokens.get(&id)?;
-        let Phase::AwaitingChild { definition, .. } = &token.phase else { return None };
+        let Phase::AwaitingChild { definition, fork_of, .. } = &token.phase else { return None };
         let NodeWork::Child(child) = &plan.node(&token.node)?.work else { return None };
         let scope = TokenScope::new(live, plan, token);
         let members = child.input.iter().map(|(name, binding)| {
@@ -131,7 +133,8 @@ impl Run {
         });
         let input = Value::Object(members.collect());
         let labels = child_labels(&child.labels, &live.header.labels, &scope).unwrap_or_default();
-        Some(ChildStart { definition: Arc::clone(definition), input, labels })
+        let (definition, fork_of) = (Arc::clone(definition), fork_of.clone());
+        Some(ChildStart { definition, input, labels, fork_of })
     }
 
     /// The mapped input of a token's node. A branch sees its parent's level as it was at the

@@ -26,7 +26,7 @@ pub use child::{ChildEnded, ChildStarted, ParentRun};
 pub use compensation::{Cause, Compensation, CompensationStarted, UndoFailure};
 pub use experiment::{Effect, Experiment};
 pub use failure::{FailureKind, RunError, Usage};
-pub use fork::{Adopt, BranchPatch, ForkedFrom, RunForked};
+pub use fork::{Adopt, BranchPatch, ForkedChild, ForkedFrom, RunForked};
 pub use gate::{Decision, GateAnswered, GateClosed, GateOpened, GateOutcome};
 pub use queue::{Admission, Dropped, QueueReason};
 pub use routed::{

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::event::{
-    Admission, Adopt, DefinitionRef, Effect, Experiment, InstanceId, OpenedBranches, ParentRun,
-    Pin, RunError, TokenId, TransitionIndex, Usage,
+    Admission, Adopt, DefinitionRef, Experiment, ForkedChild, InstanceId, OpenedBranches,
+    ParentRun, Pin, RunError, TokenId, TransitionIndex, Usage,
 };
 use super::vars::Vars;
 use crate::definition::{FailedPolicy, JoinSpec, JoinWait};
@@ -18,6 +18,7 @@ use crate::limits;
 
 mod closed;
 mod compensation;
+mod fork;
 mod mutex;
 mod status;
 mod waiting;
@@ -25,6 +26,7 @@ mod waits;
 
 pub use closed::Closed;
 pub use compensation::{Compensating, Completion, Undo};
+pub use fork::Fork;
 pub use mutex::Mutex;
 pub use status::RunStatus;
 pub use waiting::{Answer, Gate, InQueue, KeptSignal, Pause, Signals};
@@ -41,7 +43,7 @@ pub enum Run {
 }
 
 /// Version of the shape of [`Run`]: a snapshot of another one is not used.
-pub const STATE_VERSION: u32 = 7;
+pub const STATE_VERSION: u32 = 8;
 
 /// What stays the same from a run's start to its end.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -72,35 +74,6 @@ pub struct Header {
     /// The experiment that it belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub experiment: Option<Arc<Experiment>>,
-}
-
-/// Where a run was forked from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Fork {
-    pub run_id: RunId,
-    /// The last event that both have.
-    pub sequence: u64,
-    /// Outcomes that the other run recorded after that and up to this are looked at.
-    pub until: u64,
-    pub adopt: Adopt,
-}
-
-impl Header {
-    /// Whether nobody outside is told of its events: it is of an experiment that emits nothing.
-    pub fn is_quiet(&self) -> bool {
-        self.experiment.as_ref().is_some_and(|one| one.keeps_from(Effect::Emit))
-    }
-
-    /// How many runs are above it.
-    pub fn depth(&self) -> u32 {
-        self.parent.map_or(0, |parent| parent.depth)
-    }
-
-    /// What a child of this run says of its parent.
-    pub fn parent_of_child(&self, token: TokenId) -> ParentRun {
-        let root_run_id = self.parent.map_or(self.run_id, |parent| parent.root_run_id);
-        ParentRun { run_id: self.run_id, token, root_run_id, depth: self.depth() + 1 }
-    }
 }
 
 /// A run that goes on.
@@ -228,8 +201,14 @@ pub enum Phase {
     Blocked { mutex: Arc<str>, turn: u64 },
     /// It waits for people.
     Gated { gate: Box<Gate> },
-    /// It waits for the end of a child run, which runs this definition.
-    AwaitingChild { run_id: RunId, definition: Arc<str>, until: Option<DateTime<Utc>> },
+    /// It waits for the end of a child run, which runs this definition, or is a fork of another.
+    AwaitingChild {
+        run_id: RunId,
+        definition: Arc<str>,
+        until: Option<DateTime<Utc>>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        fork_of: Option<Arc<ForkedChild>>,
+    },
     /// The node is done and its token not yet routed.
     Succeeded { result: Option<Arc<Value>> },
     /// The node failed and its token isn't yet routed.

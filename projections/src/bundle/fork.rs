@@ -59,13 +59,6 @@ impl Histories<'_> {
         let shared = place.run.clone();
         let pins = shared.header().map(|header| header.pins.clone()).unwrap_or_default();
         let forking = place.fork(Asked {
-            // Nothing has this id: tokens begin at 1.
-            run_id: run_id.child(0),
-            from: run_id,
-            until,
-            at: now,
-            forked_by: None,
-            adopt: asked.adopt,
             input: asked.input,
             state: asked.state,
             branches: asked.branches,
@@ -75,9 +68,9 @@ impl Histories<'_> {
                 .map(|(token, result)| (token, Ok(result)))
                 .collect(),
             definition: other.as_ref().map(|(_, reference)| (reference.clone(), pins)),
-            labels: None,
-            experiment: None,
-            is_told_again: true,
+            adopt: asked.adopt,
+            // Nothing has this id: tokens begin at 1.
+            ..Asked::unchanged(run_id.child(0), run_id, until, now)
         });
         let forking = forking.map_err(|error| conflict("fork_token", error.to_string()))?;
         let plan = other.as_ref().map_or(&followed, |(plan, _)| plan);

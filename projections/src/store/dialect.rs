@@ -14,7 +14,12 @@ impl Dialect {
     /// `value`; `value ->> 'key'` and `value ->> 0` give texts out of it on both.
     pub(crate) fn each(self, parameter: &str) -> String {
         match self {
-            Self::Sqlite => format!("json_each({parameter})"),
+            // Each element is made a text once: a fence keeps `json_each` from making it again for
+            // each member that is taken out.
+            Self::Sqlite => format!(
+                "(with each as materialized (select value from json_each({parameter})) \
+                 select value from each)"
+            ),
             // The binary form is read once, whatever the number of members that are taken out.
             Self::Postgres => format!("jsonb_array_elements(cast({parameter} as jsonb))"),
         }

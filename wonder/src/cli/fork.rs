@@ -15,6 +15,7 @@ const CALLS: &[Column] = &[
     ("node", "/node"),
     ("token", "/token"),
     ("event", "/sequence"),
+    ("child", "/run_id"),
     ("input tokens", "/usage/input_tokens"),
     ("output tokens", "/usage/output_tokens"),
     ("cost micros", "/usage/cost_micros"),
@@ -192,6 +193,11 @@ pub(super) fn print_plan(global: &Global, answer: &Answer) -> Result<(), Failure
         count("later"),
         cost("later"),
     );
+    match plan["children"].as_u64().unwrap_or(0) {
+        0 => {}
+        1 => say!("a live child run forks with it"),
+        children => say!("{children} live child runs fork with it"),
+    }
     Ok(())
 }
 

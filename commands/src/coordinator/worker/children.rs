@@ -4,29 +4,24 @@
 //! that is taken over seeks the children that it waits for, and a child that is taken over asks
 //! whether it is waited for.
 
-use std::sync::Arc;
-use std::time::Duration;
-
-use domain::ids::{RunId, WorkspaceId};
+use domain::ids::RunId;
 use domain::run::command::ChildReport;
-use domain::run::effect::ChildStart;
-use domain::run::event::{FailureKind, RunStarted, TokenId};
-use domain::run::{Command, Run, RunError, RunStatus, check_start};
-use protocol::{Rejection, RejectionKind};
-use tokio::sync::oneshot;
+use domain::run::event::{FailureKind, TokenId};
+use domain::run::{Command, Run, RunError, RunStatus};
+use protocol::Rejection;
 
-use super::{Context, Slot, Worker};
-use crate::coordinator::actor::{Actor, Durable, Queued};
+use self::start::Wish;
+use super::{Slot, Worker};
+use crate::coordinator::Start;
+use crate::coordinator::actor::{Durable, Queued};
 use crate::coordinator::children::{Awaited, Stage};
-use crate::coordinator::{Message, Start, Verdict, refusal};
-use crate::prepared::Prepared;
+
+mod start;
 
 /// Why a child is cancelled whose parent has ended, or undoes its work before it does.
 const PARENT_ENDED: &str = "parent_ended";
 /// Why one is whose parent goes on without it.
 const NOT_AWAITED: &str = "no_longer_awaited";
-/// How long it is waited before a definition is looked up again.
-const AGAIN: Duration = Duration::from_millis(500);
 
 impl Worker {
     /// An append of a run is durable: its new children are started, those that it gave up are
@@ -202,11 +197,11 @@ impl Worker {
     pub(super) fn start_children(&mut self) {
         while let Some((child, awaited)) = self.children.next_start() {
             let wish = match self.runs.get(&awaited.parent) {
-                Some(Slot::Loaded(parent)) => wish(parent, child, awaited.token),
+                Some(Slot::Loaded(parent)) => Wish::of(parent, child, awaited.token),
                 Some(Slot::Loading { .. } | Slot::Quarantined) | None => None,
             };
             match wish {
-                Some(wish) => prepare(&self.context, wish),
+                Some(wish) => wish.prepare(&self.context),
                 // The parent seeks it when it is taken over, if it still waits for it then.
                 None => {
                     self.children.remove(child);
@@ -241,107 +236,6 @@ impl Worker {
             }
         }
     }
-}
-
-/// What a child is to be started with.
-struct Wish {
-    reference: Arc<str>,
-    workspace_id: WorkspaceId,
-    cause: crate::coordinator::Cause,
-    started: RunStarted,
-}
-
-fn wish(parent: &Actor, child: RunId, token: TokenId) -> Option<Wish> {
-    let ChildStart { definition, input, labels } =
-        parent.run.child_start(&parent.plan.plan, token)?;
-    let header = parent.run.header()?;
-    let started = RunStarted {
-        run_id: child,
-        project_id: header.project_id,
-        workflow_id: None,
-        // What the reference means is looked up.
-        definition: header.definition.clone(),
-        pins: Vec::new(),
-        start: String::new(),
-        input,
-        labels,
-        started_at: header.started_at,
-        deadline: None,
-        started_by: header.started_by.clone(),
-        parent: Some(header.parent_of_child(token)),
-        trigger: None,
-        admission: None,
-        forked_from: None,
-        rerun_of: None,
-    };
-    Some(Wish {
-        reference: definition,
-        workspace_id: parent.workspace_id(),
-        cause: parent.own_cause(),
-        started,
-    })
-}
-
-/// Looks up what a child needs, away from the worker. An outage is waited for.
-fn prepare(context: &Context, wish: Wish) {
-    let preparations = Arc::clone(&context.preparations);
-    let mailbox = context.mailbox.clone();
-    tokio::spawn(async move {
-        let Wish { reference, workspace_id, cause, mut started } = wish;
-        let child = started.run_id;
-        let found = loop {
-            let project_id = started.project_id;
-            let found = preparations.by_reference(workspace_id, project_id, &reference).await;
-            match found {
-                Err(rejection) if may_pass(&rejection) => {
-                    tracing::warn!(run_id = %child, %rejection, "can't start a child yet");
-                    tokio::time::sleep(AGAIN).await;
-                    if mailbox.upgrade().is_none() {
-                        return;
-                    }
-                }
-                found => break found,
-            }
-        };
-        let prepared = found.and_then(|prepared| {
-            let Prepared { project_id, definition, plan, tasks_in_flight } = &*prepared;
-            if plan.plan.admission().is_some() {
-                return Err(bounded());
-            }
-            check_start(&plan.plan, &started.input, started.labels.len())
-                .map_err(|refused| refusal::of_command(&refused))?;
-            started.project_id = *project_id;
-            started.definition = definition.clone();
-            started.pins.clone_from(&plan.pins);
-            let (reply, _) = oneshot::channel();
-            Ok(Box::new(Start {
-                run_id: child,
-                started,
-                plan: Arc::clone(plan),
-                tasks_in_flight: *tasks_in_flight,
-                standing: None,
-                verdict: Verdict::Begins,
-                fork: None,
-                cause,
-                reply,
-            }))
-        });
-        if let Some(mailbox) = mailbox.upgrade() {
-            drop(mailbox.send(Message::ChildPrepared { child, prepared }).await);
-        }
-    });
-}
-
-/// A child lives beside its parent, and so can't live beside the other runs of its key.
-fn bounded() -> Rejection {
-    let message = "the definition bounds its runs with `concurrency` or `rate_limit`, and no child \
-                   can be counted there: start it as a run of its own, or drop the bound";
-    Rejection::new(RejectionKind::Invalid, "child_concurrency", message)
-}
-
-/// Whether a refusal is about the moment, and not about what was asked.
-const fn may_pass(rejection: &Rejection) -> bool {
-    matches!(rejection.kind, RejectionKind::Unavailable | RejectionKind::Overloaded)
 }
 
 /// Why a child could not be started, as an error of it.

@@ -42,6 +42,20 @@ pub struct BranchPatch {
     pub patch: Value,
 }
 
+/// A child run that was waited for where its parent was forked: what waits for it in the fork waits
+/// for a fork of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForkedChild {
+    /// The token that waits for it, in both runs.
+    pub token: TokenId,
+    /// The child of the other run, and its last event by then.
+    pub run_id: RunId,
+    pub sequence: u64,
+    /// The children that it waited for itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub children: Vec<ForkedChild>,
+}
+
 /// See [`super::Event::RunForked`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunForked {
@@ -81,4 +95,7 @@ pub struct RunForked {
     /// The experiment that it belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub experiment: Option<Box<Experiment>>,
+    /// Children that fork as well; others that it waits for are started anew.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub children: Vec<ForkedChild>,
 }

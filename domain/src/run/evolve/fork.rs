@@ -36,8 +36,10 @@ impl Live {
         self.timers.extend(forked.deadline.map(|deadline| (deadline, Timer::Run)));
         for (id, token) in &mut self.tokens {
             token.handed_out = 0;
-            if let Phase::AwaitingChild { run_id, .. } = &mut token.phase {
+            if let Phase::AwaitingChild { run_id, fork_of, .. } = &mut token.phase {
                 *run_id = forked.run_id.child(*id);
+                let child = forked.children.iter().find(|child| child.token == *id);
+                *fork_of = child.cloned().map(Arc::new);
                 self.children.insert(*id, *run_id);
             }
         }

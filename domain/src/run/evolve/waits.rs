@@ -36,6 +36,7 @@ impl Live {
             run_id: started.run_id,
             definition: Arc::from(started.definition.as_str()),
             until: started.deadline,
+            fork_of: None,
         };
         self.set_phase(started.token, phase);
     }

@@ -12,8 +12,8 @@ use crate::limits;
 use crate::run::adoption::Adoption;
 use crate::run::command::{AttemptError, Report};
 use crate::run::event::{
-    Adopt, BranchPatch, DefinitionRef, Event, Experiment, ForkedFrom, Pin, RunForked, RunStarted,
-    TokenId, Usage,
+    Adopt, BranchPatch, DefinitionRef, Event, Experiment, ForkedChild, ForkedFrom, ParentRun, Pin,
+    RunForked, RunStarted, TokenId, Usage,
 };
 use crate::run::state::{Live, Phase};
 use crate::run::{Command, Decision, Refusal, Run};
@@ -40,9 +40,37 @@ pub struct Asked {
     pub labels: Option<BTreeMap<String, String>>,
     /// The experiment that it belongs to.
     pub experiment: Option<Experiment>,
+    /// The run whose node waits for it, where it is a child that forks with its parent.
+    pub parent: Option<ParentRun>,
+    /// The children that fork with it.
+    pub children: Vec<ForkedChild>,
     /// Whether it is told again what the run was told between the last event that is shared and the
     /// one that was asked for.
     pub is_told_again: bool,
+}
+
+impl Asked {
+    /// A fork of a run in which nothing is different.
+    pub fn unchanged(run_id: RunId, from: RunId, until: u64, at: DateTime<Utc>) -> Self {
+        Self {
+            run_id,
+            from,
+            until,
+            at,
+            forked_by: None,
+            adopt: Adopt::All,
+            input: None,
+            state: None,
+            branches: BTreeMap::new(),
+            outcomes: BTreeMap::new(),
+            definition: None,
+            labels: None,
+            experiment: None,
+            parent: None,
+            children: Vec::new(),
+            is_told_again: true,
+        }
+    }
 }
 
 /// Why a fork can't be as it is asked for.
@@ -82,10 +110,10 @@ impl Place {
             return Err(Unforkable::NoBeginning);
         };
         let header = run.header().ok_or(Unforkable::NoBeginning)?;
-        // It has no parent, no trigger and no place in a queue: it is started by whoever forks.
+        // It has no trigger and no place in a queue: it is started by whoever forks, or its parent.
         **first = RunStarted {
             labels: asked.labels.unwrap_or_else(|| header.labels.clone()),
-            parent: None,
+            parent: asked.parent,
             trigger: None,
             admission: None,
             forked_from: Some(ForkedFrom { run_id: asked.from, sequence, at: asked.at }),
@@ -117,6 +145,7 @@ impl Place {
             definition,
             pins: pins.unwrap_or_default(),
             experiment: asked.experiment.map(Box::new),
+            children: asked.children,
         };
         Ok(Forking { shared, forked, first: told, adoption })
     }

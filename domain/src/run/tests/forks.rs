@@ -12,7 +12,9 @@ use super::fixture::{Fixture, error, task_into};
 use super::replays::difference;
 use crate::ids::RunId;
 use crate::run::command::{ChildReport, GateAnswer, Report};
-use crate::run::event::{Adopt, BranchPatch, Decision as Answer, FailureKind, RunForked, Usage};
+use crate::run::event::{
+    Adopt, BranchPatch, Decision as Answer, FailureKind, ForkedChild, RunForked, Usage,
+};
 use crate::run::fork::{Place, Prefix};
 use crate::run::rehearsal::compared;
 use crate::run::state::{Live, Phase};
@@ -48,6 +50,7 @@ pub(super) fn unchanged(parent: &Fixture, place: &Place, adopt: Adopt) -> RunFor
         definition: None,
         pins: Vec::new(),
         experiment: None,
+        children: Vec::new(),
     }
 }
 
@@ -418,6 +421,15 @@ fn a_fork_undoes_nothing_that_its_run_did_and_a_child_is_its_own() {
     let own = RunId::new(Uuid::from_u128(FORK)).child(2);
     assert!(matches!(live.tokens[&2].phase, Phase::AwaitingChild { run_id, .. } if run_id == own));
     assert_eq!(fork.run.owed(&fork.plan).children, [(2, own)]);
+    let begins = |fork: &Fixture| fork.run.child_start(&fork.plan, 2).expect("a child").fork_of;
+    assert_eq!(begins(&fork), None, "it begins anew");
+    let there = place(&parent, there, Adopt::All).expect("it waits for its child");
+    let run_id = RunId::new(Uuid::from_u128(42)).child(2);
+    let child = ForkedChild { token: 2, run_id, sequence: 3, children: Vec::new() };
+    let event =
+        RunForked { children: vec![child.clone()], ..unchanged(&parent, &there, Adopt::All) };
+    let fork = forked(&parent, there, event, None).expect("it is forked");
+    assert_eq!(begins(&fork).as_deref(), Some(&child));
     parent.when(&Command::Cancel { reason: None, compensate: true }).expect("it goes on");
     let undoing = parent.events.len() as u64;
     let place = place(&parent, undoing, Adopt::All).expect("it undoes its work");
