@@ -150,7 +150,8 @@ fn requests() -> Value {
         "ForkRun": strict(&["at"], json!({
             "at": {"description": "A sequence of the run, or an RFC 3339 time: the last event \
                 that is shared.", "oneOf": [whole(), text()]},
-            "adopt": {"type": "string", "enum": ["all", "successes", "none"], "default": "all",
+            "adopt": {"type": "string", "enum": ["all", "outside", "successes", "none"],
+                "default": "all",
                 "description": "Which later outcomes are adopted where the same is asked for."},
             "input": {"description": "Another input; at most 4194304 bytes."},
             "state": {"type": "object",

@@ -148,3 +148,83 @@ fn lay_over(node: &mut Value, members: &Map<String, Value>, meant: &[bool]) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::definition::Resolved;
+
+    fn definition() -> Definition {
+        parse::parse_value(&json!({
+            "name": "review", "start": "draft",
+            "nodes": {
+                "draft": {"action": {"kind": "llm", "with": {"model": {"provider": "mock",
+                    "model": "m"}, "prompt_spec": "draft@2"}}},
+                "rate": {"steps": [
+                    {"name": "clean", "action": {"kind": "transform", "with": {"value": 1}}},
+                    {"name": "score", "action": {"kind": "llm", "with": {"prompt": "Score it.",
+                        "model": {"provider": "mock", "model": "m"}}}}]},
+                "tell": {"action": {"kind": "http", "with": {"url": "http://a/"}}},
+                "end": {"compute": {}}},
+            "transitions": [
+                {"from": "draft", "to": "rate"},
+                {"from": "rate", "to": "tell", "when": "true"},
+                {"from": "tell", "to": "end"}]
+        }))
+        .expect("a definition")
+    }
+
+    fn made(variant: Value) -> Result<Option<Definition>, NoVariant> {
+        let (variant, own) = (serde_json::from_value(variant), definition());
+        let variant: Variant = variant.expect("a variant");
+        let resolved = Resolved {
+            prompts: [("draft@2".to_owned(), prompt())].into(),
+            ..Resolved::default()
+        };
+        let plan = Plan::compile(&own, &resolved).expect("it compiles");
+        variant.of(&own, &plan)
+    }
+
+    fn prompt() -> crate::resource::PromptSpecSpec {
+        serde_json::from_value(json!({"project_id": crate::ids::ProjectId::derived("", "p"),
+            "name": "draft", "template": "Draft it."}))
+        .expect("a prompt spec")
+    }
+
+    #[test]
+    fn what_lies_over_every_model_call_lies_over_no_other_action() {
+        let other = made(json!({"with": {"model": "small", "temperature": 0}}));
+        let other = other.expect("it can be made").expect("it is another one");
+        assert_eq!(other.name.as_str(), "review-experiment");
+        let expected = json!({"model": "small", "prompt_spec": "draft@2", "temperature": 0});
+        assert_eq!(other.nodes["draft"]["action"]["with"], expected);
+        let steps = &other.nodes["rate"]["steps"];
+        assert_eq!(steps[0], definition().nodes["rate"]["steps"][0]);
+        assert_eq!(steps[1]["action"]["with"]["model"], "small");
+        assert_eq!(other.nodes["tell"], definition().nodes["tell"]);
+    }
+
+    #[test]
+    fn a_node_gets_another_prompt_instead_of_its_own_and_a_way_another_condition() {
+        let other = made(json!({
+            "nodes": {"draft": {"prompt": "Be brief."}, "tell": {"url": "http://b/"}},
+            "conditions": [{"from": "rate", "to": "tell", "when": "1 > 2"}],
+        }));
+        let other = other.expect("it can be made").expect("it is another one");
+        let with = &other.nodes["draft"]["action"]["with"];
+        assert_eq!((&with["prompt"], with.get("prompt_spec")), (&json!("Be brief."), None));
+        assert_eq!(other.nodes["tell"]["action"]["with"]["url"], "http://b/");
+        assert_eq!(other.transitions[1].when.as_deref(), Some("1 > 2"));
+    }
+
+    #[test]
+    fn what_changes_nothing_is_no_variant_and_what_names_nothing_is_refused() {
+        assert_eq!(made(json!({})), Ok(None));
+        assert_eq!(made(json!({"nodes": {"tell": {"url": "http://a/"}}})), Ok(None));
+        let missing = |node: &str| Err(NoVariant::NoNode(node.to_owned()));
+        assert_eq!(made(json!({"nodes": {"gone": {"model": "m"}}})), missing("gone"));
+        assert_eq!(made(json!({"nodes": {"end": {"model": "m"}}})), missing("end"));
+        let way = json!({"conditions": [{"from": "rate", "to": "end"}]});
+        assert!(matches!(made(way), Err(NoVariant::NoTransition { .. })));
+    }
+}

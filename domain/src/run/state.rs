@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::event::{
-    Admission, Adopt, DefinitionRef, Experiment, ForkedChild, InstanceId, OpenedBranches,
+    Admission, DefinitionRef, Experiment, ForkedChild, InstanceId, OpenedBranches,
     ParentRun, Pin, RunError, TokenId, TransitionIndex, Usage,
 };
 use super::vars::Vars;

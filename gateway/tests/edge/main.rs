@@ -6,6 +6,7 @@ mod bundles;
 mod connections;
 mod documents;
 mod fakes;
+mod experiments;
 mod forks;
 mod hooks;
 mod metrics;
