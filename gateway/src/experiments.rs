@@ -15,8 +15,8 @@ use domain::run::event::{Effect, Experiment};
 use futures::{StreamExt, TryStreamExt, stream};
 use protocol::{
     Command, CommandEnvelope, ExperimentFork, ExperimentPlan, ExperimentProgress,
-    ExperimentRefusal, ForkExperiment, ForkRun, PageRequest, PlannedFork, Receipt, Rejection,
-    RejectionKind, RunFilter, RunStatus, RunView, StateAt,
+    ExperimentRefusal, ForkCall, ForkExperiment, ForkRun, PageRequest, PlannedFork, Receipt,
+    Rejection, RejectionKind, RunFilter, RunStatus, RunView, StateAt,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -235,9 +235,12 @@ async fn planned(
     for (run_id, planned) in plans {
         match planned {
             Ok(Receipt { plan: Some(one), .. }) => {
-                let mut usage = one.calls.usage;
-                usage.add(&one.later.usage);
-                let calls = one.calls.count + one.later.count;
+                // What is called at once stands among the recorded calls too, if it was made before.
+                let is_new = |call: &&ForkCall| {
+                    one.later.items.iter().all(|recorded| recorded.node != call.node)
+                };
+                let new = one.calls.items.iter().filter(is_new).count() as u64;
+                let (calls, usage) = (one.later.count + new, one.later.usage);
                 plan.calls += calls;
                 plan.adopted += one.adopted.count;
                 plan.usage.add(&usage);

@@ -156,7 +156,9 @@ impl ForkPlan {
             children: 0,
         };
         let mut last: HashMap<&str, Usage> = HashMap::new();
-        for one in trial.adoption.recorded().iter().filter(|one| one.is_call()) {
+        let experiment = run.header().and_then(|header| header.experiment.as_deref());
+        let recorded = trial.adoption.recorded().iter();
+        for one in recorded.filter(|one| one.is_call(experiment)) {
             last.insert(&one.node, one.usage);
             let calls = if one.is_taken { &mut plan.adopted } else { &mut plan.later };
             calls.push(ForkCall {

@@ -177,10 +177,8 @@ mod tests {
     fn made(variant: Value) -> Result<Option<Definition>, NoVariant> {
         let (variant, own) = (serde_json::from_value(variant), definition());
         let variant: Variant = variant.expect("a variant");
-        let resolved = Resolved {
-            prompts: [("draft@2".to_owned(), prompt())].into(),
-            ..Resolved::default()
-        };
+        let resolved =
+            Resolved { prompts: [("draft@2".to_owned(), prompt())].into(), ..Resolved::default() };
         let plan = Plan::compile(&own, &resolved).expect("it compiles");
         variant.of(&own, &plan)
     }

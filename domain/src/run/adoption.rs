@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 
 use super::command::{AttemptError, ChildReport, Command, EndWait, Report};
 use super::decide::Decision;
-use super::event::{Adopt, Event, GateOutcome, RunError, TokenId, Usage};
+use super::event::{Adopt, Effect, Event, Experiment, GateOutcome, RunError, TokenId, Usage};
 use super::replay::report_of;
 use super::state::{Live, Phase, Run, Token};
 use super::vars::size_of;
@@ -61,6 +61,7 @@ pub struct Recorded {
     /// A fork has it.
     pub is_taken: bool,
     branches: Vec<u64>,
+    effect: Option<Effect>,
     outcome: Outcome,
 }
 
@@ -72,9 +73,13 @@ enum Outcome {
 }
 
 impl Recorded {
-    /// Whether it is of a task or a child; a wait or a gate calls nobody.
-    pub const fn is_call(&self) -> bool {
-        matches!(self.outcome, Outcome::Attempt { .. } | Outcome::Child(_))
+    /// Whether a fork of an experiment that doesn't take it over would make the call again. Waits
+    /// and gates call nobody.
+    pub fn is_call(&self, experiment: Option<&Experiment>) -> bool {
+        let is_kept =
+            self.effect.zip(experiment).is_some_and(|(effect, one)| one.keeps_from(effect));
+        let calls = matches!(self.outcome, Outcome::Attempt { .. } | Outcome::Child(_));
+        calls && (self.is_taken || !is_kept)
     }
 }
 
@@ -137,7 +142,17 @@ impl Adoption {
         self.by_ask.entry(ask).or_default().push(self.recorded.len());
         self.by_node.entry(Arc::clone(node)).or_default().push(self.recorded.len());
         let (node, is_taken) = (Arc::clone(node), false);
-        self.recorded.push(Recorded { sequence, token, node, usage, is_taken, branches, outcome });
+        let effect = plan.node(&node).and_then(|node| node.work.effect());
+        self.recorded.push(Recorded {
+            effect,
+            sequence,
+            token,
+            node,
+            usage,
+            is_taken,
+            branches,
+            outcome,
+        });
     }
 
     /// Goes on with a fork for as long as what it asks for has been recorded. Afterwards the
@@ -339,7 +354,10 @@ fn wait_of(run: &Run, event: &Event) -> Option<(TokenId, Outcome)> {
             Some((*token, Outcome::Wait(Err(error.clone()), None)))
         }
         Event::GateClosed(closed) if closed.outcome != GateOutcome::Cancelled => {
-            let result = closed.error.clone().map_or_else(|| Ok(closed.result.clone()), Err);
+            let result = match &closed.error {
+                None => Ok(closed.result.clone()),
+                Some(error) => Err(error.clone()),
+            };
             Some((closed.token, Outcome::Wait(result, Some(closed.outcome))))
         }
         _ => None,

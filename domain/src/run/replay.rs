@@ -222,7 +222,10 @@ pub(super) fn from_outside(run: &Run, event: &Event, at: DateTime<Utc>) -> Optio
             Command::EndWait(Box::new(EndWait { token, result, gate: None }))
         }
         Event::GateClosed(closed) if !is_due(run, closed.token, at) => {
-            let result = closed.error.clone().map_or_else(|| Ok(closed.result.clone()), Err);
+            let result = match &closed.error {
+                None => Ok(closed.result.clone()),
+                Some(error) => Err(error.clone()),
+            };
             let (token, gate) = (closed.token, Some(closed.outcome));
             Command::EndWait(Box::new(EndWait { token, result, gate }))
         }

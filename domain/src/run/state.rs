@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::event::{
-    Admission, DefinitionRef, Experiment, ForkedChild, InstanceId, OpenedBranches,
-    ParentRun, Pin, RunError, TokenId, TransitionIndex, Usage,
+    Admission, DefinitionRef, Experiment, ForkedChild, InstanceId, OpenedBranches, ParentRun, Pin,
+    RunError, TokenId, TransitionIndex, Usage,
 };
 use super::vars::Vars;
 use crate::definition::{FailedPolicy, JoinSpec, JoinWait};

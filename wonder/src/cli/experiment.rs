@@ -27,7 +27,7 @@ const RUNS: &[Column] = &[
     ("adopted", "/calls/adopted"),
     ("stubbed", "/calls/stubbed"),
     ("cost before", "/usage/before/cost_micros"),
-    ("after ", "/usage/after/cost_micros"),
+    ("cost after", "/usage/after/cost_micros"),
     ("spent", "/usage/spent/cost_micros"),
 ];
 const REFUSED: &[Column] = &[("run", "/run_id"), ("refused", "/code"), ("why", "/detail")];
