@@ -214,7 +214,7 @@ impl CommandService {
                 live.tokens.get(token).is_some_and(|at| !changed.contains(&at.node))
             });
         }
-        place.adoption.leave_out(changed.into_iter());
+        place.adoption.leave_out(changed);
         let moment = match asked.at {
             StateAt::Time(_) => at,
             // While the run was there, its children went on.

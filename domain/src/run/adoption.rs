@@ -106,6 +106,16 @@ impl Adoption {
         self.changed.extend(nodes);
     }
 
+    /// The fork has had what an event records.
+    pub fn took(&mut self, sequence: Option<u64>) {
+        let place = sequence.and_then(|sequence| {
+            self.recorded.binary_search_by_key(&sequence, |one| one.sequence).ok()
+        });
+        if let Some(one) = place.and_then(|place| self.recorded.get_mut(place)) {
+            one.is_taken = true;
+        }
+    }
+
     /// Keeps the outcome that an event records. `run` is the run before it.
     pub(super) fn gather(&mut self, run: &Run, plan: &Plan, event: &Event, sequence: u64) {
         if !self.has_room() {
@@ -190,8 +200,11 @@ impl Adoption {
                 break;
             };
             // What isn't waited for any more is refused, and asked for by nobody.
-            if let Ok(next) = run.execute(plan, &command, now) {
-                whole.append(next);
+            match run.execute(plan, &command, now) {
+                Ok(next) => whole.append(next),
+                // It would be asked for again.
+                Err(_) if matches!(command, Command::EndWait(_)) && self.asked.is_empty() => break,
+                Err(_) => {}
             }
         }
         whole.dispatch.retain(|(token, attempt)| {
