@@ -1,9 +1,7 @@
 //! What the forks of an experiment came to, beside the runs that they were made of.
 
-use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-use domain::definition::Plan;
 use domain::experiment::LABEL;
 use domain::ids::WorkspaceId;
 use domain::limits;
@@ -102,8 +100,8 @@ impl Histories<'_> {
         id: &str,
     ) -> Result<(Course, Vec<u64>), Rejection> {
         let started = self.run_started(workspace_id, id).await?;
-        let mut plan: Plan = self.plan_of(&started.definition, &started.pins).await?;
-        let mut others: BTreeMap<u64, Plan> = self.plans_of_forks(id, &started).await?;
+        let mut plan = self.plan_of(&started.definition, &started.pins).await?;
+        let mut others = self.plans_of_forks(id, &started).await?;
         let (mut course, mut taken_over) = (Course::default(), Vec::new());
         self.each_event(id, 0, |recorded, event| {
             if let Some(other) = others.remove(&recorded.sequence) {

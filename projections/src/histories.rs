@@ -7,6 +7,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use chassis::journal::{Journal, Payload, ReadError, RecordedEvent, Snapshot, Until};
 
+use crate::plans::Plans;
+
 /// Where histories are kept.
 #[async_trait]
 pub trait Past: Send + Sync {
@@ -98,11 +100,21 @@ impl<P: Past + ?Sized> Past for Arc<P> {
 #[derive(Clone, Copy)]
 pub struct Histories<'a> {
     pub(crate) past: &'a dyn Past,
+    plans: Option<&'a Plans>,
 }
 
 impl<'a> Histories<'a> {
     /// The histories that are kept there.
     pub const fn of(past: &'a dyn Past) -> Self {
-        Self { past }
+        Self { past, plans: None }
+    }
+
+    /// The same, with the plans that runs follow kept over questions.
+    pub(crate) const fn keeping(past: &'a dyn Past, plans: &'a Plans) -> Self {
+        Self { past, plans: Some(plans) }
+    }
+
+    pub(crate) const fn plans(&self) -> Option<&'a Plans> {
+        self.plans
     }
 }

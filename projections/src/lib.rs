@@ -36,6 +36,7 @@ mod lead;
 mod metrics;
 mod outside;
 mod payload;
+mod plans;
 mod projection;
 mod projector;
 mod rebuild;
@@ -133,6 +134,7 @@ pub struct Projections {
     metrics: Arc<Projector>,
     audit_log: Arc<Projector>,
     waiting: Arc<Waiting>,
+    plans: plans::Plans,
     /// Of rebuilds, one at a time.
     rebuilding: tokio::sync::Mutex<()>,
 }
@@ -186,6 +188,7 @@ impl Projections {
             metrics,
             audit_log,
             waiting,
+            plans: plans::Plans::default(),
             rebuilding,
         }))
     }
@@ -242,7 +245,7 @@ impl Projections {
 
     /// What runs did, by their events alone.
     pub(crate) fn histories(&self) -> Histories<'_> {
-        Histories::of(&self.journal)
+        Histories::keeping(&self.journal, &self.plans)
     }
 
     /// Where each projection stands, for readiness.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use domain::definition::{Definition, Plan, Resolved};
 use domain::ids::{RunId, WorkspaceId};
@@ -57,7 +58,7 @@ impl Histories<'_> {
         &self,
         id: &str,
         started: &RunStarted,
-    ) -> Result<BTreeMap<u64, Plan>, Rejection> {
+    ) -> Result<BTreeMap<u64, Arc<Plan>>, Rejection> {
         let (mut plans, mut sequence) = (BTreeMap::new(), 0);
         let last = started.forked_from.map_or(0, |from| from.sequence + 1);
         while sequence < last {
@@ -82,7 +83,10 @@ impl Histories<'_> {
         &self,
         reference: &DefinitionRef,
         pins: &[Pin],
-    ) -> Result<Plan, Rejection> {
+    ) -> Result<Arc<Plan>, Rejection> {
+        if let Some(plan) = self.plans().and_then(|plans| plans.get(reference, pins)) {
+            return Ok(plan);
+        }
         let definition = self.definition_at(&reference.id.to_string(), reference.version).await?;
         let missing = || {
             let named = format!("{}@{}", reference.name, reference.version);
@@ -90,11 +94,16 @@ impl Histories<'_> {
         };
         let definition = definition.ok_or_else(missing)?;
         let resolved = self.resolved(pins).await?;
-        Plan::compile(&definition, &resolved).map_err(|problems| {
+        let plan = Plan::compile(&definition, &resolved).map_err(|problems| {
             let message = "the run's definition can't be compiled by this version of the engine";
             Rejection::new(RejectionKind::Conflict, "invalid_definition", message)
                 .with_problems(problems)
-        })
+        })?;
+        let plan = Arc::new(plan);
+        if let Some(plans) = self.plans() {
+            plans.keep(reference, pins, &plan);
+        }
+        Ok(plan)
     }
 
     async fn resolved(&self, pins: &[Pin]) -> Result<Resolved, Rejection> {

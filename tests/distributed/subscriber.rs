@@ -1,4 +1,5 @@
-//! A subscriber in another language, with a public client: `examples/subscriber`.
+//! Subscribers in another language, with public clients: `examples/subscriber`, and a reader that has
+//! public libraries say whether what it gets is what it should be.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -23,11 +24,11 @@ fn talk(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// The client that the example asks for, installed once for this tree.
-async fn packages() -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("nats-py");
-    if !python(&["-c", "import nats"], &folder).await.status.success() {
-        let asked = example().join("requirements.txt").display().to_string();
+/// The packages that a program asks for, installed once for this tree.
+async fn packages(program: &Path, name: &str, imports: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    if !python(&["-c", imports], &folder).await.status.success() {
+        let asked = program.join("requirements.txt").display().to_string();
         let target = folder.display().to_string();
         let install = ["-m", "pip", "install", "--quiet", "--target", &target, "-r", &asked];
         let installed = python(&install, &folder).await;
@@ -38,7 +39,7 @@ async fn packages() -> PathBuf {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_subscriber_in_python_gets_every_event_in_order_over_a_restart() {
-    let packages = packages().await;
+    let packages = packages(&example(), "nats-py", "import nats").await;
     let mut platform = crate::platform(Setting::Distributed).await;
     let client = platform.client();
     for n in 0..3 {
@@ -81,4 +82,38 @@ async fn a_subscriber_in_python_gets_every_event_in_order_over_a_restart() {
         );
         assert_eq!((&outside["type"], &outside["data"]), (&json!(named), &event["payload"]));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn public_libraries_read_the_events_as_what_they_are() {
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tree");
+    let program = program.join("tests/distributed/reader");
+    let imports = "import cloudevents.core, nats, sseclient";
+    let packages = packages(&program, "public-clients", imports).await;
+    let mut platform = crate::platform(Setting::Distributed).await;
+    let client = platform.client();
+    client.run_to_end(&workflows::sequence("read", 4), json!({"n": 1})).await;
+    let events = client.all_events().await;
+    let last = events.last().expect("there are events")["position"].to_string();
+
+    let script = program.join("reader.py").display().to_string();
+    let read = async |way: &str, url: &str| {
+        let output = python(&[&script, way, url, &last], &packages).await;
+        assert!(output.status.success(), "{way}: {}", talk(&output));
+        serde_json::from_slice::<Vec<Value>>(&output.stdout).expect("JSON")
+    };
+    let url = platform.nats().url();
+    let outside = read("nats", &url).await;
+    let stream = format!("{}/api/v1/events", platform.gateway());
+    let sent = read("sse", &stream).await;
+    assert_eq!((outside.len(), sent.len()), (events.len(), events.len()));
+    for ((event, outside), sent) in events.iter().zip(&outside).zip(&sent) {
+        assert_eq!((&outside["id"], &outside["specversion"]), (&event["id"], &json!("1.0")));
+        assert_eq!(
+            (&outside["position"], &outside["data"]),
+            (&event["position"], &event["payload"])
+        );
+        assert_eq!((&sent["event"], &sent["data"]), (&event["event_type"], event));
+    }
+    platform.stop().await;
 }

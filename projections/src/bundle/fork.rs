@@ -31,7 +31,7 @@ struct Found {
     /// The last event that was looked at.
     until: u64,
     /// The plan that the run followed there.
-    followed: Plan,
+    followed: Arc<Plan>,
 }
 
 impl Histories<'_> {
@@ -73,7 +73,7 @@ impl Histories<'_> {
             ..Asked::unchanged(run_id.child(0), run_id, until, now)
         });
         let forking = forking.map_err(|error| conflict("fork_token", error.to_string()))?;
-        let plan = other.as_ref().map_or(&followed, |(plan, _)| plan);
+        let plan = other.as_ref().map_or(&*followed, |(plan, _)| plan);
         let mut decided = VecDeque::new();
         let mut take = |event: &Event| decided.push_back(event.clone());
         let trial = forking.tried(plan, now, &mut take);

@@ -37,6 +37,8 @@ pub(crate) async fn reconnect(path: &Path) -> Result<SqliteConnection, sqlx::Err
 pub(crate) async fn readers(path: &Path, connections: u32) -> Result<SqlitePool, OpenError> {
     SqlitePoolOptions::new()
         .max_connections(connections.max(1))
+        // A file doesn't go away.
+        .test_before_acquire(false)
         .connect_with(options(path).read_only(true))
         .await
         .map_err(|source| OpenError::Storage { path: path.to_owned(), source })
