@@ -22,6 +22,8 @@ use crate::resources::{refusal, scope};
 mod providers;
 mod references;
 
+use references::Versions;
+
 #[cfg(test)]
 mod tests;
 
@@ -236,7 +238,8 @@ impl Resolver {
         definition: &DefinitionSpec,
         pins: Option<&[Pin]>,
     ) -> Result<Resolved, Rejection> {
-        Ok(references::resolve(self, definition, pins).await?.resolved)
+        let versions = pins.map_or(Versions::Newest, Versions::Pinned);
+        Ok(references::resolve(self, definition, versions).await?.resolved)
     }
 
     /// The same at the newest versions, for a run that starts in a workspace.
@@ -248,7 +251,30 @@ impl Resolver {
         workspace: WorkspaceId,
         definition: &DefinitionSpec,
     ) -> Result<Resolved, Rejection> {
-        let found = references::resolve(self, definition, None).await?;
+        let found = references::resolve(self, definition, Versions::Newest).await?;
+        self.allowed(workspace, found).await
+    }
+
+    /// The same for a fork: at the versions that its run has of what they both refer to, and else at
+    /// the newest.
+    ///
+    /// # Errors
+    /// As above.
+    pub(crate) async fn resolved_beside(
+        &self,
+        workspace: WorkspaceId,
+        definition: &DefinitionSpec,
+        pins: &[Pin],
+    ) -> Result<Resolved, Rejection> {
+        let found = references::resolve(self, definition, Versions::Beside(pins)).await?;
+        self.allowed(workspace, found).await
+    }
+
+    async fn allowed(
+        &self,
+        workspace: WorkspaceId,
+        found: references::Found,
+    ) -> Result<Resolved, Rejection> {
         let head = self.heads.head(Kind::Workspace, &workspace.to_string()).await?;
         if let Some(Spec::Workspace(workspace)) = head.as_ref().and_then(|one| one.resource.spec())
         {

@@ -12,6 +12,7 @@ pub mod problem;
 pub mod resolved;
 pub mod schema;
 pub mod validate;
+pub mod variant;
 
 pub use changes::{Change, ChangeKind, changes, differences};
 pub use hash::content_hash;
@@ -24,3 +25,4 @@ pub use model::{
 pub use plan::{Action, Plan, PlanAdmission};
 pub use problem::{Problem, ProblemCode};
 pub use resolved::Resolved;
+pub use variant::{Condition, NoVariant, Variant};

@@ -7,6 +7,7 @@ pub mod audit;
 pub mod bundle;
 pub mod codec;
 pub mod definition;
+pub mod experiment;
 pub mod expression;
 pub mod ids;
 pub mod labels;

@@ -87,6 +87,10 @@ pub const FORK_BYTES: usize = 8 * 1024 * 1024;
 pub const ADOPTED: usize = 20_000;
 /// Bytes of the results of these outcomes.
 pub const ADOPTED_BYTES: usize = 64 * 1024 * 1024;
+/// Runs of one experiment.
+pub const EXPERIMENT_RUNS: usize = 200;
+/// Forks of an experiment that may go on at the same time.
+pub const EXPERIMENT_AT_ONCE: usize = 32;
 /// Runs of one bundle: the one that was asked for, its children, and theirs.
 pub const BUNDLE_RUNS: usize = 1_000;
 /// Bytes of a line of a bundle: more than any event or value that the journal takes has as JSON.

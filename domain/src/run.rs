@@ -5,6 +5,7 @@
 
 pub mod adoption;
 pub mod command;
+pub mod course;
 pub mod decide;
 pub mod effect;
 pub mod error;

@@ -103,6 +103,7 @@ pub(crate) async fn fork(call: Call) -> Result<Response, Problem> {
         outcomes: outcomes.collect::<Result<_, Problem>>()?,
         definition: body.definition,
         labels: body.labels,
+        experiment: None,
         dry_run: body.dry_run,
     };
     begun(call, Command::ForkRun(Box::new(asked))).await

@@ -19,6 +19,7 @@ mod edge;
 mod environment;
 mod error_pages;
 mod events;
+mod experiments;
 mod feed;
 mod forks;
 mod gates;

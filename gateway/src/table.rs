@@ -7,8 +7,8 @@ use crate::route::Permission::{Admin, Public, Read, Run, Write};
 use crate::route::Verb::{Delete, Get, Patch, Post};
 use crate::route::{Body, Handler, Route};
 use crate::{
-    api_keys, bundles, definitions, events, forks, gates, operations, resources, retention, runs,
-    signals, time_travel, triggers,
+    api_keys, bundles, definitions, events, experiments, forks, gates, operations, resources,
+    retention, runs, signals, time_travel, triggers,
 };
 
 mod query;
@@ -174,6 +174,13 @@ const FORKS: &str = "Starts a run that shares the events of another one up to `a
                      other run recorded later are adopted where the same is asked for, without a \
                      call. With `dry_run` it answers the plan (200, `ForkPlan`) and does nothing.";
 
+const EXPERIMENTS: &str = "Forks many runs from their beginnings with one change. Outcomes that were \
+                           recorded are taken over where the same is asked for; effects that aren't \
+                           allowed aren't had. Starts as many as may go on at once: repeat it, with \
+                           `position` as `min_position`, until `status` isn't `running`. A run is \
+                           forked once by a name. With `dry_run` it answers the plan \
+                           (`ExperimentPlan`) and does nothing.";
+
 const RERUNS: &str = "Starts a run with the input and the labels of another one, by the version that \
                       it followed or by the one that a start would follow now. Nothing is taken \
                       over of what the other run did.";
@@ -281,6 +288,18 @@ const RUN_ROUTES: &[Route] = &[
         )
         .asks(&[DIFFERING])
         .answers(200, "RunDiff"),
+    Route::new(Post, "/api/v1/experiments", Run, handler!(experiments::run))
+        .says("Run an experiment, or go on with it", EXPERIMENTS)
+        .takes(Body::Json { schema: "RunExperiment", limit: BODY_BYTES })
+        .asks(&[MIN_POSITION])
+        .answers(200, "ExperimentProgress"),
+    Route::new(Get, "/api/v1/experiments/{name}", Read, handler!(experiments::report))
+        .says(
+            "What an experiment came to",
+            "Each run beside its fork: where it first goes another way, how it ends, which calls              were made, and what they cost; and sums over all.",
+        )
+        .asks(&[MIN_POSITION])
+        .answers(200, "ExperimentReport"),
     Route::new(Post, "/api/v1/runs/{id}/verify", Read, handler!(runs::verify))
         .says(
             "Decide a run again",

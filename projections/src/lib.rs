@@ -29,6 +29,7 @@ mod compensation;
 mod cursor;
 mod differ;
 mod events;
+mod experiments;
 mod explain;
 mod gates;
 mod histories;

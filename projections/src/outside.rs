@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use chassis::bus::{EventStream, EventStreamOptions, Nats, NatsError, Publication, PublishError};
 use chassis::journal::{RecordedEvent, TailError};
-use protocol::event::is_shared;
+use protocol::event::{is_quiet, is_shared};
 use protocol::{Rejection, RejectionKind};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -231,7 +231,7 @@ impl<'a> Publisher<'a> {
         let (mut publications, mut bytes, mut taken) = (Vec::new(), 0, 0);
         for event in events {
             taken += 1;
-            if is_shared(&event.metadata, event.sequence) {
+            if is_shared(&event.metadata, event.sequence) || is_quiet(&event.metadata) {
                 continue;
             }
             let publication = self.message(event).await?;

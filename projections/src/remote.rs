@@ -94,6 +94,9 @@ impl Queries {
             QueryCall::DiffRun { workspace_id, run_id, to } => {
                 write(&runs.diff(workspace_id, run_id, to).await)
             }
+            QueryCall::Experiment { workspace_id, name, min_position } => {
+                write(&runs.experiment(workspace_id, &name, min_position).await)
+            }
             QueryCall::VerifyRun { workspace_id, run_id } => {
                 write(&runs.verify(workspace_id, run_id).await)
             }

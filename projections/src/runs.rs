@@ -16,9 +16,9 @@ use domain::{retention, trigger};
 use protocol::bundle::{BundleFrom, BundlePart};
 use protocol::view::DefinitionRef;
 use protocol::{
-    Compare, Comparison, DiffTo, Explain, Explanation, Page, PageRequest, Rejection, RejectionKind,
-    RunDiff, RunFilter, RunQueries, RunState, RunView, StateAt, TimelineEntry, Verification,
-    Waiting,
+    Compare, Comparison, DiffTo, ExperimentReport, Explain, Explanation, Page, PageRequest,
+    Rejection, RejectionKind, RunDiff, RunFilter, RunQueries, RunState, RunView, StateAt,
+    TimelineEntry, Verification, Waiting,
 };
 use serde_json::Value;
 use sqlx::FromRow;
@@ -293,6 +293,15 @@ impl RunQueries for Projections {
         to: DiffTo,
     ) -> Result<RunDiff, Rejection> {
         self.histories().differing(workspace_id, run_id, to).await
+    }
+
+    async fn experiment(
+        &self,
+        workspace_id: WorkspaceId,
+        name: &str,
+        min_position: Option<u64>,
+    ) -> Result<ExperimentReport, Rejection> {
+        self.experimented(workspace_id, name, min_position).await
     }
 
     async fn verify(

@@ -74,6 +74,18 @@ pub fn is_shared(metadata: &[u8], sequence: u64) -> bool {
         && serde_json::from_slice::<Metadata>(metadata).is_ok_and(|found| sequence <= found.shared)
 }
 
+/// Whether an event is told to nobody outside of its run, by its metadata as it is stored: it is of
+/// an experiment that emits nothing.
+pub fn is_quiet(metadata: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Metadata {
+        #[serde(default)]
+        quiet: bool,
+    }
+    let is_marked = || metadata.windows(8).any(|window| window == b"\"quiet\":");
+    is_marked() && serde_json::from_slice::<Metadata>(metadata).is_ok_and(|found| found.quiet)
+}
+
 /// Where a reader stands: after the event at this position of this store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cursor {
@@ -191,6 +203,14 @@ mod tests {
         assert!(is_shared(metadata, 1) && is_shared(metadata, 3) && !is_shared(metadata, 4));
         for plain in [&br#"{"actor":"\"shared\":9"}"#[..], b"{}", b"", br#"{"shared":}"#] {
             assert!(!is_shared(plain, 1));
+        }
+    }
+
+    #[test]
+    fn what_is_told_to_nobody_is_marked() {
+        assert!(is_quiet(br#"{"actor":"coordinator","quiet":true}"#));
+        for told in [&br#"{"actor":"\"quiet\":true"}"#[..], br#"{"quiet":false}"#, b"{}", b""] {
+            assert!(!is_quiet(told));
         }
     }
 

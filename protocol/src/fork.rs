@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use domain::definition::Variant;
 use domain::ids::RunId;
-use domain::run::event::{Adopt, RunError, TokenId};
+use domain::run::event::{Adopt, Experiment, RunError, TokenId};
 use domain::run::fork::Trial;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -36,9 +37,20 @@ pub struct ForkRun {
     /// Other labels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labels: Option<BTreeMap<String, String>>,
+    /// The experiment that it is for. Then it goes on from the run's beginning, whatever `at` says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub experiment: Option<Box<ForkExperiment>>,
     /// Only say what would happen.
     #[serde(default)]
     pub dry_run: bool,
+}
+
+/// What a fork of an experiment may do, and what is different in its run's definition.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ForkExperiment {
+    pub experiment: Experiment,
+    #[serde(default, skip_serializing_if = "Variant::is_empty")]
+    pub variant: Variant,
 }
 
 impl ForkRun {
@@ -54,6 +66,7 @@ impl ForkRun {
             outcomes: BTreeMap::new(),
             definition: None,
             labels: None,
+            experiment: None,
             dry_run: false,
         }
     }
@@ -143,7 +156,9 @@ impl ForkPlan {
             children: 0,
         };
         let mut last: HashMap<&str, Usage> = HashMap::new();
-        for one in trial.adoption.recorded() {
+        let experiment = run.header().and_then(|header| header.experiment.as_deref());
+        let recorded = trial.adoption.recorded().iter();
+        for one in recorded.filter(|one| one.is_call(experiment)) {
             last.insert(&one.node, one.usage);
             let calls = if one.is_taken { &mut plan.adopted } else { &mut plan.later };
             calls.push(ForkCall {

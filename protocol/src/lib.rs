@@ -9,6 +9,7 @@ pub mod command;
 pub mod comparison;
 pub mod difference;
 pub mod event;
+pub mod experiment;
 pub mod explanation;
 pub mod fork;
 pub mod gate;
@@ -34,10 +35,15 @@ pub use comparison::{
 };
 pub use difference::{DiffSide, DiffTo, Divergence, NodeCounts, NodeDiff, RunDiff};
 pub use event::{Cursor, EventEnvelope, EventFilter, Speed};
+pub use experiment::{
+    ExperimentCalls, ExperimentEnd, ExperimentFork, ExperimentParting, ExperimentPlan,
+    ExperimentProgress, ExperimentRefusal, ExperimentReport, ExperimentRun, ExperimentTotals,
+    ExperimentUsage, PlannedFork,
+};
 pub use explanation::{
     Came, Explain, Explanation, Fact, JoinExplanation, LedTo, Left, Looked, TokenExplanation, Way,
 };
-pub use fork::{ForkCall, ForkCalls, ForkOutcome, ForkPlan, ForkRun, ForkedFrom};
+pub use fork::{ForkCall, ForkCalls, ForkExperiment, ForkOutcome, ForkPlan, ForkRun, ForkedFrom};
 pub use gate::{GateAnswerView, GateFilter, GateId, GateStatus, GateView};
 pub use log::{LogFilter, LogLevel, LogRecord};
 pub use metric::{

@@ -189,6 +189,11 @@ pub enum QueryCall {
         run_id: RunId,
         to: DiffTo,
     },
+    Experiment {
+        workspace_id: WorkspaceId,
+        name: String,
+        min_position: Option<u64>,
+    },
     VerifyRun {
         workspace_id: WorkspaceId,
         run_id: RunId,

@@ -12,6 +12,7 @@ use crate::command::{CommandEnvelope, Receipt};
 use crate::comparison::{Compare, Comparison};
 use crate::difference::{DiffTo, RunDiff};
 use crate::event::{Cursor, EventEnvelope, EventFilter};
+use crate::experiment::ExperimentReport;
 use crate::explanation::{Explain, Explanation};
 use crate::gate::{GateFilter, GateId, GateView};
 use crate::log::{LogFilter, LogRecord};
@@ -118,6 +119,14 @@ pub trait RunQueries: Send + Sync {
         run_id: RunId,
         to: DiffTo,
     ) -> Result<RunDiff, Rejection>;
+
+    /// What the forks of an experiment came to, beside their runs.
+    async fn experiment(
+        &self,
+        workspace_id: WorkspaceId,
+        name: &str,
+        min_position: Option<u64>,
+    ) -> Result<ExperimentReport, Rejection>;
 
     /// Decides a run's history again, and compares.
     async fn verify(

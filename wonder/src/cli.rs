@@ -21,6 +21,7 @@ mod dev;
 mod diff;
 mod doctor;
 mod events;
+mod experiment;
 mod explain;
 mod fork;
 mod gates;
@@ -133,6 +134,9 @@ enum Command {
     State(state::StateArgs),
     /// Compare two versions of a definition, and rehearse recorded runs of one by the other
     Compare(compare::CompareArgs),
+    /// Try one change on many recorded runs, without effects outside, and compare
+    #[command(subcommand)]
+    Experiment(experiment::ExperimentCommand),
     /// Decide histories of runs again, and compare
     Replay(replay::ReplayArgs),
     /// Take a run along as one file, and look at it, decide it again or fork it without a server
@@ -177,6 +181,7 @@ pub(crate) fn execute(cli: Cli) -> Result<Exit, Failure> {
         Command::Resume(args) => on_one_core(waiting::resume(global, args)),
         Command::Events(command) => on_one_core(events::execute(global, command)),
         Command::Compare(args) => on_one_core(compare::execute(global, args)),
+        Command::Experiment(command) => on_one_core(experiment::execute(global, command)),
         Command::Replay(args) => on_one_core(replay::execute(global, args)),
         Command::Bundle(command) => on_one_core(bundle::execute(global, command)),
         Command::State(args) => on_one_core(state::execute(global, args)),

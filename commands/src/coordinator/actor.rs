@@ -8,6 +8,7 @@ use chassis::journal::{Append, Appended};
 use chrono::{DateTime, Utc};
 use domain::ids::{RunId, WorkspaceId};
 use domain::run::adoption::Adoption;
+use domain::run::event::Effect;
 use domain::run::state::{Header, Live, WaitKinds};
 use domain::run::{Command, Decision, Event, Run};
 use protocol::event::SecretsUsed;
@@ -286,6 +287,10 @@ impl Actor {
             return Turn::Idle;
         }
         let mut cause = cause.unwrap_or_else(|| self.own_cause());
+        let experiment = self.run.header().and_then(|header| header.experiment.as_ref());
+        if experiment.is_some_and(|one| one.keeps_from(Effect::Emit)) {
+            cause.metadata = metadata::quiet(&cause.metadata);
+        }
         if !secrets.is_empty() {
             cause.metadata = metadata::using(&cause.metadata, &secrets);
         }

@@ -3,13 +3,16 @@
 use std::sync::Arc;
 
 use domain::ids::RunId;
-use domain::run::Run;
 use domain::run::adoption::Adoption;
 use domain::run::event::Adopt;
+use domain::run::{Event, Run};
 use protocol::StateAt;
 
 use super::LivePlan;
 use super::history::{self, History, HistoryError, Moment, Sources};
+use super::load;
+
+const PAGE: usize = 500;
 
 /// What a fork that goes on may still take over of the other run.
 pub(super) async fn adoption(
@@ -21,11 +24,29 @@ pub(super) async fn adoption(
     let Some(fork) = fork.filter(|fork| fork.adopt != Adopt::None) else { return Ok(None) };
     let at = Moment::Of(StateAt::Sequence(fork.sequence));
     let read = history::read(sources, fork.run_id, at, fork.until, fork.adopt).await?;
-    Ok(read.place.map(|place| {
-        let mut adoption = place.adoption;
+    let mut adoption = read.place.map(|place| place.adoption);
+    if let Some(adoption) = &mut adoption {
         adoption.leave_out(changed(&read.plan, own));
-        adoption
-    }))
+    }
+    let header = run.header().filter(|header| header.experiment.is_some());
+    let Some(header) = header else { return Ok(adoption) };
+    let mut adoption = adoption.unwrap_or_default();
+    // What it has been given whatever it asked for isn't given again.
+    let (id, mut sequence) = (header.run_id.to_string(), fork.sequence);
+    loop {
+        let page = sources.journal.load("run", &id, sequence, PAGE).await?;
+        let Some(last) = page.last().map(|last| last.sequence) else { break };
+        for recorded in &page {
+            let adopted = match load::decode(sources.journal, recorded).await? {
+                Event::TaskSucceeded { adopted, .. } | Event::TaskFailed { adopted, .. } => adopted,
+                Event::ChildEnded(ended) => ended.adopted,
+                _ => None,
+            };
+            adoption.took(adopted);
+        }
+        sequence = last;
+    }
+    Ok(Some(adoption))
 }
 
 /// The nodes whose work isn't the same in both plans.

@@ -128,10 +128,10 @@ pub(super) async fn load(
     let adoption = match forking::adoption(sources, &run, &plan).await {
         Ok(adoption) => adoption.map(Box::new),
         Err(HistoryError::Load(error)) => return Err(error),
-        // Then all that it asks for is done.
+        // Then all that it asks for is done, but for what an experiment doesn't do.
         Err(error) => {
             tracing::warn!(%run_id, %error, "nothing can be adopted of the run that was forked");
-            None
+            header.experiment.as_ref().map(|_| Box::default())
         }
     };
     let tasks_in_flight =

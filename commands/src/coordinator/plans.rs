@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use domain::definition::plan::{Action, NodeWork, PlanNode, TaskBody};
 use domain::definition::{ActionKind, Definition, Plan, Problem, Resolved};
+use domain::resource::{ModelProfileSpec, PromptSpecSpec};
 use domain::run::event::{DefinitionRef, Pin};
 use domain::run::state::Token;
 use protocol::task::{WorkBody, WorkStep};
@@ -32,11 +33,7 @@ impl LivePlan {
     pub(crate) fn does_the_same(&self, other: &Self, node: &str) -> bool {
         match (self.works.get(node), other.works.get(node)) {
             (Some(own), Some(other)) => {
-                own.key == other.key
-                    || own.body == other.body
-                        && (!asks_models(&own.body)
-                            || (&own.models, &own.prompts, &own.default_model)
-                                == (&other.models, &other.prompts, &other.default_model))
+                own.key == other.key || own.body == other.body && asked(own) == asked(other)
             }
             (None, None) => true,
             (Some(_), None) | (None, Some(_)) => false,
@@ -130,13 +127,34 @@ fn work(key: String, node: &PlanNode, resolved: &Resolved) -> Option<Work> {
     })
 }
 
-/// Whether models or prompts that are set up elsewhere take part in it.
-fn asks_models(body: &WorkBody) -> bool {
-    let is_llm = |action: &WorkAction| action.kind == ActionKind::Llm;
-    match body {
-        WorkBody::Action(action) => is_llm(action),
-        WorkBody::Steps(steps) => steps.iter().any(|step| is_llm(&step.action)),
+/// The models and prompts that are set up elsewhere and take part in it.
+fn asked(work: &Work) -> (Vec<&ModelProfileSpec>, Vec<&PromptSpecSpec>) {
+    let actions: Vec<&WorkAction> = match &work.body {
+        WorkBody::Action(action) => vec![action],
+        WorkBody::Steps(steps) => steps.iter().map(|step| &step.action).collect(),
+    };
+    let llm = || actions.iter().filter(|action| action.kind == ActionKind::Llm);
+    let models = llm().filter_map(|action| match action.with.get("model") {
+        Some(model) => model.as_str(),
+        None => work.default_model.as_deref(),
+    });
+    let mut names: Vec<&str> = models.collect();
+    let mut models = Vec::new();
+    // A profile's fallbacks are asked where it fails; each is looked at once.
+    let mut next = 0;
+    while let Some(name) = names.get(next).copied() {
+        next += 1;
+        if let Some(model) = work.models.get(name) {
+            models.push(model);
+            for fallback in &model.fallback {
+                if !names.contains(&fallback.as_str()) {
+                    names.push(fallback.as_str());
+                }
+            }
+        }
     }
+    let prompts = llm().filter_map(|action| action.with.get("prompt_spec")?.as_str());
+    (models, prompts.filter_map(|name| work.prompts.get(name)).collect())
 }
 
 fn work_action(action: &Action) -> WorkAction {

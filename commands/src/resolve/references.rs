@@ -57,13 +57,13 @@ pub(super) struct Found {
 pub(super) async fn resolve(
     resolver: &Resolver,
     definition: &DefinitionSpec,
-    pins: Option<&[Pin]>,
+    versions: Versions<'_>,
 ) -> Result<Found, Rejection> {
     let uses = resolver.uses.of(definition)?;
     let mut walk = Walk {
         resolver,
         project: definition.project_id,
-        given: pins,
+        versions,
         resolved: Resolved::default(),
         models: Vec::new(),
         pins: BTreeMap::new(),
@@ -84,11 +84,20 @@ pub(super) async fn resolve(
     Ok(Found { resolved, models })
 }
 
+/// Which versions references lead to.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Versions<'a> {
+    Newest,
+    /// Those of a run that goes on.
+    Pinned(&'a [Pin]),
+    /// Those of a run where it has them, and else the newest.
+    Beside(&'a [Pin]),
+}
+
 struct Walk<'a> {
     resolver: &'a Resolver,
     project: ProjectId,
-    /// The versions of a run that goes on.
-    given: Option<&'a [Pin]>,
+    versions: Versions<'a>,
     resolved: Resolved,
     models: Vec<Model>,
     pins: BTreeMap<(Kind, String), Pin>,
@@ -178,10 +187,13 @@ impl Walk<'_> {
             return Ok(());
         }
         let id = self.project.to_string();
-        let version = match self.given {
-            None => self.resolver.newest(Kind::Project, &id).await?,
-            Some(given) => {
-                given.iter().find(|pin| pin.kind == Kind::Project).map(|pin| pin.version)
+        let of_project =
+            |pins: &[Pin]| pins.iter().find(|pin| pin.kind == Kind::Project).map(|pin| pin.version);
+        let version = match self.versions {
+            Versions::Pinned(pins) => of_project(pins),
+            Versions::Beside(pins) if let Some(version) = of_project(pins) => Some(version),
+            Versions::Newest | Versions::Beside(_) => {
+                self.resolver.newest(Kind::Project, &id).await?
             }
         };
         let missing = || refusal::not_found(Kind::Project, &id);
@@ -213,9 +225,12 @@ impl Walk<'_> {
         reference: &str,
         place: &str,
     ) -> Result<Option<T>, Rejection> {
-        let version = match self.given {
-            Some(given) => pinned(given, kind, reference),
-            None => self.resolver.current(self.project, kind, reference).await,
+        let version = match self.versions {
+            Versions::Pinned(pins) => pinned(pins, kind, reference),
+            Versions::Beside(pins) if let Ok(found) = pinned(pins, kind, reference) => Ok(found),
+            Versions::Newest | Versions::Beside(_) => {
+                self.resolver.current(self.project, kind, reference).await
+            }
         };
         let (id, version) = match version {
             Ok(found) => found,

@@ -24,6 +24,7 @@ use crate::store::inbox::Remembered;
 use crate::store::metadata;
 
 mod children;
+mod other;
 
 /// A fork that is ready to begin.
 struct Ready {
@@ -132,11 +133,18 @@ impl CommandService {
     async fn ready(
         &self,
         envelope: &CommandEnvelope,
-        asked: ForkRun,
+        mut asked: ForkRun,
         between: Between,
         now: DateTime<Utc>,
     ) -> Result<Ready, Rejection> {
         let (workspace_id, from) = (envelope.workspace_id, asked.run_id);
+        let experiment = asked.experiment.take();
+        if experiment.is_some() {
+            // A run that is a fork itself begins where it was forked.
+            let began = self.beginning(workspace_id, from).await?.forked_from;
+            asked.at = StateAt::Sequence(began.map_or(1, |began| began.sequence + 1));
+            asked.adopt = Adopt::Outside;
+        }
         let at = Moment::Of(asked.at);
         let read = read_history(self.sources(), from, at, u64::MAX, asked.adopt).await;
         let History { workspace_id: of, events, last, next, place, plan } =
@@ -160,9 +168,16 @@ impl CommandService {
         if let Some(workflow_id) = header.workflow_id {
             self.resolver.workflow(workspace_id, workflow_id).await?;
         }
-        let (definition, own) = match &asked.definition {
-            None => (None, Arc::clone(&plan)),
-            Some(reference) => {
+        let variant = experiment.as_ref().map(|one| &one.variant).filter(|one| !one.is_empty());
+        let (definition, own) = match (&asked.definition, variant) {
+            (None, None) => (None, Arc::clone(&plan)),
+            (None, Some(variant)) => {
+                match self.other_of(envelope, header, &plan, variant, asked.dry_run).await? {
+                    Some((definition, own)) => (Some(definition), own),
+                    None => (None, Arc::clone(&plan)),
+                }
+            }
+            (Some(reference), _) => {
                 let found = self.resolver.definition(header.project_id, reference).await;
                 let found = found.map_err(|error| error.at("/definition"))?;
                 let (id, version) = (super::parsed(&found.id)?, found.version);
@@ -188,9 +203,10 @@ impl CommandService {
         }
         let changed: BTreeSet<_> = changed(&plan, &own).collect();
         let mut awaited = match (between, place.run.live()) {
-            (Between::ToldAgain, Some(live)) => live.children.clone(),
-            // A child that failed, or was cut off, is started anew.
-            (Between::Forgotten, _) | (_, None) => Awaited::new(),
+            (Between::ToldAgain, Some(live)) if experiment.is_none() => live.children.clone(),
+            // A child that failed, or was cut off, is started anew; so is one of an experiment,
+            // where it may have children.
+            (Between::ToldAgain | Between::Forgotten, _) => Awaited::new(),
         };
         // So is one whose node calls another definition now.
         if let Some(live) = place.run.live() {
@@ -217,6 +233,7 @@ impl CommandService {
             outcomes: outcomes.collect(),
             definition: definition.map(|definition| (definition, own.pins.clone())),
             labels: asked.labels,
+            experiment: experiment.map(|one| one.experiment),
             is_told_again: between == Between::ToldAgain,
             ..Asked::unchanged(from.forked(envelope.id), from, last, now)
         };

@@ -79,6 +79,11 @@ pub(crate) fn waiting_on(metadata: &Bytes, waits: WaitKinds) -> Bytes {
     with(metadata, "waits", &json!(waits))
 }
 
+/// Metadata of events that nobody outside is told of: see [`protocol::event::is_quiet`].
+pub(crate) fn quiet(metadata: &Bytes) -> Bytes {
+    with(metadata, "quiet", &json!(true))
+}
+
 /// Metadata of events of which the first are shared.
 pub(crate) fn sharing(metadata: &Bytes, shared: u64) -> Bytes {
     with(metadata, "shared", &json!(shared))

@@ -11,7 +11,7 @@ use domain::run::event::TriggeredBy;
 use domain::run::{self, event::RunStarted};
 use domain::trigger::{Event, EventSpec, Source, TriggerKind};
 use futures::{StreamExt, TryStreamExt, stream};
-use protocol::event::is_shared;
+use protocol::event::{is_quiet, is_shared};
 use protocol::{Rejection, RejectionKind};
 use serde_json::{Map, Value, json};
 
@@ -103,7 +103,8 @@ impl Triggers {
                 && &*event.aggregate_type == "run"
                 && *event.event_type == *spec.event_type
                 && *event.workspace_id == *workspace
-                && !is_shared(&event.metadata, event.sequence);
+                && !is_shared(&event.metadata, event.sequence)
+                && !is_quiet(&event.metadata);
             if may_be {
                 let origin = self.origin(&event.aggregate_id, origins).await?;
                 if origin.project_id == armed.project_id && is_of(spec, &origin) {

@@ -4,6 +4,7 @@
 mod again;
 mod children;
 mod commits;
+mod experiments;
 mod faults;
 mod forked_children;
 mod forks;

@@ -12,7 +12,7 @@ use super::model::{
 };
 use super::problem::{Problem, ProblemCode};
 use crate::expression::{Binding, Expression};
-use crate::run::event::{Region, TransitionIndex};
+use crate::run::event::{Effect, Region, TransitionIndex};
 use crate::span::Span;
 
 mod admission;
@@ -79,6 +79,21 @@ impl NodeWork {
     pub const fn is_task(&self) -> bool {
         matches!(self, Self::Task(_))
     }
+
+    /// What it does to others, if it does.
+    pub fn effect(&self) -> Option<Effect> {
+        match self {
+            Self::Task(TaskBody::Action(action)) => action.effect(),
+            Self::Task(TaskBody::Steps(steps)) => {
+                steps.iter().find_map(|(_, action)| action.effect())
+            }
+            Self::Child(_) => Some(Effect::Workflow),
+            Self::Emit(_) => Some(Effect::Emit),
+            Self::Gate(_) => Some(Effect::Gate),
+            Self::Wait(PlanWait::Signal { .. }) => Some(Effect::Signal),
+            Self::Compute(_) | Self::Wait(PlanWait::For(_) | PlanWait::Until(_)) => None,
+        }
+    }
 }
 
 /// The body of a task.
@@ -94,6 +109,28 @@ pub struct Action {
     pub kind: ActionKind,
     pub with: Map<String, Value>,
     pub output_schema: Option<Value>,
+}
+
+const SAFE_METHODS: [&str; 3] = ["GET", "HEAD", "OPTIONS"];
+
+impl Action {
+    /// What it does to others: a request whose method isn't known to be safe (RFC 9110, 9.2.1) may
+    /// change something.
+    fn effect(&self) -> Option<Effect> {
+        match self.kind {
+            ActionKind::Llm | ActionKind::Transform | ActionKind::Mock => None,
+            ActionKind::Http => {
+                let method = self.with.get("method");
+                let is_safe = method.is_none_or(|method| {
+                    method.as_str().is_some_and(|method| {
+                        SAFE_METHODS.iter().any(|safe| method.eq_ignore_ascii_case(safe))
+                    })
+                });
+                (!is_safe).then_some(Effect::Http)
+            }
+            ActionKind::Mcp | ActionKind::Metric | ActionKind::Artifact => Some(Effect::Http),
+        }
+    }
 }
 
 /// A transition of a plan.

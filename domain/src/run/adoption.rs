@@ -1,24 +1,32 @@
 //! Outcomes that a run has recorded, for a fork of it that asks for the same.
 //!
 //! An attempt asks for the same where it stands at the same node in the same branches, is the same
-//! attempt, and its mapped input has the same content. What fits is taken over in the order in which it was recorded,
-//! one after the other, so that a fork in which nothing is different does what the other run did.
+//! attempt, and its mapped input has the same content. What fits is taken over in the order in which
+//! it was recorded, one after the other, so that a fork in which nothing is different does what the
+//! other run did. Waits and gates ask for the same where they stand at the same node in the same
+//! branches; they take over only with [`Adopt::Outside`].
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::command::{AttemptError, ChildReport, Command, Report};
+use super::command::{AttemptError, ChildReport, Command, EndWait, Report};
 use super::decide::Decision;
-use super::event::{Adopt, Event, RunError, TokenId, Usage};
+use super::event::{Adopt, Effect, Event, Experiment, GateOutcome, RunError, TokenId, Usage};
 use super::replay::report_of;
-use super::state::{Phase, Run};
+use super::state::{Live, Phase, Run, Token};
 use super::vars::size_of;
 use crate::definition::Plan;
+use crate::definition::plan::NodeWork;
 use crate::limits;
+
+mod withheld;
+
+use withheld::Withheld;
+pub use withheld::{COST_CAP, STUBBED};
 
 /// What was asked for: a node, the branches that it is in, and the content of its input.
 type Ask = [u8; 32];
@@ -31,10 +39,15 @@ pub struct Adoption {
     recorded: Vec<Recorded>,
     bytes: usize,
     by_ask: HashMap<Ask, Vec<usize>>,
+    by_node: HashMap<Arc<str>, Vec<usize>>,
     /// Nodes whose work is another one in the fork.
     changed: HashSet<Arc<str>>,
     /// What the fork has asked for and waits for, by its place in `recorded`.
     asked: BTreeMap<usize, TokenId>,
+    /// What isn't done, and what is said instead.
+    withheld: VecDeque<(TokenId, Withheld)>,
+    /// What calls that are under way have cost before, by token.
+    reserved: HashMap<TokenId, u64>,
 }
 
 /// An outcome that was recorded.
@@ -47,6 +60,8 @@ pub struct Recorded {
     pub usage: Usage,
     /// A fork has it.
     pub is_taken: bool,
+    branches: Vec<u64>,
+    effect: Option<Effect>,
     outcome: Outcome,
 }
 
@@ -54,6 +69,18 @@ pub struct Recorded {
 enum Outcome {
     Attempt { attempt: u32, result: Result<Value, AttemptError> },
     Child(Box<ChildReport>),
+    Wait(Result<Value, RunError>, Option<GateOutcome>),
+}
+
+impl Recorded {
+    /// Whether a fork of an experiment that doesn't take it over would make the call again. Waits
+    /// and gates call nobody.
+    pub fn is_call(&self, experiment: Option<&Experiment>) -> bool {
+        let is_kept =
+            self.effect.zip(experiment).is_some_and(|(effect, one)| one.keeps_from(effect));
+        let calls = matches!(self.outcome, Outcome::Attempt { .. } | Outcome::Child(_));
+        calls && (self.is_taken || !is_kept)
+    }
 }
 
 impl Adoption {
@@ -79,6 +106,16 @@ impl Adoption {
         self.changed.extend(nodes);
     }
 
+    /// The fork has had what an event records.
+    pub fn took(&mut self, sequence: Option<u64>) {
+        let place = sequence.and_then(|sequence| {
+            self.recorded.binary_search_by_key(&sequence, |one| one.sequence).ok()
+        });
+        if let Some(one) = place.and_then(|place| self.recorded.get_mut(place)) {
+            one.is_taken = true;
+        }
+    }
+
     /// Keeps the outcome that an event records. `run` is the run before it.
     pub(super) fn gather(&mut self, run: &Run, plan: &Plan, event: &Event, sequence: u64) {
         if !self.has_room() {
@@ -102,14 +139,30 @@ impl Adoption {
                 let report = report_of(ended);
                 (ended.token, Usage::default(), Outcome::Child(Box::new(report)))
             }
+            _ if self.adopt == Adopt::Outside => {
+                let Some((token, outcome)) = wait_of(run, event) else { return };
+                (token, Usage::default(), outcome)
+            }
             _ => return,
         };
-        let node = run.live().and_then(|live| live.tokens.get(&token)).map(|token| &token.node);
-        let (Some(node), Some(ask)) = (node, ask(run, plan, token, None)) else { return };
+        let at = run.live().and_then(|live| Some((live, live.tokens.get(&token)?)));
+        let (Some((live, at)), Some(ask)) = (at, ask(run, plan, token, None)) else { return };
+        let (node, branches) = (&at.node, branches_of(live, at));
         self.bytes += outcome.bytes();
         self.by_ask.entry(ask).or_default().push(self.recorded.len());
+        self.by_node.entry(Arc::clone(node)).or_default().push(self.recorded.len());
         let (node, is_taken) = (Arc::clone(node), false);
-        self.recorded.push(Recorded { sequence, token, node, usage, is_taken, outcome });
+        let effect = plan.node(&node).and_then(|node| node.work.effect());
+        self.recorded.push(Recorded {
+            effect,
+            sequence,
+            token,
+            node,
+            usage,
+            is_taken,
+            branches,
+            outcome,
+        });
     }
 
     /// Goes on with a fork for as long as what it asks for has been recorded. Afterwards the
@@ -121,7 +174,11 @@ impl Adoption {
         now: DateTime<Utc>,
         mut whole: Decision,
     ) -> Decision {
+        let mut seen = 0;
         loop {
+            let came = whole.events.iter().skip(seen).filter_map(begun_wait).collect::<Vec<_>>();
+            seen = whole.events.len();
+            self.offer_waits(run, plan, came);
             let dispatch = std::mem::take(&mut whole.dispatch).into_iter();
             whole.dispatch = dispatch
                 .filter(|(token, attempt)| !self.offer(run, plan, *token, Some(*attempt)))
@@ -130,7 +187,7 @@ impl Adoption {
             whole.children =
                 children.filter(|(token, _)| !self.offer(run, plan, *token, None)).collect();
             if whole.events.len() >= limits::EVENTS_PER_DECISION {
-                whole.advance |= !self.asked.is_empty();
+                whole.advance |= !self.asked.is_empty() || !self.withheld.is_empty();
                 break;
             }
             let command = if run.next_due().is_some_and(|due| due <= now) {
@@ -143,8 +200,11 @@ impl Adoption {
                 break;
             };
             // What isn't waited for any more is refused, and asked for by nobody.
-            if let Ok(next) = run.execute(plan, &command, now) {
-                whole.append(next);
+            match run.execute(plan, &command, now) {
+                Ok(next) => whole.append(next),
+                // It would be asked for again.
+                Err(_) if matches!(command, Command::EndWait(_)) && self.asked.is_empty() => break,
+                Err(_) => {}
             }
         }
         whole.dispatch.retain(|(token, attempt)| {
@@ -155,7 +215,12 @@ impl Adoption {
     }
 
     /// Whether what a token waits for was recorded: then it is taken over in its turn.
+    /// So is what it fails with, where the fork isn't to do it.
     pub fn offer(&mut self, run: &Run, plan: &Plan, token: TokenId, attempt: Option<u32>) -> bool {
+        self.offer_same(run, plan, token, attempt) || self.withhold(run, plan, token, attempt)
+    }
+
+    fn offer_same(&mut self, run: &Run, plan: &Plan, token: TokenId, attempt: Option<u32>) -> bool {
         if self.recorded.is_empty() {
             return false;
         }
@@ -171,8 +236,10 @@ impl Adoption {
             (Outcome::Attempt { attempt: recorded, .. }, Some(attempt)) => {
                 adopt == Adopt::Successes || *recorded == attempt
             }
-            (Outcome::Child(_), None) => true,
-            (Outcome::Attempt { .. }, None) | (Outcome::Child(_), Some(_)) => false,
+            (Outcome::Child(_) | Outcome::Wait(..), None) => true,
+            (Outcome::Attempt { .. }, None) | (Outcome::Child(_) | Outcome::Wait(..), Some(_)) => {
+                false
+            }
         };
         // Whoever made the same call is asked first. Another one's is taken over where it won't ask
         // for it any more: it has been here, and is gone.
@@ -190,15 +257,42 @@ impl Adoption {
         let own = places.clone().filter(free).find(|place| is_by(place, &|other| other == token));
         let found = own.or_else(|| places.filter(free).find(|place| is_by(place, &has_left)));
         let Some(place) = found.copied() else { return false };
+        self.give(place, token);
+        true
+    }
+
+    /// What stands at a place is for a token.
+    fn give(&mut self, place: usize, token: TokenId) {
         if let Some(one) = self.recorded.get_mut(place) {
             one.is_taken = true;
         }
         self.asked.insert(place, token);
-        true
     }
 
-    /// The earliest of what was asked for.
+    /// The same of tokens that wait, or stand at gates.
+    pub fn offer_waits(
+        &mut self,
+        run: &Run,
+        plan: &Plan,
+        tokens: impl IntoIterator<Item = TokenId>,
+    ) {
+        for token in tokens {
+            let waits = run
+                .live()
+                .and_then(|live| live.tokens.get(&token))
+                .is_some_and(|token| is_waiting(token));
+            if waits && !self.asked.values().any(|asked| *asked == token) {
+                self.offer(run, plan, token, None);
+            }
+        }
+    }
+
+    /// The earliest of what was asked for, and then what isn't done.
     fn next(&mut self, run: &Run) -> Option<Command> {
+        self.next_asked(run).or_else(|| self.next_withheld(run))
+    }
+
+    fn next_asked(&mut self, run: &Run) -> Option<Command> {
         while let Some((place, token)) = self.asked.pop_first() {
             let one = self.recorded.get_mut(place)?;
             let adopted = Some(one.sequence);
@@ -221,6 +315,13 @@ impl Adoption {
                         return Some(Command::ReportChild(Box::new(report)));
                     }
                 }
+                Outcome::Wait(result, gate) => {
+                    let token = run.live().and_then(|live| Some((token, live.tokens.get(&token)?)));
+                    if let Some((token, _)) = token.filter(|(_, token)| is_waiting(token)) {
+                        let (result, gate) = (result.clone(), *gate);
+                        return Some(Command::EndWait(Box::new(EndWait { token, result, gate })));
+                    }
+                }
             }
             // Its token is gone.
             one.is_taken = false;
@@ -237,13 +338,56 @@ impl Outcome {
                 error.message.len() + size_of(&error.detail)
             }
             Self::Child(report) => report.output.as_ref().map_or(0, size_of),
+            Self::Wait(result, _) => result.as_ref().map_or(0, size_of),
         }
+    }
+}
+
+/// The token that begins to wait, or comes to a gate.
+fn begun_wait(event: &Event) -> Option<TokenId> {
+    match event {
+        Event::WaitStarted { token, .. } => Some(*token),
+        Event::GateOpened(opened) => Some(opened.token),
+        _ => None,
+    }
+}
+
+const fn is_waiting(token: &Token) -> bool {
+    matches!(token.phase, Phase::Waiting { .. } | Phase::Gated { .. })
+}
+
+/// What a wait or a gate came to. `run` is the run before the event.
+fn wait_of(run: &Run, event: &Event) -> Option<(TokenId, Outcome)> {
+    let waits = |id: &TokenId| run.live()?.tokens.get(id).filter(|token| is_waiting(token));
+    match event {
+        Event::WaitEnded { token, result, .. } => {
+            Some((*token, Outcome::Wait(Ok(result.clone()), None)))
+        }
+        Event::NodeFailed { token, error } if waits(token).is_some() => {
+            Some((*token, Outcome::Wait(Err(error.clone()), None)))
+        }
+        Event::GateClosed(closed) if closed.outcome != GateOutcome::Cancelled => {
+            let result = match &closed.error {
+                None => Ok(closed.result.clone()),
+                Some(error) => Err(error.clone()),
+            };
+            Some((closed.token, Outcome::Wait(result, Some(closed.outcome))))
+        }
+        _ => None,
     }
 }
 
 /// Whether the action said nothing: the next attempt may well succeed.
 fn is_of_workers(error: &RunError) -> bool {
     matches!(&*error.code, "in_doubt" | "worker_lost")
+}
+
+/// The branches that a token is in, the innermost first.
+fn branches_of(live: &Live, token: &Token) -> Vec<u64> {
+    let around = std::iter::successors(token.branch, |branch| {
+        live.instances.get(&branch.instance)?.parent.branch
+    });
+    around.map(|branch| branch.index).collect()
 }
 
 /// What a token's node asks for. The id of a fork counts as that of the other run.
@@ -254,18 +398,19 @@ fn ask(
     own: Option<(String, crate::ids::RunId)>,
 ) -> Option<Ask> {
     let token = run.live()?.tokens.get(&id)?;
-    let input = match &token.phase {
-        Phase::AwaitingChild { .. } => {
-            let start = run.child_start(plan, id)?;
+    let input = match (&token.phase, &plan.node(&token.node)?.work) {
+        (Phase::AwaitingChild { .. }, _) => {
+            let mut start = run.child_start(plan, id)?;
+            // What it only has from its parent isn't asked for.
+            let inherited = &run.header()?.labels;
+            start.labels.retain(|key, value| inherited.get(key) != Some(value));
             json!([start.definition, start.input, start.labels])
         }
+        // People and times are asked for whatever the input is.
+        (_, NodeWork::Wait(_) | NodeWork::Gate(_)) => Value::Null,
         _ => run.task_input(plan, id).ok()?,
     };
-    let live = run.live()?;
-    let around = std::iter::successors(token.branch, |branch| {
-        live.instances.get(&branch.instance)?.parent.branch
-    });
-    let branches: Vec<u64> = around.map(|branch| branch.index).collect();
+    let branches = branches_of(run.live()?, token);
     let asked = json!([&*token.node, branches, input]);
     let text = serde_json_canonicalizer::to_string(&asked).ok()?;
     let text = match own {

@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::event::{
-    Decision, Dropped, FailureKind, QueueReason, RunError, RunForked, RunStarted, TokenId, Usage,
+    Decision, Dropped, FailureKind, GateOutcome, QueueReason, RunError, RunForked, RunStarted,
+    TokenId, Usage,
 };
 use super::state::RunStatus;
 use crate::ids::{Name, RunId, WorkflowId};
@@ -47,6 +48,9 @@ pub enum Command {
     Pause { reason: Option<String> },
     /// Goes on after a pause.
     Resume,
+    /// Ends a wait or a gate of a fork before its time: with what it came to in the other run, or
+    /// because nobody is to be waited for.
+    EndWait(Box<EndWait>),
     /// A child run has ended, or could not be started.
     ReportChild(Box<ChildReport>),
     /// The workflow was paused, or goes on, and its run with it. `ahead` counts who waits before a
@@ -74,6 +78,17 @@ pub struct ChildReport {
     /// The event of the run that this one was forked from which says so; no child ran here.
     #[serde(default)]
     pub adopted: Option<u64>,
+}
+
+/// See [`Command::EndWait`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EndWait {
+    /// The token that waits.
+    pub token: TokenId,
+    pub result: Result<Value, RunError>,
+    /// What a gate came to; no gate ends without it.
+    #[serde(default)]
+    pub gate: Option<GateOutcome>,
 }
 
 /// See [`Command::Answer`].

@@ -136,6 +136,7 @@ impl Decider<'_> {
             (Run::Live(_), Command::Answer(answer)) => self.answer(answer),
             (Run::Live(_), Command::Pause { reason }) => self.pause(reason.as_ref()),
             (Run::Live(_), Command::Resume) => self.resume(),
+            (Run::Live(_), Command::EndWait(end)) => self.end_wait_with(end),
             (Run::Live(_), Command::ReportChild(report)) => self.report_child(report),
             (Run::Live(_), Command::FollowParent { is_paused }) => self.follow_parent(*is_paused),
             (Run::Live(_), Command::FollowWorkflow { workflow_id, is_paused, ahead }) => {

@@ -11,6 +11,7 @@ use super::scope::TokenScope;
 use super::state::{Phase, Run, Token};
 use crate::definition::Plan;
 use crate::definition::plan::NodeWork;
+use crate::experiment::is_label;
 use crate::expression::{Binding, EvalError, Scope};
 use crate::ids::RunId;
 use crate::labels::is_value;
@@ -48,6 +49,7 @@ pub(super) fn child_labels(
     scope: &dyn Scope,
 ) -> Result<BTreeMap<String, String>, EvalError> {
     let mut labels = of_parent.clone();
+    labels.retain(|key, _| !is_label(key));
     for (key, binding) in own {
         let wrong = |code, message: &str| EvalError {
             code,

@@ -165,6 +165,7 @@ impl Live {
                 parent: started.parent,
                 admission: started.admission.clone(),
                 fork: None,
+                experiment: None,
             },
             root: Vars::default(),
             tokens: [(1, Box::new(Token { since: at, ..Token::at(&started.start) }))].into(),

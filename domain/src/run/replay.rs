@@ -11,9 +11,9 @@ use std::collections::VecDeque;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::command::{AttemptError, ChildReport, Command, GateAnswer, Report};
+use super::command::{AttemptError, ChildReport, Command, EndWait, GateAnswer, Report};
 use super::event::{Cause, ChildEnded, CompensationStarted, Dropped, Event, RunError, TokenId};
-use super::state::{Phase, Run};
+use super::state::{Phase, Run, Timer};
 use crate::definition::Plan;
 use crate::ids::RunId;
 use crate::span::Span;
@@ -212,6 +212,23 @@ pub(super) fn from_outside(run: &Run, event: &Event, at: DateTime<Utc>) -> Optio
             value: answered.value.clone(),
             comment: answered.comment.clone(),
         })),
+        // It ended before its time.
+        Event::WaitEnded { token, result, signal: None, .. } if !is_due(run, *token, at) => {
+            let (token, result) = (*token, Ok(result.clone()));
+            Command::EndWait(Box::new(EndWait { token, result, gate: None }))
+        }
+        Event::NodeFailed { token, error } if waits_on(run, *token, at) => {
+            let (token, result) = (*token, Err(error.clone()));
+            Command::EndWait(Box::new(EndWait { token, result, gate: None }))
+        }
+        Event::GateClosed(closed) if !is_due(run, closed.token, at) => {
+            let result = match &closed.error {
+                None => Ok(closed.result.clone()),
+                Some(error) => Err(error.clone()),
+            };
+            let (token, gate) = (closed.token, Some(closed.outcome));
+            Command::EndWait(Box::new(EndWait { token, result, gate }))
+        }
         // Its time was up.
         Event::ChildEnded(ended) if ended.given_up => return None,
         Event::ChildEnded(ended) => Command::ReportChild(Box::new(report_of(ended))),
@@ -257,6 +274,19 @@ pub(super) fn from_outside(run: &Run, event: &Event, at: DateTime<Utc>) -> Optio
         | Event::RunFailed { .. }
         | Event::RunTimedOut { .. } => return None,
     })
+}
+
+/// Whether the time of a token's wait is up.
+fn is_due(run: &Run, token: TokenId, at: DateTime<Utc>) -> bool {
+    let timers = run.live().into_iter().flat_map(|live| &live.timers);
+    timers.take_while(|(due, _)| *due <= at).any(|(_, timer)| *timer == Timer::Wait(token))
+}
+
+/// Whether a token waits for a signal or a time that isn't there yet.
+fn waits_on(run: &Run, token: TokenId, at: DateTime<Utc>) -> bool {
+    let waiting = run.live().and_then(|live| live.tokens.get(&token));
+    waiting.is_some_and(|token| matches!(token.phase, Phase::Waiting { .. }))
+        && !is_due(run, token, at)
 }
 
 /// The event of another run that an outcome was taken over from.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::event::{
-    Admission, Adopt, DefinitionRef, ForkedChild, InstanceId, OpenedBranches, ParentRun, Pin,
+    Admission, DefinitionRef, Experiment, ForkedChild, InstanceId, OpenedBranches, ParentRun, Pin,
     RunError, TokenId, TransitionIndex, Usage,
 };
 use super::vars::Vars;
@@ -18,6 +18,7 @@ use crate::limits;
 
 mod closed;
 mod compensation;
+mod fork;
 mod mutex;
 mod status;
 mod waiting;
@@ -25,6 +26,7 @@ mod waits;
 
 pub use closed::Closed;
 pub use compensation::{Compensating, Completion, Undo};
+pub use fork::Fork;
 pub use mutex::Mutex;
 pub use status::RunStatus;
 pub use waiting::{Answer, Gate, InQueue, KeptSignal, Pause, Signals};
@@ -41,7 +43,7 @@ pub enum Run {
 }
 
 /// Version of the shape of [`Run`]: a snapshot of another one is not used.
-pub const STATE_VERSION: u32 = 7;
+pub const STATE_VERSION: u32 = 8;
 
 /// What stays the same from a run's start to its end.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -69,30 +71,9 @@ pub struct Header {
     /// The run that it was forked from, and what of it may be adopted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fork: Option<Fork>,
-}
-
-/// Where a run was forked from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Fork {
-    pub run_id: RunId,
-    /// The last event that both have.
-    pub sequence: u64,
-    /// Outcomes that the other run recorded after that and up to this are looked at.
-    pub until: u64,
-    pub adopt: Adopt,
-}
-
-impl Header {
-    /// How many runs are above it.
-    pub fn depth(&self) -> u32 {
-        self.parent.map_or(0, |parent| parent.depth)
-    }
-
-    /// What a child of this run says of its parent.
-    pub fn parent_of_child(&self, token: TokenId) -> ParentRun {
-        let root_run_id = self.parent.map_or(self.run_id, |parent| parent.root_run_id);
-        ParentRun { run_id: self.run_id, token, root_run_id, depth: self.depth() + 1 }
-    }
+    /// The experiment that it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub experiment: Option<Arc<Experiment>>,
 }
 
 /// A run that goes on.

@@ -3,6 +3,7 @@
 
 mod cancels;
 mod children;
+mod experiments;
 mod extended;
 mod fixture;
 mod forks;

@@ -7,10 +7,10 @@ use domain::resource::Kind;
 use protocol::bundle::{BundleFrom, BundlePart};
 use protocol::remote::{QUERIES, QueryCall};
 use protocol::{
-    Compare, Comparison, DiffTo, Explain, Explanation, GateFilter, GateId, GateQueries, GateView,
-    MetricAnswer, MetricList, MetricQueries, MetricQuery, Page, PageRequest, Rejection,
-    ResourceFilter, ResourceQueries, ResourceView, RunDiff, RunFilter, RunQueries, RunState,
-    RunView, StateAt, TimelineEntry, TriggerView, Verification, Waiting,
+    Compare, Comparison, DiffTo, ExperimentReport, Explain, Explanation, GateFilter, GateId,
+    GateQueries, GateView, MetricAnswer, MetricList, MetricQueries, MetricQuery, Page, PageRequest,
+    Rejection, ResourceFilter, ResourceQueries, ResourceView, RunDiff, RunFilter, RunQueries,
+    RunState, RunView, StateAt, TimelineEntry, TriggerView, Verification, Waiting,
 };
 use serde::de::DeserializeOwned;
 
@@ -140,6 +140,16 @@ impl RunQueries for Remote {
         to: DiffTo,
     ) -> Result<RunDiff, Rejection> {
         self.query(QueryCall::DiffRun { workspace_id, run_id, to }).await
+    }
+
+    async fn experiment(
+        &self,
+        workspace_id: WorkspaceId,
+        name: &str,
+        min_position: Option<u64>,
+    ) -> Result<ExperimentReport, Rejection> {
+        let name = name.to_owned();
+        self.query(QueryCall::Experiment { workspace_id, name, min_position }).await
     }
 
     async fn verify(

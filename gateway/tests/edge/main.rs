@@ -5,6 +5,7 @@ mod bodies;
 mod bundles;
 mod connections;
 mod documents;
+mod experiments;
 mod fakes;
 mod forks;
 mod hooks;

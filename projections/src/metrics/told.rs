@@ -9,7 +9,7 @@ use domain::codec;
 use domain::resource::Kind;
 use domain::run::Usage;
 use domain::run::event::{ForkedFrom, Pin};
-use protocol::event::is_shared;
+use protocol::event::{is_quiet, is_shared};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
@@ -293,7 +293,8 @@ pub(super) async fn read<'a>(
             workspace_id: &event.workspace_id,
             position: event.position,
             at: event.recorded_at.timestamp_micros(),
-            is_shared: is_shared(&event.metadata, event.sequence),
+            is_shared: is_shared(&event.metadata, event.sequence)
+                || *event.event_type == *"metric_emitted" && is_quiet(&event.metadata),
             what,
         });
     }

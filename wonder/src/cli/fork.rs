@@ -51,8 +51,9 @@ pub(crate) struct ForkArgs {
     /// Another definition of the project: NAME or NAME@VERSION
     #[arg(long, value_name = "NAME")]
     definition: Option<String>,
-    /// Which later outcomes are adopted where the same is asked for: all, successes or none
-    #[arg(long, default_value = "all", value_parser = ["all", "successes", "none"])]
+    /// Which later outcomes are adopted where the same is asked for: all, outside (all, and
+    /// what people, signals and times came to), successes or none
+    #[arg(long, default_value = "all", value_parser = ["all", "outside", "successes", "none"])]
     adopt: String,
     /// Only say what would be called again, with its last cost
     #[arg(long, conflicts_with = "wait")]

@@ -53,7 +53,11 @@ impl Actor {
             owed.attempts
                 .retain(|(token, attempt)| !adoption.offer(run, plan, *token, Some(*attempt)));
             owed.children.retain(|(token, _)| !adoption.offer(run, plan, *token, None));
-            if owed.attempts.len() + owed.children.len() < all {
+            let live = run.live().filter(|live| live.waits.total() > 0);
+            let waits = live.is_some();
+            let tokens = live.map(|live| live.tokens.keys().copied().collect::<Vec<_>>());
+            adoption.offer_waits(run, plan, tokens.unwrap_or_default());
+            if waits || owed.attempts.len() + owed.children.len() < all {
                 self.queue.push_back(Queued::Advance);
             }
         }

@@ -156,24 +156,39 @@ impl Decider<'_> {
     }
 
     fn pass_gate(&mut self, id: TokenId, outcome: GateOutcome) {
-        let plan = self.plan;
         let Some(gate) = self.open_gate_at(id) else { return };
         let result = result_of(gate, outcome);
-        let Some(node) = self.token(id).and_then(|token| plan.node(&token.node)) else { return };
-        let (writes, failed) = self.output(id, node, &result);
-        let closed = GateClosed { token: id, outcome, result, writes, error: None };
-        self.emit(Event::GateClosed(Box::new(closed)));
-        self.route_or_fail(id, failed);
+        self.close_gate(id, outcome, Ok(result));
     }
 
     fn fail_gate(&mut self, id: TokenId, outcome: GateOutcome, mut error: RunError) {
         let Some(gate) = self.open_gate_at(id) else { return };
         error.detail = result_of(gate, outcome);
-        error.node = self.token(id).map(|token| token.node.to_string());
-        let (result, writes) = (Value::Null, Map::new());
-        let closed = GateClosed { token: id, outcome, result, writes, error: Some(error) };
+        self.close_gate(id, outcome, Err(error));
+    }
+
+    /// Closes an open gate with the node's result, or what it fails with.
+    pub(super) fn close_gate(
+        &mut self,
+        id: TokenId,
+        outcome: GateOutcome,
+        result: Result<Value, RunError>,
+    ) {
+        let plan = self.plan;
+        let Some(node) = self.token(id).and_then(|token| plan.node(&token.node)) else { return };
+        let (result, writes, error, failed) = match result {
+            Ok(result) => {
+                let (writes, failed) = self.output(id, node, &result);
+                (result, writes, None, failed)
+            }
+            Err(mut error) => {
+                error.node = Some(node.name.to_string());
+                (Value::Null, Map::new(), Some(error), None)
+            }
+        };
+        let closed = GateClosed { token: id, outcome, result, writes, error };
         self.emit(Event::GateClosed(Box::new(closed)));
-        self.route(id);
+        self.route_or_fail(id, failed);
     }
 }
 

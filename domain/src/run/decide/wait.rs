@@ -11,6 +11,7 @@ use crate::definition::plan::{NodeWork, PlanWait};
 use crate::expression::{Binding, Expression};
 use crate::ids::Name;
 use crate::limits;
+use crate::run::command::EndWait;
 use crate::run::error::Refusal;
 use crate::run::event::{Event, FailureKind, RunError, SignalReceived, TokenId};
 use crate::run::scope::TokenScope;
@@ -97,6 +98,23 @@ impl Decider<'_> {
         let (writes, failed) = self.output(id, node, &result);
         self.emit(Event::WaitEnded { token: id, result, writes, signal });
         self.route_or_fail(id, failed);
+    }
+
+    /// Of a fork: what a wait or a gate came to in the other run.
+    pub(super) fn end_wait_with(&mut self, end: &EndWait) -> Result<(), Refusal> {
+        let id = end.token;
+        let phase = self.token(id).map(|token| &token.phase);
+        match (phase, &end.result, end.gate) {
+            (Some(Phase::Waiting { .. }), Ok(result), None) => {
+                self.end_wait(id, result.clone(), None);
+            }
+            (Some(Phase::Waiting { .. }), Err(error), None) => self.fail_node(id, error.clone()),
+            (Some(Phase::Gated { .. }), result, Some(outcome)) => {
+                self.close_gate(id, outcome, result.clone());
+            }
+            _ => return Err(Refusal::GateNotOpen { token: id }),
+        }
+        Ok(())
     }
 
     pub(super) fn signal(

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{DefinitionRef, Pin, TokenId};
+use super::{DefinitionRef, Experiment, Pin, TokenId};
 use crate::ids::RunId;
 
 /// Where a run was forked from, as its first event says. The events up to that place are those of
@@ -26,6 +26,8 @@ pub enum Adopt {
     /// All of them, attempt by attempt: an unchanged fork does what the other run did.
     #[default]
     All,
+    /// All of them, and also what people answered, and what signals and times came to.
+    Outside,
     /// What succeeded; what failed is tried again.
     Successes,
     None,
@@ -90,6 +92,9 @@ pub struct RunForked {
     pub definition: Option<DefinitionRef>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pins: Vec<Pin>,
+    /// The experiment that it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub experiment: Option<Box<Experiment>>,
     /// Children that fork as well; others that it waits for are started anew.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub children: Vec<ForkedChild>,

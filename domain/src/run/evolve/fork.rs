@@ -20,6 +20,7 @@ impl Live {
             until: forked.until,
             adopt: forked.adopt,
         });
+        header.experiment = forked.experiment.as_deref().cloned().map(Arc::new);
         if let Some(input) = &forked.input {
             header.input = Arc::new(input.clone());
         }

@@ -12,8 +12,8 @@ use crate::limits;
 use crate::run::adoption::Adoption;
 use crate::run::command::{AttemptError, Report};
 use crate::run::event::{
-    Adopt, BranchPatch, DefinitionRef, Event, ForkedChild, ForkedFrom, ParentRun, Pin, RunForked,
-    RunStarted, TokenId, Usage,
+    Adopt, BranchPatch, DefinitionRef, Event, Experiment, ForkedChild, ForkedFrom, ParentRun, Pin,
+    RunForked, RunStarted, TokenId, Usage,
 };
 use crate::run::state::{Live, Phase};
 use crate::run::{Command, Decision, Refusal, Run};
@@ -38,6 +38,8 @@ pub struct Asked {
     pub outcomes: BTreeMap<TokenId, Result<Value, AttemptError>>,
     pub definition: Option<(DefinitionRef, Vec<Pin>)>,
     pub labels: Option<BTreeMap<String, String>>,
+    /// The experiment that it belongs to.
+    pub experiment: Option<Experiment>,
     /// The run whose node waits for it, where it is a child that forks with its parent.
     pub parent: Option<ParentRun>,
     /// The children that fork with it.
@@ -63,6 +65,7 @@ impl Asked {
             outcomes: BTreeMap::new(),
             definition: None,
             labels: None,
+            experiment: None,
             parent: None,
             children: Vec::new(),
             is_told_again: true,
@@ -141,6 +144,7 @@ impl Place {
             outcomes: tokens,
             definition,
             pins: pins.unwrap_or_default(),
+            experiment: asked.experiment.map(Box::new),
             children: asked.children,
         };
         Ok(Forking { shared, forked, first: told, adoption })
@@ -180,6 +184,9 @@ impl Forking {
         for command in &self.first {
             whole.append(run.execute(plan, command, now)?);
         }
+        let waits = run.live().filter(|live| live.waits.total() > 0);
+        let waits = waits.map(|live| live.tokens.keys().copied().collect::<Vec<_>>());
+        self.adoption.offer_waits(run, plan, waits.unwrap_or_default());
         Ok(self.adoption.follow(run, plan, now, whole))
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use chrono::TimeDelta;
-use graphs::{Block, Layout, blocks, runner};
+use graphs::{Block, Layout, PEOPLE, blocks, runner};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -17,13 +17,13 @@ use crate::run::event::{
 };
 use crate::run::fork::{Place, Prefix};
 use crate::run::rehearsal::compared;
-use crate::run::state::Phase;
+use crate::run::state::{Live, Phase};
 use crate::run::{Command, Decision, Event, Refusal, Run, RunStatus};
 
 const FORK: u128 = 4_242;
 
 /// The place of a fork at an event.
-fn place(parent: &Fixture, at: u64, adopt: Adopt) -> Option<Place> {
+pub(super) fn place(parent: &Fixture, at: u64, adopt: Adopt) -> Option<Place> {
     let mut prefix = Prefix::new(&parent.plan, at, adopt);
     for (event, at) in &parent.events {
         if !prefix.take(event.clone(), *at).expect("the engine decides the same") {
@@ -33,7 +33,7 @@ fn place(parent: &Fixture, at: u64, adopt: Adopt) -> Option<Place> {
     prefix.place()
 }
 
-fn unchanged(parent: &Fixture, place: &Place, adopt: Adopt) -> RunForked {
+pub(super) fn unchanged(parent: &Fixture, place: &Place, adopt: Adopt) -> RunForked {
     RunForked {
         run_id: RunId::new(Uuid::from_u128(FORK)),
         from: RunId::new(Uuid::from_u128(42)),
@@ -49,12 +49,13 @@ fn unchanged(parent: &Fixture, place: &Place, adopt: Adopt) -> RunForked {
         outcomes: Vec::new(),
         definition: None,
         pins: Vec::new(),
+        experiment: None,
         children: Vec::new(),
     }
 }
 
 /// A fork, an hour after the last event of its parent. What it has to do itself stands in `owed`.
-fn forked(
+pub(super) fn forked(
     parent: &Fixture,
     place: Place,
     forked: RunForked,
@@ -98,7 +99,7 @@ fn forked_at(parent: &Fixture, at: u64) -> Fixture {
 }
 
 /// What a run came to. Its children are named by their tokens.
-fn end(run: &Run) -> Value {
+pub(super) fn end(run: &Run) -> Value {
     let Run::Closed(closed) = run else { panic!("the run goes on: {run:#?}") };
     let end = json!([closed.status, closed.root, closed.output, closed.error, closed.reason]);
     let mut text = end.to_string();
@@ -109,11 +110,13 @@ fn end(run: &Run) -> Value {
     serde_json::from_str(&text).expect("it is JSON")
 }
 
-/// The graph with calls, and nothing that waits for people or times.
-fn calls(block: Block) -> Block {
+/// The graph with calls, and nothing that races with times; nor, where it isn't to wait, with what
+/// waits for people or times.
+pub(super) fn calls(block: Block, waits: bool) -> Block {
+    let calls = |block| calls(block, waits);
     let inner = |block: Box<Block>| Box::new(calls(*block));
     match block {
-        Block::Wait | Block::Signal { .. } | Block::Gate { .. } => {
+        Block::Wait | Block::Signal { .. } | Block::Gate { .. } if !waits => {
             Block::Task { retries: true, undo: false }
         }
         Block::Child { catches, undo, .. } => Block::Child { catches, timed: false, undo },
@@ -128,6 +131,9 @@ fn calls(block: Block) -> Block {
             Block::FanOut { count, body: inner(body), wait, failed, rest: false, foreach }
         }
         Block::Task { .. }
+        | Block::Wait
+        | Block::Signal { .. }
+        | Block::Gate { .. }
         | Block::Compute
         | Block::Emit
         | Block::Measure
@@ -135,8 +141,29 @@ fn calls(block: Block) -> Block {
     }
 }
 
+/// What people and others may say now.
+fn asked_outside(live: &Live) -> Vec<Command> {
+    let waiting = live.tokens.iter().filter_map(|(token, at)| match &at.phase {
+        Phase::Gated { gate } => Some(Command::Answer(Box::new(GateAnswer {
+            token: *token,
+            actor: PEOPLE[gate.answers.len()].to_owned(),
+            roles: Vec::new(),
+            decision: if token % 3 == 0 { Answer::Reject } else { Answer::Approve },
+            value: json!({"n": 1.50}),
+            comment: None,
+        }))),
+        Phase::Waiting { signal: Some(name), .. } => Some(Command::Signal {
+            name: name.parse().expect("a name"),
+            payload: json!({"ok": true}),
+            transient: false,
+        }),
+        _ => None,
+    });
+    waiting.collect()
+}
+
 /// Runs a graph to its end, by a schedule.
-fn run_by(definition: Value, schedule: &[u32]) -> Fixture {
+pub(super) fn run_by(definition: Value, schedule: &[u32]) -> Fixture {
     let mut run = Fixture::new(definition);
     run.start(json!({"z": 0.5, "items": [7, 7], "a": {"y": 1}})).expect("it starts");
     let mut steps = schedule.iter().copied().cycle();
@@ -146,7 +173,12 @@ fn run_by(definition: Value, schedule: &[u32]) -> Fixture {
         let (choice, more) = (next() as usize, next());
         run.now += TimeDelta::milliseconds(i64::from(more % 50));
         let children: Vec<_> = live.children.iter().map(|(token, id)| (*token, *id)).collect();
-        let command = match (choice % (run.owed.len() + children.len()).max(1), live.next_due()) {
+        let asked = asked_outside(live);
+        let all = run.owed.len() + children.len() + asked.len();
+        let command = match (choice % all.max(1), live.next_due()) {
+            (place, _) if (all - asked.len()..all).contains(&place) => {
+                asked[place + asked.len() - all].clone()
+            }
             (place, _) if place < run.owed.len() => {
                 let (token, attempt) = run.owed[place];
                 let result = match more % 6 {
@@ -197,7 +229,7 @@ fn a_fork_at_any_event_that_changes_nothing_ends_as_its_run_did_and_costs_no_cal
     let graphs = (blocks(), prop::collection::vec(any::<u32>(), 1..40), any::<bool>());
     runner(60)
         .run(&graphs, |(block, schedule, compensate)| {
-            let definition = Layout::definition(&calls(block), false, compensate);
+            let definition = Layout::definition(&calls(block, false), false, compensate);
             let parent = run_by(definition, &schedule);
             for at in 1..=parent.events.len() as u64 {
                 let Some(place) = place(&parent, at, Adopt::All) else { continue };
