@@ -35,7 +35,7 @@ impl Projection for Metrics {
     }
 
     fn version(&self) -> i64 {
-        1
+        2
     }
 
     fn tables(&self) -> &'static [(&'static str, &'static str)] {
@@ -44,6 +44,7 @@ impl Projection for Metrics {
             ("metric_days", "metric"),
             ("metric_runs", "run_id"),
             ("metric_tokens", "run_id"),
+            ("metric_spawns", "run_id"),
             ("metric_groups", "run_id"),
         ]
     }

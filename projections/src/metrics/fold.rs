@@ -164,7 +164,7 @@ impl<'a> Fold<'a> {
             }
             What::Forked { .. } => self.count(&at, catalog::RUNS_STARTED, About::default()),
             What::Admitted => {
-                let node = at.run.place(1).map(|place| Arc::clone(&place.node));
+                let node = at.run.place(1).map(|place| place.node);
                 if let Some(node) = node {
                     let waited = at.run.facts.waits_for_admission;
                     self.enter(&mut at, 1, &node, waited);
@@ -189,8 +189,9 @@ impl<'a> Fold<'a> {
             }
             What::Spawned { instance, index, token, count } => {
                 let nodes = at.run.nodes_of(instance, index, count);
-                for (token, node) in (token..).zip(nodes) {
-                    self.enter(&mut at, token, &node, true);
+                at.run.spawn(token, &nodes, at.micros);
+                for (token, node) in (token..).zip(&nodes) {
+                    self.begin(&at, token, node);
                 }
             }
             What::Joined { instance, token, node, rest_continues } => {
@@ -215,7 +216,14 @@ impl<'a> Fold<'a> {
     /// A token comes to a node.
     fn enter(&mut self, at: &mut At<'_>, token: u64, node: &Arc<str>, may_begin: bool) {
         at.run.enter(token, node, at.micros);
-        if may_begin && at.kinds.of(node).is_some_and(|kind| !kind.has_mutex) {
+        if may_begin {
+            self.begin(at, token, node);
+        }
+    }
+
+    /// What is to be done at a node may begin, where it needs no turn at a mutex.
+    fn begin(&mut self, at: &At<'_>, token: u64, node: &Arc<str>) {
+        if at.kinds.of(node).is_some_and(|kind| !kind.has_mutex) {
             self.due(at, token);
         }
     }
@@ -223,8 +231,8 @@ impl<'a> Fold<'a> {
     /// An attempt may be handed to a worker, where the node is one for workers.
     fn due(&mut self, at: &At<'_>, token: u64) {
         let Some(Place { node, .. }) = at.run.place(token) else { return };
-        if let Some(kind) = at.kinds.of(node).filter(|kind| kind.is_task) {
-            let about = About { node: Some(node), kind: kind.kind, ..About::default() };
+        if let Some(kind) = at.kinds.of(&node).filter(|kind| kind.is_task) {
+            let about = About { node: Some(&node), kind: kind.kind, ..About::default() };
             self.count(at, catalog::ATTEMPTS_STARTED, about);
         }
     }
@@ -232,7 +240,7 @@ impl<'a> Fold<'a> {
     fn attempted(&mut self, at: &mut At<'_>, attempted: &Attempted<'_>) {
         let Some(place) = at.run.place(attempted.token) else { return };
         if !attempted.is_adopted() {
-            let (node, status) = (Arc::clone(&place.node), attempted.status);
+            let (node, status) = (place.node, attempted.status);
             let kind = at.kinds.of(&node).map_or("", |kind| kind.kind);
             let model = if kind == "llm" { attempted.model() } else { None };
             let about = || About {
@@ -273,7 +281,7 @@ impl<'a> Fold<'a> {
 
     fn emitted(&mut self, at: &mut At<'_>, emitted: &Emitted) {
         at.run.ended_at(emitted.token, false);
-        let node = at.run.place(emitted.token).map(|place| Arc::clone(&place.node));
+        let node = at.run.place(emitted.token).map(|place| place.node);
         let dimensions = serde_json::to_string(&emitted.dimensions).ok();
         let about = About { node: node.as_ref(), dimensions, ..About::default() };
         let name = emitted.name.to_string().into();

@@ -19,6 +19,8 @@ use crate::projection::FoldError;
 use crate::store::dialect::Dialect;
 use crate::store::sql::{Record, Session, sql};
 
+mod statements;
+
 /// The nodes of a group's branches, in order, with how many each has.
 pub(super) type Branches = Vec<(Arc<str>, u64)>;
 
@@ -50,6 +52,15 @@ pub(super) struct Place {
     pub(super) failed: Option<bool>,
 }
 
+/// Tokens of branches that were spawned together, all at the same node.
+#[derive(Debug)]
+struct Spawn {
+    count: u64,
+    node: Arc<str>,
+    since_micros: i64,
+    is_stored: bool,
+}
+
 /// A row, and whether it differs from what is stored.
 #[derive(Debug)]
 struct Kept<T> {
@@ -73,6 +84,10 @@ impl<T> Table<T> {
     fn found(&mut self, number: u64, row: T) {
         let kept = Kept { now: Some(row), is_stored: true, is_changed: false };
         self.0.insert(number, kept);
+    }
+
+    fn has(&self, number: u64) -> bool {
+        self.0.contains_key(&number)
     }
 
     fn get(&self, number: u64) -> Option<&T> {
@@ -119,7 +134,10 @@ pub(super) struct Open {
     is_stored: bool,
     is_changed: bool,
     has_ended: bool,
+    /// Tokens for which it doesn't stand in `spawns` where they are.
     tokens: Table<Place>,
+    /// By the first of their tokens.
+    spawns: BTreeMap<u64, Spawn>,
     groups: Table<Branches>,
 }
 
@@ -132,6 +150,7 @@ impl Open {
             is_changed: true,
             has_ended: false,
             tokens: Table::default(),
+            spawns: BTreeMap::new(),
             groups: Table::default(),
         }
     }
@@ -150,16 +169,43 @@ impl Open {
         self.tokens.put(token, Place { node: Arc::clone(node), since_micros, failed: None });
     }
 
-    pub(super) fn place(&self, token: u64) -> Option<&Place> {
-        self.tokens.get(token)
+    /// Tokens in a row come to these nodes.
+    pub(super) fn spawn(&mut self, token: u64, nodes: &[Arc<str>], since_micros: i64) {
+        let mut first = token;
+        for same in nodes.chunk_by(|node, next| node == next) {
+            let (count, node) = (same.len() as u64, Arc::clone(&same[0]));
+            self.spawns.insert(first, Spawn { count, node, since_micros, is_stored: false });
+            first += count;
+        }
+    }
+
+    pub(super) fn place(&self, token: u64) -> Option<Place> {
+        if self.tokens.has(token) {
+            return self.tokens.get(token).cloned();
+        }
+        let (first, spawn) = self.spawns.range(..=token).next_back()?;
+        if token - first >= spawn.count {
+            return None;
+        }
+        let (node, since_micros) = (Arc::clone(&spawn.node), spawn.since_micros);
+        Some(Place { node, since_micros, failed: None })
     }
 
     pub(super) fn ended_at(&mut self, token: u64, failed: bool) {
-        self.tokens.change(token, |place| place.failed = Some(failed));
+        if self.tokens.has(token) {
+            self.tokens.change(token, |place| place.failed = Some(failed));
+        } else if let Some(place) = self.place(token) {
+            self.tokens.put(token, Place { failed: Some(failed), ..place });
+        }
     }
 
+    /// A token leaves its node. Of one that was spawned nothing is kept of that: it is never asked
+    /// for again.
     pub(super) fn leave(&mut self, token: u64) -> Option<Place> {
-        self.tokens.remove(token)
+        match self.tokens.has(token) {
+            true => self.tokens.remove(token),
+            false => self.place(token),
+        }
     }
 
     pub(super) fn open_group(&mut self, instance: u64, branches: Branches) {
@@ -204,6 +250,15 @@ struct TokenRow {
     node: String,
     since_micros: i64,
     outcome: String,
+}
+
+#[derive(FromRow)]
+struct SpawnRow {
+    run_id: String,
+    first: i64,
+    count: i64,
+    node: String,
+    since_micros: i64,
 }
 
 #[derive(FromRow)]
@@ -289,7 +344,8 @@ impl<'a> OpenRuns<'a> {
         };
         let mut open = Self::default();
         let found: Vec<RunRow> =
-            rows(session, read_runs, wanted.runs.iter().map(|id| [id]).collect()).await?;
+            rows(session, statements::read_runs, wanted.runs.iter().map(|id| [id]).collect())
+                .await?;
         for row in found {
             let facts = serde_json::from_str(&row.facts).map_err(damaged)?;
             if let Some(&id) = wanted.runs.get(row.run_id.as_str()) {
@@ -297,8 +353,24 @@ impl<'a> OpenRuns<'a> {
                 open.0.insert(id, run);
             }
         }
+        // Tokens that are asked for at the same time lie beside each other.
+        let mut between: HashMap<&str, (u64, u64)> = HashMap::new();
+        for (id, token) in &wanted.tokens {
+            let (least, most) = between.entry(*id).or_insert((*token, *token));
+            (*least, *most) = ((*least).min(*token), (*most).max(*token));
+        }
+        let between = between.into_iter().map(|(id, (least, most))| (id, least, most));
+        let found: Vec<SpawnRow> =
+            rows(session, statements::read_spawns, between.collect()).await?;
+        for row in found {
+            let Some(run) = open.0.get_mut(row.run_id.as_str()) else { continue };
+            let (node, since_micros) = (row.node.into(), row.since_micros);
+            let spawn =
+                Spawn { count: row.count.unsigned_abs(), node, since_micros, is_stored: true };
+            run.spawns.insert(row.first.unsigned_abs(), spawn);
+        }
         let found: Vec<TokenRow> =
-            rows(session, read_tokens, wanted.tokens.into_iter().collect()).await?;
+            rows(session, statements::read_tokens, wanted.tokens.into_iter().collect()).await?;
         for row in found {
             let Some(run) = open.0.get_mut(row.run_id.as_str()) else { continue };
             let failed = (!row.outcome.is_empty()).then_some(row.outcome == FAILED);
@@ -306,7 +378,7 @@ impl<'a> OpenRuns<'a> {
             run.tokens.found(row.token.unsigned_abs(), Place { node, since_micros, failed });
         }
         let found: Vec<GroupRow> =
-            rows(session, read_groups, wanted.groups.into_iter().collect()).await?;
+            rows(session, statements::read_groups, wanted.groups.into_iter().collect()).await?;
         for row in found {
             let Some(run) = open.0.get_mut(row.run_id.as_str()) else { continue };
             let branches = serde_json::from_str(&row.branches).map_err(damaged)?;
@@ -328,7 +400,7 @@ impl<'a> OpenRuns<'a> {
     pub(super) async fn write(self, session: &mut Session<'_>) -> Result<(), FoldError> {
         let dialect = session.dialect();
         let (mut ended, mut runs) = (Vec::new(), Vec::new());
-        let (mut tokens, mut no_tokens) = (Vec::new(), Vec::new());
+        let (mut tokens, mut no_tokens, mut spawns) = (Vec::new(), Vec::new(), Vec::new());
         let (mut groups, mut no_groups) = (Vec::new(), Vec::new());
         for (id, run) in &self.0 {
             if run.has_ended {
@@ -343,6 +415,12 @@ impl<'a> OpenRuns<'a> {
                     place.failed.map_or("", |failed| if failed { FAILED } else { SUCCEEDED });
                 tokens.push(json!([id, token, place.node, place.since_micros, outcome]));
             }
+            for (first, Spawn { count, node, since_micros, is_stored }) in &run.spawns {
+                if *is_stored {
+                    continue;
+                }
+                spawns.push(json!([id, first, count, node, since_micros]));
+            }
             no_tokens.extend(run.tokens.gone().map(|token| (id, token)));
             for (instance, branches) in run.groups.written() {
                 groups.push(json!([id, instance, json!(branches).to_string()]));
@@ -350,14 +428,16 @@ impl<'a> OpenRuns<'a> {
             no_groups.extend(run.groups.gone().map(|instance| (id, instance)));
         }
         for (text, rows) in [
-            (insert_runs(dialect), json!(runs)),
-            (insert_tokens(dialect), json!(tokens)),
-            (insert_groups(dialect), json!(groups)),
-            (delete_numbered(dialect, "metric_tokens", "token"), json!(no_tokens)),
-            (delete_numbered(dialect, "metric_groups", "instance"), json!(no_groups)),
-            (delete_run(dialect, "metric_runs"), json!(ended)),
-            (delete_run(dialect, "metric_tokens"), json!(ended)),
-            (delete_run(dialect, "metric_groups"), json!(ended)),
+            (statements::insert_runs(dialect), json!(runs)),
+            (statements::insert_tokens(dialect), json!(tokens)),
+            (statements::insert_spawns(dialect), json!(spawns)),
+            (statements::insert_groups(dialect), json!(groups)),
+            (statements::delete_numbered(dialect, "metric_tokens", "token"), json!(no_tokens)),
+            (statements::delete_numbered(dialect, "metric_groups", "instance"), json!(no_groups)),
+            (statements::delete_run(dialect, "metric_runs"), json!(ended)),
+            (statements::delete_run(dialect, "metric_tokens"), json!(ended)),
+            (statements::delete_run(dialect, "metric_spawns"), json!(ended)),
+            (statements::delete_run(dialect, "metric_groups"), json!(ended)),
         ] {
             if rows.as_array().is_some_and(|rows| !rows.is_empty()) {
                 session.execute(sql(text).bind(rows.to_string())).await?;
@@ -369,75 +449,3 @@ impl<'a> OpenRuns<'a> {
 
 const SUCCEEDED: &str = "succeeded";
 const FAILED: &str = "failed";
-
-fn read_runs(dialect: Dialect) -> String {
-    let each = dialect.each("$1");
-    format!(
-        "select found.run_id, found.facts from {each} as wanted \
-         cross join metric_runs as found where found.run_id = wanted.value ->> 0"
-    )
-}
-
-fn read_tokens(dialect: Dialect) -> String {
-    numbered(dialect, "metric_tokens", "token")
-}
-
-fn read_groups(dialect: Dialect) -> String {
-    numbered(dialect, "metric_groups", "instance")
-}
-
-fn numbered(dialect: Dialect, table: &str, number: &str) -> String {
-    let each = dialect.each("$1");
-    format!(
-        "select found.* from {each} as wanted cross join {table} as found \
-         where found.run_id = wanted.value ->> 0 \
-            and found.{number} = cast(wanted.value ->> 1 as bigint)"
-    )
-}
-
-fn insert_runs(dialect: Dialect) -> String {
-    format!(
-        "insert into metric_runs (run_id, facts) \
-         select change.value ->> 0, change.value ->> 1 from {} as change where true \
-         on conflict (run_id) do update set facts = excluded.facts",
-        dialect.each("$1")
-    )
-}
-
-fn insert_tokens(dialect: Dialect) -> String {
-    format!(
-        "insert into metric_tokens (run_id, token, node, since_micros, outcome) \
-         select change.value ->> 0, cast(change.value ->> 1 as bigint), change.value ->> 2, \
-            cast(change.value ->> 3 as bigint), change.value ->> 4 from {} as change where true \
-         on conflict (run_id, token) do update set node = excluded.node, \
-            since_micros = excluded.since_micros, outcome = excluded.outcome",
-        dialect.each("$1")
-    )
-}
-
-fn insert_groups(dialect: Dialect) -> String {
-    format!(
-        "insert into metric_groups (run_id, instance, branches) \
-         select change.value ->> 0, cast(change.value ->> 1 as bigint), change.value ->> 2 \
-         from {} as change where true \
-         on conflict (run_id, instance) do update set branches = excluded.branches",
-        dialect.each("$1")
-    )
-}
-
-fn delete_numbered(dialect: Dialect, table: &str, number: &str) -> String {
-    // With both casts SQLite looks for each row by both columns of the key.
-    format!(
-        "delete from {table} where (run_id, {number}) in \
-            (select cast(gone.value ->> 0 as text), cast(gone.value ->> 1 as bigint) \
-             from {} as gone)",
-        dialect.each("$1")
-    )
-}
-
-fn delete_run(dialect: Dialect, table: &str) -> String {
-    format!(
-        "delete from {table} where run_id in (select gone.value ->> 0 from {} as gone)",
-        dialect.each("$1")
-    )
-}
