@@ -39,8 +39,9 @@ pub struct NewEvent {
     pub recorded_at: Option<DateTime<Utc>>,
 }
 
-/// Events of one aggregate that are appended together or not at all, with what goes with them.
-#[derive(Debug, Clone)]
+/// Events of one aggregate that are appended together or not at all, with what goes with them. By
+/// default nothing goes with them, and the aggregate is one that anybody may write.
+#[derive(Debug, Clone, Default)]
 pub struct Append {
     pub aggregate_type: Arc<str>,
     pub aggregate_id: Arc<str>,

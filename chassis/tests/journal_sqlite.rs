@@ -87,14 +87,7 @@ fn append(id: &str, expected_sequence: u64) -> Append {
             payload: Bytes::from_static(b"{}"),
             recorded_at: None,
         }],
-        inbox: Vec::new(),
-        payloads: Vec::new(),
-        open: None,
-        snapshot: None,
-        mark: None,
-        redaction: None,
-        shard: 0,
-        epoch: None,
+        ..Append::default()
     }
 }
 

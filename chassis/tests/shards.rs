@@ -323,14 +323,9 @@ fn append(id: &str, expected_sequence: u64, shard: u16, epoch: u64) -> Append {
             payload: Bytes::from_static(b"{}"),
             recorded_at: None,
         }],
-        inbox: Vec::new(),
-        payloads: Vec::new(),
-        open: None,
-        snapshot: None,
-        mark: None,
-        redaction: None,
         shard,
         epoch: Some(epoch),
+        ..Append::default()
     }
 }
 

@@ -38,14 +38,7 @@ pub(crate) async fn record(
             payload: encoded.payload.into(),
             recorded_at: None,
         }],
-        inbox: Vec::new(),
-        payloads: Vec::new(),
-        open: None,
-        snapshot: None,
-        mark: None,
-        redaction: None,
-        shard: 0,
-        epoch: None,
+        ..Append::default()
     };
     let fault = |fault| refusal::of(fault, Kind::Workspace, "the record of a read");
     let (position, at, created) = match journal.append(append).await {
@@ -57,16 +50,5 @@ pub(crate) async fn record(
         }
         Err(error) => return Err(fault(Fault::Append(error))),
     };
-    let (version, queued) = (1, false);
-    Ok(Receipt {
-        id,
-        version,
-        position,
-        created,
-        at,
-        queued,
-        outcome: None,
-        plan: None,
-        dropped: None,
-    })
+    Ok(Receipt { id, version: 1, position, created, at, ..Receipt::default() })
 }

@@ -246,18 +246,7 @@ impl Inner {
         };
         writing.wrote(Head { workspace_id, resource: done.resource });
         let Done { version, position, at, created, written, .. } = done;
-        let queued = false;
-        let receipt = Receipt {
-            id,
-            version,
-            position,
-            created,
-            at,
-            queued,
-            outcome: None,
-            plan: None,
-            dropped: None,
-        };
+        let receipt = Receipt { id, version, position, created, at, ..Receipt::default() };
         Ok(Answer { receipt, written })
     }
 }

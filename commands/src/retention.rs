@@ -130,12 +130,9 @@ impl Archivist {
             id: id.to_owned(),
             version,
             position,
-            created: false,
             at: self.clock.now(),
-            queued: false,
-            outcome: None,
-            plan: None,
             dropped: Some(Box::new(dropped)),
+            ..Receipt::default()
         }
     }
 
@@ -268,8 +265,7 @@ impl Archivist {
             aggregate_id: Arc::clone(id),
             events: redacted,
             released,
-            referred: Vec::new(),
-            dropped: Vec::new(),
+            ..Redaction::default()
         };
         Ok(Append {
             aggregate_type: AGGREGATE.into(),
@@ -285,14 +281,11 @@ impl Archivist {
                 payload: encoded.payload.into(),
                 recorded_at: None,
             }],
-            inbox: Vec::new(),
-            payloads: Vec::new(),
             open: (!is_only).then_some(!is_last),
-            snapshot: None,
-            mark: None,
             redaction: Some(redaction),
             shard,
             epoch: (epoch > 0).then_some(epoch),
+            ..Append::default()
         })
     }
 }

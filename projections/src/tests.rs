@@ -267,14 +267,8 @@ impl World {
             metadata: metadata.to_owned().into(),
             recorded_at: moment(after),
             events,
-            inbox: Vec::new(),
             payloads,
-            open: None,
-            snapshot: None,
-            mark: None,
-            redaction: None,
-            shard: 0,
-            epoch: None,
+            ..Append::default()
         };
         self.journal.append(append).await.expect("it appends").last_position
     }

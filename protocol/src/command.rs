@@ -243,7 +243,7 @@ pub enum RerunVersion {
 }
 
 /// What a command did. It is durable when this is answered.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Receipt {
     /// The aggregate: `run_…`, `wf_…` and so on.
     pub id: String,

@@ -95,14 +95,7 @@ fn append(id: &str, expected_sequence: u64, events: usize) -> Append {
         // Finer than any storage keeps.
         recorded_at: DateTime::from_timestamp(1_800_000_000, 123_456_789).unwrap_or_default(),
         events: (0..events).map(|n| event(&format!(r#"{{"n":{n}}}"#))).collect(),
-        inbox: Vec::new(),
-        payloads: Vec::new(),
-        open: None,
-        snapshot: None,
-        mark: None,
-        redaction: None,
-        shard: 0,
-        epoch: None,
+        ..Append::default()
     }
 }
 

@@ -20,7 +20,7 @@ pub type PayloadHash = [u8; 32];
 /// Other payloads for events of one aggregate, put there in the transaction of an append. Snapshots
 /// of the aggregate, which hold what stood there, go with it. Events that aren't there are left
 /// out.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Redaction {
     pub aggregate_type: Arc<str>,
     pub aggregate_id: Arc<str>,

@@ -375,8 +375,7 @@ impl Actor {
                 at: self.recorded_at,
                 queued: under_way.durable.created && self.run.is_in_queue(),
                 outcome: self.outcome(),
-                plan: None,
-                dropped: None,
+                ..Receipt::default()
             })));
         }
         if std::mem::take(&mut self.advance) {

@@ -130,8 +130,7 @@ fn answer(
         at,
         queued: stream.sequence == 0 && run.is_in_queue(),
         outcome: outcome::of(run, version, 0).filter(outcome::is_small),
-        plan: None,
-        dropped: None,
+        ..Receipt::default()
     };
     Some(InboxEntry {
         key: remembered.key.clone(),

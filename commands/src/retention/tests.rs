@@ -69,14 +69,9 @@ async fn told(archivist: &Archivist, number: u64, signals: u64, payload: &Value)
         metadata: Bytes::from_static(b"{}"),
         recorded_at: Utc::now(),
         events: new,
-        inbox: Vec::new(),
         payloads,
-        open: None,
-        snapshot: None,
-        mark: None,
-        redaction: None,
         shard: shard_of(run_id),
-        epoch: None,
+        ..Append::default()
     };
     let appended = archivist.journal.append(append).await.expect("it is appended");
     Ended { run_id, workspace_id: workspace(), sequence: appended.last_sequence }

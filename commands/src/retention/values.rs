@@ -70,21 +70,14 @@ impl Archivist {
                 payload: encoded.payload.into(),
                 recorded_at: None,
             }],
-            inbox: Vec::new(),
-            payloads: Vec::new(),
-            open: None,
-            snapshot: None,
-            mark: None,
             redaction: Some(Redaction {
                 aggregate_type: AGGREGATE.into(),
                 aggregate_id: VALUES.into(),
-                events: Vec::new(),
-                released: Vec::new(),
                 referred,
                 dropped,
+                ..Redaction::default()
             }),
-            shard: 0,
-            epoch: None,
+            ..Append::default()
         };
         self.journal.append(append).await.map(drop).map_err(|error| refused(&error))
     }

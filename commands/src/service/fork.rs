@@ -273,11 +273,8 @@ fn dry(forking: &Forking, planned: ForkPlan, at: DateTime<Utc>) -> Receipt {
         id: forking.forked.from.to_string(),
         version: forking.forked.sequence,
         position: 0,
-        created: false,
         at,
-        queued: false,
-        outcome: None,
         plan: Some(Box::new(planned)),
-        dropped: None,
+        ..Receipt::default()
     }
 }

@@ -75,10 +75,7 @@ impl Repository {
             position: 0,
             created: self.trace.decided.get().is_some_and(|decided| decided.created),
             at: self.at,
-            queued: false,
-            outcome: None,
-            plan: None,
-            dropped: None,
+            ..Receipt::default()
         };
         Ok(Append {
             aggregate_type: A::TYPE.into(),
@@ -94,12 +91,7 @@ impl Repository {
                 answer: inbox::encode(&receipt),
             }],
             payloads,
-            open: None,
-            snapshot: None,
-            mark: None,
-            redaction: None,
-            shard: 0,
-            epoch: None,
+            ..Append::default()
         })
     }
 }

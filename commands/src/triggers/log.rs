@@ -153,14 +153,11 @@ impl Triggers {
             metadata: metadata::by(ACTOR, command_id, Along::default()),
             recorded_at: self.clock.now(),
             events: new_events,
-            inbox: Vec::new(),
             payloads,
-            open: None,
             snapshot,
-            mark: None,
-            redaction: None,
             shard: shard_of_workflow(trigger.workflow_id),
             epoch: epoch.filter(|epoch| *epoch > 0),
+            ..Append::default()
         })
     }
 }

@@ -142,9 +142,7 @@ impl Triggers {
             created: true,
             at: first.recorded_at,
             queued,
-            outcome: None,
-            plan: None,
-            dropped: None,
+            ..Receipt::default()
         }))
     }
 }

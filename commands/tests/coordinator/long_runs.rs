@@ -48,14 +48,9 @@ async fn age(folder: &Path, run_id: RunId, events: u64) {
             payload: codec::encode(&resumed, workspace).expect("JSON").payload.into(),
             recorded_at: None,
         }],
-        inbox: Vec::new(),
-        payloads: Vec::new(),
-        open: None,
         snapshot: Some(Snapshot { sequence, version: STATE_VERSION, state }),
-        mark: None,
-        redaction: None,
         shard: protocol::shard_of(run_id),
-        epoch: None,
+        ..Append::default()
     };
     journal.append(append).await.expect("it is written");
     journal.close().await;

@@ -106,8 +106,8 @@ impl Commands for World {
             at,
             queued,
             outcome,
-            plan: None,
             dropped,
+            ..Receipt::default()
         })
     }
 

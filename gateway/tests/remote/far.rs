@@ -140,10 +140,7 @@ pub(crate) fn receipt(id: impl ToString) -> Receipt {
         position: 17,
         created: true,
         at: DateTime::from_timestamp(1_790_000_000, 0).expect("a time"),
-        queued: false,
-        outcome: None,
-        plan: None,
-        dropped: None,
+        ..Receipt::default()
     }
 }
 

@@ -92,14 +92,8 @@ async fn a_snapshot_is_used_for_later_moments_only(storage: Storage) {
             payload: codec::encode(&events[4], ours()).expect("it encodes").payload.into(),
             recorded_at: None,
         }],
-        inbox: Vec::new(),
-        payloads: Vec::new(),
-        open: None,
         snapshot: Some(snapshot(5, marked.to_string().into_bytes())),
-        mark: None,
-        redaction: None,
-        shard: 0,
-        epoch: None,
+        ..Append::default()
     };
     world.journal.append(append).await.expect("it appends");
     world.run(run, 5, &events[5..6]).await;

@@ -98,13 +98,9 @@ impl Store {
             recorded_at: DateTime::UNIX_EPOCH,
             events: encoded.collect(),
             inbox: if after == 0 { vec![inbox] } else { Vec::new() },
-            payloads: Vec::new(),
             open,
-            snapshot: None,
-            mark: None,
-            redaction: None,
             shard: protocol::shard_of(run_id),
-            epoch: None,
+            ..Append::default()
         };
         self.journal.append(append).await.expect("it is appended").last_position
     }

@@ -31,14 +31,8 @@ async fn replaced(store: &Store, number: u32, version: u64, events: Vec<Redacted
             payload: encoded.payload.into(),
             recorded_at: None,
         }],
-        inbox: Vec::new(),
-        payloads: Vec::new(),
-        open: None,
-        snapshot: None,
-        mark: None,
         redaction: Some(redaction),
-        shard: 0,
-        epoch: None,
+        ..Append::default()
     };
     store.journal.append(append).await.expect("it is appended");
 }

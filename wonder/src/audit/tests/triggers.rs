@@ -42,14 +42,7 @@ async fn triggers_that_are_done_with_something_twice_or_without_a_run_are_found(
         metadata: Bytes::from_static(b"{}"),
         recorded_at: DateTime::UNIX_EPOCH,
         events: events.into(),
-        inbox: Vec::new(),
-        payloads: Vec::new(),
-        open: None,
-        snapshot: None,
-        mark: None,
-        redaction: None,
-        shard: 0,
-        epoch: None,
+        ..Append::default()
     };
     let last = store.journal.append(append).await.expect("it is appended").last_position;
     let report = store.check(&[]).await;

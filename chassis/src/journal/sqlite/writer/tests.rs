@@ -28,13 +28,8 @@ fn append(id: &str, expected_sequence: u64) -> Append {
             fingerprint: String::new(),
             answer: Bytes::new(),
         }],
-        payloads: Vec::new(),
         open: Some(true),
-        snapshot: None,
-        mark: None,
-        redaction: None,
-        shard: 0,
-        epoch: None,
+        ..Append::default()
     }
 }
 
