@@ -11,7 +11,7 @@ use sqlx::postgres::{PgArgumentBuffer, PgHasArrayType, PgRow, PgTypeInfo};
 use sqlx::{Connection, Encode, PgConnection, Postgres, Row, Type};
 use uuid::Uuid;
 
-use super::decoding::signed;
+use crate::journal::columns::signed;
 use crate::journal::queue::Request;
 use crate::journal::{Append, Redaction};
 

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 
+use crate::journal::columns::unsigned;
 use crate::journal::queue::{Committed, Request};
 use crate::journal::{
     Append, AppendError, Appended, PayloadHash, ReadError, Recalled, RecordedEvent,
@@ -151,12 +152,4 @@ pub(super) fn failed(error: sqlx::Error) -> ReadError {
         _ => false,
     };
     if damaged { ReadError::Damaged(message) } else { ReadError::Unavailable(message) }
-}
-
-pub(super) fn signed(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-pub(super) fn unsigned(number: i64) -> Result<u64, ReadError> {
-    u64::try_from(number).map_err(|_| ReadError::Damaged(format!("{number} is negative").into()))
 }

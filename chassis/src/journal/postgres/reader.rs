@@ -10,8 +10,9 @@ use sqlx::postgres::PgArguments;
 use sqlx::query::Query;
 use sqlx::{PgPool, Postgres};
 
-use super::decoding::{EVENT, Names, event, failed, signed, unsigned};
+use super::decoding::{EVENT, Names, event, failed};
 use crate::database::DatabaseError;
+use crate::journal::columns::{signed, snapshot, unsigned, written};
 use crate::journal::snapshots::SNAPSHOT_UNTIL;
 use crate::journal::tail::Pages;
 use crate::journal::{
@@ -346,15 +347,4 @@ fn dense(
         last = found;
     }
     Ok(())
-}
-
-fn written(
-    (position, aggregate_type, aggregate_id): (i64, String, String),
-) -> Result<Written, ReadError> {
-    let (aggregate_type, aggregate_id) = (aggregate_type.into(), aggregate_id.into());
-    Ok(Written { position: unsigned(position)?, aggregate_type, aggregate_id })
-}
-
-fn snapshot((sequence, state): (i64, Vec<u8>), version: u32) -> Result<Snapshot, ReadError> {
-    Ok(Snapshot { sequence: unsigned(sequence)?, version, state: state.into() })
 }

@@ -10,6 +10,7 @@ use sqlx::sqlite::{SqlitePool, SqliteRow};
 use sqlx::{Row, Sqlite, query::Query, sqlite::SqliteArguments};
 use uuid::Uuid;
 
+use crate::journal::columns::{signed, snapshot, unsigned, written};
 use crate::journal::snapshots::SNAPSHOT_UNTIL;
 use crate::journal::tail::Pages;
 use crate::journal::{
@@ -350,23 +351,4 @@ fn failed(error: sqlx::Error) -> ReadError {
         _ => false,
     };
     if damaged { ReadError::Damaged(message) } else { ReadError::Unavailable(message) }
-}
-
-fn written(
-    (position, aggregate_type, aggregate_id): (i64, String, String),
-) -> Result<Written, ReadError> {
-    let (aggregate_type, aggregate_id) = (aggregate_type.into(), aggregate_id.into());
-    Ok(Written { position: unsigned(position)?, aggregate_type, aggregate_id })
-}
-
-fn signed(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-fn unsigned(number: i64) -> Result<u64, ReadError> {
-    u64::try_from(number).map_err(|_| ReadError::Damaged(format!("{number} is negative").into()))
-}
-
-fn snapshot((sequence, state): (i64, Vec<u8>), version: u32) -> Result<Snapshot, ReadError> {
-    Ok(Snapshot { sequence: unsigned(sequence)?, version, state: state.into() })
 }
