@@ -11,6 +11,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
+mod columns;
 pub mod conformance;
 mod fault;
 pub mod feed;

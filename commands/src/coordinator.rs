@@ -51,7 +51,7 @@ pub(crate) use forking::{changed, child_at};
 pub(crate) use history::{
     History, Moment, Sources, beginning as read_beginning, read as read_history,
 };
-pub(crate) use load::{Folded, fold};
+pub(crate) use load::{Folded, LoadError, decode, fold, values_of};
 pub(crate) use plans::{LivePlan, Plans};
 pub(crate) use refusal::{not_found, not_owner, of_command, refused, unavailable};
 use worker::Worker;

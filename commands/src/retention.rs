@@ -5,14 +5,12 @@
 //! events from the beginning on are dropped, and those after them aren't. A run that isn't done
 //! with is on the journal's list of open aggregates, and is gone on with where it was left.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use chassis::clock::Clock;
-use chassis::journal::{
-    Append, InboxEntry, Journal, NewEvent, ReadError, RecordedEvent, Redacted, Redaction,
-};
+use chassis::journal::{Append, InboxEntry, Journal, NewEvent, ReadError, Redacted, Redaction};
 use chassis::shards::Ownership;
 use domain::codec;
 use domain::ids::{RunId, WorkspaceId};
@@ -23,7 +21,7 @@ use domain::run;
 use domain::run::event::RunStarted;
 use protocol::{Receipt, Rejection, RejectionKind, RunDropped, shard_of};
 
-use crate::coordinator::{not_owner, refused, unavailable};
+use crate::coordinator::{LoadError, decode, not_owner, refused, unavailable, values_of};
 use crate::store::inbox::{self, Remembered};
 
 mod sweep;
@@ -177,25 +175,12 @@ impl Archivist {
     async fn beginning(&self, run_id: RunId) -> Result<RunStarted, Rejection> {
         let first = self.journal.load(RUN, &run_id.to_string(), 0, 1).await.map_err(away)?;
         let first = first.first().ok_or_else(|| damaged(&"a run without an event"))?;
-        let blobs = self.blobs(first).await?;
-        let event =
-            codec::decode(&first.event_type, first.event_version, &first.payload, &|hash: &str| {
-                blobs.get(hash).cloned()
-            });
-        match event {
+        match decode(&*self.journal, first).await {
             Ok(run::Event::RunStarted(started)) => Ok(*started),
             Ok(_) => Err(damaged(&"a run without a beginning")),
+            Err(LoadError::Read(error)) => Err(away(error)),
             Err(error) => Err(damaged(&error)),
         }
-    }
-
-    async fn blobs(&self, event: &RecordedEvent) -> Result<HashMap<String, Vec<u8>>, Rejection> {
-        let refs: Vec<Arc<str>> = codec::refs(&event.payload).into_iter().map(Arc::from).collect();
-        if refs.is_empty() {
-            return Ok(HashMap::new());
-        }
-        let found = self.journal.payloads(&refs).await.map_err(away)?;
-        Ok(found.into_iter().map(|one| (one.hash.to_string(), one.bytes.to_vec())).collect())
     }
 
     /// What becomes of the events after one.
@@ -216,14 +201,15 @@ impl Archivist {
         let (mut proof, mut bytes, mut redacted) = (Proof::default(), 0, Vec::new());
         let mut released = BTreeSet::new();
         for event in &events {
-            let blobs = self.blobs(event).await?;
+            let blobs = values_of(&*self.journal, event).await.map_err(away)?;
             let blob = |hash: &str| blobs.get(hash).cloned();
             match remains(&event.event_type, &event.payload, keep, &blob) {
                 Ok(None) => proof.take(&event.payload),
                 Ok(Some(rest)) => {
                     proof.take(&rest);
                     let left = codec::refs(&rest);
-                    released.extend(blobs.into_keys().filter(|hash| !left.contains(hash)));
+                    let goes = |hash: &Arc<str>| left.iter().all(|stays| **stays != **hash);
+                    released.extend(blobs.into_keys().filter(goes));
                     bytes += event.payload.len().saturating_sub(rest.len()) as u64;
                     redacted.push(Redacted { sequence: event.sequence, payload: rest.into() });
                 }
@@ -240,8 +226,7 @@ impl Archivist {
             sha256: proof.finish(),
             archive,
         };
-        let released = released.into_iter().map(Arc::from).collect();
-        Ok(Part { dropped, redacted, released })
+        Ok(Part { dropped, redacted, released: released.into_iter().collect() })
     }
 
     fn append(

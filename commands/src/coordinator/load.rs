@@ -169,17 +169,24 @@ pub(super) async fn plan_of(
         .map_err(|problems| LoadError::Definition(crate::service::invalid_definition(problems)))
 }
 
-pub(super) async fn decode(
+/// The values that stand apart from an event, by their hashes.
+pub(crate) async fn values_of(
+    journal: &dyn Journal,
+    recorded: &RecordedEvent,
+) -> Result<HashMap<Arc<str>, Vec<u8>>, ReadError> {
+    let hashes: Vec<Arc<str>> = codec::refs(&recorded.payload).into_iter().map(Arc::from).collect();
+    if hashes.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let payloads = journal.payloads(&hashes).await?;
+    Ok(payloads.into_iter().map(|one| (one.hash, one.bytes.to_vec())).collect())
+}
+
+pub(crate) async fn decode(
     journal: &dyn Journal,
     recorded: &RecordedEvent,
 ) -> Result<Event, LoadError> {
-    let hashes: Vec<Arc<str>> = codec::refs(&recorded.payload).into_iter().map(Arc::from).collect();
-    let blobs: HashMap<Arc<str>, Vec<u8>> = if hashes.is_empty() {
-        HashMap::new()
-    } else {
-        let payloads = journal.payloads(&hashes).await?;
-        payloads.into_iter().map(|one| (one.hash, one.bytes.to_vec())).collect()
-    };
+    let blobs = values_of(journal, recorded).await?;
     codec::decode(&recorded.event_type, recorded.event_version, &recorded.payload, &|hash| {
         blobs.get(hash).cloned()
     })
