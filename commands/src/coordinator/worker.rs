@@ -26,7 +26,7 @@ use super::recent::Recent;
 use super::refusal::{not_found, not_owner, quarantined, unavailable};
 use super::timers::Timers;
 use super::workflows::Workflows;
-use super::{Fenced, Message, Reply, Start, TASKS_IN_FLIGHT_PER_RUN, TaskQueue};
+use super::{Fenced, Message, Reply, Start, TASKS_IN_FLIGHT_PER_RUN, TaskQueue, Verdict};
 use crate::prepared::Preparations;
 use crate::resolve::Resolver;
 
@@ -258,6 +258,10 @@ impl Worker {
         }
         if !self.judge(&mut start) {
             return self.put_off(start);
+        }
+        if let (Verdict::IsDropped(over), Some(_)) = (&start.verdict, &start.fork) {
+            self.forget(run_id);
+            return drop(start.reply.send(Err(super::refusal::dropped(*over))));
         }
         let mut actor = Actor::new(Taken {
             run_id,

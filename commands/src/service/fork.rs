@@ -4,14 +4,15 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use domain::ids::RunId;
+use domain::ids::{Home, RunId, WorkspaceId};
 use domain::limits;
 use domain::run::command::AttemptError;
-use domain::run::event::{Adopt, Event, RunStarted};
+use domain::run::event::{Adopt, DefinitionRef, Event, RunStarted};
 use domain::run::fork::{Asked, Forking, Unforkable};
-use domain::run::{Run, RunStatus};
+use domain::run::{Run, RunStatus, check_start};
 use protocol::{
-    CommandEnvelope, ForkOutcome, ForkPlan, ForkRun, Receipt, Rejection, RejectionKind, StateAt,
+    Command, CommandEnvelope, ForkOutcome, ForkPlan, ForkRun, Receipt, Rejection, RejectionKind,
+    StartAnswer, StartHome, StateAt, shard_of,
 };
 
 use self::children::{Awaited, Cut};
@@ -20,6 +21,7 @@ use crate::coordinator::{
     CONFLICT, Cause, Folded, History, LivePlan, Moment, RUN_ALREADY_STARTED, Sources, changed,
     fold, not_found, of_command, read_history, unavailable,
 };
+use crate::prepared::admission_of;
 use crate::store::inbox::Remembered;
 use crate::store::metadata;
 
@@ -37,6 +39,17 @@ struct Ready {
     moment: Moment,
 }
 
+/// Who asks for a fork.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asker {
+    /// This process, which has all shards.
+    Here,
+    /// Another process, at the owner of the run that is forked.
+    FromAfar,
+    /// Another process, at the home of the fork, where it was sent on to.
+    SentOn(StartHome),
+}
+
 /// What becomes of what a run was told between the last event that is shared and the one that was
 /// asked for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -46,25 +59,48 @@ enum Between {
 }
 
 impl CommandService {
-    pub(super) async fn fork_run(
+    /// Forks a run of which another process asked, where the fork belongs here; else says where that
+    /// is: a fork in a queue lives where all runs of its queue do.
+    pub(crate) async fn fork_at_home(
         &self,
-        envelope: &CommandEnvelope,
-        asked: ForkRun,
-    ) -> Result<Receipt, Rejection> {
-        self.begin_fork(envelope, asked, Between::ToldAgain).await
+        envelope: CommandEnvelope,
+        home: Option<StartHome>,
+    ) -> Result<StartAnswer, Rejection> {
+        self.begin_fork(&envelope, home.map_or(Asker::FromAfar, Asker::SentOn)).await
     }
 
-    /// Forks a run that has failed before it was told what it failed of: the attempts of then are
-    /// made again, and the children of then started anew.
-    pub(super) async fn retry_run(
+    /// Forks a run, or retries it: a fork of a failed one before it was told what it failed of, for
+    /// which the attempts of then are made again, and the children of then started anew.
+    pub(super) async fn begin_fork(
         &self,
         envelope: &CommandEnvelope,
+        asker: Asker,
+    ) -> Result<StartAnswer, Rejection> {
+        match &envelope.command {
+            Command::ForkRun(asked) => {
+                self.fork(envelope, ForkRun::clone(asked), Between::ToldAgain, asker).await
+            }
+            Command::RetryRun { run_id, dry_run } => {
+                let asked = self.retried(envelope.workspace_id, *run_id, *dry_run).await?;
+                let begun = self.fork(envelope, asked, Between::Forgotten, asker).await;
+                // The place wasn't asked for, and so isn't what is wrong.
+                begun.map_err(|refused| Rejection { pointer: None, ..refused })
+            }
+            _ => Err(internal("no fork")),
+        }
+    }
+
+    /// The fork that a retry of a run is.
+    async fn retried(
+        &self,
+        workspace_id: WorkspaceId,
         run_id: RunId,
         dry_run: bool,
-    ) -> Result<Receipt, Rejection> {
+    ) -> Result<ForkRun, Rejection> {
         let folded = fold(&*self.journal, run_id).await.map_err(|error| error.refusal())?;
-        let Folded { workspace_id, run, sequence, .. } = folded.ok_or_else(|| not_found(run_id))?;
-        if workspace_id != envelope.workspace_id {
+        let Folded { workspace_id: of, run, sequence, .. } =
+            folded.ok_or_else(|| not_found(run_id))?;
+        if of != workspace_id {
             return Err(not_found(run_id));
         }
         let ended = match &run {
@@ -81,26 +117,30 @@ impl CommandService {
         // Its failure is the last of its events.
         let place = StateAt::Sequence(sequence - 1);
         let adopt = Adopt::Successes;
-        let asked = ForkRun { adopt, dry_run, ..ForkRun::unchanged(run_id, place) };
-        // The place wasn't asked for, and so isn't what is wrong.
-        let begun = self.begin_fork(envelope, asked, Between::Forgotten).await;
-        begun.map_err(|refused| Rejection { pointer: None, ..refused })
+        Ok(ForkRun { adopt, dry_run, ..ForkRun::unchanged(run_id, place) })
     }
 
-    async fn begin_fork(
+    async fn fork(
         &self,
         envelope: &CommandEnvelope,
         asked: ForkRun,
         between: Between,
-    ) -> Result<Receipt, Rejection> {
+        asker: Asker,
+    ) -> Result<StartAnswer, Rejection> {
         let remembered = Remembered::of(envelope);
         if let Some(receipt) = self.recalled(&remembered).await? {
-            return Ok(receipt);
+            return Ok(receipt.into());
         }
         self.resources.catch_up().await?;
         let (dry_run, now) = (asked.dry_run, self.clock.now());
         let Ready { mut forking, started, plan, awaited, moment } =
-            self.ready(envelope, asked, between, now).await?;
+            self.ready(envelope, asked, between, asker, now).await?;
+        let shard = shard_of(forking.forked.run_id);
+        let is_elsewhere = asker == Asker::FromAfar && shard != shard_of(forking.forked.from);
+        if is_elsewhere && !dry_run {
+            let DefinitionRef { id: definition_id, version, .. } = started.definition;
+            return Ok(StartAnswer::Elsewhere(StartHome { shard, definition_id, version }));
+        }
         if dry_run || !awaited.is_empty() {
             let trial = forking.tried(&plan.plan, now, &mut |_| ());
             let trial = trial.map_err(|refusal| of_command(&refusal))?;
@@ -110,7 +150,7 @@ impl CommandService {
             let cut = Cut { sources, moment, adopt, now };
             forking.forked.children = cut.children(&trial, &awaited, &mut planned).await?;
             if dry_run {
-                return Ok(dry(&forking, planned, now));
+                return Ok(dry(&forking, planned, now).into());
             }
         }
         let workflow_id = started.workflow_id;
@@ -126,7 +166,7 @@ impl CommandService {
             Err(refused) if matches!(&*refused.code, RUN_ALREADY_STARTED | CONFLICT) => {
                 Err(unavailable("the run is being forked, try again"))
             }
-            done => done,
+            done => done.map(StartAnswer::from),
         }
     }
 
@@ -135,6 +175,7 @@ impl CommandService {
         envelope: &CommandEnvelope,
         mut asked: ForkRun,
         between: Between,
+        asker: Asker,
         now: DateTime<Utc>,
     ) -> Result<Ready, Rejection> {
         let (workspace_id, from) = (envelope.workspace_id, asked.run_id);
@@ -178,7 +219,15 @@ impl CommandService {
                 }
             }
             (Some(reference), _) => {
-                let found = self.resolver.definition(header.project_id, reference).await;
+                let found = match asker {
+                    // It has been found, and means the same from then on.
+                    Asker::SentOn(StartHome { definition_id, version, .. }) => {
+                        self.resolver.definition_by_id(definition_id, Some(version)).await
+                    }
+                    Asker::Here | Asker::FromAfar => {
+                        self.resolver.definition(header.project_id, reference).await
+                    }
+                };
                 let found = found.map_err(|error| error.at("/definition"))?;
                 let (id, version) = (super::parsed(&found.id)?, found.version);
                 let prepared =
@@ -186,12 +235,21 @@ impl CommandService {
                 (Some(prepared.definition.clone()), Arc::clone(&prepared.plan))
             }
         };
-        if own.plan.admission().is_some() || header.admission.is_some() {
-            let message = "the definition bounds its runs with `concurrency`, and forks of them \
-                           aren't counted yet: start a run of its own, or fork with a version \
-                           without `concurrency`";
-            return Err(Rejection::new(RejectionKind::Invalid, "fork_concurrency", message));
-        }
+        let follows = definition.as_ref().unwrap_or(&header.definition).clone();
+        let admission = match (&experiment, &asked.input) {
+            // It has no effects that others would have to wait for, and makes nobody wait.
+            (Some(_), _) => None,
+            (None, None) => admission_of(&own.plan, &header.input, now)?,
+            (None, Some(input)) => {
+                let labels = asked.labels.as_ref().unwrap_or(&header.labels).len();
+                let input = check_start(&own.plan, input, labels);
+                admission_of(&own.plan, &input.map_err(|error| of_command(&error))?, now)?
+            }
+        };
+        let home = match &admission {
+            None => from.home(),
+            Some(admission) => Home::of_queue(follows.id, admission.key.as_deref()),
+        };
         if let (Some(_), Some(live)) = (&definition, run.live())
             && !live.fits(&plan.plan, &own.plan)
         {
@@ -233,15 +291,21 @@ impl CommandService {
             outcomes: outcomes.collect(),
             definition: definition.map(|definition| (definition, own.pins.clone())),
             labels: asked.labels,
+            admission,
             experiment: experiment.map(|one| one.experiment),
             is_told_again: between == Between::ToldAgain,
-            ..Asked::unchanged(from.forked(envelope.id), from, last, now)
+            ..Asked::unchanged(from.forked(envelope.id, home), from, last, now)
         };
         let forking = place.fork(asked).map_err(|error| unforkable(&error))?;
         let Some((Event::RunStarted(started), _)) = forking.shared.first() else {
             return Err(internal("a run without a beginning"));
         };
-        let (started, plan) = ((**started).clone(), own);
+        let started = RunStarted {
+            definition: follows,
+            admission: forking.forked.admission.as_deref().cloned(),
+            ..(**started).clone()
+        };
+        let plan = own;
         Ok(Ready { forking, started, plan, awaited, moment })
     }
 

@@ -14,6 +14,7 @@ mod mutexes;
 mod pauses;
 mod properties;
 mod queued;
+mod queued_forks;
 mod rehearsals;
 mod replays;
 mod routing;

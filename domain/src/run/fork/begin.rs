@@ -12,8 +12,8 @@ use crate::limits;
 use crate::run::adoption::Adoption;
 use crate::run::command::{AttemptError, Report};
 use crate::run::event::{
-    Adopt, BranchPatch, DefinitionRef, Event, Experiment, ForkedChild, ForkedFrom, ParentRun, Pin,
-    RunForked, RunStarted, TokenId, Usage,
+    Admission, Adopt, BranchPatch, DefinitionRef, Event, Experiment, ForkedChild, ForkedFrom,
+    ParentRun, Pin, QueueReason, RunForked, RunStarted, TokenId, Usage,
 };
 use crate::run::state::{Live, Phase};
 use crate::run::{Command, Decision, Refusal, Run};
@@ -38,6 +38,8 @@ pub struct Asked {
     pub outcomes: BTreeMap<TokenId, Result<Value, AttemptError>>,
     pub definition: Option<(DefinitionRef, Vec<Pin>)>,
     pub labels: Option<BTreeMap<String, String>>,
+    /// What its admission goes by, where its definition bounds its runs.
+    pub admission: Option<Admission>,
     /// The experiment that it belongs to.
     pub experiment: Option<Experiment>,
     /// The run whose node waits for it, where it is a child that forks with its parent.
@@ -65,6 +67,7 @@ impl Asked {
             outcomes: BTreeMap::new(),
             definition: None,
             labels: None,
+            admission: None,
             experiment: None,
             parent: None,
             children: Vec::new(),
@@ -93,6 +96,8 @@ pub struct Forking {
     /// The events that it shares with the other run, and when they happened.
     pub shared: Vec<(Event, DateTime<Utc>)>,
     pub forked: RunForked,
+    /// Why it has to wait for its turn; absent where it goes on at once.
+    pub waits: Option<QueueReason>,
     /// What it is told first.
     pub first: Vec<Command>,
     pub adoption: Adoption,
@@ -110,12 +115,12 @@ impl Place {
             return Err(Unforkable::NoBeginning);
         };
         let header = run.header().ok_or(Unforkable::NoBeginning)?;
-        // It has no trigger and no place in a queue: it is started by whoever forks, or its parent.
+        // It has no trigger: it is started by whoever forks, or its parent. How the other run was
+        // admitted is history.
         **first = RunStarted {
             labels: asked.labels.unwrap_or_else(|| header.labels.clone()),
             parent: asked.parent,
             trigger: None,
-            admission: None,
             forked_from: Some(ForkedFrom { run_id: asked.from, sequence, at: asked.at }),
             rerun_of: None,
             ..(**first).clone()
@@ -144,10 +149,11 @@ impl Place {
             outcomes: tokens,
             definition,
             pins: pins.unwrap_or_default(),
+            admission: asked.admission.map(Box::new),
             experiment: asked.experiment.map(Box::new),
             children: asked.children,
         };
-        Ok(Forking { shared, forked, first: told, adoption })
+        Ok(Forking { shared, forked, waits: None, first: told, adoption })
     }
 }
 
@@ -181,12 +187,13 @@ impl Forking {
             run.evolve(event, *at);
         }
         let mut whole = run.execute(plan, &Command::Fork(Box::new(self.forked.clone())), now)?;
-        for command in &self.first {
+        let turn = match &self.waits {
+            None => Command::Admit { until: None },
+            Some(reason) => Command::StayInQueue(reason.clone()),
+        };
+        for command in std::iter::once(&turn).chain(&self.first) {
             whole.append(run.execute(plan, command, now)?);
         }
-        let waits = run.live().filter(|live| live.waits.total() > 0);
-        let waits = waits.map(|live| live.tokens.keys().copied().collect::<Vec<_>>());
-        self.adoption.offer_waits(run, plan, waits.unwrap_or_default());
         Ok(self.adoption.follow(run, plan, now, whole))
     }
 

@@ -49,6 +49,7 @@ pub(super) fn unchanged(parent: &Fixture, place: &Place, adopt: Adopt) -> RunFor
         outcomes: Vec::new(),
         definition: None,
         pins: Vec::new(),
+        admission: None,
         experiment: None,
         children: Vec::new(),
     }
