@@ -74,6 +74,21 @@ pub fn is_shared(metadata: &[u8], sequence: u64) -> bool {
         && serde_json::from_slice::<Metadata>(metadata).is_ok_and(|found| sequence <= found.shared)
 }
 
+/// Whether an event belongs to the past of a fork that isn't whole yet: it counts once the fork is
+/// there, and until then there is no such run.
+pub fn is_part(metadata: &[u8]) -> bool {
+    metadata.windows(12).any(|window| window == b",\"part\":true")
+}
+
+/// Whether an event is the one by which a fork is there whose past was written in parts before.
+pub fn ends_parts(metadata: &[u8], sequence: u64) -> bool {
+    let is_marked = || metadata.windows(13).any(|window| window == b",\"whole\":true");
+    sequence > 1
+        && is_marked()
+        && is_shared(metadata, sequence - 1)
+        && !is_shared(metadata, sequence)
+}
+
 /// Whether an event is told to nobody outside of its run, by its metadata as it is stored: it is of
 /// an experiment that emits nothing.
 pub fn is_quiet(metadata: &[u8]) -> bool {

@@ -10,6 +10,7 @@ use chassis::clock::Clock;
 use chassis::journal::Journal;
 use domain::ids::{RunId, WorkspaceId};
 use domain::run::Run;
+use domain::run::fork::Forking;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use protocol::{Abandoned, Outcome, Rejection, RejectionKind, RunOutcome, Task};
@@ -272,7 +273,7 @@ impl Worker {
             adoption: None,
             tasks_in_flight: start.tasks_in_flight,
             standing: None,
-            sequence: 0,
+            sequence: start.fork.as_deref().map_or(0, Forking::written),
             snapshot_at: 0,
             position: 0,
             recorded_at: start.started.started_at,

@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use domain::ids::{Home, RunId, WorkspaceId};
 use domain::limits;
 use domain::run::command::AttemptError;
-use domain::run::event::{Adopt, DefinitionRef, Event, RunStarted};
+use domain::run::event::{Adopt, DefinitionRef, RunStarted};
 use domain::run::fork::{Asked, Forking, Unforkable};
 use domain::run::{Run, RunStatus, check_start};
 use protocol::{
@@ -18,8 +19,8 @@ use protocol::{
 use self::children::{Awaited, Cut};
 use super::{CommandService, cause, internal};
 use crate::coordinator::{
-    CONFLICT, Cause, Folded, History, LivePlan, Moment, RUN_ALREADY_STARTED, Sources, changed,
-    fold, not_found, of_command, read_history, unavailable,
+    CONFLICT, Cause, Copying, Folded, History, LivePlan, Moment, RUN_ALREADY_STARTED, Sources,
+    changed, fold, not_found, not_owner, of_command, read_history, unavailable,
 };
 use crate::prepared::admission_of;
 use crate::store::inbox::Remembered;
@@ -157,7 +158,11 @@ impl CommandService {
         let standing = self.resolver.standing(workflow_id).await?;
         let project_id = started.project_id;
         let tasks_in_flight = self.resolver.tasks_in_flight_per_run(project_id).await?;
-        let metadata = metadata::of_fork(envelope, forking.forked.sequence);
+        let mut metadata = metadata::of_fork(envelope, forking.forked.sequence);
+        if forking.written() > 0 {
+            self.copying(envelope.workspace_id, &forking, &metadata)?.copy().await?;
+            metadata = metadata::whole(&metadata);
+        }
         let cause = Cause { metadata, ..cause(envelope, Some(remembered.clone())) };
         let begun =
             self.coordinator.fork_run(forking, started, standing, plan, tasks_in_flight, cause);
@@ -297,16 +302,36 @@ impl CommandService {
             ..Asked::unchanged(from.forked(envelope.id, home), from, last, now)
         };
         let forking = place.fork(asked).map_err(|error| unforkable(&error))?;
-        let Some((Event::RunStarted(started), _)) = forking.shared.first() else {
-            return Err(internal("a run without a beginning"));
-        };
         let started = RunStarted {
             definition: follows,
             admission: forking.forked.admission.as_deref().cloned(),
-            ..(**started).clone()
+            ..(*forking.started).clone()
         };
         let plan = own;
         Ok(Ready { forking, started, plan, awaited, moment })
+    }
+
+    /// The copy of what a fork shares that is too long to be written with its beginning.
+    fn copying<'a>(
+        &'a self,
+        workspace_id: WorkspaceId,
+        forking: &'a Forking,
+        metadata: &'a Bytes,
+    ) -> Result<Copying<'a>, Rejection> {
+        let run_id = forking.forked.run_id;
+        let epochs = &self.triggers.ownership.borrow().epochs;
+        let epoch = *epochs.get(&shard_of(run_id)).ok_or_else(not_owner)?;
+        Ok(Copying {
+            journal: &*self.journal,
+            clock: &*self.clock,
+            workspace_id,
+            from: forking.forked.from,
+            run_id,
+            started: &forking.started,
+            shared: forking.forked.sequence,
+            metadata,
+            epoch: (epoch > 0).then_some(epoch),
+        })
     }
 
     fn sources(&self) -> Sources<'_> {

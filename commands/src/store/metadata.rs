@@ -89,6 +89,16 @@ pub(crate) fn sharing(metadata: &Bytes, shared: u64) -> Bytes {
     with(metadata, "shared", &json!(shared))
 }
 
+/// The same of a part of the past of a fork that isn't whole yet: see [`protocol::event::is_part`].
+pub(crate) fn part(metadata: &Bytes) -> Bytes {
+    with(metadata, "part", &json!(true))
+}
+
+/// The same of what ends such parts: see [`protocol::event::ends_parts`].
+pub(crate) fn whole(metadata: &Bytes) -> Bytes {
+    with(metadata, "whole", &json!(true))
+}
+
 /// Metadata with one more member. It is an object that was written here, and has some.
 fn with(metadata: &Bytes, name: &str, value: &Value) -> Bytes {
     let members = metadata.strip_suffix(b"}").unwrap_or(metadata);

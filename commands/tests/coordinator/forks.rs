@@ -138,15 +138,3 @@ async fn an_outcome_can_be_another_one_and_nothing_need_be_adopted() {
     assert_ne!(of_fork, fresh);
     platform.stop().await;
 }
-
-#[tokio::test]
-async fn a_fork_of_a_run_with_a_key_is_refused() {
-    let folder = folder();
-    let platform = Platform::start(folder.path()).await;
-    let bounded = json!({"name": "bounded", "concurrency": {"limit": 1}, "start": "a",
-        "nodes": {"a": node()}});
-    let bounded = platform.run(&bounded).await;
-    platform.pull_one().await;
-    assert_eq!(refused(&platform, fork_of(bounded, 1)).await, "fork_concurrency");
-    platform.stop().await;
-}

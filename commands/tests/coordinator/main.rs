@@ -13,6 +13,7 @@ mod long_runs;
 mod lost_workers;
 mod pauses;
 mod platform;
+mod queued_forks;
 mod queues;
 mod rates;
 mod repetition;

@@ -152,8 +152,7 @@ impl Changes {
         session: &mut Session<'_>,
         events: &[&RecordedEvent],
     ) -> Result<(), FoldError> {
-        let (mut gates, mut runs, mut stood) =
-            (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        let (mut gates, mut runs, mut stood) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         for event in events {
             match &*event.event_type {
                 "gate_answered" | "gate_closed" => {

@@ -93,8 +93,9 @@ pub enum Unforkable {
 /// What a fork begins with.
 #[derive(Debug, Clone)]
 pub struct Forking {
-    /// The events that it shares with the other run, and when they happened.
-    pub shared: Vec<(Event, DateTime<Utc>)>,
+    /// Its first event.
+    pub started: Box<RunStarted>,
+    pub past: Past,
     pub forked: RunForked,
     /// Why it has to wait for its turn; absent where it goes on at once.
     pub waits: Option<QueueReason>,
@@ -103,30 +104,45 @@ pub struct Forking {
     pub adoption: Adoption,
 }
 
+/// What a fork shares with the other run.
+#[derive(Debug, Clone)]
+pub enum Past {
+    /// The events, and when they happened: they are written with its beginning.
+    Events(Vec<(Event, DateTime<Utc>)>),
+    /// What they come to. There are too many: they are written before it begins.
+    Run(Box<Run>),
+}
+
+impl Past {
+    /// The events that are written with its beginning.
+    pub fn events(self) -> Vec<(Event, DateTime<Utc>)> {
+        match self {
+            Self::Events(events) => events,
+            Self::Run(_) => Vec::new(),
+        }
+    }
+}
+
 impl Place {
     /// What a fork begins with here.
     ///
     /// # Errors
     /// Where it names what isn't there.
     pub fn fork(self, asked: Asked) -> Result<Forking, Unforkable> {
-        let Self { run, mut shared, since, again, adoption } = self;
-        let sequence = shared.len() as u64;
-        let Some((Event::RunStarted(first), _)) = shared.first_mut() else {
-            return Err(Unforkable::NoBeginning);
-        };
+        let Self { run, shared: sequence, started: first, events, since, again, adoption } = self;
         let header = run.header().ok_or(Unforkable::NoBeginning)?;
         // It has no trigger: it is started by whoever forks, or its parent. How the other run was
         // admitted is history.
-        **first = RunStarted {
+        let started = Box::new(RunStarted {
             labels: asked.labels.unwrap_or_else(|| header.labels.clone()),
             parent: asked.parent,
             trigger: None,
             forked_from: Some(ForkedFrom { run_id: asked.from, sequence, at: asked.at }),
             rerun_of: None,
-            ..(**first).clone()
-        };
-        if first.labels.len() > limits::LABELS {
-            return Err(Unforkable::TooManyLabels(first.labels.len()));
+            ..*first
+        });
+        if started.labels.len() > limits::LABELS {
+            return Err(Unforkable::TooManyLabels(started.labels.len()));
         }
         let tokens: Vec<TokenId> = asked.outcomes.keys().copied().collect();
         let told = asked.outcomes.into_iter().map(|(token, result)| report(&run, token, result));
@@ -153,7 +169,16 @@ impl Place {
             experiment: asked.experiment.map(Box::new),
             children: asked.children,
         };
-        Ok(Forking { shared, forked, waits: None, first: told, adoption })
+        let past = match events {
+            Some(mut events) => {
+                if let Some((first, _)) = events.first_mut() {
+                    *first = Event::RunStarted(started.clone());
+                }
+                Past::Events(events)
+            }
+            None => Past::Run(Box::new(run.begun_by(&started))),
+        };
+        Ok(Forking { started, past, forked, waits: None, first: told, adoption })
     }
 }
 
@@ -173,6 +198,14 @@ fn report(
 }
 
 impl Forking {
+    /// How many events of it are written before it begins.
+    pub const fn written(&self) -> u64 {
+        match self.past {
+            Past::Events(_) => 0,
+            Past::Run(_) => self.forked.sequence,
+        }
+    }
+
     /// Makes a run that hasn't begun into the fork, up to where others have to do something.
     ///
     /// # Errors
@@ -183,8 +216,9 @@ impl Forking {
         plan: &Plan,
         now: DateTime<Utc>,
     ) -> Result<Decision, Refusal> {
-        for (event, at) in &self.shared {
-            run.evolve(event, *at);
+        match &mut self.past {
+            Past::Events(events) => events.iter().for_each(|(event, at)| run.evolve(event, *at)),
+            Past::Run(past) => *run = std::mem::take(past),
         }
         let mut whole = run.execute(plan, &Command::Fork(Box::new(self.forked.clone())), now)?;
         let turn = match &self.waits {

@@ -44,9 +44,10 @@ fn begun(parent: &Fixture, mut forking: Forking) -> (Fixture, Adoption, Decision
         Fixture::new(json!({"name": "d", "start": "a", "nodes": {"a": {"compute": {}}}}));
     fork.plan = Arc::clone(&parent.plan);
     fork.now = parent.now + TimeDelta::hours(1);
+    let past = forking.past.clone();
     let decision = forking.begin(&mut fork.run, &fork.plan, fork.now).expect("it begins");
     let own = decision.events.iter().map(|event| (event.clone(), fork.now));
-    fork.events = forking.shared.into_iter().chain(own).collect();
+    fork.events = past.events().into_iter().chain(own).collect();
     (fork, forking.adoption, decision)
 }
 
