@@ -129,7 +129,7 @@ pub(crate) async fn read(
     // Kept for as long as they aren't too many: else they are read a second time.
     let (mut kept, mut bytes) = (Some(Vec::new()), 0);
     let (mut events, mut plans, mut workspace_id) = (0, Vec::new(), None);
-    let (mut beyond, mut next) = (Vec::new(), None);
+    let (mut beyond, mut next, mut shares) = (Vec::new(), None, 0);
     while beyond.is_empty() {
         let page = pages.next().await?;
         if page.is_empty() {
@@ -143,6 +143,9 @@ pub(crate) async fn read(
                 next = next.or(Some(recorded.position));
                 beyond.push((event, recorded.recorded_at));
                 continue;
+            }
+            if let Event::RunStarted(started) = &event {
+                shares = started.forked_from.map_or(0, |forked| forked.sequence);
             }
             events += 1;
             bytes += recorded.payload.len();
@@ -161,6 +164,13 @@ pub(crate) async fn read(
         }
     }
     let workspace_id = workspace_id.ok_or(HistoryError::Missing)?;
+    if shares >= pages.sequence {
+        let id = run_id.to_string();
+        if sources.journal.load("run", &id, shares, 1).await?.is_empty() {
+            // What it shares isn't all there yet.
+            return Err(HistoryError::Missing);
+        }
+    }
     let (Some((_, first)), Some((_, plan))) = (plans.first(), plans.last()) else {
         return Err(HistoryError::Early);
     };

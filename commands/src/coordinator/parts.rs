@@ -21,7 +21,7 @@ use domain::run::event::RunStarted;
 use protocol::{Rejection, RejectionKind};
 
 use super::actor::{event_type, run_type};
-use super::load::{LoadError, workspace_of};
+use super::load::{LoadError, decode, workspace_of};
 use super::refusal::refused;
 use crate::store::metadata;
 
@@ -30,6 +30,8 @@ use crate::store::metadata;
 const EVENTS: usize = 500;
 const BYTES: usize = 1024 * 1024;
 const ATTACHED_BYTES: usize = 8 * 1024 * 1024;
+/// The type of the event that ends a copy.
+const GIVEN_UP: &str = "run_cancelled";
 /// How long nothing may have been added to a copy that is still gone on with.
 const ABANDONED: TimeDelta = TimeDelta::minutes(10);
 
@@ -59,6 +61,9 @@ impl Copying<'_> {
     pub(crate) async fn copy(&self) -> Result<(), Rejection> {
         let (from, id) = (self.from.to_string(), Arc::from(self.run_id.to_string()));
         let mut written = self.written(&id).await.map_err(|error| unreadable(error.into()))?;
+        if written > 0 {
+            self.check_same(&id, written).await?;
+        }
         while written < self.shared {
             let page = self.journal.load("run", &from, written, EVENTS).await;
             let page = page.map_err(|error| unreadable(error.into()))?;
@@ -85,6 +90,27 @@ impl Copying<'_> {
             }
         }
         Ok(least)
+    }
+
+    /// Whether what is there is of the same fork, and goes on.
+    async fn check_same(&self, id: &str, written: u64) -> Result<(), Rejection> {
+        let first = self.journal.load("run", id, 0, 1).await;
+        let first = first.map_err(|error| unreadable(error.into()))?;
+        let last = self.journal.load("run", id, written - 1, 1).await;
+        let last = last.map_err(|error| unreadable(error.into()))?;
+        let shared = match first.first() {
+            Some(first) => match decode(self.journal, first).await.map_err(unreadable)? {
+                Event::RunStarted(started) => started.forked_from.map(|from| from.sequence),
+                _ => None,
+            },
+            None => None,
+        };
+        let is_given_up = last.iter().any(|last| &*last.event_type == GIVEN_UP);
+        if shared == Some(self.shared) && !is_given_up {
+            return Ok(());
+        }
+        let message = "the run went on while it was forked: fork it again";
+        Err(Rejection::new(RejectionKind::Conflict, super::CONFLICT, message))
     }
 
     /// The next events, as they are stored, with what stands apart from them.

@@ -7,13 +7,14 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use domain::ids::{Home, RunId, WorkspaceId};
 use domain::limits;
+use domain::resource::DefinitionSpec;
 use domain::run::command::AttemptError;
 use domain::run::event::{Adopt, DefinitionRef, RunStarted};
 use domain::run::fork::{Asked, Forking, Unforkable};
 use domain::run::{Run, RunStatus, check_start};
 use protocol::{
-    Command, CommandEnvelope, ForkOutcome, ForkPlan, ForkRun, Receipt, Rejection, RejectionKind,
-    StartAnswer, StartHome, StateAt, shard_of,
+    Command, CommandEnvelope, ForkDefinition, ForkOutcome, ForkPlan, ForkRun, Receipt, Rejection,
+    RejectionKind, StartAnswer, StartHome, StateAt, shard_of,
 };
 
 use self::children::{Awaited, Cut};
@@ -34,6 +35,8 @@ struct Ready {
     forking: Forking,
     started: RunStarted,
     plan: Arc<LivePlan>,
+    /// What its definition is published as, where it came with the command and isn't yet.
+    publish: Option<DefinitionSpec>,
     /// The children that are waited for where it goes on, and that fork with it.
     awaited: Awaited,
     /// The moment that the children are forked at.
@@ -49,6 +52,16 @@ pub(crate) enum Asker {
     FromAfar,
     /// Another process, at the home of the fork, where it was sent on to.
     SentOn(StartHome),
+}
+
+impl Asker {
+    /// Where it was sent on to.
+    const fn home(self) -> Option<StartHome> {
+        match self {
+            Self::SentOn(home) => Some(home),
+            Self::Here | Self::FromAfar => None,
+        }
+    }
 }
 
 /// What becomes of what a run was told between the last event that is shared and the one that was
@@ -134,14 +147,8 @@ impl CommandService {
         }
         self.resources.catch_up().await?;
         let (dry_run, now) = (asked.dry_run, self.clock.now());
-        let Ready { mut forking, started, plan, awaited, moment } =
+        let Ready { mut forking, mut started, plan, publish, awaited, moment } =
             self.ready(envelope, asked, between, asker, now).await?;
-        let shard = shard_of(forking.forked.run_id);
-        let is_elsewhere = asker == Asker::FromAfar && shard != shard_of(forking.forked.from);
-        if is_elsewhere && !dry_run {
-            let DefinitionRef { id: definition_id, version, .. } = started.definition;
-            return Ok(StartAnswer::Elsewhere(StartHome { shard, definition_id, version }));
-        }
         if dry_run || !awaited.is_empty() {
             let trial = forking.tried(&plan.plan, now, &mut |_| ());
             let trial = trial.map_err(|refusal| of_command(&refusal))?;
@@ -154,19 +161,36 @@ impl CommandService {
                 return Ok(dry(&forking, planned, now).into());
             }
         }
+        if let Some(spec) = publish {
+            started.definition.version = self.publish(envelope, spec).await?.version;
+            forking.forked.definition = Some(started.definition.clone());
+        }
+        let shard = shard_of(forking.forked.run_id);
+        if asker == Asker::FromAfar && shard != shard_of(forking.forked.from) {
+            let DefinitionRef { id: definition_id, version, .. } = started.definition;
+            return Ok(StartAnswer::Elsewhere(StartHome { shard, definition_id, version }));
+        }
         let workflow_id = started.workflow_id;
         let standing = self.resolver.standing(workflow_id).await?;
         let project_id = started.project_id;
         let tasks_in_flight = self.resolver.tasks_in_flight_per_run(project_id).await?;
         let mut metadata = metadata::of_fork(envelope, forking.forked.sequence);
+        let copied = match forking.written() {
+            0 => Ok(()),
+            _ => self.copying(envelope.workspace_id, &forking, &metadata)?.copy().await,
+        };
         if forking.written() > 0 {
-            self.copying(envelope.workspace_id, &forking, &metadata)?.copy().await?;
             metadata = metadata::whole(&metadata);
         }
         let cause = Cause { metadata, ..cause(envelope, Some(remembered.clone())) };
-        let begun =
-            self.coordinator.fork_run(forking, started, standing, plan, tasks_in_flight, cause);
-        match self.settled(begun.await, Some(&remembered)).await {
+        let begun = match copied {
+            Ok(()) => {
+                let coordinator = &self.coordinator;
+                coordinator.fork_run(forking, started, standing, plan, tasks_in_flight, cause).await
+            }
+            Err(refused) => Err(refused),
+        };
+        match self.settled(begun, Some(&remembered)).await {
             // Its own repetition is under way.
             Err(refused) if matches!(&*refused.code, RUN_ALREADY_STARTED | CONFLICT) => {
                 Err(unavailable("the run is being forked, try again"))
@@ -215,7 +239,8 @@ impl CommandService {
             self.resolver.workflow(workspace_id, workflow_id).await?;
         }
         let variant = experiment.as_ref().map(|one| &one.variant).filter(|one| !one.is_empty());
-        let (definition, own) = match (&asked.definition, variant) {
+        let mut publish = None;
+        let (definition, own) = match (asked.definition.take(), variant) {
             (None, None) => (None, Arc::clone(&plan)),
             (None, Some(variant)) => {
                 match self.other_of(envelope, header, &plan, variant, asked.dry_run).await? {
@@ -223,15 +248,27 @@ impl CommandService {
                     None => (None, Arc::clone(&plan)),
                 }
             }
-            (Some(reference), _) => {
-                let found = match asker {
+            (Some(ForkDefinition::Inline(inline)), _) if asker.home().is_none() => {
+                let inline = match &experiment {
+                    Some(_) => inline.for_experiment(),
+                    None => *inline,
+                };
+                let project_id = header.project_id;
+                let (definition, own, spec) =
+                    self.inline_of(workspace_id, project_id, inline).await?;
+                publish = spec;
+                (Some(definition), own)
+            }
+            (Some(other), _) => {
+                let found = match (asker.home(), other) {
                     // It has been found, and means the same from then on.
-                    Asker::SentOn(StartHome { definition_id, version, .. }) => {
+                    (Some(StartHome { definition_id, version, .. }), _) => {
                         self.resolver.definition_by_id(definition_id, Some(version)).await
                     }
-                    Asker::Here | Asker::FromAfar => {
-                        self.resolver.definition(header.project_id, reference).await
+                    (None, ForkDefinition::Named(reference)) => {
+                        self.resolver.definition(header.project_id, &reference).await
                     }
+                    (None, ForkDefinition::Inline(_)) => Err(internal("it is looked at above")),
                 };
                 let found = found.map_err(|error| error.at("/definition"))?;
                 let (id, version) = (super::parsed(&found.id)?, found.version);
@@ -308,7 +345,7 @@ impl CommandService {
             ..(*forking.started).clone()
         };
         let plan = own;
-        Ok(Ready { forking, started, plan, awaited, moment })
+        Ok(Ready { forking, started, plan, publish, awaited, moment })
     }
 
     /// The copy of what a fork shares that is too long to be written with its beginning.

@@ -9,6 +9,7 @@ mod faults;
 mod forked_children;
 mod forks;
 mod limits;
+mod long_forks;
 mod long_runs;
 mod lost_workers;
 mod pauses;

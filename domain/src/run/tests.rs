@@ -10,6 +10,7 @@ mod forks;
 mod gates;
 mod joins;
 mod limits;
+mod long_forks;
 mod mutexes;
 mod pauses;
 mod properties;
