@@ -109,7 +109,7 @@ async fn a_long_past_is_copied_in_parts_and_gone_on_with_where_that_broke_off() 
     platform.succeed(of_fork, json!(1)).await;
     assert_eq!(platform.end_of(fork).await.status, RunStatus::Completed);
     assert_eq!(platform.pull_one().await.run_id.to_string(), second.id);
-    assert_eq!(all(&platform, parent).await.len(), before.len(), "it is as it was");
+    assert!(all(&platform, parent).await.starts_with(&before), "it is as it was");
     platform.stop().await;
 }
 
