@@ -94,6 +94,7 @@ const PAGES: &[(&str, &str)] = pages! {
     "position_not_reached"
     "position_not_signed"
     "provider_not_allowed"
+    "rate_limit_dropped"
     "read_tables_unavailable"
     "reader_too_slow"
     "reason_too_long"
