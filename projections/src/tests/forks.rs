@@ -82,7 +82,7 @@ async fn a_fork_with_a_long_past_is_there_once_it_is_whole(storage: Storage) {
     let other = world.run(run_id(3), 0, &[started(run_id(3), json!({}), &[])]).await;
     let position = append(&world, fork, 2, &[paused], part).await;
     let read = |position| RunQueries::get(&*world.views, ours(), fork, Some(position));
-    assert_eq!(&*read(position).await.expect_err("there is none yet").code, "run_not_found");
+    assert_eq!(&*read(position).await.expect_err("there is none yet").code, "not_found");
     let gate = GateId { run_id: fork, token: 1 };
     GateQueries::get(&*world.views, ours(), gate, Some(position)).await.expect_err("nor its gate");
     let whole = r#"{"actor":"ann","shared":3,"whole":true}"#;
