@@ -27,7 +27,7 @@ use super::recent::Recent;
 use super::refusal::{not_found, not_owner, quarantined, unavailable};
 use super::timers::Timers;
 use super::workflows::Workflows;
-use super::{Fenced, Message, Reply, Start, TASKS_IN_FLIGHT_PER_RUN, TaskQueue, Verdict};
+use super::{Fenced, Message, Reply, Start, TASKS_IN_FLIGHT_PER_RUN, TaskQueue};
 use crate::prepared::Preparations;
 use crate::resolve::Resolver;
 
@@ -246,7 +246,7 @@ impl Worker {
         }
     }
 
-    fn start(&mut self, mut start: Box<Start>) {
+    fn start(&mut self, start: Box<Start>) {
         let run_id = start.run_id;
         let Some(epoch) = self.epoch_of(run_id) else {
             return drop(start.reply.send(Err(not_owner())));
@@ -257,13 +257,7 @@ impl Worker {
                 Rejection::new(RejectionKind::Conflict, super::RUN_ALREADY_STARTED, message);
             return drop(start.reply.send(Err(rejection)));
         }
-        if !self.judge(&mut start) {
-            return self.put_off(start);
-        }
-        if let (Verdict::IsDropped(over), Some(_)) = (&start.verdict, &start.fork) {
-            self.forget(run_id);
-            return drop(start.reply.send(Err(super::refusal::dropped(*over))));
-        }
+        let Some(start) = self.judged(start) else { return };
         let mut actor = Actor::new(Taken {
             run_id,
             epoch,
