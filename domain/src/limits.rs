@@ -82,8 +82,8 @@ pub const FORK_EVENTS: u64 = 100_000;
 pub const FORK_CHILDREN: usize = 1_000;
 /// Bytes of these events as they are stored, without the values that stand apart.
 pub const FORK_BYTES: usize = 256 * 1024 * 1024;
-/// Events that a fork shares, and bytes of them, that are written with its beginning. Where there are
-/// more they are copied before it, part by part.
+/// Events that a fork shares, and bytes of them, that are written with its beginning. Where there
+/// are more they are copied before it, part by part.
 pub const FORK_EVENTS_AT_ONCE: u64 = 5_000;
 pub const FORK_BYTES_AT_ONCE: usize = 8 * 1024 * 1024;
 /// Outcomes beyond the place of a fork that are looked at, in order; the calls of others are made

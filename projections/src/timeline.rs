@@ -237,8 +237,8 @@ impl Timeline {
         }
     }
 
-    /// What is worked at waits for the run's turn, or begins with it: of a run that hasn't begun that is
-    /// its first token.
+    /// What is worked at waits for the run's turn, or begins with it: of a run that hasn't begun
+    /// that is its first token.
     fn turn(&mut self, from: &str, to: &str, moment: Moment) {
         let is_there =
             |token: &&TokenId| self.entry_of(**token).is_some_and(|entry| entry.status == from);

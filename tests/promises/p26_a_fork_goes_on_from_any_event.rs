@@ -1,8 +1,8 @@
 //! Promise 26: a fork has its run's past, calls again only what is different, and is there once and
 //! whole, whatever dies while it is made; its run isn't touched.
 //!
-//! It fails where a fork is seen before its past is whole, where a repeated request makes a second one,
-//! and where what was recorded can't be adopted any more after a restart.
+//! It fails where a fork is seen before its past is whole, where a repeated request makes a second
+//! one, and where what was recorded can't be adopted any more after a restart.
 
 use reqwest::Method;
 use serde_json::{Value, json};

@@ -183,8 +183,8 @@ impl Copying<'_> {
     }
 }
 
-/// Ends a copy that nobody goes on with; it never was a run. `last` is its last event, whose id tells
-/// when it was copied.
+/// Ends a copy that nobody goes on with; it never was a run. `last` is its last event, whose id
+/// tells when it was copied.
 pub(super) async fn give_up(
     journal: &dyn Journal,
     clock: &dyn Clock,

@@ -73,8 +73,8 @@ enum Between {
 }
 
 impl CommandService {
-    /// Forks a run of which another process asked, where the fork belongs here; else says where that
-    /// is: a fork in a queue lives where all runs of its queue do.
+    /// Forks a run of which another process asked, where the fork belongs here; else says where
+    /// that is: a fork in a queue lives where all runs of its queue do.
     pub(crate) async fn fork_at_home(
         &self,
         envelope: CommandEnvelope,

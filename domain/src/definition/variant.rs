@@ -104,8 +104,8 @@ impl Variant {
 }
 
 impl Definition {
-    /// The same under the name by which what an experiment tries is published: nobody follows it who
-    /// follows the newest version of a name.
+    /// The same under the name by which what an experiment tries is published: nobody follows it
+    /// who follows the newest version of a name.
     #[must_use]
     pub fn for_experiment(mut self) -> Self {
         let name: String = self.name.as_str().chars().take(NAME_CHARS - SUFFIX.len()).collect();

@@ -28,8 +28,8 @@ struct Taken {
 pub struct Book(HashMap<(DefinitionId, Option<String>), Taken>);
 
 impl Book {
-    /// Enters an event of a run, which was as it is here before, and recorded at a time. What a fork
-    /// shares is entered with the other run.
+    /// Enters an event of a run, which was as it is here before, and recorded at a time. What a
+    /// fork shares is entered with the other run.
     ///
     /// # Errors
     /// What is wrong with the slot that the run takes, in words.

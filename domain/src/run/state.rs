@@ -109,8 +109,9 @@ pub struct Live {
     /// The mutexes that are held or waited for, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub mutexes: BTreeMap<String, Mutex>,
-    /// Since when and why the run waits for its admission, while it does: nothing of it is owed. Its
-    /// first token stands at the start node, or it is a fork, whose tokens and timers stand still.
+    /// Since when and why the run waits for its admission, while it does: nothing of it is owed.
+    /// Its first token stands at the start node, or it is a fork, whose tokens and timers stand
+    /// still.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub in_queue: Option<InQueue>,
     /// Since when and why the run stands still, while it does.
@@ -407,7 +408,8 @@ impl Live {
         self.header.shares.is_none_or(|shares| self.events > shares)
     }
 
-    /// When the next timer is due; those of a run that is paused, or waits for its turn, stand still.
+    /// When the next timer is due; those of a run that is paused, or waits for its turn, stand
+    /// still.
     pub fn next_due(&self) -> Option<DateTime<Utc>> {
         let stands_still = self.pause.is_some() || self.in_queue.is_some();
         self.timers.first().map(|(due, _)| *due).filter(|_| !stands_still)

@@ -70,7 +70,8 @@ pub(crate) struct RunArgs {
     /// How many runs `--where` takes
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=200))]
     limit: u32,
-    /// Another definition: a file, a folder with a workflow.yaml, or the name of a published one (NAME or NAME@VERSION)
+    /// Another definition: a file, a folder with a workflow.yaml, or the name of a published one
+    /// (NAME or NAME@VERSION)
     #[arg(long, value_name = "FILE|NAME", conflicts_with_all = ["set", "when"])]
     definition: Option<String>,
     /// Another value in `with` of every `llm` action, or of the action of a node: JSON, a text, or

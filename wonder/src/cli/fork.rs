@@ -48,7 +48,8 @@ pub(crate) struct ForkArgs {
     at: String,
     #[command(flatten)]
     other: Different,
-    /// Another definition: a file, a folder with a workflow.yaml, or the name of a published one (NAME or NAME@VERSION)
+    /// Another definition: a file, a folder with a workflow.yaml, or the name of a published one
+    /// (NAME or NAME@VERSION)
     #[arg(long, value_name = "FILE|NAME")]
     definition: Option<String>,
     /// Which later outcomes are adopted where the same is asked for: all, outside (all, and

@@ -17,8 +17,8 @@ const MOVES: usize = 256;
 const PUT_OFF: usize = 1_024;
 
 impl Worker {
-    /// A start that may be recorded now: one that can't be judged yet is put off, and a fork that is
-    /// dropped is refused.
+    /// A start that may be recorded now: one that can't be judged yet is put off, and a fork that
+    /// is dropped is refused.
     pub(super) fn judged(&mut self, mut start: Box<Start>) -> Option<Box<Start>> {
         if !self.judge(&mut start) {
             self.put_off(start);

@@ -1,5 +1,5 @@
-//! The definition that a fork follows instead of its run's: one that came with the command, or of an
-//! experiment the run's own with something different.
+//! The definition that a fork follows instead of its run's: one that came with the command, or of
+//! an experiment the run's own with something different.
 
 use std::sync::Arc;
 
@@ -64,8 +64,8 @@ impl CommandService {
         Ok((definition, plan, Some(spec)))
     }
 
-    /// Checks a definition before it is published: at these versions of what it refers to, or at the
-    /// newest.
+    /// Checks a definition before it is published: at these versions of what it refers to, or at
+    /// the newest.
     async fn laid_out(
         &self,
         workspace_id: WorkspaceId,

@@ -20,7 +20,8 @@ use crate::run::vars::size_of;
 use crate::span::Span;
 
 impl Decider<'_> {
-    /// The time by which timers are armed: while the run is paused, or in a queue, they stand still.
+    /// The time by which timers are armed: while the run is paused, or in a queue, they stand
+    /// still.
     pub(super) fn clock(&self) -> DateTime<Utc> {
         self.live().and_then(Live::still_since).unwrap_or(self.now)
     }

@@ -64,8 +64,8 @@ impl Live {
         }
     }
 
-    /// Every timer is due later by the length of the pause; of a run that waits for its turn, by the
-    /// length of that.
+    /// Every timer is due later by the length of the pause; of a run that waits for its turn, by
+    /// the length of that.
     pub(super) fn go_on(&mut self) {
         if let Some(pause) = self.pause.take()
             && self.in_queue.is_none()
