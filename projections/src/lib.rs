@@ -47,6 +47,7 @@ mod rehearse;
 pub mod remote;
 mod resources;
 mod runs;
+mod seen;
 mod store;
 mod time_travel;
 mod timeline;
