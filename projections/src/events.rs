@@ -20,9 +20,11 @@ use crate::payload::Blobs;
 use crate::{Projections, refusal, resources, runs};
 
 mod follower;
+mod projects;
 
 use follower::Follower;
 pub(crate) use follower::Portion;
+pub(crate) use projects::Projects;
 
 /// Events of a page.
 const PAGE_EVENTS: u32 = 1_000;
@@ -121,10 +123,15 @@ impl Projections {
         }
         let head = self.journal.head().await.map_err(refusal::journal)?;
         let after = self.position_of(after, head)?;
-        let journal = Arc::clone(&self.journal);
+        let (journal, projects) = (Arc::clone(&self.journal), Arc::clone(&self.projects));
         let most_lag = self.config.reader_lag_events;
-        let follower = Follower::start(journal, filter, after, head, most_lag, portion).await?;
+        let sources = follower::Sources { journal, projects };
+        let follower = Follower::start(sources, filter, after, head, most_lag, portion).await?;
         Ok(follower.stream())
+    }
+
+    async fn wanted(&self, filter: &EventFilter, event: &RecordedEvent) -> Result<bool, Rejection> {
+        wanted(self.journal.as_ref(), &self.projects, filter, event).await
     }
 
     pub(crate) async fn shown(
@@ -153,7 +160,7 @@ impl Projections {
             for event in events {
                 sequence = event.sequence;
                 looked_at = event.position;
-                if wants(filter, &event) {
+                if self.wanted(filter, &event).await? {
                     found.push(Arc::new(event));
                 }
                 if found.len() == limit {
@@ -185,7 +192,7 @@ impl Projections {
             for event in events {
                 position = event.position;
                 scanned += 1;
-                if wants(filter, &event) {
+                if self.wanted(filter, &event).await? {
                     found.push(Arc::new(event));
                 }
                 if found.len() == limit {
@@ -252,6 +259,21 @@ impl Aggregate {
         }
         Ok(known)
     }
+}
+
+/// Whether an event is wanted; what needs the journal is asked last.
+async fn wanted(
+    journal: &dyn Journal,
+    projects: &Projects,
+    filter: &EventFilter,
+    event: &RecordedEvent,
+) -> Result<bool, Rejection> {
+    if !wants(filter, event) {
+        return Ok(false);
+    }
+    let Some(wanted) = &filter.project_id else { return Ok(true) };
+    let of = projects.of(journal, event).await.map_err(refusal::journal)?;
+    Ok(of.as_deref() == Some(wanted))
 }
 
 fn wants(filter: &EventFilter, event: &RecordedEvent) -> bool {

@@ -163,6 +163,7 @@ pub struct Projections {
     audit_log: Arc<Projector>,
     waiting: Arc<Waiting>,
     plans: plans::Plans,
+    projects: Arc<events::Projects>,
     /// Of rebuilds, one at a time.
     rebuilding: tokio::sync::Mutex<()>,
 }
@@ -217,6 +218,7 @@ impl Projections {
             audit_log,
             waiting,
             plans: plans::Plans::default(),
+            projects: Arc::default(),
             rebuilding,
         }))
     }

@@ -431,6 +431,7 @@ impl Actor {
         };
         Some(Ok(Task {
             workspace_id: self.workspace_id,
+            project_id: self.run.header().map(|header| header.project_id),
             run_id: self.run_id,
             token,
             attempt,

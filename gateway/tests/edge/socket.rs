@@ -130,6 +130,18 @@ async fn a_runs_stream_tells_what_its_server_sent_events_tell() {
 }
 
 #[tokio::test]
+async fn what_goes_on_is_told_without_an_id() {
+    let server = serve(DEV()).await;
+    server.world.tell(run_id(), &["Hi"]);
+    let (told, _) = all(server.open(&format!("{}&ephemeral=true", of_run())).await).await;
+    let wanted = ["ephemeral", "run_started", "task_succeeded", "run_completed", "end"];
+    assert_eq!(names(&told), wanted);
+    assert_eq!((told[0].get("id"), &told[0]["data"]["payload"]["text"]), (None, &json!("Hi")));
+    assert_eq!(told[0]["data"]["cursor"], "00000007:0");
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn it_goes_on_after_a_cursor_and_heeds_its_filters() {
     let server = serve(DEV()).await;
     let run = of_run();

@@ -165,3 +165,81 @@ async fn who_weighs_streams_with_zero_gets_a_page() {
     let answer = client.call("GET", &path(), &some, "").await;
     assert_eq!(answer.header("content-type"), "text/event-stream");
 }
+
+#[tokio::test]
+async fn what_goes_on_stands_between_events_for_who_asks_and_moves_no_cursor() {
+    let client = ended_run();
+    client.world.tell(run_id(), &["Hel", "lo\n."]);
+    let query = format!("{}?ephemeral=true&after=00000007:1", path());
+    let all = messages(&client.call("GET", &query, &[STREAM], "").await.text);
+    let names: Vec<_> = all.iter().map(|(id, event, _)| (id.as_str(), event.as_str())).collect();
+    assert_eq!(
+        names,
+        [
+            ("", "ephemeral"),
+            ("", "ephemeral"),
+            ("00000007:2", "task_succeeded"),
+            ("00000007:3", "run_completed"),
+            ("00000007:3", "end"),
+        ]
+    );
+    let first = &all[0].2;
+    assert_eq!(
+        first["payload"],
+        json!({"node": "ask", "token": 3, "attempt": 2, "answer": 1, "index": 0, "text": "Hel"})
+    );
+    assert_eq!((&first["ephemeral"], &first["event_type"]), (&json!(true), &json!("llm_delta")));
+    assert_eq!((&first["position"], &first["cursor"]), (&json!(1), &json!("00000007:1")));
+    assert_eq!(first["aggregate_id"], run_id().to_string());
+    assert_eq!((&all[1].2["payload"]["text"], all[1].2.get("id")), (&json!("lo\n."), None));
+    let filters = std::mem::take(&mut *client.world.listened.lock().expect("lock"));
+    assert_eq!(filters.len(), 1);
+    assert_eq!((filters[0].workspace_id, filters[0].run_id), (home(), Some(run_id())));
+
+    client.world.tell(run_id(), &["never told"]);
+    let without = client.call("GET", &path(), &[STREAM], "").await;
+    assert!(!without.text.contains("ephemeral"));
+    assert!(client.world.listened.lock().expect("lock").is_empty(), "nobody asked to listen");
+}
+
+#[tokio::test]
+async fn what_goes_on_holds_events_up_only_shortly_and_only_those_of_its_run() {
+    let client = ended_run();
+    client.world.tell(run_id(), &["x"; 1_000]);
+    let query = format!("{}?ephemeral=true", path());
+    let all = messages(&client.call("GET", &query, &[STREAM], "").await.text);
+    let events: Vec<_> = (0..all.len()).filter(|at| all[*at].1 != "ephemeral").collect();
+    assert_eq!(events.len(), 4, "all events, and the end");
+    assert!(events[0] == 64 && events.windows(2).all(|two| two[1] - two[0] <= 65), "{events:?}");
+
+    let other = domain::ids::RunId::derived("", "another run");
+    client.world.tell(other, &["y"; 10]);
+    let query = "/api/v1/events?ephemeral=true";
+    let request = Request::get(query).header("host", "localhost").header(STREAM.0, STREAM.1);
+    let request = request.body(Body::empty()).expect("a request");
+    let answer = tower::ServiceExt::oneshot(client.router.clone(), request).await;
+    let mut body = answer.expect("an answer").into_body().into_data_stream();
+    let mut text = String::new();
+    while text.matches("event: ephemeral").count() < 10 {
+        let chunk = body.next().await.expect("a chunk").expect("bytes");
+        text.push_str(std::str::from_utf8(&chunk).expect("text"));
+    }
+    let names: Vec<_> = messages(&text).into_iter().map(|(_, event, _)| event).collect();
+    assert_eq!(&names[..4], ["run_started", "task_succeeded", "run_completed", "ephemeral"]);
+}
+
+#[tokio::test]
+async fn what_goes_on_is_for_live_streams_of_runs() {
+    let client = ended_run();
+    let of_run = path();
+    for (query, headers) in [
+        (format!("{of_run}?ephemeral=true"), &[][..]),
+        (format!("{of_run}?ephemeral=true&speed=2"), &[STREAM][..]),
+        (format!("{of_run}?ephemeral=maybe"), &[STREAM][..]),
+        ("/api/v1/events?ephemeral=true&aggregate_type=workflow".to_owned(), &[STREAM][..]),
+        ("/api/v1/events?project_id=x".to_owned(), &[STREAM][..]),
+    ] {
+        let refused = client.call("GET", &query, headers, "").await;
+        assert_eq!(refused.code(), "invalid_parameter", "{query}");
+    }
+}

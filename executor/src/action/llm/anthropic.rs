@@ -8,8 +8,13 @@ use serde_json::{Map, Value, json};
 
 use super::profile::Profile;
 use super::request::Request;
-use super::{Reply, Services, json_headers, wire};
+use super::wire::Post;
+use super::{Live, Reply, Services, json_headers, streaming, wire};
 use crate::fault::{Fault, permanent};
+
+mod pieces;
+
+use pieces::Pieces;
 
 const BASE_URL: &str = "https://api.anthropic.com/v1";
 const VERSION: &str = "2023-06-01";
@@ -22,6 +27,7 @@ pub(super) async fn ask(
     profile: &Profile,
     request: &Request,
     services: &Services,
+    live: &mut Live<'_>,
 ) -> Result<Reply, Fault> {
     let key = services.keys.of(profile)?;
     let mut headers = json_headers();
@@ -37,7 +43,11 @@ pub(super) async fn ask(
     let as_tool = request.wants_object() && request.tools.is_empty();
     let body = body(profile, request, as_tool);
     let key = key.as_deref();
-    let answer = wire::post(services, base_url, "messages", headers, &body, key).await?;
+    let call = Post { base_url, path: "messages", headers, body, key };
+    let answer = match request.stream {
+        true => streaming::post::<Pieces>(services, call, live).await?,
+        false => wire::post(services, call).await?,
+    };
     read(profile, &answer, as_tool)
 }
 
@@ -64,6 +74,9 @@ fn body(profile: &Profile, request: &Request, as_tool: bool) -> Value {
     }
     if let Some(temperature) = request.temperature.or(profile.temperature) {
         body["temperature"] = json!(temperature);
+    }
+    if request.stream {
+        body["stream"] = json!(true);
     }
     if as_tool {
         let description = "Gives the answer.";

@@ -5,8 +5,13 @@ use serde_json::{Map, Value, json};
 
 use super::profile::Profile;
 use super::request::Request;
-use super::{Reply, Services, json_headers, wire};
+use super::wire::Post;
+use super::{Live, Reply, Services, json_headers, streaming, wire};
 use crate::fault::{Fault, permanent};
+
+mod pieces;
+
+use pieces::Pieces;
 
 const BASE_URL: &str = "https://api.openai.com/v1";
 
@@ -14,6 +19,7 @@ pub(super) async fn ask(
     profile: &Profile,
     request: &Request,
     services: &Services,
+    live: &mut Live<'_>,
 ) -> Result<Reply, Fault> {
     let key = services.keys.of(profile)?;
     let mut headers = json_headers();
@@ -27,7 +33,11 @@ pub(super) async fn ask(
     let base_url = profile.base_url.as_deref().unwrap_or(BASE_URL);
     let body = body(profile, request);
     let key = key.as_deref();
-    let answer = wire::post(services, base_url, "chat/completions", headers, &body, key).await?;
+    let call = Post { base_url, path: "chat/completions", headers, body, key };
+    let answer = match request.stream {
+        true => streaming::post::<Pieces>(services, call, live).await?,
+        false => wire::post(services, call).await?,
+    };
     read(profile, answer)
 }
 
@@ -52,6 +62,11 @@ fn body(profile: &Profile, request: &Request) -> Value {
             "type": "json_schema",
             "json_schema": {"name": "answer", "schema": schema, "strict": is_strict(schema)},
         });
+    }
+    if request.stream {
+        body["stream"] = json!(true);
+        // Else nothing is said of what the answer cost.
+        body["stream_options"] = json!({"include_usage": true});
     }
     if !request.tools.is_empty() {
         let tools = request.tools.iter().map(|tool| {
