@@ -4,10 +4,9 @@
 
 use std::collections::VecDeque;
 
-use domain::ids::{ProjectId, RunId, WorkspaceId};
 use futures::FutureExt as _;
 use futures::stream::{BoxStream, StreamExt as _};
-use protocol::{Cursor, Ephemeral, EphemeralFilter};
+use protocol::{Cursor, Ephemeral, EphemeralEnvelope, EphemeralFilter};
 
 use crate::call::Call;
 use crate::problem::Problem;
@@ -22,29 +21,51 @@ pub(crate) struct Ephemerals {
     messages: BoxStream<'static, Ephemeral>,
     waiting: VecDeque<Ephemeral>,
     /// The last event that the reader was told, or where its stream began.
-    pub(crate) after: Cursor,
+    after: Cursor,
+    /// Nothing is told before the reader has seen the event at this position.
+    from: u64,
+}
+
+/// What a reader asked to listen to.
+pub(crate) struct Listened {
+    pub(crate) filter: EphemeralFilter,
+    /// Where its stream begins.
+    pub(crate) after: Option<Cursor>,
+    /// See [`Ephemerals`]; an event that the stream will have.
+    pub(crate) from: u64,
 }
 
 impl Ephemerals {
-    pub(crate) async fn open(
-        call: &Call,
-        workspace_id: WorkspaceId,
-        project_id: Option<ProjectId>,
-        run_id: Option<RunId>,
-        after: Option<Cursor>,
-    ) -> Result<Self, Problem> {
+    pub(crate) async fn open(call: &Call, listened: Listened) -> Result<Self, Problem> {
         let gateway = &call.edge.gateway;
+        let Listened { filter, after, from } = listened;
         let after = match after {
             Some(after) => after,
             None => Cursor { position: 0, ..gateway.events.head().await? },
         };
-        let filter = EphemeralFilter { workspace_id, project_id, run_id };
         let messages = gateway.ephemerals.listen(filter).await?;
-        Ok(Self { messages: messages.fuse().boxed(), waiting: VecDeque::new(), after })
+        Ok(Self { messages: messages.fuse().boxed(), waiting: VecDeque::new(), after, from })
+    }
+
+    /// A message as the reader is told it now.
+    pub(crate) fn told(&self, message: Ephemeral) -> EphemeralEnvelope {
+        EphemeralEnvelope::new(message, self.after)
+    }
+
+    /// The reader has seen an event.
+    pub(crate) fn seen(&mut self, event: Cursor) {
+        self.after = event;
+    }
+
+    fn is_due(&self) -> bool {
+        self.after.position >= self.from
     }
 
     /// The next message. Cancel-safe; where there will be none, it never ends.
     pub(crate) async fn next(&mut self) -> Ephemeral {
+        if !self.is_due() {
+            return std::future::pending().await;
+        }
         if let Some(message) = self.waiting.pop_front() {
             return message;
         }
@@ -56,6 +77,9 @@ impl Ephemerals {
 
     /// The messages of a run that have come.
     pub(crate) fn of_run(&mut self, run_id: &str) -> VecDeque<Ephemeral> {
+        if !self.is_due() {
+            return VecDeque::new();
+        }
         for _ in 0..LOOKED_AT {
             // What is there is taken, however much was done in this turn.
             let next = tokio::task::unconstrained(self.messages.next()).now_or_never();

@@ -3,10 +3,10 @@
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use domain::ids::{ProjectId, RunId};
-use protocol::{Cursor, EventFilter, RejectionKind};
+use protocol::{Cursor, EphemeralFilter, EventFilter, RejectionKind};
 
 use crate::call::{Call, answer};
-use crate::ephemeral::Ephemerals;
+use crate::ephemeral::{Ephemerals, Listened};
 use crate::feed::{Feed, Followed};
 use crate::headers::wants_stream;
 use crate::problem::Problem;
@@ -27,7 +27,7 @@ pub(crate) async fn all(mut call: Call) -> Result<Response, Problem> {
 /// `GET /runs/{id}/events`.
 pub(crate) async fn of_run(mut call: Call) -> Result<Response, Problem> {
     let id: RunId = call.id()?;
-    let filter = of_one_run(&call, id).await?;
+    let (filter, first) = of_one_run(&call, id).await?;
     let speed = call.asked_as("speed")?;
     if !wants_stream(&call.parts.headers) {
         if speed.is_some() {
@@ -37,7 +37,7 @@ pub(crate) async fn of_run(mut call: Call) -> Result<Response, Problem> {
         return page(&call, filter).await;
     }
     let after = cursor(&call)?;
-    let ephemerals = ephemerals(&call, Some(id), after).await?;
+    let ephemerals = ephemerals(&call, Some((id, first)), after).await?;
     let followed = Followed { filter, after, run: Some(id), speed, ephemerals };
     Ok(sse::respond(follow_run(&mut call, id, followed).await?))
 }
@@ -53,8 +53,8 @@ pub(crate) async fn stream(mut call: Call) -> Result<Response, Problem> {
                     return Err(Problem::parameter(name, "leave it out: run_id says it"));
                 }
             }
-            let filter = of_one_run(&call, id).await?;
-            let ephemerals = ephemerals(&call, Some(id), after).await?;
+            let (filter, first) = of_one_run(&call, id).await?;
+            let ephemerals = ephemerals(&call, Some((id, first)), after).await?;
             let followed = Followed { filter, after, run: Some(id), speed, ephemerals };
             follow_run(&mut call, id, followed).await?
         }
@@ -71,10 +71,11 @@ pub(crate) async fn stream(mut call: Call) -> Result<Response, Problem> {
     Ok(socket::respond(call, upgrade, feed))
 }
 
-/// What is told of work under way, where the reader of a stream asks for it.
+/// What is told of work under way, where the reader of a stream asks for it. Of a run, whose first
+/// position is given, not before what has happened until now.
 async fn ephemerals(
     call: &Call,
-    run_id: Option<RunId>,
+    run: Option<(RunId, u64)>,
     after: Option<Cursor>,
 ) -> Result<Option<Ephemerals>, Problem> {
     if !call.asked_as("ephemeral")?.unwrap_or(false) {
@@ -92,7 +93,17 @@ async fn ephemerals(
     }
     let workspace_id = call.caller()?.workspace_id;
     let project_id = call.asked_as("project_id")?;
-    Ephemerals::open(call, workspace_id, project_id, run_id, after).await.map(Some)
+    let run_id = run.map(|(run_id, _)| run_id);
+    let from = match run {
+        // The read model may not know it yet.
+        Some((id, first)) => match call.edge.gateway.runs.get(workspace_id, id, None).await {
+            Ok(view) => view.position,
+            Err(_) => first,
+        },
+        None => 0,
+    };
+    let filter = EphemeralFilter { workspace_id, project_id, run_id };
+    Ephemerals::open(call, Listened { filter, after, from }).await.map(Some)
 }
 
 fn of_workspace(call: &Call) -> Result<EventFilter, Problem> {
@@ -106,8 +117,9 @@ fn of_workspace(call: &Call) -> Result<EventFilter, Problem> {
     })
 }
 
-/// The events of a run that is there, of the type that is asked for.
-async fn of_one_run(call: &Call, id: RunId) -> Result<EventFilter, Problem> {
+/// The events of a run that is there, of the type that is asked for; and the position of its first
+/// one.
+async fn of_one_run(call: &Call, id: RunId) -> Result<(EventFilter, u64), Problem> {
     let any = EventFilter {
         workspace_id: Some(call.caller()?.workspace_id.to_string()),
         aggregate_type: Some("run".to_owned()),
@@ -116,10 +128,10 @@ async fn of_one_run(call: &Call, id: RunId) -> Result<EventFilter, Problem> {
         project_id: None,
     };
     // The journal knows a run before the read model does.
-    if call.edge.gateway.events.page(any.clone(), None, 1).await?.items.is_empty() {
-        return Err(Problem::not_found(format!("there is no run {id}")));
-    }
-    Ok(EventFilter { event_type: call.asked("type").map(str::to_owned), ..any })
+    let first = call.edge.gateway.events.page(any.clone(), None, 1).await?.items.pop();
+    let missing = || Problem::not_found(format!("there is no run {id}"));
+    let first = first.ok_or_else(missing)?.position;
+    Ok((EventFilter { event_type: call.asked("type").map(str::to_owned), ..any }, first))
 }
 
 async fn follow_run(call: &mut Call, id: RunId, followed: Followed) -> Result<Feed, Problem> {

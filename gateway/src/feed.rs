@@ -11,9 +11,7 @@ use std::sync::Arc;
 use axum::http::{HeaderMap, StatusCode};
 use domain::ids::RunId;
 use futures::stream::{self, BoxStream, StreamExt as _};
-use protocol::{
-    Cursor, Ephemeral, EphemeralEnvelope, EventEnvelope, EventFilter, Rejection, Speed,
-};
+use protocol::{Cursor, Ephemeral, EventEnvelope, EventFilter, Rejection, Speed};
 use serde_json::json;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Interval, MissedTickBehavior};
@@ -173,7 +171,7 @@ impl Feed {
     /// The message of an event; none where its reader isn't shown it.
     fn take(&mut self, event: &EventEnvelope) -> Option<Message> {
         if let Some(ephemerals) = &mut self.ephemerals {
-            ephemerals.after = event.cursor;
+            ephemerals.seen(event.cursor);
         }
         let is_last = self.of_run && is_terminal(&event.event_type);
         if is_last {
@@ -201,8 +199,7 @@ impl Feed {
     }
 
     fn ephemeral(&mut self, message: Ephemeral) -> Message {
-        let after = self.ephemerals.as_ref().map(|ephemerals| ephemerals.after);
-        let envelope = after.map(|after| EphemeralEnvelope::new(message, after));
+        let envelope = self.ephemerals.as_ref().map(|ephemerals| ephemerals.told(message));
         let data = serde_json::to_string(&envelope).unwrap_or_default();
         Message { id: None, event: "ephemeral".to_owned(), data }
     }

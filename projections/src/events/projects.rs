@@ -37,7 +37,7 @@ impl Projects {
             kind if kind == Kind::Project.as_str() => Some(Arc::clone(id)),
             trigger::AGGREGATE => {
                 let payload = first(journal, kind, id).await?;
-                match text(&payload, "/trigger/workflow_id") {
+                match text(&payload, "/workflow_id") {
                     Some(workflow) => {
                         let payload = first(journal, Kind::Workflow.as_str(), workflow).await?;
                         project(&payload)

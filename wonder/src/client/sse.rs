@@ -6,7 +6,7 @@ use std::time::Duration;
 use chassis::sse::{Message, Parser};
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use protocol::EventEnvelope;
+use protocol::{EphemeralEnvelope, EventEnvelope};
 
 use super::{ApiProblem, Client};
 use crate::exit::Failure;
@@ -18,8 +18,16 @@ const MAX_DELAY: Duration = Duration::from_secs(3);
 /// An event's payload is at most a few MiB; more without an end isn't a stream of events.
 const MAX_BUFFER: usize = 32 << 20;
 
-/// An event, and the text that it came in.
-pub(crate) type Received = (EventEnvelope, String);
+/// What a stream tells.
+#[derive(Debug)]
+pub(crate) enum Told {
+    Event(Box<EventEnvelope>),
+    /// Where it was asked for: what goes on, and is kept nowhere.
+    Ephemeral(Box<EphemeralEnvelope>),
+}
+
+/// A message, and the text that it came in.
+pub(crate) type Received = (Told, String);
 
 /// Events of the journal, live, without a gap or a duplicate across reconnects.
 pub(crate) struct EventStream {
@@ -55,7 +63,7 @@ impl Client {
 }
 
 impl EventStream {
-    /// The next event; `None` after a run's last one. Fails where the server refuses, or has
+    /// The next message; `None` after a run's last one. Fails where the server refuses, or has
     /// been away for several attempts.
     pub(crate) async fn next(&mut self) -> Result<Option<Received>, Failure> {
         loop {
@@ -67,12 +75,17 @@ impl EventStream {
                     self.take_error(&message)?;
                     continue;
                 }
-                let Ok(event) = serde_json::from_str::<EventEnvelope>(&message.data) else {
-                    continue;
+                let told = if message.event == "ephemeral" {
+                    serde_json::from_str(&message.data).map(Told::Ephemeral)
+                } else {
+                    serde_json::from_str(&message.data).map(Told::Event)
                 };
-                self.cursor = Some(event.cursor.to_string());
+                let Ok(told) = told else { continue };
+                if let Told::Event(event) = &told {
+                    self.cursor = Some(event.cursor.to_string());
+                }
                 self.attempts = 0;
-                return Ok(Some((event, message.data)));
+                return Ok(Some((told, message.data)));
             }
             self.read_more().await?;
         }
