@@ -1,20 +1,17 @@
 //! Promise 37: what a model answers is told while it answers, to who asks for it, and changes nothing
-//! about what is recorded; and what was said of a run's children is found by the run's trace.
+//! about what is recorded.
 //!
 //! It fails where a piece comes only with the outcome, where the pieces aren't the text that is
-//! recorded, where one stands in the journal, in a page, or in a stream that didn't ask for it, where
-//! a stream that goes on after any message misses an event or tells one twice, and where the trace of
-//! a run doesn't lead to what its children's attempts came to.
+//! recorded, where one stands in the journal, in a page, or in a stream that didn't ask for it or is
+//! of another project, and where a stream that goes on after any message misses an event or tells one
+//! twice.
 
 use serde_json::{Value, json};
-use system_tests::{Client, Platform, Sent, Setting, Shape, Socket, wait_for, workflows};
+use system_tests::{Client, Platform, Sent, Setting, Shape, Socket, workflows};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-system_tests::in_both_settings!(
-    an_answer_is_followed_as_it_comes,
-    what_is_said_of_children_is_found_by_the_trace_of_their_parent,
-);
+system_tests::in_both_settings!(an_answer_is_followed_as_it_comes);
 
 /// A model that says what the test wants, when it wants.
 struct Model {
@@ -206,44 +203,4 @@ async fn other_projects_hear_nothing(client: &Client, project: &Value, others: &
     let of_runs = told.iter().filter(|sent| sent.data["aggregate_type"] == "run");
     assert!(of_runs.clone().all(|sent| sent.data["aggregate_id"] == run), "{told:?}");
     assert!(told.iter().all(|sent| sent.name != "ephemeral") && of_runs.count() > 3, "{told:?}");
-}
-
-/// A run whose child's attempt fails, and its trace.
-async fn failing(client: &Client) -> (String, String) {
-    let fail = json!({"times": 9, "kind": "permanent", "code": "p37_refused"});
-    client.publish(&format!(
-        "name: p37-child\nstart: work\nnodes: {{work: {{action: {{kind: mock, with: {{fail: {fail}}}}}}}}}\n"
-    )).await;
-    let definition = json!({
-        "name": "p37-parent", "start": "ask",
-        "nodes": {"ask": {"workflow": {"definition": "p37-child", "on_failure": "catch"}}},
-    });
-    let answer = client.post("/runs", &json!({"definition": definition, "input": {}})).await;
-    let trace = answer.headers["x-request-id"].to_str().expect("ascii").to_owned();
-    let run = answer.ok()["id"].as_str().expect("an id").to_owned();
-    assert_eq!(client.end_of(&run).await["status"], "completed");
-    (run, trace)
-}
-
-async fn what_is_said_of_children_is_found_by_the_trace_of_their_parent(setting: Setting) {
-    let mut platform = crate::platform_in(setting).await;
-    let client = platform.client();
-    let (run, trace) = failing(&client).await;
-    let child = client.get(&format!("/runs?parent={run}")).await["items"][0]["id"].clone();
-    let record = wait_for("what is said of the child", || async {
-        let page = client.get(&format!("/logs?trace_id={trace}&role=executor")).await;
-        page["items"].as_array().and_then(|items| items.first().cloned())
-    })
-    .await;
-    assert_eq!((&record["run_id"], &record["trace_id"]), (&child, &json!(trace)), "{record}");
-    assert_eq!(record["fields"]["code"], "p37_refused");
-    // It is recorded with the child too, for whoever has only its events.
-    let first = client.events(child.as_str().expect("an id")).await[0].clone();
-    let traceparent = first["metadata"]["traceparent"].as_str().expect("a trace");
-    assert!(traceparent.starts_with(&format!("00-{trace}-")), "{traceparent}");
-    let arguments = ["logs", "--run", &run, "--tree", "-o", "json", "--server", platform.gateway()];
-    let (_, told, talk) = platform.wonder(&arguments).await;
-    let told: Value = serde_json::from_str(&told).unwrap_or_else(|_| panic!("{told}{talk}"));
-    assert_eq!(told["items"], json!([record]));
-    platform.stop().await;
 }

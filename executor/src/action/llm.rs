@@ -174,7 +174,7 @@ impl Llm {
             Err(errors) => errors,
         };
         let spent = |mut fault: Fault, tokens| {
-            fault.usage = used(profile, tokens);
+            fault.usage.add(&used(profile, tokens));
             fault
         };
         let again = request.repaired(&first, &errors);
@@ -197,11 +197,15 @@ async fn exchange(
 ) -> Result<Reply, Fault> {
     use domain::resource::Provider;
     live.begin();
-    let reply = match profile.provider {
-        Provider::Openai => openai::ask(profile, request, services, live).await?,
-        Provider::Anthropic => anthropic::ask(profile, request, services, live).await?,
-        Provider::Mock => mock::ask(profile, request),
+    let asked = match profile.provider {
+        Provider::Openai => openai::ask(profile, request, services, live).await,
+        Provider::Anthropic => anthropic::ask(profile, request, services, live).await,
+        Provider::Mock => Ok(mock::ask(profile, request)),
     };
+    let reply = asked.map_err(|mut fault| {
+        fault.usage = used(profile, (fault.usage.input_tokens, fault.usage.output_tokens));
+        fault
+    })?;
     if request.stream && profile.provider == Provider::Mock {
         live.add(&reply.text);
     }

@@ -319,6 +319,8 @@ async fn a_stream_that_is_cut_stalls_or_says_that_it_failed_is_a_failure_to_retr
     let started = events(&[message_start()]);
     let closed = failed(&executor, "anthropic", answer(Body::from(started))).await;
     assert_eq!((closed.kind, closed.code.as_str()), (FailureKind::Transient, "transport"));
+    // What it has cost is counted, as far as the provider has told.
+    assert_eq!((closed.usage.input_tokens, closed.usage.cost_micros), (40, 135));
     let stalled = failed(&executor, "openai", broken(begun, std::future::pending())).await;
     assert_eq!((stalled.kind, stalled.code.as_str()), (FailureKind::Transient, "idle_timeout"));
     // What came before is told while it waits.

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use chassis::bus::Nats;
 use domain::ids::{ProjectId, RunId, WorkspaceId};
-use futures::{FutureExt as _, StreamExt as _};
 use futures::stream::BoxStream;
+use futures::{FutureExt as _, StreamExt as _};
 use protocol::remote::{LISTENING, ephemeral_subject};
 use protocol::{Ephemeral, EphemeralFilter, EphemeralSource as _, LlmDelta};
 

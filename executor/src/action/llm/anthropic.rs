@@ -135,11 +135,15 @@ fn read(profile: &Profile, answer: &Value, as_tool: bool) -> Result<Reply, Fault
         other => other,
     }
     .to_owned();
-    let tokens = |field: &str| answer["usage"][field].as_u64().unwrap_or(0);
-    // Cached input is counted apart there; all of it is input here.
-    reply.input_tokens = tokens("input_tokens")
+    (reply.input_tokens, reply.output_tokens) = tokens(&answer["usage"]);
+    Ok(reply)
+}
+
+/// Tokens of input and output. Cached input is counted apart there; all of it is input here.
+fn tokens(usage: &Value) -> (u64, u64) {
+    let tokens = |field: &str| usage[field].as_u64().unwrap_or(0);
+    let input = tokens("input_tokens")
         .saturating_add(tokens("cache_creation_input_tokens"))
         .saturating_add(tokens("cache_read_input_tokens"));
-    reply.output_tokens = tokens("output_tokens");
-    Ok(reply)
+    (input, tokens("output_tokens"))
 }

@@ -118,7 +118,7 @@ fn read(profile: &Profile, mut answer: Value) -> Result<Reply, Fault> {
     }
     let refused = message["refusal"].as_str().is_some_and(|refusal| !refusal.is_empty());
     let finish = choice["finish_reason"].as_str().unwrap_or("stop");
-    let tokens = |field: &str| answer["usage"][field].as_u64().unwrap_or(0);
+    let (input_tokens, output_tokens) = tokens(&answer["usage"]);
     let calls = message["tool_calls"].take();
     Ok(Reply {
         text: message["content"].as_str().unwrap_or_default().to_owned(),
@@ -131,9 +131,15 @@ fn read(profile: &Profile, mut answer: Value) -> Result<Reply, Fault> {
         }
         .to_owned(),
         model: answer["model"].as_str().unwrap_or(&profile.model).to_owned(),
-        input_tokens: tokens("prompt_tokens"),
-        output_tokens: tokens("completion_tokens"),
+        input_tokens,
+        output_tokens,
     })
+}
+
+/// Tokens of input and output.
+fn tokens(usage: &Value) -> (u64, u64) {
+    let tokens = |field: &str| usage[field].as_u64().unwrap_or(0);
+    (tokens("prompt_tokens"), tokens("completion_tokens"))
 }
 
 /// Arguments come as a text of JSON; one that isn't JSON stays a text.

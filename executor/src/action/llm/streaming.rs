@@ -27,6 +27,9 @@ pub(super) trait Assembly: Default {
 
     /// The answer, in the form in which it comes whole.
     fn answer(self) -> Value;
+
+    /// The input and output tokens that the provider has counted until now.
+    fn tokens(&self) -> (u64, u64);
 }
 
 /// Posts a body and answers what the pieces of the answer come to. Tells each text as it comes. A
@@ -41,24 +44,42 @@ pub(super) async fn post<A: Assembly>(
         Opened::Whole(reply) => return wire::parsed(&reply, key),
         Opened::Stream(stream) => stream,
     };
-    let (mut parser, mut assembly) = (Parser::default(), A::default());
-    while let Some(bytes) = next(&mut stream, live).await? {
+    let mut assembly = A::default();
+    match read(&mut stream, &mut assembly, key, live).await {
+        Ok(()) => Ok(assembly.answer()),
+        Err(mut fault) => {
+            // What it has cost by then is known to some, and priced by the caller.
+            (fault.usage.input_tokens, fault.usage.output_tokens) = assembly.tokens();
+            Err(fault)
+        }
+    }
+}
+
+/// Reads until the answer is whole.
+async fn read<A: Assembly>(
+    stream: &mut Streamed,
+    assembly: &mut A,
+    key: Option<&str>,
+    live: &mut Live<'_>,
+) -> Result<(), Fault> {
+    let mut parser = Parser::default();
+    while let Some(bytes) = next(stream, live).await? {
         for message in parser.push(&bytes) {
             if message.data == DONE {
-                return Ok(assembly.answer());
+                return Ok(());
             }
-            if let Some(text) = assembly.take(read(&message, key)?) {
+            if let Some(text) = assembly.take(data(&message, key)?) {
                 live.add(&text);
             }
             if assembly.is_whole() {
-                return Ok(assembly.answer());
+                return Ok(());
             }
         }
     }
-    if assembly.may_end() {
-        return Ok(assembly.answer());
+    match assembly.may_end() {
+        true => Ok(()),
+        false => Err(transient("transport", "the answer broke off")),
     }
-    Err(transient("transport", "the answer broke off"))
 }
 
 /// The next bytes; what came before is told when it is due.
@@ -74,7 +95,7 @@ async fn next(stream: &mut Streamed, live: &mut Live<'_>) -> Result<Option<Bytes
     }
 }
 
-fn read(message: &Message, key: Option<&str>) -> Result<Value, Fault> {
+fn data(message: &Message, key: Option<&str>) -> Result<Value, Fault> {
     let data: Value = serde_json::from_str(&message.data).map_err(|error| {
         transient("malformed_answer", format!("a piece of the answer isn't JSON: {error}"))
     })?;

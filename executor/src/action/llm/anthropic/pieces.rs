@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use super::tokens;
 use crate::action::llm::streaming::Assembly;
 
 /// What has come so far.
@@ -93,6 +94,10 @@ impl Assembly for Pieces {
 
     fn may_end(&self) -> bool {
         false
+    }
+
+    fn tokens(&self) -> (u64, u64) {
+        tokens(&self.message["usage"])
     }
 
     fn answer(self) -> Value {

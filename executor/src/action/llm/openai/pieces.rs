@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use super::tokens;
 use crate::action::llm::streaming::Assembly;
 
 /// What has come so far.
@@ -72,6 +73,11 @@ impl Assembly for Pieces {
     /// Servers that are only compatible may leave the last message out.
     fn may_end(&self) -> bool {
         self.finish_reason.is_some()
+    }
+
+    /// They come last.
+    fn tokens(&self) -> (u64, u64) {
+        tokens(self.usage.as_ref().unwrap_or(&Value::Null))
     }
 
     fn answer(self) -> Value {
