@@ -70,6 +70,7 @@ impl<'a> Live<'a> {
         Ephemeral {
             workspace_id: task.workspace_id,
             project_id: task.project_id,
+            workflow_id: task.workflow_id,
             run_id: task.run_id,
             told_at: chrono::Utc::now(),
             delta: LlmDelta {

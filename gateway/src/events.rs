@@ -2,7 +2,7 @@
 
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
-use domain::ids::{ProjectId, RunId};
+use domain::ids::{ProjectId, RunId, WorkflowId};
 use protocol::{Cursor, EphemeralFilter, EventFilter, RejectionKind};
 
 use crate::call::{Call, answer};
@@ -48,7 +48,7 @@ pub(crate) async fn stream(mut call: Call) -> Result<Response, Problem> {
     let (after, speed) = (call.asked_as("after")?, call.asked_as("speed")?);
     let feed = match call.asked_as("run_id")? {
         Some(id) => {
-            for name in ["aggregate_type", "aggregate_id", "project_id"] {
+            for name in ["aggregate_type", "aggregate_id", "project_id", "workflow_id"] {
                 if call.asked(name).is_some() {
                     return Err(Problem::parameter(name, "leave it out: run_id says it"));
                 }
@@ -92,7 +92,7 @@ async fn ephemerals(
         }
     }
     let workspace_id = call.caller()?.workspace_id;
-    let project_id = call.asked_as("project_id")?;
+    let (project_id, workflow_id) = (call.asked_as("project_id")?, call.asked_as("workflow_id")?);
     let run_id = run.map(|(run_id, _)| run_id);
     let from = match run {
         // The read model may not know it yet.
@@ -102,7 +102,7 @@ async fn ephemerals(
         },
         None => 0,
     };
-    let filter = EphemeralFilter { workspace_id, project_id, run_id };
+    let filter = EphemeralFilter { workspace_id, project_id, workflow_id, run_id };
     Ephemerals::open(call, Listened { filter, after, from }).await.map(Some)
 }
 
@@ -114,6 +114,7 @@ fn of_workspace(call: &Call) -> Result<EventFilter, Problem> {
         aggregate_id: owned("aggregate_id"),
         event_type: owned("type"),
         project_id: call.asked_as::<ProjectId>("project_id")?.map(|id| id.to_string()),
+        workflow_id: call.asked_as::<WorkflowId>("workflow_id")?.map(|id| id.to_string()),
     })
 }
 
@@ -126,6 +127,7 @@ async fn of_one_run(call: &Call, id: RunId) -> Result<(EventFilter, u64), Proble
         aggregate_id: Some(id.to_string()),
         event_type: None,
         project_id: None,
+        workflow_id: None,
     };
     // The journal knows a run before the read model does.
     let first = call.edge.gateway.events.page(any.clone(), None, 1).await?.items.pop();

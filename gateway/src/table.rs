@@ -310,12 +310,12 @@ const RUN_ROUTES: &[Route] = &[
         .answers(200, "Verification"),
     Route::new(Get, "/api/v1/events", Read, handler!(events::all))
         .says("Events of the workspace", STREAMS)
-        .asks(&[CURSOR, AGGREGATE, EVENT_TYPE, OF_PROJECT, EPHEMERAL])
+        .asks(&[CURSOR, AGGREGATE, EVENT_TYPE, ORIGIN, EPHEMERAL])
         .answers(200, "EventPage")
         .streams(),
     Route::new(Get, "/api/v1/stream", Read, handler!(events::stream))
         .says("Events over a WebSocket", SOCKET)
-        .asks(&[AFTER, STREAMED_RUN, AGGREGATE, EVENT_TYPE, OF_PROJECT, SPEED, EPHEMERAL])
+        .asks(&[AFTER, STREAMED_RUN, AGGREGATE, EVENT_TYPE, ORIGIN, SPEED, EPHEMERAL])
         .upgrades(),
 ];
 

@@ -20,11 +20,11 @@ use crate::payload::Blobs;
 use crate::{Projections, refusal, resources, runs};
 
 mod follower;
-mod projects;
+mod origins;
 
 use follower::Follower;
 pub(crate) use follower::Portion;
-pub(crate) use projects::Projects;
+pub(crate) use origins::Origins;
 
 /// Events of a page.
 const PAGE_EVENTS: u32 = 1_000;
@@ -123,15 +123,15 @@ impl Projections {
         }
         let head = self.journal.head().await.map_err(refusal::journal)?;
         let after = self.position_of(after, head)?;
-        let (journal, projects) = (Arc::clone(&self.journal), Arc::clone(&self.projects));
+        let (journal, origins) = (Arc::clone(&self.journal), Arc::clone(&self.origins));
         let most_lag = self.config.reader_lag_events;
-        let sources = follower::Sources { journal, projects };
+        let sources = follower::Sources { journal, origins };
         let follower = Follower::start(sources, filter, after, head, most_lag, portion).await?;
         Ok(follower.stream())
     }
 
     async fn wanted(&self, filter: &EventFilter, event: &RecordedEvent) -> Result<bool, Rejection> {
-        wanted(self.journal.as_ref(), &self.projects, filter, event).await
+        wanted(self.journal.as_ref(), &self.origins, filter, event).await
     }
 
     pub(crate) async fn shown(
@@ -264,16 +264,17 @@ impl Aggregate {
 /// Whether an event is wanted; what needs the journal is asked last.
 async fn wanted(
     journal: &dyn Journal,
-    projects: &Projects,
+    origins: &Origins,
     filter: &EventFilter,
     event: &RecordedEvent,
 ) -> Result<bool, Rejection> {
     if !wants(filter, event) {
         return Ok(false);
     }
-    let Some(wanted) = &filter.project_id else { return Ok(true) };
-    let of = projects.of(journal, event).await.map_err(refusal::journal)?;
-    Ok(of.as_deref() == Some(wanted))
+    if filter.project_id.is_none() && filter.workflow_id.is_none() {
+        return Ok(true);
+    }
+    Ok(origins.of(journal, event).await.map_err(refusal::journal)?.fits(filter))
 }
 
 fn wants(filter: &EventFilter, event: &RecordedEvent) -> bool {

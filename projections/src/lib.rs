@@ -163,7 +163,7 @@ pub struct Projections {
     audit_log: Arc<Projector>,
     waiting: Arc<Waiting>,
     plans: plans::Plans,
-    projects: Arc<events::Projects>,
+    origins: Arc<events::Origins>,
     /// Of rebuilds, one at a time.
     rebuilding: tokio::sync::Mutex<()>,
 }
@@ -218,7 +218,7 @@ impl Projections {
             audit_log,
             waiting,
             plans: plans::Plans::default(),
-            projects: Arc::default(),
+            origins: Arc::default(),
             rebuilding,
         }))
     }

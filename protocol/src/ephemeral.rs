@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use domain::ids::{ProjectId, RunId, WorkspaceId};
+use domain::ids::{ProjectId, RunId, WorkflowId, WorkspaceId};
 use futures::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +21,8 @@ pub struct Ephemeral {
     pub workspace_id: WorkspaceId,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub project_id: Option<ProjectId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workflow_id: Option<WorkflowId>,
     pub run_id: RunId,
     pub told_at: DateTime<Utc>,
     pub delta: LlmDelta,
@@ -68,6 +70,8 @@ pub struct EphemeralEnvelope {
     pub workspace_id: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub project_id: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workflow_id: Option<String>,
     pub payload: LlmDelta,
     /// When the worker told it.
     pub recorded_at: DateTime<Utc>,
@@ -76,7 +80,7 @@ pub struct EphemeralEnvelope {
 impl EphemeralEnvelope {
     /// A message, sent after a reader's last event.
     pub fn new(message: Ephemeral, after: Cursor) -> Self {
-        let Ephemeral { workspace_id, project_id, run_id, told_at, delta } = message;
+        let Ephemeral { workspace_id, project_id, workflow_id, run_id, told_at, delta } = message;
         Self {
             ephemeral: true,
             event_type: "llm_delta".to_owned(),
@@ -87,6 +91,7 @@ impl EphemeralEnvelope {
             aggregate_id: run_id.to_string(),
             workspace_id: workspace_id.to_string(),
             project_id: project_id.map(|id| id.to_string()),
+            workflow_id: workflow_id.map(|id| id.to_string()),
             payload: delta,
             recorded_at: told_at,
         }
@@ -98,6 +103,7 @@ impl EphemeralEnvelope {
 pub struct EphemeralFilter {
     pub workspace_id: WorkspaceId,
     pub project_id: Option<ProjectId>,
+    pub workflow_id: Option<WorkflowId>,
     pub run_id: Option<RunId>,
 }
 
@@ -106,6 +112,7 @@ impl EphemeralFilter {
     pub fn holds(&self, message: &Ephemeral) -> bool {
         message.workspace_id == self.workspace_id
             && (self.project_id.is_none() || message.project_id == self.project_id)
+            && (self.workflow_id.is_none() || message.workflow_id == self.workflow_id)
             && self.run_id.is_none_or(|run_id| message.run_id == run_id)
     }
 }

@@ -435,6 +435,7 @@ impl Actor {
         Some(Ok(Task {
             workspace_id: self.workspace_id,
             project_id: self.run.header().map(|header| header.project_id),
+            workflow_id: self.run.header().and_then(|header| header.workflow_id),
             run_id: self.run_id,
             token,
             attempt,

@@ -50,6 +50,7 @@ pub(crate) fn task(token: u64, with: Value) -> Task {
     Task {
         workspace_id: WorkspaceId::derived("", "default"),
         project_id: None,
+        workflow_id: None,
         run_id: run_id(),
         token,
         attempt: 1,

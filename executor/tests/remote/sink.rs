@@ -30,6 +30,7 @@ async fn it_tells_once_somebody_has_said_to_listen() {
     let message = Ephemeral {
         workspace_id: task.workspace_id,
         project_id: Some(ProjectId::derived("", "p")),
+        workflow_id: None,
         run_id: task.run_id,
         told_at: chrono::DateTime::UNIX_EPOCH,
         delta,

@@ -263,6 +263,7 @@ async fn pieces_say_where_they_belong() {
     assert!(heard.iter().enumerate().all(|(at, one)| one.delta.index == at as u64), "{heard:?}");
     for one in &heard {
         assert_eq!((one.run_id, one.project_id), (task.run_id, task.project_id));
+        assert_eq!(one.workflow_id, task.workflow_id);
         let delta = &one.delta;
         assert_eq!((&*delta.node, delta.step.as_deref()), ("node", Some("ask")));
         assert_eq!((delta.token, delta.attempt), (7, 1));

@@ -78,8 +78,10 @@ pub(super) const AGGREGATE: &[Param] = &[
     param("aggregate_type", "string", "Only events of this kind of thing, as `run`."),
     param("aggregate_id", "string", "Only events of this thing."),
 ];
-pub(super) const OF_PROJECT: &[Param] =
-    &[param("project_id", "string", "Only events of runs and things of this project.")];
+pub(super) const ORIGIN: &[Param] = &[
+    param("project_id", "string", "Only events of runs and things of this project."),
+    param("workflow_id", "string", "Only events of this workflow, its triggers and its runs."),
+];
 pub(super) const EPHEMERAL: &[Param] = &[param(
     "ephemeral",
     "boolean",

@@ -26,7 +26,13 @@ fn message(run_id: RunId, project_id: ProjectId, index: u64) -> Ephemeral {
     let (node, step, text) = ("ask".into(), None, "x".repeat(1_000));
     let delta = LlmDelta { node, step, token: 1, attempt: 1, answer: 1, index, text };
     let told_at = chrono::DateTime::UNIX_EPOCH;
-    Ephemeral { workspace_id: home(), project_id: Some(project_id), run_id, told_at, delta }
+    let (workspace_id, project_id, workflow_id) = (home(), Some(project_id), None);
+    Ephemeral { workspace_id, project_id, workflow_id, run_id, told_at, delta }
+}
+
+fn all_of_home() -> EphemeralFilter {
+    let (project_id, workflow_id, run_id) = (None, None, None);
+    EphemeralFilter { workspace_id: home(), project_id, workflow_id, run_id }
 }
 
 /// A worker tells something.
@@ -45,7 +51,7 @@ async fn what_workers_tell_is_heard_by_who_asked_for_it() {
     let place = Place::new();
     let (nats, remote) = (place.nats().await, place.remote().await);
     let mut words = nats.listen(LISTENING).await.expect("it listens");
-    let filter = EphemeralFilter { workspace_id: home(), project_id: None, run_id: None };
+    let filter = all_of_home();
     let of_run = EphemeralFilter { run_id: Some(run("a")), ..filter };
     let of_project = EphemeralFilter { project_id: Some(project("q")), ..filter };
     let mut all = remote.listen(filter).await.expect("it listens");
@@ -69,7 +75,7 @@ async fn what_workers_tell_is_heard_by_who_asked_for_it() {
 async fn a_slow_reader_loses_messages_and_holds_nobody_up() {
     let place = Place::new();
     let (nats, remote) = (place.nats().await, place.remote().await);
-    let filter = EphemeralFilter { workspace_id: home(), project_id: None, run_id: None };
+    let filter = all_of_home();
     let mut slow = remote.listen(filter).await.expect("it listens");
     let mut quick = remote.listen(filter).await.expect("it listens");
     for index in 0..2_000 {

@@ -11,7 +11,7 @@ use chassis::journal::{Journal, RecordedEvent, Tail, TailError};
 use futures::stream::{self, BoxStream, StreamExt};
 use protocol::{Cursor, EventEnvelope, EventFilter, Rejection, RejectionKind};
 
-use super::{Aggregate, Projects, SHOWN_BYTES, aggregate, shown, wanted};
+use super::{Aggregate, Origins, SHOWN_BYTES, aggregate, shown, wanted};
 use crate::refusal;
 
 /// Events that a stream takes at once.
@@ -32,13 +32,13 @@ impl Portion {
 /// What a stream reads.
 pub(super) struct Sources {
     pub(super) journal: Arc<dyn Journal>,
-    pub(super) projects: Arc<Projects>,
+    pub(super) origins: Arc<Origins>,
 }
 
 /// A stream's place.
 pub(super) struct Follower {
     journal: Arc<dyn Journal>,
-    projects: Arc<Projects>,
+    origins: Arc<Origins>,
     filter: EventFilter,
     most_lag: u64,
     portion: Portion,
@@ -72,7 +72,7 @@ impl Follower {
         most_lag: u64,
         portion: Portion,
     ) -> Result<Self, Rejection> {
-        let Sources { journal, projects } = sources;
+        let Sources { journal, origins } = sources;
         let mut history = None;
         let mut tail = journal.tail(after);
         if let Some(aggregate) = aggregate(&filter)
@@ -85,7 +85,7 @@ impl Follower {
         }
         Ok(Self {
             journal,
-            projects,
+            origins,
             filter,
             most_lag,
             portion,
@@ -179,7 +179,7 @@ impl Follower {
             }
             history.sequence = event.sequence;
             self.looked_at = event.position;
-            if wanted(journal, &self.projects, &self.filter, &event).await? {
+            if wanted(journal, &self.origins, &self.filter, &event).await? {
                 self.ready.push_back(Arc::new(event));
             }
         }
@@ -191,7 +191,7 @@ impl Follower {
     }
 
     async fn wants(&self, event: &RecordedEvent) -> Result<bool, Rejection> {
-        wanted(self.journal.as_ref(), &self.projects, &self.filter, event).await
+        wanted(self.journal.as_ref(), &self.origins, &self.filter, event).await
     }
 
     /// Called when nothing is ready. The lag is what the tail knows: asking the journal would cost

@@ -75,7 +75,7 @@ async fn a_project_has_the_events_of_its_runs_and_things(storage: Storage) {
             ids.collect::<std::collections::BTreeSet<_>>()
         };
         let one = all_pages(&world, project(1), limit).await;
-        let runs = [1, 3, 5].map(|number| run_id(number).to_string());
+        let runs = [1, 3, 5, 11].map(|number| run_id(number).to_string());
         let things = [workflow.clone(), log.clone(), project_id(1).to_string()];
         assert_eq!(ids(&one), runs.into_iter().chain(things).collect());
         let other = all_pages(&world, project(0), limit).await;
@@ -85,6 +85,10 @@ async fn a_project_has_the_events_of_its_runs_and_things(storage: Storage) {
         let of_run = EventFilter { project_id: project(0).project_id, ..of_run(run_id(1)) };
         assert_eq!(all_pages(&world, of_run, limit).await, []);
     }
+    let of_workflow = EventFilter { workflow_id: Some(workflow.clone()), ..project(1) };
+    let events = all_pages(&world, of_workflow, 1_000).await;
+    let ids: Vec<_> = events.iter().map(|event| event.aggregate_id.as_str()).collect();
+    assert_eq!(ids, [workflow.as_str(), &log, &run_id(11).to_string()]);
     // A stream that begins in the middle of a run knows whose it is, and goes on into live.
     let all = all_pages(&world, project(1), 1_000).await;
     let after = Some(all[2].cursor);

@@ -54,6 +54,9 @@ pub(crate) struct FilterArgs {
     /// Only events of runs and things of the project that --project names
     #[arg(long, conflicts_with = "run")]
     of_project: bool,
+    /// Only events of this workflow (`wf_…`), its triggers and its runs
+    #[arg(long, value_name = "ID", conflicts_with = "run")]
+    workflow: Option<String>,
     /// Only events after this cursor
     #[arg(long, value_name = "CURSOR")]
     after: Option<String>,
@@ -83,6 +86,7 @@ pub(crate) async fn execute(global: &Global, command: EventsCommand) -> Result<E
             let path = filter.path()?;
             let mut query = vec![("limit", limit.to_string())];
             query.extend(filter.project(&client, global).await?.map(|id| ("project_id", id)));
+            query.extend(filter.workflow.map(|id| ("workflow_id", id)));
             query.extend(filter.event_type.map(|kind| ("type", kind)));
             query.extend(filter.after.map(|cursor| ("after", cursor)));
             let answer = client.get(&path, &query).await?;
@@ -93,6 +97,7 @@ pub(crate) async fn execute(global: &Global, command: EventsCommand) -> Result<E
             let asked = [
                 ("type", filter.event_type.clone()),
                 ("project_id", filter.project(&client, global).await?),
+                ("workflow_id", filter.workflow.clone()),
                 ("speed", speed.map(|one| one.to_string())),
                 ("ephemeral", ephemeral.then(|| "true".to_owned())),
             ];

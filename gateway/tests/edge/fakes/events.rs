@@ -106,8 +106,9 @@ impl World {
             let (index, text) = (index as u64, (*text).to_owned());
             let (node, step) = ("ask".into(), None);
             let delta = LlmDelta { node, step, token: 3, attempt: 2, answer: 1, index, text };
-            let (workspace_id, project_id, told_at) = (super::home(), None, start_time());
-            told.push(Ephemeral { workspace_id, project_id, run_id, told_at, delta });
+            let (workspace_id, project_id, workflow_id) = (super::home(), None, None);
+            let told_at = start_time();
+            told.push(Ephemeral { workspace_id, project_id, workflow_id, run_id, told_at, delta });
         }
     }
 }
