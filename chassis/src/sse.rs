@@ -1,5 +1,5 @@
-//! Server-sent events, parsed as they come: the event stream format of the HTML standard, without what
-//! nobody here has a use for (`id`, `retry`, lines that end with a carriage return alone).
+//! Server-sent events, parsed as they come: the event stream format of the HTML standard, without
+//! what nobody here has a use for (`id`, `retry`, lines that end with a carriage return alone).
 
 /// One message of a stream.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -19,6 +19,8 @@ pub(crate) struct Live<'a> {
     context: Context<'a>,
     answer: u32,
     index: u64,
+    /// Something of this answer has come.
+    has_begun: bool,
     /// What came and wasn't told yet.
     pending: String,
     /// When it may be told.
@@ -28,21 +30,31 @@ pub(crate) struct Live<'a> {
 impl<'a> Live<'a> {
     pub(crate) fn new(context: Context<'a>, sink: &'a dyn EphemeralSink) -> Self {
         let (answer, index, pending) = (0, 0, String::new());
-        Self { sink, context, answer, index, pending, due: Instant::now() }
+        Self { sink, context, answer, index, has_begun: false, pending, due: Instant::now() }
     }
 
     /// Another answer begins.
     pub(crate) fn begin(&mut self) {
         self.flush();
         self.answer += 1;
+        self.has_begun = false;
     }
 
     /// More of the answer has come.
     pub(crate) fn add(&mut self, text: &str) {
+        self.has_begun = true;
         self.pending.push_str(text);
         if self.pending.len() >= DELTA_BYTES || self.due <= Instant::now() {
             self.flush();
         }
+    }
+
+    /// The answer is this.
+    pub(crate) fn end(&mut self, text: &str) {
+        if !self.has_begun {
+            self.add(text);
+        }
+        self.flush();
     }
 
     /// When what came has to be told, where there is something.

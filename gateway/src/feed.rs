@@ -3,7 +3,8 @@
 //!
 //! Ids are cursors, an event's name is its type, the data its envelope. A run's stream closes
 //! with `end`; a reader that lags, or lost its right, gets `error` with a problem and is cut off.
-//! Who asks for it gets `ephemeral` messages between (`ephemeral.rs`), which have no id. The next event is taken once the last one is on its way, so that nothing is kept for a reader.
+//! Who asks for it gets `ephemeral` messages between (`ephemeral.rs`), which have no id. The next
+//! event is taken once the last one is on its way, so that nothing is kept for a reader.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

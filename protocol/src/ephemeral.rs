@@ -1,5 +1,5 @@
-//! What is told of work while it is under way, and isn't kept: no journal has it, nobody acknowledges
-//! it, and it may be lost. What came of the work stands in events.
+//! What is told of work while it is under way, and isn't kept: no journal has it, nobody
+//! acknowledges it, and it may be lost. What came of the work stands in events.
 
 use std::sync::Arc;
 
@@ -39,17 +39,18 @@ pub struct LlmDelta {
     pub token: u64,
     /// From 1.
     pub attempt: u32,
-    /// Which answer of the attempt, from 1: a wrong one is repaired by another, a model that fails is
-    /// followed by the next. The last one counts.
+    /// Which answer of the attempt (or of its step), from 1: a wrong one is repaired by another, a
+    /// model that fails is followed by the next. The last one counts.
     pub answer: u32,
-    /// How many pieces of the attempt came before; where one is missing, some were lost.
+    /// How many pieces of the attempt (or of its step) came before; where one is missing, some were
+    /// lost.
     pub index: u64,
     /// At most [`DELTA_BYTES`].
     pub text: String,
 }
 
-/// A message as readers of a stream see it, beside its events: [`crate::EventEnvelope`] without what
-/// only a journal gives.
+/// A message as readers of a stream see it, beside its events: [`crate::EventEnvelope`] without
+/// what only a journal gives.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct EphemeralEnvelope {
     /// `true`: it is kept nowhere, and no cursor counts it.

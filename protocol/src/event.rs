@@ -171,7 +171,8 @@ pub struct EventFilter {
     pub aggregate_type: Option<String>,
     pub aggregate_id: Option<String>,
     pub event_type: Option<String>,
-    /// Of runs and things of this project, and of this workflow, which the first event of each says.
+    /// Of runs and things of this project, and of this workflow, which the first event of each
+    /// says.
     pub project_id: Option<String>,
     pub workflow_id: Option<String>,
 }

@@ -1,6 +1,6 @@
-//! Promise 33: what goes on can be watched over a WebSocket, from history into live, without a gap or
-//! a duplicate however often it is cut; and what a process warned of is found later, by run, by trace
-//! and by the trace of a run's parent, without a secret in it.
+//! Promise 33: what goes on can be watched over a WebSocket, from history into live, without a gap
+//! or a duplicate however often it is cut; and what a process warned of is found later, by run, by
+//! trace and by the trace of a run's parent, without a secret in it.
 //!
 //! It fails where the socket loses an event between history and live ones, tells one twice after a
 //! cut, or tells anything else than server-sent events do; where a warning of a process without a

@@ -1,10 +1,10 @@
-//! Promise 37: what a model answers is told while it answers, to who asks for it, and changes nothing
-//! about what is recorded.
+//! Promise 37: what a model answers is told while it answers, to who asks for it, and changes
+//! nothing about what is recorded.
 //!
 //! It fails where a piece comes only with the outcome, where the pieces aren't the text that is
-//! recorded, where one stands in the journal, in a page, or in a stream that didn't ask for it or is
-//! of another project, and where a stream that goes on after any message misses an event or tells one
-//! twice.
+//! recorded, where one stands in the journal, in a page, or in a stream that didn't ask for it or
+//! is of another project, and where a stream that goes on after any message misses an event or
+//! tells one twice.
 
 use serde_json::{Value, json};
 use system_tests::{Client, Platform, Sent, Setting, Shape, Socket, workflows};

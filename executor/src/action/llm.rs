@@ -206,11 +206,10 @@ async fn exchange(
         fault.usage = used(profile, (fault.usage.input_tokens, fault.usage.output_tokens));
         fault
     })?;
-    if request.stream && profile.provider == Provider::Mock {
-        live.add(&reply.text);
+    if request.stream {
+        // All of it is told before its outcome is, also where it came whole.
+        live.end(&reply.text);
     }
-    // All of it is told before its outcome is.
-    live.flush();
     let tokens = (reply.input_tokens, reply.output_tokens);
     meters::model_usage(profile.provider_name(), &profile.model, &used(profile, tokens));
     let empty = reply.text.is_empty() && reply.value.is_none() && reply.tool_calls.is_empty();

@@ -10,7 +10,7 @@ use axum::http::Response;
 use domain::definition::ActionKind::Llm;
 use executor::{Executor, ExecutorConfig};
 use futures::stream::{self, StreamExt as _};
-use protocol::task::{Failure, FailureKind, OutcomeResult, Success};
+use protocol::task::{Failure, FailureKind, Success};
 use protocol::{Ephemeral, EphemeralSink};
 use serde_json::{Value, json};
 
@@ -338,6 +338,10 @@ async fn a_stream_that_is_cut_stalls_or_says_that_it_failed_is_a_failure_to_retr
     assert!(!format!("{failed_there:?}").contains("sk-test"));
     let odd = failed(&executor, "openai", answer(Body::from("data: {\n\n"))).await;
     assert_eq!((odd.kind, odd.code.as_str()), (FailureKind::Transient, "malformed_answer"));
+    for odd in ["data: 5\n\n", "data: []\n\ndata: {\"type\": 3}\n\n"] {
+        let odd = failed(&executor, "anthropic", answer(Body::from(odd))).await;
+        assert_eq!((odd.kind, odd.code.as_str()), (FailureKind::Transient, "transport"));
+    }
     let refused = Response::builder().status(429).body(Body::from("{}")).expect("an answer");
     assert_eq!(failed(&executor, "openai", refused).await.code, "rate_limited");
 }
@@ -354,8 +358,8 @@ async fn a_server_may_answer_whole_or_end_without_its_last_word_and_sizes_are_bo
     let task = task(Llm, with, json!({}));
     for _ in 0..2 {
         assert_eq!(success(&executor, &task).await.result["text"], "Hi.");
+        assert_eq!(ear.text(1), "Hi.");
     }
-    assert_eq!(ear.text(1), "Hi.");
 
     let mut config = config();
     config.http.streamed_bytes = 4_000;
@@ -365,6 +369,7 @@ async fn a_server_may_answer_whole_or_end_without_its_last_word_and_sizes_are_bo
 
     let built_in =
         json!({"model": {"provider": "mock", "model": "m"}, "prompt": "x", "stream": true});
-    let outcome = executor.perform(&crate::support::task(Llm, built_in, json!({}))).await;
-    assert!(matches!(outcome.result, OutcomeResult::Success(_)));
+    let (executor, ear) = listening(config());
+    let done = success(&executor, &crate::support::task(Llm, built_in, json!({}))).await;
+    assert_eq!(done.result["text"], ear.text(1));
 }

@@ -35,8 +35,8 @@ impl EphemeralSource for Remote {
     }
 }
 
-/// Passes on what is told, and says again and again that somebody listens, until nobody does. What a
-/// slow reader doesn't take must not gather in the connection, so it is taken from there at once.
+/// Passes on what is told, and says again and again that somebody listens, until nobody does. What
+/// a slow reader doesn't take must not gather in the connection, so it is taken from there at once.
 async fn pass_on(
     remote: Remote,
     filter: EphemeralFilter,

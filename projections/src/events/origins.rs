@@ -1,5 +1,5 @@
-//! Whose events are: of which project, and of which workflow. The events of a thing don't say it, but
-//! its first one does; so that is looked at once, and remembered.
+//! Whose events are: of which project, and of which workflow. The events of a thing don't say it,
+//! but its first one does; so that is looked at once, and remembered.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

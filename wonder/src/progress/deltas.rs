@@ -14,8 +14,8 @@ pub(crate) struct Deltas(HashMap<u64, Line>);
 #[derive(Debug)]
 struct Line {
     node: String,
-    /// Attempt and answer.
-    of: (u32, u32),
+    /// Attempt, step and answer.
+    of: (u32, Option<String>, u32),
     /// The index of the next piece.
     next: u64,
     text: String,
@@ -31,7 +31,7 @@ impl Line {
 impl Deltas {
     /// Takes a piece; gives the lines that are complete with it.
     pub(crate) fn take(&mut self, piece: &LlmDelta) -> Vec<String> {
-        let of = (piece.attempt, piece.answer);
+        let of = (piece.attempt, piece.step.clone(), piece.answer);
         let mut lines = Vec::new();
         if self.0.get(&piece.token).is_some_and(|line| line.of != of) {
             // Another attempt or answer: what came of the last one doesn't count.

@@ -39,6 +39,9 @@ impl Block {
 
 impl Assembly for Pieces {
     fn take(&mut self, mut event: Value) -> Option<String> {
+        if !event.is_object() {
+            return None;
+        }
         let index = event["index"].as_u64().unwrap_or(0);
         let kind = event["type"].take();
         match kind.as_str()? {
