@@ -369,7 +369,7 @@ async fn a_server_may_answer_whole_or_end_without_its_last_word_and_sizes_are_bo
 
     let built_in =
         json!({"model": {"provider": "mock", "model": "m"}, "prompt": "x", "stream": true});
-    let (executor, ear) = listening(config());
+    let (executor, ear) = listening(crate::support::config());
     let done = success(&executor, &crate::support::task(Llm, built_in, json!({}))).await;
     assert_eq!(done.result["text"], ear.text(1));
 }
