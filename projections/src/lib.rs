@@ -164,6 +164,7 @@ pub struct Projections {
     audit_log: Arc<Projector>,
     waiting: Arc<Waiting>,
     plans: plans::Plans,
+    origins: Arc<events::Origins>,
     /// Of rebuilds, one at a time.
     rebuilding: tokio::sync::Mutex<()>,
 }
@@ -218,6 +219,7 @@ impl Projections {
             audit_log,
             waiting,
             plans: plans::Plans::default(),
+            origins: Arc::default(),
             rebuilding,
         }))
     }
