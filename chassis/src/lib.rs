@@ -10,4 +10,5 @@ pub mod private;
 pub mod scratch;
 pub mod shards;
 pub mod shutdown;
+pub mod sse;
 pub mod telemetry;

@@ -12,7 +12,7 @@ use domain::run::effect::ChildStart;
 use domain::run::event::{Adopt, ForkedChild, RunStarted, TokenId};
 use domain::run::fork::{Asked, Forking};
 use protocol::{Rejection, RejectionKind, StateAt};
-use tokio::sync::oneshot;
+use tokio::sync::{OnceCell, oneshot};
 
 use super::super::Context;
 use crate::coordinator::actor::Actor;
@@ -35,6 +35,9 @@ pub(super) struct Wish {
     fork_of: Option<(Arc<ForkedChild>, Adopt)>,
     /// The epoch of its shard, which is its parent's.
     epoch: u64,
+    /// See [`Actor::trace`].
+    parent: RunId,
+    trace: Arc<OnceCell<Option<Arc<str>>>>,
 }
 
 /// What it is looked up with.
@@ -88,6 +91,8 @@ impl Wish {
             started,
             fork_of: fork_of.map(|fork_of| (fork_of, adopt)),
             epoch: parent.epoch,
+            parent: parent.run_id,
+            trace: Arc::clone(&parent.trace),
         })
     }
 
@@ -139,10 +144,23 @@ impl Wish {
 
 impl Lookup {
     async fn find(&self, wish: &Wish) -> Result<Found, Rejection> {
-        match &wish.fork_of {
-            Some((fork_of, adopt)) => self.forked(wish, fork_of, *adopt).await,
+        let trace = wish.trace.get_or_try_init(|| self.trace_of(wish.parent)).await?;
+        let mut found = match &wish.fork_of {
+            Some((fork_of, adopt)) => self.forked(wish, fork_of, *adopt, trace.as_deref()).await,
             None => self.anew(wish).await,
+        }?;
+        if let Some(trace) = trace {
+            found.cause.metadata = metadata::in_trace(&found.cause.metadata, trace);
         }
+        Ok(found)
+    }
+
+    /// The trace that a run was started in.
+    async fn trace_of(&self, run_id: RunId) -> Result<Option<Arc<str>>, Rejection> {
+        let first = self.journal.load("run", &run_id.to_string(), 0, 1).await;
+        let away = |_| refusal::unavailable("the journal is unavailable, try again");
+        let first = first.map_err(away)?.pop();
+        Ok(first.and_then(|first| metadata::trace_in(&first.metadata)).map(Arc::from))
     }
 
     async fn anew(&self, wish: &Wish) -> Result<Found, Rejection> {
@@ -171,6 +189,7 @@ impl Lookup {
         wish: &Wish,
         fork_of: &ForkedChild,
         adopt: Adopt,
+        trace: Option<&str>,
     ) -> Result<Found, Rejection> {
         let Wish { started, cause, .. } = wish;
         let from = fork_of.run_id;
@@ -195,6 +214,7 @@ impl Lookup {
         let tasks_in_flight = self.resolver.tasks_in_flight_per_run(started.project_id).await?;
         let mut metadata = metadata::sharing(&cause.metadata, forking.forked.sequence);
         if forking.written() > 0 {
+            let traced = trace.map(|trace| metadata::in_trace(&metadata, trace));
             let copying = Copying {
                 journal: &*self.journal,
                 clock: &*self.clock,
@@ -203,7 +223,7 @@ impl Lookup {
                 run_id: started.run_id,
                 started: &started,
                 shared: forking.forked.sequence,
-                metadata: &metadata,
+                metadata: traced.as_ref().unwrap_or(&metadata),
                 epoch: (wish.epoch > 0).then_some(wish.epoch),
             };
             copying.copy().await?;
