@@ -34,6 +34,7 @@ mod forking;
 mod history;
 mod load;
 mod outcome;
+mod parts;
 mod plans;
 mod recent;
 mod refusal;
@@ -52,6 +53,7 @@ pub(crate) use history::{
     History, Moment, Sources, beginning as read_beginning, read as read_history,
 };
 pub(crate) use load::{Folded, LoadError, decode, fold, values_of};
+pub(crate) use parts::Copying;
 pub(crate) use plans::{LivePlan, Plans};
 pub(crate) use refusal::{not_found, not_owner, of_command, refused, unavailable};
 use worker::Worker;

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chrono::{DateTime, Utc};
+use domain::definition::Plan;
 use domain::ids::{CommandId, DefinitionId, Home, ProjectId, RunId, WorkspaceId};
 use domain::resource::DefinitionSpec;
 use domain::run::check_start;
@@ -37,13 +38,11 @@ impl Prepared {
         now: DateTime<Utc>,
     ) -> Result<Option<Admission>, Rejection> {
         let plan = &self.plan.plan;
-        let Some(admission) = plan.admission() else { return Ok(None) };
+        if plan.admission().is_none() {
+            return Ok(None);
+        }
         let input = check_start(plan, input, labels).map_err(|refusal| of_command(&refusal))?;
-        admission.of_run(&input, now).map(Some).map_err(|problem| {
-            let message = format!("the run can't be admitted: {}", problem.message);
-            let refused = Rejection::new(RejectionKind::Invalid, "admission_failed", message);
-            refused.at(problem.pointer.clone()).with_problems(vec![problem])
-        })
+        admission_of(plan, &input, now)
     }
 
     /// The first event of a run that isn't a child: of no workflow, with no labels, and with no
@@ -81,6 +80,20 @@ impl Prepared {
         let home = Home::of_queue(self.definition.id, admission.key.as_deref());
         RunId::in_queue(command_id, home)
     }
+}
+
+/// What the admission of a run goes by, by a plan, over an input that is checked.
+pub(crate) fn admission_of(
+    plan: &Plan,
+    input: &Value,
+    now: DateTime<Utc>,
+) -> Result<Option<Admission>, Rejection> {
+    let Some(admission) = plan.admission() else { return Ok(None) };
+    admission.of_run(input, now).map(Some).map_err(|problem| {
+        let message = format!("the run can't be admitted: {}", problem.message);
+        let refused = Rejection::new(RejectionKind::Invalid, "admission_failed", message);
+        refused.at(problem.pointer.clone()).with_problems(vec![problem])
+    })
 }
 
 /// Versions that are kept; beyond, all are forgotten and prepared again when they are needed.

@@ -219,6 +219,9 @@ impl Handler for Calls {
             CommandCall::Ping => answer(Ok(())),
             CommandCall::Execute(envelope) => answer(self.service.execute(*envelope).await),
             CommandCall::Start(envelope) => answer(self.service.start_at_home(*envelope).await),
+            CommandCall::Fork { envelope, home } => {
+                answer(self.service.fork_at_home(*envelope, home).await)
+            }
             CommandCall::Wait { workspace_id, run_id, timeout_ms } => {
                 let timeout = Duration::from_millis(timeout_ms);
                 answer(self.service.wait(workspace_id, run_id, timeout).await)

@@ -42,6 +42,7 @@ mod of_run;
 mod rerun;
 mod retention;
 
+use fork::Asker;
 use of_run::of_run;
 
 /// What a write side works over.
@@ -464,12 +465,11 @@ impl Commands for CommandService {
                 StartAnswer::Elsewhere(_) => Err(internal("the start belongs elsewhere")),
             };
         }
-        if let Command::ForkRun(fork) = &mut envelope.command {
-            let fork = (**fork).clone();
-            return self.fork_run(&envelope, fork).await;
-        }
-        if let Command::RetryRun { run_id, dry_run } = envelope.command {
-            return self.retry_run(&envelope, run_id, dry_run).await;
+        if matches!(envelope.command, Command::ForkRun(_) | Command::RetryRun { .. }) {
+            return match self.begin_fork(&envelope, Asker::Here).await? {
+                StartAnswer::Done(receipt) => Ok(*receipt),
+                StartAnswer::Elsewhere(_) => Err(internal("the fork belongs elsewhere")),
+            };
         }
         if let Command::ArchiveRun(asked) = &envelope.command {
             return self.archive_run(&envelope, asked).await;

@@ -148,9 +148,10 @@ impl RunId {
         home.run(derive("queued", &command_id.to_string(), ""))
     }
 
-    /// The fork of this run that a command makes: always the same, and beside this run.
-    pub fn forked(self, command_id: CommandId) -> Self {
-        self.home().run(derive("fork", &self.to_string(), &command_id.to_string()))
+    /// The fork of this run that a command makes, always the same: beside this run, or where the
+    /// runs of its queue are.
+    pub fn forked(self, command_id: CommandId, home: Home) -> Self {
+        home.run(derive("fork", &self.to_string(), &command_id.to_string()))
     }
 
     /// The lower half, by which runs are spread.

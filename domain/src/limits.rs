@@ -76,12 +76,16 @@ pub const PRIORITY: i32 = 10_000;
 pub const AHEAD_COUNTED: usize = 1_000;
 /// Labels of a run.
 pub const LABELS: usize = 32;
-/// Events that a fork shares with its run at most: they are copied in one append.
-pub const FORK_EVENTS: u64 = 5_000;
+/// Events that a fork shares with its run at most.
+pub const FORK_EVENTS: u64 = 100_000;
 /// Live children, and theirs, that fork with a run at most.
 pub const FORK_CHILDREN: usize = 1_000;
 /// Bytes of these events as they are stored, without the values that stand apart.
-pub const FORK_BYTES: usize = 8 * 1024 * 1024;
+pub const FORK_BYTES: usize = 256 * 1024 * 1024;
+/// Events that a fork shares, and bytes of them, that are written with its beginning. Where there
+/// are more they are copied before it, part by part.
+pub const FORK_EVENTS_AT_ONCE: u64 = 5_000;
+pub const FORK_BYTES_AT_ONCE: usize = 8 * 1024 * 1024;
 /// Outcomes beyond the place of a fork that are looked at, in order; the calls of others are made
 /// again.
 pub const ADOPTED: usize = 20_000;

@@ -15,8 +15,8 @@ use domain::run::event::{Effect, Experiment};
 use futures::{StreamExt, TryStreamExt, stream};
 use protocol::{
     Command, CommandEnvelope, ExperimentFork, ExperimentPlan, ExperimentProgress,
-    ExperimentRefusal, ForkCall, ForkExperiment, ForkRun, PageRequest, PlannedFork, Receipt,
-    Rejection, RejectionKind, RunFilter, RunStatus, RunView, StateAt,
+    ExperimentRefusal, ForkCall, ForkDefinition, ForkExperiment, ForkRun, PageRequest, PlannedFork,
+    Receipt, Rejection, RejectionKind, RunFilter, RunStatus, RunView, StateAt,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -24,6 +24,7 @@ use sha2::{Digest, Sha256};
 
 use crate::call::{Call, answer};
 use crate::problem::Problem;
+use crate::runs::definition_of;
 
 /// Forks that go on at the same time, where the request doesn't say.
 const AT_ONCE: usize = 4;
@@ -51,6 +52,9 @@ struct Asked {
     at_once: Option<usize>,
     #[serde(default)]
     dry_run: bool,
+    /// Read from the change.
+    #[serde(skip)]
+    definition: Option<ForkDefinition>,
 }
 
 /// The newest runs of which all of this holds.
@@ -81,8 +85,9 @@ fn ended() -> Vec<RunStatus> {
 #[derive(Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 struct Change {
+    /// A name, or the definition itself.
     #[serde(skip_serializing_if = "Option::is_none")]
-    definition: Option<String>,
+    definition: Option<Value>,
     #[serde(skip_serializing_if = "Map::is_empty")]
     with: Map<String, Value>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -126,7 +131,7 @@ impl Asked {
     }
 
     fn fork(&self, run_id: RunId, budget: Option<u64>) -> Command {
-        let Change { definition, with, nodes, conditions } = &self.change;
+        let Change { with, nodes, conditions, .. } = &self.change;
         let variant =
             Variant { with: with.clone(), nodes: nodes.clone(), conditions: conditions.clone() };
         let experiment = Experiment {
@@ -141,7 +146,7 @@ impl Asked {
         ];
         let labels = labels.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
         Command::ForkRun(Box::new(ForkRun {
-            definition: definition.clone(),
+            definition: self.definition.clone(),
             labels: Some(labels.collect()),
             experiment: Some(Box::new(ForkExperiment { experiment, variant })),
             dry_run: self.dry_run,
@@ -152,8 +157,11 @@ impl Asked {
 
 /// `POST /experiments`.
 pub(crate) async fn run(call: Call) -> Result<Response, Problem> {
-    let asked: Asked = call.json()?;
+    let mut asked: Asked = call.json()?;
     asked.check()?;
+    if let Some(definition) = &asked.change.definition {
+        asked.definition = Some(definition_of(&call, definition, "/change/definition")?);
+    }
     let mut left = runs_of(&call, &asked).await?;
     if asked.dry_run {
         return answer(StatusCode::OK, &planned(&call, &asked, left).await?);

@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 
 use crate::call::Call;
 use crate::problem::Problem;
-use crate::runs::{begun, check_labels, value_at};
+use crate::runs::{begun, check_labels, definition_of, value_at};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -31,7 +31,7 @@ struct Fork {
     #[serde(default)]
     outcomes: BTreeMap<u64, Outcome>,
     #[serde(default)]
-    definition: Option<String>,
+    definition: Option<Box<RawValue>>,
     #[serde(default)]
     labels: Option<BTreeMap<String, String>>,
     #[serde(default)]
@@ -85,6 +85,9 @@ pub(crate) async fn fork(call: Call) -> Result<Response, Problem> {
     }
     let input = body.input.as_deref().map(|input| bounded(input, "/input")).transpose()?;
     let state = body.state.as_deref().map(|patch| object(patch, "/state")).transpose()?;
+    let definition = body.definition.as_deref().map(|definition| {
+        definition_of(&call, &value_at(definition, "/definition")?, "/definition")
+    });
     let branches = body
         .branches
         .iter()
@@ -101,7 +104,7 @@ pub(crate) async fn fork(call: Call) -> Result<Response, Problem> {
         state,
         branches: branches.collect::<Result<_, Problem>>()?,
         outcomes: outcomes.collect::<Result<_, Problem>>()?,
-        definition: body.definition,
+        definition: definition.transpose()?,
         labels: body.labels,
         experiment: None,
         dry_run: body.dry_run,

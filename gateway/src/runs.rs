@@ -1,6 +1,5 @@
 //! Runs: start, list, read, cancel, their state at a moment and their timeline.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -14,7 +13,8 @@ use domain::limits::INPUT_BYTES;
 use domain::resource::Scope;
 use protocol::command::StartRun;
 use protocol::{
-    Command, Receipt, RerunVersion, RunFilter, RunOutcome, RunStatus, RunTarget, RunView, WaitKind,
+    Command, ForkDefinition, Receipt, RerunVersion, RunFilter, RunOutcome, RunStatus, RunTarget,
+    RunView, WaitKind,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -108,24 +108,31 @@ pub(crate) async fn start_workflow(call: Call) -> Result<Response, Problem> {
 pub(crate) async fn start_definition(call: Call) -> Result<Response, Problem> {
     let body: StartDefinition = call.json()?;
     let project_id = project(&call, body.project_id)?;
-    let source = body.definition.get();
-    let target = if source.starts_with('"') {
-        let reference: Cow<'_, str> = serde_json::from_str(source).map_err(|error| {
-            Problem::new(StatusCode::BAD_REQUEST, "invalid_json", error.to_string())
-        })?;
-        RunTarget::Named { project_id, reference: reference.into_owned() }
-    } else {
-        call.caller()?.require(Scope::Write, "an inline definition is published first")?;
-        let document = value_at(&body.definition, "/definition")?;
-        let read = parse_value(&document);
-        let definition = read.map_err(|found| Problem::definition(found, "/definition"))?;
-        let found = validate::check(&definition);
-        if !found.is_empty() {
-            return Err(Problem::definition(found, "/definition"));
-        }
-        RunTarget::Inline { project_id, definition: Box::new(definition) }
+    let definition = value_at(&body.definition, "/definition")?;
+    let target = match definition_of(&call, &definition, "/definition")? {
+        ForkDefinition::Named(reference) => RunTarget::Named { project_id, reference },
+        ForkDefinition::Inline(definition) => RunTarget::Inline { project_id, definition },
     };
     start(call, target, &body.input, body.labels).await
+}
+
+/// A definition inline, or by name.
+pub(crate) fn definition_of(
+    call: &Call,
+    given: &Value,
+    pointer: &str,
+) -> Result<ForkDefinition, Problem> {
+    if let Value::String(reference) = given {
+        return Ok(ForkDefinition::Named(reference.clone()));
+    }
+    call.caller()?.require(Scope::Write, "an inline definition is published first")?;
+    let definition = parse_value(given).map_err(|found| Problem::definition(found, pointer))?;
+    let found = validate::check(&definition);
+    if found.is_empty() {
+        Ok(ForkDefinition::Inline(Box::new(definition)))
+    } else {
+        Err(Problem::definition(found, pointer))
+    }
 }
 
 /// `POST /runs/{id}/rerun`.

@@ -176,8 +176,11 @@ fn requests() -> Value {
                         "enum": ["transient", "permanent", "timeout", "policy", "cancelled"]},
                 })),
             })), "description": "Outcomes of attempts that are under way there, by token."},
-            "definition": {"type": "string",
-                "description": "Another definition of the project: `name` or `name@version`."},
+            "definition": {"oneOf": [
+                {"type": "string",
+                    "description": "Another one of the project: `name` or `name@version`."},
+                reference("Document"),
+            ]},
             "labels": labels,
             "dry_run": {"type": "boolean", "default": false,
                 "description": "Answer what would happen, and do nothing."},
@@ -197,8 +200,10 @@ fn requests() -> Value {
                     "description": "How many, the newest."},
             })),
             "change": strict(&[], json!({
-                "definition": {"type": "string",
-                    "description": "Another definition: `name` or `name@version`."},
+                "definition": {"oneOf": [
+                    {"type": "string", "description": "Another one: `name` or `name@version`."},
+                    reference("Document"),
+                ]},
                 "with": {"type": "object",
                     "description": "What lies over `with` of every `llm` action."},
                 "nodes": {"type": "object", "additionalProperties": {"type": "object"},

@@ -7,6 +7,7 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 use chassis::journal::{Journal, RecordedEvent};
+use protocol::event::{ends_parts, is_part};
 use sqlx::FromRow;
 
 use crate::projection::{FoldError, Projection};
@@ -17,6 +18,8 @@ use crate::store::sql::{Connection, Session, Statement, Transaction, sql};
 const IDLE_EVENTS: u64 = 1_000;
 /// Bytes of events after which a transaction takes no more of a batch.
 const TRANSACTION_BYTES: usize = 8 * 1024 * 1024;
+/// Events of a fork that are taken at once when it is whole.
+const PART: usize = 1_000;
 
 /// How far a projection is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -199,7 +202,49 @@ impl Fold<'_> {
         events: &[&RecordedEvent],
     ) -> Result<(), FoldError> {
         self.checkpoint().move_to(session, moved).await?;
-        self.projection.apply(session, self.journal, events).await
+        if !self.projection.waits_for_forks() {
+            return self.projection.apply(session, self.journal, events).await;
+        }
+        let mut due: Vec<&RecordedEvent> = Vec::with_capacity(events.len());
+        for event in events.iter().filter(|event| !is_part(&event.metadata)) {
+            if ends_parts(&event.metadata, event.sequence) {
+                self.write_due(session, &mut due).await?;
+                self.write_parts(session, event).await?;
+            }
+            due.push(event);
+        }
+        self.write_due(session, &mut due).await
+    }
+
+    async fn write_due(
+        self,
+        session: &mut Session<'_>,
+        due: &mut Vec<&RecordedEvent>,
+    ) -> Result<(), FoldError> {
+        if !due.is_empty() {
+            self.projection.apply(session, self.journal, due).await?;
+            due.clear();
+        }
+        Ok(())
+    }
+
+    /// What a fork shares that is whole with this event.
+    async fn write_parts(
+        self,
+        session: &mut Session<'_>,
+        whole: &RecordedEvent,
+    ) -> Result<(), FoldError> {
+        let mut after = 0;
+        while after + 1 < whole.sequence {
+            let left = usize::try_from(whole.sequence - 1 - after).unwrap_or(PART).min(PART);
+            let (kind, id) = (&whole.aggregate_type, &whole.aggregate_id);
+            let page = self.journal.load(kind, id, after, left).await?;
+            let part: Vec<_> = page.iter().collect();
+            let Some(last) = part.last() else { break };
+            after = last.sequence;
+            self.projection.apply(session, self.journal, &part).await?;
+        }
+        Ok(())
     }
 
     /// Stores how far a projection is where only events without concern lie in between.

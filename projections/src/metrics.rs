@@ -49,6 +49,10 @@ impl Projection for Metrics {
         ]
     }
 
+    fn waits_for_forks(&self) -> bool {
+        true
+    }
+
     fn concerns(&self, event: &RecordedEvent) -> bool {
         &*event.aggregate_type == AGGREGATE
     }

@@ -77,6 +77,12 @@ pub(crate) trait Projection: Send + Sync + 'static {
     /// Whether an event can change a row. Cheap: it is asked of every event.
     fn concerns(&self, event: &RecordedEvent) -> bool;
 
+    /// Whether a fork counts only once it is whole: see [`protocol::event::is_part`]. Then all that
+    /// it shares comes with the event that ends its making.
+    fn waits_for_forks(&self) -> bool {
+        false
+    }
+
     /// Whether who reads it can wait a moment. Then it folds less often, and more at a time: what
     /// comes and goes between two of its transactions is never written.
     fn may_lag(&self) -> bool {

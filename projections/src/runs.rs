@@ -63,6 +63,10 @@ impl Projection for Runs {
         ]
     }
 
+    fn waits_for_forks(&self) -> bool {
+        true
+    }
+
     fn concerns(&self, event: &RecordedEvent) -> bool {
         [AGGREGATE, trigger::AGGREGATE, retention::AGGREGATE].contains(&&*event.aggregate_type)
     }

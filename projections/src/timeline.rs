@@ -77,13 +77,8 @@ impl Timeline {
         let moment = Moment { sequence, at };
         match event {
             Event::RunStarted(started) => self.enter(1, &started.start, None, moment),
-            Event::RunQueued(_) => self.stand(1, "queued", moment),
-            Event::RunAdmitted { .. } => {
-                if let Some(entry) = self.entry(1, moment) {
-                    "working".clone_into(&mut entry.status);
-                    entry.started_at = moment.at;
-                }
-            }
+            Event::RunQueued(_) => self.turn("working", "queued", moment),
+            Event::RunAdmitted { .. } => self.turn("queued", "working", moment),
             Event::TaskSucceeded { token, attempt, usage, duration_ms, .. }
             | Event::UndoSucceeded { token, attempt, usage, duration_ms, .. } => {
                 self.attempt(*token, *attempt, usage, *duration_ms, moment);
@@ -239,6 +234,20 @@ impl Timeline {
     fn stand(&mut self, token: TokenId, status: &str, moment: Moment) {
         if let Some(entry) = self.entry(token, moment) {
             status.clone_into(&mut entry.status);
+        }
+    }
+
+    /// What is worked at waits for the run's turn, or begins with it: of a run that hasn't begun
+    /// that is its first token.
+    fn turn(&mut self, from: &str, to: &str, moment: Moment) {
+        let is_there =
+            |token: &&TokenId| self.entry_of(**token).is_some_and(|entry| entry.status == from);
+        let turned: Vec<TokenId> = self.open.iter().filter(is_there).copied().collect();
+        for token in turned {
+            if let Some(entry) = self.entry(token, moment) {
+                to.clone_into(&mut entry.status);
+                entry.started_at = moment.at;
+            }
         }
     }
 

@@ -174,7 +174,7 @@ pub struct StartRun {
 #[serde(rename_all = "snake_case")]
 pub enum StartAnswer {
     Done(Box<Receipt>),
-    /// Nothing was done: it is to be asked there, with this in [`StartRun::home`].
+    /// Nothing was done: it is to be asked there, with this as its `home`.
     Elsewhere(StartHome),
 }
 

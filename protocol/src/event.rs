@@ -75,6 +75,33 @@ pub fn is_shared(metadata: &[u8], sequence: u64) -> bool {
         && serde_json::from_slice::<Metadata>(metadata).is_ok_and(|found| sequence <= found.shared)
 }
 
+/// Whether an event belongs to the past of a fork that isn't whole yet: it counts once the fork is
+/// there, and until then there is no such run.
+pub fn is_part(metadata: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Metadata {
+        #[serde(default)]
+        part: bool,
+    }
+    let is_marked = || codec::mentions(metadata, "\"part\":");
+    is_marked() && serde_json::from_slice::<Metadata>(metadata).is_ok_and(|found| found.part)
+}
+
+/// Whether an event is the one by which a fork is there whose past was written in parts before.
+pub fn ends_parts(metadata: &[u8], sequence: u64) -> bool {
+    #[derive(Deserialize)]
+    struct Metadata {
+        #[serde(default)]
+        shared: u64,
+        #[serde(default)]
+        whole: bool,
+    }
+    let is_marked = || codec::mentions(metadata, "\"whole\":");
+    is_marked()
+        && serde_json::from_slice::<Metadata>(metadata)
+            .is_ok_and(|found| found.whole && found.shared + 1 == sequence)
+}
+
 /// Whether an event is told to nobody outside of its run, by its metadata as it is stored: it is of
 /// an experiment that emits nothing.
 pub fn is_quiet(metadata: &[u8]) -> bool {
@@ -206,8 +233,13 @@ mod tests {
     fn what_a_fork_shares_is_marked_up_to_a_sequence() {
         let metadata = br#"{"actor":"ann","shared":3}"#;
         assert!(is_shared(metadata, 1) && is_shared(metadata, 3) && !is_shared(metadata, 4));
+        let part = br#"{"actor":"ann","shared":3,"part":true}"#;
+        assert!(is_part(part) && !is_part(metadata) && !ends_parts(part, 4));
+        let whole = br#"{"actor":"ann","shared":3,"whole":true}"#;
+        let ends = [1, 3, 4, 5].map(|sequence| ends_parts(whole, sequence));
+        assert!(!is_part(whole) && ends == [false, false, true, false]);
         for plain in [&br#"{"actor":"\"shared\":9"}"#[..], b"{}", b"", br#"{"shared":}"#] {
-            assert!(!is_shared(plain, 1));
+            assert!(!is_shared(plain, 1) && !is_part(plain) && !ends_parts(plain, 1));
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use domain::definition::Variant;
+use domain::definition::{Definition, Variant};
 use domain::ids::RunId;
 use domain::run::event::{Adopt, Experiment, RunError, TokenId};
 use domain::run::fork::Trial;
@@ -31,9 +31,8 @@ pub struct ForkRun {
     /// Outcomes of attempts that are under way there, by token.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub outcomes: BTreeMap<TokenId, ForkOutcome>,
-    /// Another definition of the project: `name` or `name@version`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub definition: Option<String>,
+    pub definition: Option<ForkDefinition>,
     /// Other labels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labels: Option<BTreeMap<String, String>>,
@@ -43,6 +42,17 @@ pub struct ForkRun {
     /// Only say what would happen.
     #[serde(default)]
     pub dry_run: bool,
+}
+
+/// Another definition.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ForkDefinition {
+    /// One of the project: `name` or `name@version`.
+    Named(String),
+    /// One that comes with the command. It is published as that of a start is, once the fork can be
+    /// made; of an experiment under a name of its own ([`Definition::for_experiment`]).
+    Inline(Box<Definition>),
 }
 
 /// What a fork of an experiment may do, and what is different in its run's definition.

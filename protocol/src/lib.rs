@@ -48,7 +48,9 @@ pub use experiment::{
 pub use explanation::{
     Came, Explain, Explanation, Fact, JoinExplanation, LedTo, Left, Looked, TokenExplanation, Way,
 };
-pub use fork::{ForkCall, ForkCalls, ForkExperiment, ForkOutcome, ForkPlan, ForkRun, ForkedFrom};
+pub use fork::{
+    ForkCall, ForkCalls, ForkDefinition, ForkExperiment, ForkOutcome, ForkPlan, ForkRun, ForkedFrom,
+};
 pub use gate::{GateAnswerView, GateFilter, GateId, GateStatus, GateView};
 pub use log::{LogFilter, LogLevel, LogRecord};
 pub use metric::{

@@ -123,6 +123,15 @@ pub enum CommandCall {
     /// [`crate::command::StartRun::home`] names, and without that to the one of
     /// [`crate::run_of`] its id. Repeated as above.
     Start(Box<CommandEnvelope>),
+    /// A fork or a retry; answered with a [`crate::StartAnswer`]. It goes to the owner of the run
+    /// that it is made of, and from there to its own home, where that is another one. Repeated as
+    /// above.
+    Fork {
+        envelope: Box<CommandEnvelope>,
+        /// Where it was sent on to, by the coordinator that was asked first.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        home: Option<crate::StartHome>,
+    },
     /// Answered with `()`, by whoever is there.
     Ping,
     /// Answered with `Option<RunOutcome>`, at the shard's owner.

@@ -19,6 +19,7 @@ system_tests::in_both_settings!(
     who_waits_is_seen_and_answers_to_commands,
     what_is_over_the_limit_is_dropped_or_displaces,
     runs_begin_no_faster_than_may_through_kills,
+    forks_take_their_turn_through_kills,
 );
 
 const RUNS: usize = 40;
@@ -166,5 +167,38 @@ async fn what_is_over_the_limit_is_dropped_or_displaces(setting: Setting) {
     let gone = client.end_of(&oldest).await;
     assert_eq!(gone["error"]["code"], "concurrency_replaced", "{gone}");
     has_status(&client, &newest, "running").await;
+    checked(&mut platform).await;
+}
+
+async fn forks_take_their_turn_through_kills(setting: Setting) {
+    let mut platform = crate::platform_in(setting).await;
+    let client = platform.client();
+    let first = client.start(&bounded(1, "queue", "10m"), json!({"user": "ann"})).await;
+    let path = format!("/runs/{first}/fork");
+    let forked = |body: Value| {
+        let (client, path) = (client.clone(), path.clone());
+        async move { client.post(&path, &body).await.ok() }
+    };
+    let same = forked(json!({"at": 2})).await;
+    assert_eq!(same["status"], "queued", "{same}");
+    let same = same["id"].as_str().expect("a run").to_owned();
+    let item = waits_for(&client, &same).await;
+    assert_eq!((&item["for"], &item["queue"]["key"]), (&json!("queue"), &json!("ann")), "{item}");
+    // Under other keys there is a place each, wherever they live.
+    let others = ["bob", "eve", "joe"];
+    for user in others {
+        let other = forked(json!({"at": 2, "input": {"user": user}})).await;
+        has_status(&client, other["id"].as_str().expect("a run"), "running").await;
+    }
+    let next = client.start(&bounded(1, "queue", "10m"), json!({"user": "bob"})).await;
+    has_status(&client, &next, "queued").await;
+    platform.kill_9().await;
+    platform.restart().await;
+    has_status(&client, &same, "queued").await;
+    client.post(&format!("/runs/{first}/cancel"), &json!({})).await.ok();
+    has_status(&client, &same, "running").await;
+    let drops = client.start(&bounded(1, "drop", "10m"), json!({"user": "zoe"})).await;
+    let refused = client.post(&format!("/runs/{drops}/fork"), &json!({"at": 1})).await;
+    assert_eq!(refused.body["code"], "concurrency_dropped", "{refused:?}");
     checked(&mut platform).await;
 }

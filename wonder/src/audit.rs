@@ -236,7 +236,7 @@ impl<'a> Auditor<'a> {
             ));
         }
         let fits = fit::check(&known.state, &event, id);
-        let of_queue = self.queues.check(known.state.header(), &event);
+        let of_queue = self.queues.check(known.state.live(), &event);
         let of_rate = self.rates.enter(&known.state, &event, recorded.recorded_at);
         known.state.evolve(&event, recorded.recorded_at);
         if let (run::Event::RunForked(_), Some(live)) = (&event, known.state.live()) {

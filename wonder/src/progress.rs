@@ -124,6 +124,7 @@ pub(crate) struct Progress {
     pub(crate) output: Value,
     pub(crate) error: Value,
     events: u64,
+    is_fork: bool,
     tokens: HashMap<TokenId, Token>,
     groups: HashMap<InstanceId, Group>,
 }
@@ -181,6 +182,8 @@ impl Progress {
                 (_, Some(_)) => self.end(closed.token, Standing::Failed),
                 (_, None) => self.end(closed.token, Standing::Succeeded),
             },
+            // A fork stands where it stood.
+            Event::RunQueued(_) | Event::RunAdmitted { .. } if self.is_fork => {}
             Event::RunQueued(_) => self.stand(1, Standing::Waiting),
             Event::RunAdmitted { .. } => self.stand(1, Standing::Working),
             Event::SignalReceived(_)
@@ -189,7 +192,10 @@ impl Progress {
             | Event::RunResumed {}
             | Event::CompensationEnded(_) => {}
             // What was used up before was the other run's.
-            Event::RunForked(_) => self.usage = Usage::default(),
+            Event::RunForked(_) => {
+                self.is_fork = true;
+                self.usage = Usage::default();
+            }
             Event::CompensationStarted(_) => self.give_all_up(),
             Event::UndoStarted { token, node, .. } => {
                 self.arrive(token, &format!("undo {node}"), None, true);

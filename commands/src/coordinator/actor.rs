@@ -248,7 +248,8 @@ impl Actor {
             now = at.map_or(now, |at| at.max(self.recorded_at));
             let Asked { command, cause: own_cause, reply, settled, fork, secrets: used } =
                 asked(queued);
-            under_way.durable.created |= self.sequence == 0 && events.is_empty();
+            let begins = self.sequence == 0 && events.is_empty();
+            under_way.durable.created |= begins || fork.is_some();
             let decided = match fork {
                 Some(fork) => self.fork(*fork, now).map(|(decision, before)| {
                     shared = before;

@@ -83,7 +83,7 @@ pub(super) fn append(
         });
     }
     let last = stream.sequence + new_events.len() as u64;
-    let started = stream.sequence == 0;
+    let started = is_start(stream, run);
     let ended = matches!(run, Run::Closed(_));
     let (snapshot, snapshot_due) = snapshot(stream, run, last);
     let append = Append {
@@ -102,7 +102,9 @@ pub(super) fn append(
         open: match (started, ended) {
             (true, false) => Some(true),
             (false, true) => Some(false),
-            (true, true) | (false, false) => None,
+            // What it shares was written before it began, and put it on the list.
+            (true, true) => (stream.sequence > 0).then_some(false),
+            (false, false) => None,
         },
         snapshot,
         mark: mark(run, events),
@@ -126,9 +128,9 @@ fn answer(
         id: stream.id.to_string(),
         version,
         position: 0,
-        created: stream.sequence == 0,
+        created: is_start(stream, run),
         at,
-        queued: stream.sequence == 0 && run.is_in_queue(),
+        queued: is_start(stream, run) && run.is_in_queue(),
         outcome: outcome::of(run, version, 0).filter(outcome::is_small),
         ..Receipt::default()
     };
@@ -137,6 +139,12 @@ fn answer(
         fingerprint: remembered.fingerprint.clone(),
         answer: inbox::encode(&receipt),
     })
+}
+
+/// Whether the run begins with what comes after these events.
+fn is_start(stream: &Stream<'_>, run: &Run) -> bool {
+    let shares = run.header().and_then(|header| header.shares);
+    stream.sequence == 0 || shares == Some(stream.sequence)
 }
 
 /// Until when the run counts for its rate, where that is said now.

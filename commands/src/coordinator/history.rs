@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use chassis::journal::{Journal, ReadError, RecordedEvent};
-use chrono::{DateTime, Utc};
 use domain::ids::{RunId, WorkspaceId};
 use domain::limits;
 use domain::run::Event;
@@ -126,10 +125,11 @@ pub(crate) async fn read(
     until: u64,
     adopt: Adopt,
 ) -> Result<History, HistoryError> {
-    let mut pages = Pages { sources, id: run_id.to_string(), sequence: 0, is_last: false };
-    let (mut shared, mut bytes) = (Vec::new(), 0);
-    let mut workspace_id = None;
-    let (mut beyond, mut next) = (Vec::new(), None);
+    let mut pages = Pages::of(sources, run_id);
+    // Kept for as long as they aren't too many: else they are read a second time.
+    let (mut kept, mut bytes) = (Some(Vec::new()), 0);
+    let (mut events, mut plans, mut workspace_id) = (0, Vec::new(), None);
+    let (mut beyond, mut next, mut shares) = (Vec::new(), None, 0);
     while beyond.is_empty() {
         let page = pages.next().await?;
         if page.is_empty() {
@@ -144,27 +144,62 @@ pub(crate) async fn read(
                 beyond.push((event, recorded.recorded_at));
                 continue;
             }
+            if let Event::RunStarted(started) = &event {
+                shares = started.forked_from.map_or(0, |forked| forked.sequence);
+            }
+            events += 1;
             bytes += recorded.payload.len();
-            shared.push((event, recorded.recorded_at));
+            if let Some(plan) = followed_from(sources, &event).await? {
+                plans.push((events, plan));
+            }
+            if let Some(kept) = &mut kept {
+                kept.push((event, recorded.recorded_at));
+            }
         }
-        if shared.len() as u64 > limits::FORK_EVENTS || bytes > limits::FORK_BYTES {
+        if events > limits::FORK_EVENTS || bytes > limits::FORK_BYTES {
             return Err(HistoryError::TooLong);
+        }
+        if events > limits::FORK_EVENTS_AT_ONCE || bytes > limits::FORK_BYTES_AT_ONCE {
+            kept = None;
         }
     }
     let workspace_id = workspace_id.ok_or(HistoryError::Missing)?;
-    let plans = followed(sources, &shared).await?;
+    if shares >= pages.sequence {
+        let id = run_id.to_string();
+        if sources.journal.load("run", &id, shares, 1).await?.is_empty() {
+            // What it shares isn't all there yet.
+            return Err(HistoryError::Missing);
+        }
+    }
     let (Some((_, first)), Some((_, plan))) = (plans.first(), plans.last()) else {
         return Err(HistoryError::Early);
     };
-    let events = shared.len() as u64;
-    let mut prefix = Prefix::new(&first.plan, events, adopt);
     let mut last = 0;
-    for (event, at) in shared {
-        last += 1;
-        if let Some((_, plan)) = plans.iter().find(|(from, _)| *from == last) {
-            prefix.follow(&plan.plan);
+    let mut prefix = match &kept {
+        Some(_) => Prefix::new(&first.plan, events, adopt),
+        None => Prefix::long(&first.plan, events, adopt),
+    };
+    let mut again = Pages::of(sources, run_id);
+    let mut shared = kept.unwrap_or_default();
+    while last < events {
+        if shared.is_empty() {
+            let page = again.next().await?.into_iter();
+            shared.extend(page.map(|(recorded, event)| (event, recorded.recorded_at)));
         }
-        prefix.take(event, at).map_err(HistoryError::Differs)?;
+        let before = last;
+        for (event, at) in shared.drain(..) {
+            if last == events {
+                break;
+            }
+            last += 1;
+            if let Some((_, plan)) = plans.iter().find(|(from, _)| *from == last) {
+                prefix.follow(&plan.plan);
+            }
+            prefix.take(event, at).map_err(HistoryError::Differs)?;
+        }
+        if last == before {
+            return Err(HistoryError::Missing);
+        }
     }
     'pages: loop {
         for (event, at) in beyond {
@@ -209,26 +244,22 @@ pub(crate) async fn beginning(
     Ok((load::workspace_of(first)?, *started))
 }
 
-/// The plans that a run follows, and the event from which on it does: a fork may follow another one
-/// than the run that it was forked from.
-async fn followed(
+/// The plan that a run follows from an event on: a fork may follow another one than the run that it
+/// was forked from.
+async fn followed_from(
     sources: Sources<'_>,
-    events: &[(Event, DateTime<Utc>)],
-) -> Result<Vec<(u64, Arc<LivePlan>)>, HistoryError> {
-    let mut followed = Vec::new();
-    for ((event, _), sequence) in events.iter().zip(1..) {
-        let (definition, pins) = match event {
-            Event::RunStarted(started) => (&started.definition, &started.pins),
-            Event::RunForked(forked) => match &forked.definition {
-                Some(definition) => (definition, &forked.pins),
-                None => continue,
-            },
-            _ => continue,
-        };
-        let plan = load::plan_of(sources.resolver, sources.plans, definition, pins).await?;
-        followed.push((sequence, plan));
-    }
-    Ok(followed)
+    event: &Event,
+) -> Result<Option<Arc<LivePlan>>, HistoryError> {
+    let (definition, pins) = match event {
+        Event::RunStarted(started) => (&started.definition, &started.pins),
+        Event::RunForked(forked) => match &forked.definition {
+            Some(definition) => (definition, &forked.pins),
+            None => return Ok(None),
+        },
+        _ => return Ok(None),
+    };
+    let plan = load::plan_of(sources.resolver, sources.plans, definition, pins).await?;
+    Ok(Some(plan))
 }
 
 struct Pages<'a> {
@@ -238,7 +269,11 @@ struct Pages<'a> {
     is_last: bool,
 }
 
-impl Pages<'_> {
+impl<'a> Pages<'a> {
+    fn of(sources: Sources<'a>, run_id: RunId) -> Self {
+        Self { sources, id: run_id.to_string(), sequence: 0, is_last: false }
+    }
+
     /// The next events; none after the last.
     async fn next(&mut self) -> Result<Vec<(RecordedEvent, Event)>, HistoryError> {
         if self.is_last {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use chassis::clock::Clock;
 use chassis::journal::{Journal, ReadError, RecordedEvent};
 use chrono::{DateTime, Utc};
 use domain::codec::{self, DecodeError};
@@ -14,6 +15,7 @@ use protocol::{Rejection, RejectionKind};
 use super::actor::Taken;
 use super::forking;
 use super::history::{HistoryError, Sources};
+use super::parts;
 use super::plans::{LivePlan, Plans};
 use super::refusal::unavailable;
 use crate::resolve::Resolver;
@@ -61,11 +63,28 @@ pub(crate) struct Folded {
     recorded_at: DateTime<Utc>,
 }
 
-/// Folds a run from its snapshot on; `None` where there is no such run.
+impl Folded {
+    /// Whether it is a run: what a fork shares may not be all there yet.
+    fn is_whole(&self) -> bool {
+        let shares = self.run.header().and_then(|header| header.shares);
+        shares.is_none_or(|shares| self.sequence > shares)
+    }
+}
+
+/// Folds a run from its snapshot on; `None` where there is no such run, or a fork that isn't whole.
 pub(crate) async fn fold(
     journal: &dyn Journal,
     run_id: RunId,
 ) -> Result<Option<Folded>, LoadError> {
+    let folded = fold_all(journal, run_id).await?;
+    Ok(folded.map(|(folded, _)| folded).filter(Folded::is_whole))
+}
+
+/// The same of whatever there is, with the last event.
+async fn fold_all(
+    journal: &dyn Journal,
+    run_id: RunId,
+) -> Result<Option<(Folded, RecordedEvent)>, LoadError> {
     let id = run_id.to_string();
     let snapshot = journal.snapshot("run", &id, STATE_VERSION).await?;
     let kept = snapshot.and_then(|one| match serde_json::from_slice(&one.state) {
@@ -104,7 +123,8 @@ pub(crate) async fn fold(
     let Some(last) = last else { return Ok(None) };
     let workspace_id = workspace_of(&last)?;
     let (position, recorded_at) = (last.position, last.recorded_at);
-    Ok(Some(Folded { workspace_id, run, sequence, snapshot_at, position, recorded_at }))
+    let folded = Folded { workspace_id, run, sequence, snapshot_at, position, recorded_at };
+    Ok(Some((folded, last)))
 }
 
 pub(super) fn workspace_of(recorded: &RecordedEvent) -> Result<WorkspaceId, ReadError> {
@@ -115,12 +135,20 @@ pub(super) fn workspace_of(recorded: &RecordedEvent) -> Result<WorkspaceId, Read
 /// Loads a run by its id, under an epoch of its shard.
 pub(super) async fn load(
     journal: &dyn Journal,
+    clock: &dyn Clock,
     resolver: &Resolver,
     plans: &Plans,
     run_id: RunId,
     epoch: u64,
 ) -> Result<Loaded, LoadError> {
-    let Some(folded) = fold(journal, run_id).await? else { return Ok(None) };
+    let Some((folded, last)) = fold_all(journal, run_id).await? else { return Ok(None) };
+    if !folded.is_whole() {
+        // The copy of a child is its parent's to go on with.
+        if folded.run.live().is_some_and(|live| live.header.parent.is_none()) {
+            parts::give_up(journal, clock, run_id, &last, epoch).await?;
+        }
+        return Ok(None);
+    }
     let Folded { workspace_id, run, sequence, snapshot_at, position, recorded_at } = folded;
     let Some(header) = run.header() else { return Ok(None) };
     let plan = plan_of(resolver, plans, &header.definition, &header.pins).await?;

@@ -4,6 +4,7 @@ use chassis::journal::AppendError;
 use domain::definition::Problem;
 use domain::ids::RunId;
 use domain::run::Refusal;
+use domain::run::event::Dropped;
 use protocol::{Rejection, RejectionKind, RunOutcome};
 
 pub(crate) fn not_found(run_id: RunId) -> Rejection {
@@ -123,6 +124,21 @@ pub(crate) fn of_command(refusal: &Refusal) -> Rejection {
         | Refusal::ForkWhileUndoing
         | Refusal::TooManyEvents { .. } => rejection,
     }
+}
+
+/// A fork isn't made, since as many runs of its key go on, or have begun, as may.
+pub(crate) fn dropped(over: Dropped) -> Rejection {
+    let message = match over {
+        Dropped::Concurrency => {
+            "as many runs with the fork's concurrency key as may go on already, and the definition \
+             drops what comes then: fork once one of them has ended"
+        }
+        Dropped::RateLimit => {
+            "as many runs with the fork's key as may have begun already, and the definition drops \
+             what comes then: fork later"
+        }
+    };
+    Rejection::new(RejectionKind::Conflict, over.code(), message)
 }
 
 /// The problems of a value, moved below its place in the body; the first one's is the refusal's.

@@ -259,7 +259,8 @@ async fn is_loaded_as_it_was(world: &World, views: &Views) {
     let resources = crate::Resources::new(calm.clone(), world.clock());
     let (resolver, plans) = (resources.resolver(), super::Plans::default());
     for (run_id, run) in &views.runs {
-        let loaded = super::load::load(&*calm, &resolver, &plans, *run_id, 0).await;
+        let clock = world.clock();
+        let loaded = super::load::load(&*calm, &*clock, &resolver, &plans, *run_id, 0).await;
         let loaded = loaded.expect("it can be loaded").expect("it is there");
         assert_eq!(&loaded.run, run, "what is loaded is what was folded");
     }

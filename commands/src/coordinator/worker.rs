@@ -10,6 +10,7 @@ use chassis::clock::Clock;
 use chassis::journal::Journal;
 use domain::ids::{RunId, WorkspaceId};
 use domain::run::Run;
+use domain::run::fork::Forking;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use protocol::{Abandoned, Outcome, Rejection, RejectionKind, RunOutcome, Task};
@@ -245,7 +246,7 @@ impl Worker {
         }
     }
 
-    fn start(&mut self, mut start: Box<Start>) {
+    fn start(&mut self, start: Box<Start>) {
         let run_id = start.run_id;
         let Some(epoch) = self.epoch_of(run_id) else {
             return drop(start.reply.send(Err(not_owner())));
@@ -256,9 +257,7 @@ impl Worker {
                 Rejection::new(RejectionKind::Conflict, super::RUN_ALREADY_STARTED, message);
             return drop(start.reply.send(Err(rejection)));
         }
-        if !self.judge(&mut start) {
-            return self.put_off(start);
-        }
+        let Some(start) = self.judged(start) else { return };
         let mut actor = Actor::new(Taken {
             run_id,
             epoch,
@@ -268,7 +267,7 @@ impl Worker {
             adoption: None,
             tasks_in_flight: start.tasks_in_flight,
             standing: None,
-            sequence: 0,
+            sequence: start.fork.as_deref().map_or(0, Forking::written),
             snapshot_at: 0,
             position: 0,
             recorded_at: start.started.started_at,

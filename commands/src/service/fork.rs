@@ -3,23 +3,27 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use domain::ids::RunId;
+use domain::ids::{Home, RunId, WorkspaceId};
 use domain::limits;
+use domain::resource::DefinitionSpec;
 use domain::run::command::AttemptError;
-use domain::run::event::{Adopt, Event, RunStarted};
+use domain::run::event::{Adopt, DefinitionRef, RunStarted};
 use domain::run::fork::{Asked, Forking, Unforkable};
-use domain::run::{Run, RunStatus};
+use domain::run::{Run, RunStatus, check_start};
 use protocol::{
-    CommandEnvelope, ForkOutcome, ForkPlan, ForkRun, Receipt, Rejection, RejectionKind, StateAt,
+    Command, CommandEnvelope, ForkDefinition, ForkOutcome, ForkPlan, ForkRun, Receipt, Rejection,
+    RejectionKind, StartAnswer, StartHome, StateAt, shard_of,
 };
 
 use self::children::{Awaited, Cut};
 use super::{CommandService, cause, internal};
 use crate::coordinator::{
-    CONFLICT, Cause, Folded, History, LivePlan, Moment, RUN_ALREADY_STARTED, Sources, changed,
-    fold, not_found, of_command, read_history, unavailable,
+    CONFLICT, Cause, Copying, Folded, History, LivePlan, Moment, RUN_ALREADY_STARTED, Sources,
+    changed, fold, not_found, not_owner, of_command, read_history, unavailable,
 };
+use crate::prepared::admission_of;
 use crate::store::inbox::Remembered;
 use crate::store::metadata;
 
@@ -31,10 +35,33 @@ struct Ready {
     forking: Forking,
     started: RunStarted,
     plan: Arc<LivePlan>,
+    /// What its definition is published as, where it came with the command and isn't yet.
+    publish: Option<DefinitionSpec>,
     /// The children that are waited for where it goes on, and that fork with it.
     awaited: Awaited,
     /// The moment that the children are forked at.
     moment: Moment,
+}
+
+/// Who asks for a fork.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asker {
+    /// This process, which has all shards.
+    Here,
+    /// Another process, at the owner of the run that is forked.
+    FromAfar,
+    /// Another process, at the home of the fork, where it was sent on to.
+    SentOn(StartHome),
+}
+
+impl Asker {
+    /// Where it was sent on to.
+    const fn home(self) -> Option<StartHome> {
+        match self {
+            Self::SentOn(home) => Some(home),
+            Self::Here | Self::FromAfar => None,
+        }
+    }
 }
 
 /// What becomes of what a run was told between the last event that is shared and the one that was
@@ -46,25 +73,48 @@ enum Between {
 }
 
 impl CommandService {
-    pub(super) async fn fork_run(
+    /// Forks a run of which another process asked, where the fork belongs here; else says where
+    /// that is: a fork in a queue lives where all runs of its queue do.
+    pub(crate) async fn fork_at_home(
         &self,
-        envelope: &CommandEnvelope,
-        asked: ForkRun,
-    ) -> Result<Receipt, Rejection> {
-        self.begin_fork(envelope, asked, Between::ToldAgain).await
+        envelope: CommandEnvelope,
+        home: Option<StartHome>,
+    ) -> Result<StartAnswer, Rejection> {
+        self.begin_fork(&envelope, home.map_or(Asker::FromAfar, Asker::SentOn)).await
     }
 
-    /// Forks a run that has failed before it was told what it failed of: the attempts of then are
-    /// made again, and the children of then started anew.
-    pub(super) async fn retry_run(
+    /// Forks a run, or retries it: a fork of a failed one before it was told what it failed of, for
+    /// which the attempts of then are made again, and the children of then started anew.
+    pub(super) async fn begin_fork(
         &self,
         envelope: &CommandEnvelope,
+        asker: Asker,
+    ) -> Result<StartAnswer, Rejection> {
+        match &envelope.command {
+            Command::ForkRun(asked) => {
+                self.fork(envelope, ForkRun::clone(asked), Between::ToldAgain, asker).await
+            }
+            Command::RetryRun { run_id, dry_run } => {
+                let asked = self.retried(envelope.workspace_id, *run_id, *dry_run).await?;
+                let begun = self.fork(envelope, asked, Between::Forgotten, asker).await;
+                // The place wasn't asked for, and so isn't what is wrong.
+                begun.map_err(|refused| Rejection { pointer: None, ..refused })
+            }
+            _ => Err(internal("no fork")),
+        }
+    }
+
+    /// The fork that a retry of a run is.
+    async fn retried(
+        &self,
+        workspace_id: WorkspaceId,
         run_id: RunId,
         dry_run: bool,
-    ) -> Result<Receipt, Rejection> {
+    ) -> Result<ForkRun, Rejection> {
         let folded = fold(&*self.journal, run_id).await.map_err(|error| error.refusal())?;
-        let Folded { workspace_id, run, sequence, .. } = folded.ok_or_else(|| not_found(run_id))?;
-        if workspace_id != envelope.workspace_id {
+        let Folded { workspace_id: of, run, sequence, .. } =
+            folded.ok_or_else(|| not_found(run_id))?;
+        if of != workspace_id {
             return Err(not_found(run_id));
         }
         let ended = match &run {
@@ -81,26 +131,24 @@ impl CommandService {
         // Its failure is the last of its events.
         let place = StateAt::Sequence(sequence - 1);
         let adopt = Adopt::Successes;
-        let asked = ForkRun { adopt, dry_run, ..ForkRun::unchanged(run_id, place) };
-        // The place wasn't asked for, and so isn't what is wrong.
-        let begun = self.begin_fork(envelope, asked, Between::Forgotten).await;
-        begun.map_err(|refused| Rejection { pointer: None, ..refused })
+        Ok(ForkRun { adopt, dry_run, ..ForkRun::unchanged(run_id, place) })
     }
 
-    async fn begin_fork(
+    async fn fork(
         &self,
         envelope: &CommandEnvelope,
         asked: ForkRun,
         between: Between,
-    ) -> Result<Receipt, Rejection> {
+        asker: Asker,
+    ) -> Result<StartAnswer, Rejection> {
         let remembered = Remembered::of(envelope);
         if let Some(receipt) = self.recalled(&remembered).await? {
-            return Ok(receipt);
+            return Ok(receipt.into());
         }
         self.resources.catch_up().await?;
         let (dry_run, now) = (asked.dry_run, self.clock.now());
-        let Ready { mut forking, started, plan, awaited, moment } =
-            self.ready(envelope, asked, between, now).await?;
+        let Ready { mut forking, mut started, plan, publish, awaited, moment } =
+            self.ready(envelope, asked, between, asker, now).await?;
         if dry_run || !awaited.is_empty() {
             let trial = forking.tried(&plan.plan, now, &mut |_| ());
             let trial = trial.map_err(|refusal| of_command(&refusal))?;
@@ -110,23 +158,44 @@ impl CommandService {
             let cut = Cut { sources, moment, adopt, now };
             forking.forked.children = cut.children(&trial, &awaited, &mut planned).await?;
             if dry_run {
-                return Ok(dry(&forking, planned, now));
+                return Ok(dry(&forking, planned, now).into());
             }
+        }
+        if let Some(spec) = publish {
+            started.definition.version = self.publish(envelope, spec).await?.version;
+            forking.forked.definition = Some(started.definition.clone());
+        }
+        let shard = shard_of(forking.forked.run_id);
+        if asker == Asker::FromAfar && shard != shard_of(forking.forked.from) {
+            let DefinitionRef { id: definition_id, version, .. } = started.definition;
+            return Ok(StartAnswer::Elsewhere(StartHome { shard, definition_id, version }));
         }
         let workflow_id = started.workflow_id;
         let standing = self.resolver.standing(workflow_id).await?;
         let project_id = started.project_id;
         let tasks_in_flight = self.resolver.tasks_in_flight_per_run(project_id).await?;
-        let metadata = metadata::of_fork(envelope, forking.forked.sequence);
+        let mut metadata = metadata::of_fork(envelope, forking.forked.sequence);
+        let copied = match forking.written() {
+            0 => Ok(()),
+            _ => self.copying(envelope.workspace_id, &forking, &metadata)?.copy().await,
+        };
+        if forking.written() > 0 {
+            metadata = metadata::whole(&metadata);
+        }
         let cause = Cause { metadata, ..cause(envelope, Some(remembered.clone())) };
-        let begun =
-            self.coordinator.fork_run(forking, started, standing, plan, tasks_in_flight, cause);
-        match self.settled(begun.await, Some(&remembered)).await {
+        let begun = match copied {
+            Ok(()) => {
+                let coordinator = &self.coordinator;
+                coordinator.fork_run(forking, started, standing, plan, tasks_in_flight, cause).await
+            }
+            Err(refused) => Err(refused),
+        };
+        match self.settled(begun, Some(&remembered)).await {
             // Its own repetition is under way.
             Err(refused) if matches!(&*refused.code, RUN_ALREADY_STARTED | CONFLICT) => {
                 Err(unavailable("the run is being forked, try again"))
             }
-            done => done,
+            done => done.map(StartAnswer::from),
         }
     }
 
@@ -135,6 +204,7 @@ impl CommandService {
         envelope: &CommandEnvelope,
         mut asked: ForkRun,
         between: Between,
+        asker: Asker,
         now: DateTime<Utc>,
     ) -> Result<Ready, Rejection> {
         let (workspace_id, from) = (envelope.workspace_id, asked.run_id);
@@ -169,7 +239,8 @@ impl CommandService {
             self.resolver.workflow(workspace_id, workflow_id).await?;
         }
         let variant = experiment.as_ref().map(|one| &one.variant).filter(|one| !one.is_empty());
-        let (definition, own) = match (&asked.definition, variant) {
+        let mut publish = None;
+        let (definition, own) = match (asked.definition.take(), variant) {
             (None, None) => (None, Arc::clone(&plan)),
             (None, Some(variant)) => {
                 match self.other_of(envelope, header, &plan, variant, asked.dry_run).await? {
@@ -177,8 +248,28 @@ impl CommandService {
                     None => (None, Arc::clone(&plan)),
                 }
             }
-            (Some(reference), _) => {
-                let found = self.resolver.definition(header.project_id, reference).await;
+            (Some(ForkDefinition::Inline(inline)), _) if asker.home().is_none() => {
+                let inline = match &experiment {
+                    Some(_) => inline.for_experiment(),
+                    None => *inline,
+                };
+                let project_id = header.project_id;
+                let (definition, own, spec) =
+                    self.inline_of(workspace_id, project_id, inline).await?;
+                publish = spec;
+                (Some(definition), own)
+            }
+            (Some(other), _) => {
+                let found = match (asker.home(), other) {
+                    // It has been found, and means the same from then on.
+                    (Some(StartHome { definition_id, version, .. }), _) => {
+                        self.resolver.definition_by_id(definition_id, Some(version)).await
+                    }
+                    (None, ForkDefinition::Named(reference)) => {
+                        self.resolver.definition(header.project_id, &reference).await
+                    }
+                    (None, ForkDefinition::Inline(_)) => Err(internal("it is looked at above")),
+                };
                 let found = found.map_err(|error| error.at("/definition"))?;
                 let (id, version) = (super::parsed(&found.id)?, found.version);
                 let prepared =
@@ -186,12 +277,21 @@ impl CommandService {
                 (Some(prepared.definition.clone()), Arc::clone(&prepared.plan))
             }
         };
-        if own.plan.admission().is_some() || header.admission.is_some() {
-            let message = "the definition bounds its runs with `concurrency`, and forks of them \
-                           aren't counted yet: start a run of its own, or fork with a version \
-                           without `concurrency`";
-            return Err(Rejection::new(RejectionKind::Invalid, "fork_concurrency", message));
-        }
+        let follows = definition.as_ref().unwrap_or(&header.definition).clone();
+        let admission = match (&experiment, &asked.input) {
+            // It has no effects that others would have to wait for, and makes nobody wait.
+            (Some(_), _) => None,
+            (None, None) => admission_of(&own.plan, &header.input, now)?,
+            (None, Some(input)) => {
+                let labels = asked.labels.as_ref().unwrap_or(&header.labels).len();
+                let input = check_start(&own.plan, input, labels);
+                admission_of(&own.plan, &input.map_err(|error| of_command(&error))?, now)?
+            }
+        };
+        let home = match &admission {
+            None => from.home(),
+            Some(admission) => Home::of_queue(follows.id, admission.key.as_deref()),
+        };
         if let (Some(_), Some(live)) = (&definition, run.live())
             && !live.fits(&plan.plan, &own.plan)
         {
@@ -233,16 +333,42 @@ impl CommandService {
             outcomes: outcomes.collect(),
             definition: definition.map(|definition| (definition, own.pins.clone())),
             labels: asked.labels,
+            admission,
             experiment: experiment.map(|one| one.experiment),
             is_told_again: between == Between::ToldAgain,
-            ..Asked::unchanged(from.forked(envelope.id), from, last, now)
+            ..Asked::unchanged(from.forked(envelope.id, home), from, last, now)
         };
         let forking = place.fork(asked).map_err(|error| unforkable(&error))?;
-        let Some((Event::RunStarted(started), _)) = forking.shared.first() else {
-            return Err(internal("a run without a beginning"));
+        let started = RunStarted {
+            definition: follows,
+            admission: forking.forked.admission.as_deref().cloned(),
+            ..(*forking.started).clone()
         };
-        let (started, plan) = ((**started).clone(), own);
-        Ok(Ready { forking, started, plan, awaited, moment })
+        let plan = own;
+        Ok(Ready { forking, started, plan, publish, awaited, moment })
+    }
+
+    /// The copy of what a fork shares that is too long to be written with its beginning.
+    fn copying<'a>(
+        &'a self,
+        workspace_id: WorkspaceId,
+        forking: &'a Forking,
+        metadata: &'a Bytes,
+    ) -> Result<Copying<'a>, Rejection> {
+        let run_id = forking.forked.run_id;
+        let epochs = &self.triggers.ownership.borrow().epochs;
+        let epoch = *epochs.get(&shard_of(run_id)).ok_or_else(not_owner)?;
+        Ok(Copying {
+            journal: &*self.journal,
+            clock: &*self.clock,
+            workspace_id,
+            from: forking.forked.from,
+            run_id,
+            started: &forking.started,
+            shared: forking.forked.sequence,
+            metadata,
+            epoch: (epoch > 0).then_some(epoch),
+        })
     }
 
     fn sources(&self) -> Sources<'_> {

@@ -89,6 +89,16 @@ pub(crate) fn sharing(metadata: &Bytes, shared: u64) -> Bytes {
     with(metadata, "shared", &json!(shared))
 }
 
+/// The same of a part of the past of a fork that isn't whole yet: see [`protocol::event::is_part`].
+pub(crate) fn part(metadata: &Bytes) -> Bytes {
+    with(metadata, "part", &json!(true))
+}
+
+/// The same of what ends such parts: see [`protocol::event::ends_parts`].
+pub(crate) fn whole(metadata: &Bytes) -> Bytes {
+    with(metadata, "whole", &json!(true))
+}
+
 /// Metadata of events that are part of a trace.
 pub(crate) fn in_trace(metadata: &Bytes, traceparent: &str) -> Bytes {
     with(metadata, "traceparent", &json!(traceparent))

@@ -2,10 +2,10 @@
 
 use domain::definition::Variant;
 use domain::run::event::Experiment;
-use protocol::{Command, ForkExperiment, ForkRun, RunStatus};
+use protocol::{Command, ForkDefinition, ForkExperiment, ForkRun, RunStatus};
 use serde_json::{Value, json};
 
-use crate::forks::{fork_of, forked, refused};
+use crate::forks::{fork_of, forked, inline, refused};
 use crate::platform::{Platform, folder};
 
 /// Two models in a row, then two requests from a loop, of which each says what the second one said.
@@ -72,6 +72,21 @@ async fn only_the_node_that_is_different_is_called_and_no_request_is_made_after_
     let other = platform.end_of(fork).await;
     assert_eq!(other.status, RunStatus::Completed);
     assert_eq!(other.output, Some(json!({"said": "otherwise", "last": "heard 2"})));
+
+    // A definition of its own is published under a name of its own.
+    let mut own = told_twice();
+    own["nodes"]["second"]["action"]["with"]["temperature"] = json!(1);
+    let own = ForkRun { definition: inline(&own), ..of_experiment(parent, json!({})) };
+    let fork = forked(&platform, own).await;
+    let task = platform.pull_one().await;
+    assert_eq!((task.run_id, &*task.node), (fork, "second"));
+    let named = Some(ForkDefinition::Named("told@2".to_owned()));
+    let named = ForkRun { definition: named, ..fork_of(parent, 1) };
+    let refused_so = platform.execute(Command::ForkRun(Box::new(named))).await;
+    refused_so.expect_err("nobody follows it who follows the newest");
+    let named = Some(ForkDefinition::Named("told-experiment".to_owned()));
+    forked(&platform, ForkRun { definition: named, ..fork_of(parent, 1) }).await;
+    platform.pull_one().await;
 
     let missing = json!({"nodes": {"third": {"temperature": 1}}});
     assert_eq!(refused(&platform, of_experiment(parent, missing)).await, "experiment_change");

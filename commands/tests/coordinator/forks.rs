@@ -2,7 +2,7 @@
 
 use domain::ids::RunId;
 use domain::run::event::Adopt;
-use protocol::{Command, Commands, ForkOutcome, ForkRun, RunStatus, StateAt};
+use protocol::{Command, Commands, ForkDefinition, ForkOutcome, ForkRun, RunStatus, StateAt};
 use serde_json::{Value, json};
 
 use crate::platform::{Platform, folder, node};
@@ -139,14 +139,45 @@ async fn an_outcome_can_be_another_one_and_nothing_need_be_adopted() {
     platform.stop().await;
 }
 
+/// Another definition that comes with the fork.
+pub(crate) fn inline(definition: &Value) -> Option<ForkDefinition> {
+    let definition = serde_json::from_value(definition.clone()).expect("a definition");
+    Some(ForkDefinition::Inline(Box::new(definition)))
+}
+
 #[tokio::test]
-async fn a_fork_of_a_run_with_a_key_is_refused() {
+async fn a_definition_that_comes_with_a_fork_is_checked_tried_and_published_with_it() {
     let folder = folder();
     let platform = Platform::start(folder.path()).await;
-    let bounded = json!({"name": "bounded", "concurrency": {"limit": 1}, "start": "a",
-        "nodes": {"a": node()}});
-    let bounded = platform.run(&bounded).await;
-    platform.pull_one().await;
-    assert_eq!(refused(&platform, fork_of(bounded, 1)).await, "fork_concurrency");
+    let parent = ended(&platform).await;
+    let mut other = panel();
+    other["nodes"]["after"]["action"]["with"]["result"] = json!({"other": true});
+    let fork = ForkRun { definition: inline(&other), ..fork_of(parent, SPAWNED) };
+    let dry = ForkRun { dry_run: true, ..fork.clone() };
+    let receipt = platform.execute(Command::ForkRun(Box::new(dry))).await.expect("a plan");
+    let plan = receipt.plan.expect("a plan");
+    assert_eq!((plan.adopted.count, plan.calls.count), (3, 1), "the other action is called");
+    let named = |version| ForkDefinition::Named(format!("panel@{version}"));
+    let by_name = ForkRun { definition: Some(named(2)), ..fork.clone() };
+    let unknown = platform.execute(Command::ForkRun(Box::new(by_name.clone()))).await;
+    unknown.expect_err("nothing was published");
+
+    // What is refused publishes nothing either.
+    let mut elsewhere = other.clone();
+    elsewhere["transitions"][0]["group"] = json!("h");
+    elsewhere["transitions"][1]["join"]["group"] = json!("h");
+    let elsewhere = ForkRun { definition: inline(&elsewhere), ..fork.clone() };
+    assert_eq!(refused(&platform, elsewhere).await, "fork_transitions_differ");
+
+    let forked = forked(&platform, fork.clone()).await;
+    let task = platform.pull_one().await;
+    assert_eq!((task.run_id, &*task.node), (forked, "after"));
+    platform.succeed(&task, json!("other")).await;
+    assert_eq!(platform.end_of(forked).await.status, RunStatus::Completed);
+    // The same content has the same version, by its name too.
+    for again in [fork, by_name] {
+        let again = self::forked(&platform, again).await;
+        assert_eq!(platform.pull_one().await.run_id, again);
+    }
     platform.stop().await;
 }

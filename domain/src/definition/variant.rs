@@ -98,13 +98,21 @@ impl Variant {
         if other == *definition {
             return Ok(None);
         }
-        let name: String =
-            definition.name.as_str().chars().take(NAME_CHARS - SUFFIX.len()).collect();
-        if let Ok(name) = format!("{name}{SUFFIX}").parse::<Name>() {
-            other.name = name;
-        }
-        let value = serde_json::to_value(&other).unwrap_or_default();
+        let value = serde_json::to_value(other.for_experiment()).unwrap_or_default();
         parse::parse_value(&value).map(Some).map_err(NoVariant::Invalid)
+    }
+}
+
+impl Definition {
+    /// The same under the name by which what an experiment tries is published: nobody follows it
+    /// who follows the newest version of a name.
+    #[must_use]
+    pub fn for_experiment(mut self) -> Self {
+        let name: String = self.name.as_str().chars().take(NAME_CHARS - SUFFIX.len()).collect();
+        if let Ok(name) = format!("{name}{SUFFIX}").parse::<Name>() {
+            self.name = name;
+        }
+        self
     }
 }
 

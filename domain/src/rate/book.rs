@@ -11,6 +11,7 @@ use chrono::{DateTime, Utc};
 use super::SETTLED;
 use crate::ids::DefinitionId;
 use crate::run::event::Admission;
+use crate::run::state::Live;
 use crate::run::{Event, Run};
 
 /// The slots of a key.
@@ -27,20 +28,29 @@ struct Taken {
 pub struct Book(HashMap<(DefinitionId, Option<String>), Taken>);
 
 impl Book {
-    /// Enters an event of a run, which was as it is here before, and recorded at a time.
+    /// Enters an event of a run, which was as it is here before, and recorded at a time. What a
+    /// fork shares is entered with the other run.
     ///
     /// # Errors
     /// What is wrong with the slot that the run takes, in words.
     pub fn enter(&mut self, run: &Run, event: &Event, at: DateTime<Utc>) -> Result<(), String> {
         let (definition, admission) = match (event, run.header()) {
-            (Event::RunStarted(started), _) => (started.definition.id, &started.admission),
-            (_, Some(header)) => (header.definition.id, &header.admission),
-            (_, None) => return Ok(()),
+            (Event::RunStarted(started), _) if started.forked_from.is_none() => {
+                (started.definition.id, started.admission.as_ref())
+            }
+            (Event::RunForked(forked), Some(header)) => {
+                let definition = forked.definition.as_ref().unwrap_or(&header.definition);
+                (definition.id, forked.admission.as_deref())
+            }
+            (_, Some(header)) if run.live().is_some_and(Live::is_its_own) => {
+                (header.definition.id, header.admission.as_ref())
+            }
+            _ => return Ok(()),
         };
         let Some(Admission { key, rate: Some(rate), .. }) = admission else { return Ok(()) };
         let begins = match event {
             Event::RunAdmitted { .. } => true,
-            Event::RunStarted(_) => rate.until.is_some(),
+            Event::RunStarted(_) | Event::RunForked(_) => rate.until.is_some(),
             _ => false,
         };
         if !begins {

@@ -176,7 +176,11 @@ impl Adoption {
     ) -> Decision {
         let mut seen = 0;
         loop {
-            let came = whole.events.iter().skip(seen).filter_map(begun_wait).collect::<Vec<_>>();
+            let came = whole.events.iter().skip(seen);
+            let came: Vec<_> = match came.clone().any(goes_on) {
+                true => waiting(run),
+                false => came.filter_map(begun_wait).collect(),
+            };
             seen = whole.events.len();
             self.offer_waits(run, plan, came);
             let dispatch = std::mem::take(&mut whole.dispatch).into_iter();
@@ -276,6 +280,9 @@ impl Adoption {
         plan: &Plan,
         tokens: impl IntoIterator<Item = TokenId>,
     ) {
+        if run.is_in_queue() {
+            return;
+        }
         for token in tokens {
             let waits = run
                 .live()
@@ -341,6 +348,18 @@ impl Outcome {
             Self::Wait(result, _) => result.as_ref().map_or(0, size_of),
         }
     }
+}
+
+/// Whether a fork goes on from an event: what it waits for is its own then.
+const fn goes_on(event: &Event) -> bool {
+    matches!(event, Event::RunForked(_) | Event::RunAdmitted { .. })
+}
+
+/// The tokens that wait, or stand at gates.
+fn waiting(run: &Run) -> Vec<TokenId> {
+    let live = run.live().filter(|live| live.waits.total() > 0);
+    let tokens = live.into_iter().flat_map(|live| &live.tokens);
+    tokens.filter(|(_, token)| is_waiting(token)).map(|(id, _)| *id).collect()
 }
 
 /// The token that begins to wait, or comes to a gate.

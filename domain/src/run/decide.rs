@@ -372,6 +372,8 @@ impl Decider<'_> {
             return;
         }
         match node.map(|node| &node.work) {
+            // It is owed once it is the run's turn.
+            Some(_) if self.run.is_in_queue() => {}
             // Of a paused run it is handed out when the run is resumed.
             Some(NodeWork::Task(_) | NodeWork::Child(_)) if self.run.is_paused() => {}
             Some(NodeWork::Task(_)) => self.decision.dispatch.push((id, attempt)),

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::event::{ForkedChild, TokenId};
 use super::scope::TokenScope;
-use super::state::{Phase, Run, Token};
+use super::state::{Live, Phase, Run, Token};
 use crate::definition::Plan;
 use crate::definition::plan::NodeWork;
 use crate::experiment::is_label;
@@ -100,9 +100,11 @@ impl Run {
         owed
     }
 
-    /// The attempt that a token is at, while its work is owed; nothing of a run in a queue is.
+    /// The attempt that a token is at, while its work isn't done. Of a run in a queue that hasn't
+    /// begun nothing is.
     pub fn working_attempt(&self, token: TokenId) -> Option<(&Token, u32)> {
-        let token = self.live().filter(|live| live.in_queue.is_none())?.tokens.get(&token)?;
+        let is_there = |live: &&Live| live.in_queue.is_none() || live.header.fork.is_some();
+        let token = self.live().filter(is_there)?.tokens.get(&token)?;
         match token.phase {
             Phase::Working { attempt } => Some((token, attempt)),
             Phase::BackingOff { .. }

@@ -377,6 +377,7 @@ impl Event {
     pub fn slot_until(&self) -> Option<DateTime<Utc>> {
         match self {
             Self::RunStarted(started) => started.admission.as_ref()?.rate?.until,
+            Self::RunForked(forked) => forked.admission.as_ref()?.rate?.until,
             Self::RunAdmitted { until, .. } => *until,
             _ => None,
         }

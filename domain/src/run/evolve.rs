@@ -164,6 +164,7 @@ impl Live {
                 started_by: started.started_by.clone(),
                 parent: started.parent,
                 admission: started.admission.clone(),
+                shares: started.forked_from.map(|forked| forked.sequence),
                 fork: None,
                 experiment: None,
             },

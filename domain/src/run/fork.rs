@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 
 use super::Command;
 use super::adoption::Adoption;
-use super::event::{Adopt, Event};
+use super::event::{Adopt, Event, RunStarted};
 use super::replay::{Difference, Replay, from_outside};
 use super::state::{Live, Run};
 use crate::definition::Plan;
@@ -25,7 +25,10 @@ pub struct Prefix<'a> {
     sequence: u64,
     /// The run after what is shared.
     run: Run,
-    shared: Vec<(Event, DateTime<Utc>)>,
+    shared: u64,
+    started: Option<Box<RunStarted>>,
+    /// The events, where they are kept.
+    events: Option<Vec<(Event, DateTime<Utc>)>>,
     /// Of a decision that isn't through.
     pending: Vec<(Event, DateTime<Utc>)>,
     /// Beyond the place: the run as it went on.
@@ -39,8 +42,11 @@ pub struct Prefix<'a> {
 pub struct Place {
     /// The run there, before it is forked.
     pub run: Run,
-    /// The events up to there, and when they were recorded.
-    pub shared: Vec<(Event, DateTime<Utc>)>,
+    /// How many events there are up to there, and the first of them.
+    pub shared: u64,
+    pub started: Box<RunStarted>,
+    /// All of them, and when they were recorded, where they were kept.
+    pub events: Option<Vec<(Event, DateTime<Utc>)>>,
     /// Since when timers stand still.
     pub since: DateTime<Utc>,
     /// What came from outside between there and the place that was asked for.
@@ -57,12 +63,19 @@ impl<'a> Prefix<'a> {
             replay: Replay::new(plan),
             sequence: 0,
             run: Run::default(),
-            shared: Vec::new(),
+            shared: 0,
+            started: None,
+            events: Some(Vec::new()),
             pending: Vec::new(),
             later: None,
             adoption: Adoption::new(adopt),
             is_past: false,
         }
+    }
+
+    /// The same for a history that is too long to be kept.
+    pub fn long(plan: &'a Plan, at: u64, adopt: Adopt) -> Self {
+        Self { events: None, ..Self::new(plan, at, adopt) }
     }
 
     /// Goes on by another plan: from the event on by which the run follows another definition.
@@ -83,10 +96,17 @@ impl<'a> Prefix<'a> {
             self.pending.push((event, at));
             // What follows from a start is owed to it, and so need not belong to it.
             if self.sequence == 1 || self.replay.is_between_commands() {
+                if let (Event::RunStarted(started), true) = (&self.pending[0].0, self.shared == 0) {
+                    self.started = Some(started.clone());
+                }
                 for (event, at) in &self.pending {
                     self.run.evolve(event, *at);
                 }
-                self.shared.append(&mut self.pending);
+                self.shared += self.pending.len() as u64;
+                match &mut self.events {
+                    Some(events) => events.append(&mut self.pending),
+                    None => self.pending.clear(),
+                }
             }
             return Ok(true);
         }
@@ -113,7 +133,7 @@ impl<'a> Prefix<'a> {
             return;
         }
         let mut run = self.run.clone();
-        for (event, sequence) in self.pending.iter().zip(self.shared.len() as u64 + 1..) {
+        for (event, sequence) in self.pending.iter().zip(self.shared + 1..) {
             let (event, at) = event;
             self.adoption.gather(&run, self.plan, event, sequence);
             run.evolve(event, *at);
@@ -132,8 +152,8 @@ impl<'a> Prefix<'a> {
         // An outcome comes by way of what is adopted, where its attempt asks for the same.
         let again = again
             .filter(|command| !matches!(command, Command::Report(_) | Command::ReportChild(_)));
-        let Self { run, shared, adoption, .. } = self;
-        Some(Place { run, shared, since, again, adoption })
+        let Self { run, shared, started, events, adoption, .. } = self;
+        Some(Place { run, shared, started: started?, events, since, again, adoption })
     }
 }
 

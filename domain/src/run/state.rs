@@ -43,7 +43,7 @@ pub enum Run {
 }
 
 /// Version of the shape of [`Run`]: a snapshot of another one is not used.
-pub const STATE_VERSION: u32 = 8;
+pub const STATE_VERSION: u32 = 9;
 
 /// What stays the same from a run's start to its end.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -68,6 +68,9 @@ pub struct Header {
     /// What its admission goes by, where its definition bounds its runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub admission: Option<Admission>,
+    /// How many events it shares with the run that it was forked from, where it is a fork.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shares: Option<u64>,
     /// The run that it was forked from, and what of it may be adopted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fork: Option<Fork>,
@@ -106,8 +109,9 @@ pub struct Live {
     /// The mutexes that are held or waited for, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub mutexes: BTreeMap<String, Mutex>,
-    /// Since when and why the run waits for its admission, while it does: its first token stands at
-    /// the start node, and nothing of it is owed.
+    /// Since when and why the run waits for its admission, while it does: nothing of it is owed.
+    /// Its first token stands at the start node, or it is a fork, whose tokens and timers stand
+    /// still.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub in_queue: Option<InQueue>,
     /// Since when and why the run stands still, while it does.
@@ -399,9 +403,16 @@ impl Live {
         self.events >= limits::EVENTS_PER_RUN && self.compensation.is_none()
     }
 
-    /// When the next timer is due; those of a paused run stand still.
+    /// Whether it is a run of its own: a fork is once it is told so, after what it shares.
+    pub fn is_its_own(&self) -> bool {
+        self.header.shares.is_none_or(|shares| self.events > shares)
+    }
+
+    /// When the next timer is due; those of a run that is paused, or waits for its turn, stand
+    /// still.
     pub fn next_due(&self) -> Option<DateTime<Utc>> {
-        self.timers.first().map(|(due, _)| *due).filter(|_| self.pause.is_none())
+        let stands_still = self.pause.is_some() || self.in_queue.is_some();
+        self.timers.first().map(|(due, _)| *due).filter(|_| !stands_still)
     }
 }
 

@@ -19,21 +19,23 @@ const SLICE: Duration = Duration::from_secs(5);
 const MARGIN: Duration = Duration::from_secs(2);
 
 impl Remote {
-    /// Starts a run, at the shard of the run that the command names, or where the first answer
+    /// Starts a run at a shard: that of the run that the command names, or where the first answer
     /// sends it.
-    async fn start(&self, envelope: CommandEnvelope) -> Result<Receipt, Rejection> {
-        let subject = shard_commands(shard_of(run_of(envelope.id)));
-        let mut call = CommandCall::Start(Box::new(envelope));
-        let home = match self.ask(&subject, &call, Effect::Writes).await? {
+    async fn start(&self, shard: u16, mut call: CommandCall) -> Result<Receipt, Rejection> {
+        let found = match self.ask(&shard_commands(shard), &call, Effect::Writes).await? {
             StartAnswer::Done(receipt) => return Ok(*receipt),
             StartAnswer::Elsewhere(home) => home,
         };
-        if let CommandCall::Start(envelope) = &mut call
-            && let Command::StartRun(start) = &mut envelope.command
-        {
-            start.home = Some(home);
+        match &mut call {
+            CommandCall::Start(envelope) => {
+                if let Command::StartRun(start) = &mut envelope.command {
+                    start.home = Some(found);
+                }
+            }
+            CommandCall::Fork { home, .. } => *home = Some(found),
+            _ => {}
         }
-        match self.ask(&shard_commands(home.shard), &call, Effect::Writes).await? {
+        match self.ask(&shard_commands(found.shard), &call, Effect::Writes).await? {
             StartAnswer::Done(receipt) => Ok(*receipt),
             StartAnswer::Elsewhere(_) => {
                 let message = "the start was sent on twice";
@@ -47,7 +49,15 @@ impl Remote {
 impl Commands for Remote {
     async fn execute(&self, envelope: CommandEnvelope) -> Result<Receipt, Rejection> {
         let run_id = match &envelope.command {
-            Command::StartRun(_) => return self.start(envelope).await,
+            Command::StartRun(_) => {
+                let shard = shard_of(run_of(envelope.id));
+                return self.start(shard, CommandCall::Start(Box::new(envelope))).await;
+            }
+            fork @ (Command::ForkRun(_) | Command::RetryRun { .. }) => {
+                let shard = fork.run_id().map_or(0, shard_of);
+                let (home, envelope) = (None, Box::new(envelope));
+                return self.start(shard, CommandCall::Fork { envelope, home }).await;
+            }
             // The run that it starts, on the first request and on each repeated one.
             Command::DeliverWebhook(_) => Some(run_of(envelope.id)),
             other => other.run_id(),

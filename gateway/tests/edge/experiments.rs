@@ -1,7 +1,7 @@
 //! Experiments: which forks a request makes, and what is refused before.
 
 use domain::run::event::Effect;
-use protocol::Command;
+use protocol::{Command, ForkDefinition};
 use serde_json::json;
 
 use crate::fakes::{Client, run_id};
@@ -27,6 +27,11 @@ async fn a_request_forks_runs_with_a_name_a_change_and_what_is_allowed() {
     // A repetition is the same command, and so the same fork.
     client.post("/api/v1/experiments", body.to_string()).await;
     assert_eq!(client.last_command().id, first.id);
+    let other = json!({"name": "other", "start": "a", "nodes": {"a": {"compute": {}}}});
+    let body = json!({"name": "other", "runs": [run_id()], "change": {"definition": other}});
+    client.post("/api/v1/experiments", body.to_string()).await;
+    let Command::ForkRun(fork) = client.last_command().command else { panic!("no fork") };
+    assert!(matches!(fork.definition, Some(ForkDefinition::Inline(_))), "{fork:?}");
     let report = client.get("/api/v1/experiments/cheaper").await;
     assert_eq!((report.status.as_u16(), &report.json()["name"]), (200, &json!("cheaper")));
 }

@@ -1,7 +1,7 @@
 //! Forks: what reaches the write side, and what is refused before.
 
 use domain::run::event::Adopt;
-use protocol::{Command, ForkOutcome, StateAt};
+use protocol::{Command, ForkDefinition, ForkOutcome, StateAt};
 use serde_json::json;
 
 use crate::fakes::{Client, run_id};
@@ -24,7 +24,17 @@ async fn a_fork_is_a_command_with_all_that_is_different() {
     assert_eq!((fork.state, fork.branches.len()), (Some(json!({"a": null})), 1));
     assert_eq!(fork.outcomes[&8], ForkOutcome::Result(json!(1)));
     assert!(matches!(&fork.outcomes[&9], ForkOutcome::Error(error) if error.code == "gone"));
-    assert_eq!(fork.definition.as_deref(), Some("other@2"));
+    assert_eq!(fork.definition, Some(ForkDefinition::Named("other@2".to_owned())));
+    let other = json!({"name": "other", "start": "a", "nodes": {"a": {"compute": {}}}});
+    client.post(&path, json!({"at": 7, "definition": other}).to_string()).await;
+    let Command::ForkRun(fork) = client.last_command().command else { panic!("no fork") };
+    let Some(ForkDefinition::Inline(definition)) = fork.definition else { panic!("it is inline") };
+    assert_eq!(definition.name.as_str(), "other");
+    let wrong = json!({"name": "other", "start": "b", "nodes": {"a": {"compute": {}}}});
+    let answer = client.post(&path, json!({"at": 7, "definition": wrong}).to_string()).await;
+    let problem = answer.json();
+    assert_eq!((&problem["code"], answer.status.as_u16()), (&json!("invalid_definition"), 422));
+    assert_eq!(problem["errors"][0]["pointer"], "/definition/start", "{problem}");
     for (body, pointer) in [
         (r#"{"at":-1}"#, "/at"),
         (r#"{"at":"soon"}"#, "/at"),

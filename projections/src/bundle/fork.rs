@@ -107,7 +107,7 @@ impl Histories<'_> {
         let first = self.plan_of(&started.definition, &started.pins).await?;
         let mut others = self.plans_of_forks(&id, &started).await?;
         let (place, until) = {
-            let mut prefix = Prefix::new(&first, events, asked.adopt);
+            let mut prefix = Prefix::long(&first, events, asked.adopt);
             let mut until = 0;
             let read = self.each_event(&id, 0, |recorded, event| {
                 until = recorded.sequence;

@@ -21,8 +21,9 @@ pub(crate) struct Changes {
     gates: BTreeMap<String, Gate>,
     /// The open ones among them, by run.
     open: HashMap<String, BTreeSet<String>>,
-    /// Since when runs are paused.
+    /// Since when runs are paused, and wait for their turn.
     paused: HashMap<String, i64>,
+    queued: HashMap<String, i64>,
     people: Vec<(String, &'static str, String)>,
     /// Runs that were forked, and may follow another definition since.
     forked: BTreeSet<String>,
@@ -71,9 +72,10 @@ struct Known {
 }
 
 #[derive(FromRow)]
-struct Paused {
+struct Stands {
     id: String,
-    paused_micros: i64,
+    paused_micros: Option<i64>,
+    queued_micros: Option<i64>,
 }
 
 #[derive(Deserialize)]
@@ -150,8 +152,7 @@ impl Changes {
         session: &mut Session<'_>,
         events: &[&RecordedEvent],
     ) -> Result<(), FoldError> {
-        let (mut gates, mut runs, mut resumed) =
-            (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        let (mut gates, mut runs, mut stood) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         for event in events {
             match &*event.event_type {
                 "gate_answered" | "gate_closed" => {
@@ -161,8 +162,8 @@ impl Changes {
                 "run_forked" => {
                     runs.insert(event.aggregate_id.to_string());
                 }
-                "run_resumed" => {
-                    resumed.insert(event.aggregate_id.to_string());
+                "run_resumed" | "run_admitted" => {
+                    stood.insert(event.aggregate_id.to_string());
                     runs.insert(event.aggregate_id.to_string());
                 }
                 other if ENDS.contains(&other) => {
@@ -184,13 +185,16 @@ impl Changes {
                 rows.into_iter().for_each(|row| self.know(row));
             }
         }
-        if !resumed.is_empty() {
+        if !stood.is_empty() {
             let query = format!(
-                "select id, paused_micros from runs where paused_micros is not null \
-                 and id in (select one.value ->> 0 from {each} as one)"
+                "select id, paused_micros, queued_micros from runs \
+                 where id in (select one.value ->> 0 from {each} as one)"
             );
-            let rows: Vec<Paused> = session.rows(sql(query).bind(listed(&resumed))).await?;
-            self.paused.extend(rows.into_iter().map(|row| (row.id, row.paused_micros)));
+            let rows: Vec<Stands> = session.rows(sql(query).bind(listed(&stood))).await?;
+            for Stands { id, paused_micros, queued_micros } in rows {
+                self.paused.extend(paused_micros.map(|since| (id.clone(), since)));
+                self.queued.extend(queued_micros.map(|since| (id, since)));
+            }
         }
         Ok(())
     }
@@ -236,11 +240,23 @@ impl Changes {
             }
             "run_resumed" => {
                 let length = self.paused.remove(run_id).map_or(0, |since| at - since);
+                if !self.queued.contains_key(run_id) {
+                    self.postpone(run_id, length);
+                }
+            }
+            // A fork may have gates when it waits for its turn.
+            "run_queued" => {
+                self.queued.entry(run_id.to_owned()).or_insert(at);
+            }
+            "run_admitted" => {
+                let until = self.paused.get(run_id).copied().unwrap_or(at);
+                let length = self.queued.remove(run_id).map_or(0, |since| until - since);
                 self.postpone(run_id, length);
             }
             "run_forked" => {
                 let Since { since } = serde_json::from_slice(&event.payload)?;
                 self.paused.remove(run_id);
+                self.queued.remove(run_id);
                 self.forked.insert(run_id.to_owned());
                 self.postpone(run_id, at - since.timestamp_micros());
             }

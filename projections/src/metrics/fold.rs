@@ -163,6 +163,8 @@ impl<'a> Fold<'a> {
                 self.enter(&mut at, 1, &start, may_begin);
             }
             What::Forked { .. } => self.count(&at, catalog::RUNS_STARTED, About::default()),
+            // A fork stands where it stood.
+            What::Admitted if at.run.facts.is_forked => {}
             What::Admitted => {
                 let node = at.run.place(1).map(|place| place.node);
                 if let Some(node) = node {
@@ -316,8 +318,11 @@ impl<'a> Fold<'a> {
 
 /// From here on a fork is a run of its own, and perhaps of another definition.
 fn become_fork(run: &mut Open, definition: Option<&Definition>, pins: &[Pin]) {
-    let Some(definition) = definition else { return };
+    let Some(definition) = definition else {
+        return run.become_of(Facts { is_forked: true, ..Facts::clone(&run.facts) });
+    };
     let facts = Facts {
+        is_forked: true,
         definition_id: definition.id.clone(),
         definition: Arc::clone(&definition.name),
         version: definition.version,

@@ -41,6 +41,9 @@ pub(super) struct Facts {
     /// Nothing of it is handed out before it is admitted.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) waits_for_admission: bool,
+    /// It has become a run of its own, after what it shares with another one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) is_forked: bool,
 }
 
 /// A token at its node.

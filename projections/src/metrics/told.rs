@@ -316,6 +316,7 @@ fn what<'a>(event: &'a RecordedEvent, blobs: &Blobs) -> Result<Option<What<'a>>,
                 pins: of_actions(started.pins),
                 began_micros: began_at.timestamp_micros(),
                 waits_for_admission: started.admission.is_some(),
+                is_forked: false,
             };
             What::Started { start: started.start, facts: Box::new(facts) }
         }

@@ -64,6 +64,9 @@ struct Change<'a> {
 struct Other<'a> {
     input: Option<&'a str>,
     definition: Option<protocol::view::DefinitionRef>,
+    /// Of its queue, where it has one.
+    key: Option<String>,
+    queue_rank: Option<i64>,
 }
 
 #[derive(Serialize)]
@@ -115,6 +118,8 @@ struct ForkedPayload<'a> {
     input: Option<&'a RawValue>,
     #[serde(default)]
     definition: Option<protocol::view::DefinitionRef>,
+    #[serde(default)]
+    admission: Option<Admission>,
 }
 
 #[derive(Deserialize)]
@@ -178,6 +183,10 @@ pub(super) fn fold<'a>(events: &[&'a RecordedEvent]) -> Result<Changes<'a>, Fold
 /// What a queue is called in the read table.
 pub(crate) fn queue_of(definition_id: &str, key: Option<&str>) -> String {
     key.map_or_else(|| definition_id.to_owned(), |key| format!("{definition_id}/{key}"))
+}
+
+fn rank(admission: &Admission) -> i64 {
+    admission.rank.timestamp_micros()
 }
 
 fn forked_from(fork: &ForkedFrom) -> Result<String, serde_json::Error> {
@@ -318,7 +327,9 @@ impl<'a> Change<'a> {
                 serde_json::from_value(plain)?
             }
         };
-        let (admission, fork) = (payload.admission, payload.forked_from);
+        let fork = payload.forked_from;
+        // The queue of a fork is told with what else is its own.
+        let admission = payload.admission.filter(|_| fork.is_none());
         let started_at = fork.map_or(payload.started_at, |fork| fork.at);
         let definition_id = payload.definition.id;
         self.started = Some(Started {
@@ -335,7 +346,7 @@ impl<'a> Change<'a> {
             parent_run_id: payload.parent.map(|parent| parent.run_id.to_string()),
             root_run_id: payload.parent.map(|parent| parent.root_run_id.to_string()),
             started_by_trigger: payload.trigger.map(RawValue::get),
-            queue_rank: admission.as_ref().map(|admission| admission.rank.timestamp_micros()),
+            queue_rank: admission.as_ref().map(rank),
             queue: admission.map(|one| queue_of(&definition_id, one.key.as_deref())),
             forked_from: fork.map(|fork| forked_from(&fork)).transpose()?,
             rerun_of: payload.rerun_of,
@@ -347,8 +358,10 @@ impl<'a> Change<'a> {
     fn fork(&mut self, event: &'a RecordedEvent) -> Result<(), serde_json::Error> {
         let payload: ForkedPayload<'a> = serde_json::from_slice(&event.payload)?;
         let (input, definition) = (payload.input.map(RawValue::get), payload.definition);
+        let queue_rank = payload.admission.as_ref().map(rank);
+        let key = payload.admission.and_then(|admission| admission.key);
         let Some(started) = &mut self.started else {
-            self.other = Some(Other { input, definition });
+            self.other = Some(Other { input, definition, key, queue_rank });
             return Ok(());
         };
         started.input = input.unwrap_or(started.input);
@@ -358,6 +371,8 @@ impl<'a> Change<'a> {
             started.definition_version = definition.version;
             started.definition_hash = definition.hash;
         }
+        started.queue_rank = queue_rank;
+        started.queue = queue_rank.map(|_| queue_of(&started.definition_id, key.as_deref()));
         Ok(())
     }
 

@@ -169,7 +169,11 @@ fn check_start(started: &RunStarted, id: &str) -> Result<(), String> {
 }
 
 /// Whether more has happened than the start.
+/// Whether a run has begun, and isn't a fork that waits for its turn.
 fn has_begun(live: &Live) -> bool {
+    if live.header.fork.is_some() {
+        return live.in_queue.is_none();
+    }
     live.next_token > 2
         || !matches!(
             live.tokens.get(&1).map(|token| &token.phase),

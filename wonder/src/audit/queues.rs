@@ -4,16 +4,18 @@ use std::collections::HashMap;
 
 use domain::ids::{DefinitionId, RunId};
 use domain::run::Event;
-use domain::run::state::Header;
+use domain::run::state::Live;
 
 /// The runs that go on and the limit of each, by what they are counted under.
 #[derive(Debug, Default)]
 pub(super) struct Queues(HashMap<(DefinitionId, Option<String>), HashMap<RunId, Option<u32>>>);
 
 impl Queues {
-    /// Checks an event of a run.
-    pub(super) fn check(&mut self, header: Option<&Header>, event: &Event) -> Result<(), String> {
-        let Some(header) = header else { return Ok(()) };
+    /// Checks an event of a run. What it shares with another one is that one's.
+    pub(super) fn check(&mut self, live: Option<&Live>, event: &Event) -> Result<(), String> {
+        let Some(Live { header, .. }) = live.filter(|live| live.is_its_own()) else {
+            return Ok(());
+        };
         let Some(admission) = &header.admission else { return Ok(()) };
         let (definition, key) = (header.definition.id, admission.key.clone());
         if event.ends_run() {

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::Global;
 use super::runs::segment;
+use super::{Global, run};
 use crate::client::{Answer, Client};
 use crate::definition_file;
 use crate::exit::{Exit, Failure};
@@ -70,8 +70,9 @@ pub(crate) struct RunArgs {
     /// How many runs `--where` takes
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=200))]
     limit: u32,
-    /// Another definition of the project: NAME or NAME@VERSION
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["set", "when"])]
+    /// Another definition: a file, a folder with a workflow.yaml, or the name of a published one
+    /// (NAME or NAME@VERSION)
+    #[arg(long, value_name = "FILE|NAME", conflicts_with_all = ["set", "when"])]
     definition: Option<String>,
     /// Another value in `with` of every `llm` action, or of the action of a node: JSON, a text, or
     /// @FILE with a text (repeatable)
@@ -227,7 +228,7 @@ fn number(value: &Value) -> u64 {
 fn body(args: &RunArgs) -> Result<Value, Failure> {
     let mut change = json!({});
     if let Some(definition) = &args.definition {
-        change["definition"] = json!(definition);
+        change["definition"] = run::target(definition)?;
     }
     for (key, text) in &args.set {
         // A text that isn't JSON stands for itself.

@@ -49,8 +49,9 @@ pub(crate) struct ForkArgs {
     at: String,
     #[command(flatten)]
     other: Different,
-    /// Another definition of the project: NAME or NAME@VERSION
-    #[arg(long, value_name = "NAME")]
+    /// Another definition: a file, a folder with a workflow.yaml, or the name of a published one
+    /// (NAME or NAME@VERSION)
+    #[arg(long, value_name = "FILE|NAME")]
     definition: Option<String>,
     /// Which later outcomes are adopted where the same is asked for: all, outside (all, and
     /// what people, signals and times came to), successes or none
@@ -73,7 +74,7 @@ pub(crate) async fn execute(global: &Global, args: ForkArgs) -> Result<Exit, Fai
     };
     set("input", args.other.input.as_deref().map(run::input).transpose()?);
     set("state", args.other.state.as_deref().map(|text| run::json(text, "state")).transpose()?);
-    set("definition", args.definition.map(Value::String));
+    set("definition", args.definition.as_deref().map(run::target).transpose()?);
     let results =
         args.other.results.into_iter().map(|(token, result)| (token, json!({"result": result})));
     set("outcomes", some(results.collect()));

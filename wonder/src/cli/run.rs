@@ -152,7 +152,7 @@ fn show(format: Format, result: &Value) -> Result<(), Failure> {
 }
 
 /// The definition of a file as JSON, or a name as it stands.
-fn target(target: &str) -> Result<Value, Failure> {
+pub(super) fn target(target: &str) -> Result<Value, Failure> {
     let path = Path::new(target);
     let is_path = target.contains(std::path::MAIN_SEPARATOR) || target.starts_with('.');
     if path.is_dir() {

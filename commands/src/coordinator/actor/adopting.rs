@@ -18,7 +18,7 @@ impl Actor {
         match forking.begin(&mut self.run, &self.plan.plan, now) {
             Ok(decision) => {
                 self.adoption = Some(Box::new(forking.adoption));
-                Ok((decision, forking.shared))
+                Ok((decision, forking.past.events()))
             }
             Err(refusal) => {
                 self.run = Run::default();

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use domain::run::Command;
 use domain::run::command::{AttemptError, Report};
-use domain::run::event::QueueReason;
+use domain::run::event::{QueueReason, RunStarted};
 use domain::run::fork::Forking;
 use protocol::event::SecretsUsed;
 use protocol::{Outcome, OutcomeResult, Receipt, Rejection};
@@ -81,7 +81,7 @@ pub(super) fn asked(queued: Queued) -> Asked {
     match queued {
         Queued::Start(start) => {
             let Start { started, cause, reply, verdict, fork, .. } = *start;
-            let fork = fork.map(|fork| following(fork, &verdict));
+            let fork = fork.map(|fork| judged(fork, &started, &verdict));
             let started = Box::new(started);
             let command = match verdict {
                 Verdict::Begins => Command::Start(started),
@@ -111,11 +111,17 @@ pub(super) fn asked(queued: Queued) -> Asked {
     }
 }
 
-/// A fork whose workflow is paused is paused with it.
-fn following(mut fork: Box<Forking>, verdict: &Verdict) -> Box<Forking> {
-    if let Verdict::Waits(QueueReason::WorkflowPaused { workflow_id }) = verdict {
-        let (workflow_id, is_paused, ahead) = (*workflow_id, true, 0);
-        fork.first.push(Command::FollowWorkflow { workflow_id, is_paused, ahead });
+/// A fork that has to wait does so. One whose workflow is paused, and that needs no turn, is paused
+/// with it.
+fn judged(mut fork: Box<Forking>, started: &RunStarted, verdict: &Verdict) -> Box<Forking> {
+    fork.forked.admission = started.admission.clone().map(Box::new);
+    match verdict {
+        Verdict::Waits(reason) if started.admission.is_some() => fork.waits = Some(reason.clone()),
+        Verdict::Waits(QueueReason::WorkflowPaused { workflow_id }) => {
+            let (workflow_id, is_paused, ahead) = (*workflow_id, true, 0);
+            fork.first.push(Command::FollowWorkflow { workflow_id, is_paused, ahead });
+        }
+        Verdict::Waits(_) | Verdict::Begins | Verdict::IsDropped(_) => {}
     }
     fork
 }

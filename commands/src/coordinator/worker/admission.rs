@@ -8,7 +8,7 @@ use domain::run::{Command, Run};
 use super::{Slot, Worker};
 use crate::coordinator::actor::{Actor, Queued};
 use crate::coordinator::admissions::Move;
-use crate::coordinator::refusal::unavailable;
+use crate::coordinator::refusal::{dropped, unavailable};
 use crate::coordinator::{Start, Verdict};
 
 /// Runs of which something is asked at a time.
@@ -17,8 +17,25 @@ const MOVES: usize = 256;
 const PUT_OFF: usize = 1_024;
 
 impl Worker {
+    /// A start that may be recorded now: one that can't be judged yet is put off, and a fork that
+    /// is dropped is refused.
+    pub(super) fn judged(&mut self, mut start: Box<Start>) -> Option<Box<Start>> {
+        if !self.judge(&mut start) {
+            self.put_off(start);
+            return None;
+        }
+        match (&start.verdict, &start.fork) {
+            (Verdict::IsDropped(over), Some(_)) => {
+                self.forget(start.run_id);
+                drop(start.reply.send(Err(dropped(*over))));
+                None
+            }
+            _ => Some(start),
+        }
+    }
+
     /// Says whether a run that is started begins; false where that isn't known yet.
-    pub(super) fn judge(&mut self, start: &mut Start) -> bool {
+    fn judge(&mut self, start: &mut Start) -> bool {
         let run_id = start.run_id;
         if let (Some(id), Some(standing)) = (start.started.workflow_id, start.standing) {
             self.follow_workflow(run_id, id, standing);
@@ -42,7 +59,7 @@ impl Worker {
     }
 
     /// Keeps a start until all runs of its key are known.
-    pub(super) fn put_off(&mut self, start: Box<Start>) {
+    fn put_off(&mut self, start: Box<Start>) {
         if self.put_off.len() < PUT_OFF {
             self.put_off.push(*start);
         } else {

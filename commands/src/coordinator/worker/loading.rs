@@ -51,9 +51,10 @@ impl Worker {
             let journal = Arc::clone(&self.context.journal);
             let resolver = Arc::clone(&self.context.resolver);
             let plans = Arc::clone(&self.context.plans);
+            let clock = Arc::clone(&self.context.clock);
             let mailbox = self.context.mailbox.clone();
             tokio::spawn(async move {
-                let loaded = load::load(&*journal, &resolver, &plans, run_id, epoch).await;
+                let loaded = load::load(&*journal, &*clock, &resolver, &plans, run_id, epoch).await;
                 if let Some(mailbox) = mailbox.upgrade() {
                     drop(mailbox.send(Message::Loaded { run_id, epoch, loaded }).await);
                 }

@@ -1,11 +1,12 @@
-//! The definition that the fork of an experiment follows: that of its run, with something different.
+//! The definition that a fork follows instead of its run's: one that came with the command, or of
+//! an experiment the run's own with something different.
 
 use std::sync::Arc;
 
-use domain::definition::{NoVariant, Variant, content_hash, validate};
-use domain::ids::DefinitionId;
+use domain::definition::{Definition, NoVariant, Variant, content_hash, validate};
+use domain::ids::{DefinitionId, ProjectId, WorkspaceId};
 use domain::resource::DefinitionSpec;
-use domain::run::event::DefinitionRef;
+use domain::run::event::{DefinitionRef, Pin};
 use domain::run::state::Header;
 use protocol::{CommandEnvelope, Rejection, RejectionKind};
 
@@ -29,30 +30,74 @@ impl CommandService {
         let other =
             variant.of(&own.spec.definition, &plan.plan).map_err(|error| no_variant(&error))?;
         let Some(definition) = other else { return Ok(None) };
+        let laid_out =
+            self.laid_out(workspace_id, project_id, definition, Some(&header.pins)).await?;
+        let LaidOut { mut definition, plan, spec } = laid_out;
+        let known = self.resolver.published(project_id, &spec.definition, &spec.hash).await?;
+        match known {
+            Some(known) => (definition.id, definition.version) = known,
+            None if is_tried => {}
+            None => {
+                let receipt = self.publish(envelope, spec).await?;
+                (definition.id, definition.version) = (parsed(&receipt.id)?, receipt.version);
+            }
+        }
+        Ok(Some((definition, plan)))
+    }
+
+    /// A definition that came with a command: as it is published, or as it is to be.
+    pub(super) async fn inline_of(
+        &self,
+        workspace_id: WorkspaceId,
+        project_id: ProjectId,
+        definition: Definition,
+    ) -> Result<(DefinitionRef, Arc<LivePlan>, Option<DefinitionSpec>), Rejection> {
+        let hash = content_hash(&definition).map_err(|error| internal(&error.to_string()))?;
+        if let Some((id, version)) = self.resolver.published(project_id, &definition, &hash).await?
+        {
+            let found = self.resolver.definition_by_id(id, Some(version)).await?;
+            let found = self.preparations.get(workspace_id, id, version, &found.spec).await?;
+            return Ok((found.definition.clone(), Arc::clone(&found.plan), None));
+        }
+        let LaidOut { definition, plan, spec } =
+            self.laid_out(workspace_id, project_id, definition, None).await?;
+        Ok((definition, plan, Some(spec)))
+    }
+
+    /// Checks a definition before it is published: at these versions of what it refers to, or at
+    /// the newest.
+    async fn laid_out(
+        &self,
+        workspace_id: WorkspaceId,
+        project_id: ProjectId,
+        definition: Definition,
+        pins: Option<&[Pin]>,
+    ) -> Result<LaidOut, Rejection> {
         let hash = content_hash(&definition).map_err(|error| internal(&error.to_string()))?;
         let spec = DefinitionSpec { project_id, definition, hash: hash.clone() };
-        let resolved = self.resolver.resolved_beside(workspace_id, &spec, &header.pins).await?;
+        let resolved = match pins {
+            Some(pins) => self.resolver.resolved_beside(workspace_id, &spec, pins).await?,
+            None => self.resolver.resolved_for_start(workspace_id, &spec).await?,
+        };
         let name = spec.definition.name.to_string();
         let problems = validate::check(&spec.definition);
         if !problems.is_empty() {
             return Err(invalid_definition(problems));
         }
-        // Before it is published: it may not compile.
         let id = DefinitionId::derived(&project_id.to_string(), &name);
-        let tried = DefinitionRef { id, name, version: 0, hash: hash.clone() };
+        let definition = DefinitionRef { id, name, version: 0, hash };
         let plans = self.preparations.plans();
-        let plan = plans.get(&tried, &spec.definition, &resolved).map_err(invalid_definition)?;
-        let known = self.resolver.published(project_id, &spec.definition, &hash).await?;
-        let (id, version) = match known {
-            Some(known) => known,
-            None if is_tried => (tried.id, tried.version),
-            None => {
-                let receipt = self.publish(envelope, spec).await?;
-                (parsed(&receipt.id)?, receipt.version)
-            }
-        };
-        Ok(Some((DefinitionRef { id, version, ..tried }, plan)))
+        let plan =
+            plans.get(&definition, &spec.definition, &resolved).map_err(invalid_definition)?;
+        Ok(LaidOut { definition, plan, spec })
     }
+}
+
+/// A definition that isn't published: what it will be called, at version 0.
+struct LaidOut {
+    definition: DefinitionRef,
+    plan: Arc<LivePlan>,
+    spec: DefinitionSpec,
 }
 
 fn no_variant(error: &NoVariant) -> Rejection {

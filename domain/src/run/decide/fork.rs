@@ -17,9 +17,10 @@ impl Decider<'_> {
             return Err(Refusal::ForkWhileUndoing);
         }
         let mut forked = forked.clone();
-        // What a pause holds back was armed by the time at which it began.
-        forked.since = live.pause.as_ref().map_or(forked.since, |pause| pause.since);
-        forked.deadline = live.in_queue.as_ref().and(plan.timeout).map(|timeout| {
+        // What stood still already was armed by the time at which that began.
+        forked.since = live.still_since().unwrap_or(forked.since);
+        let has_begun = live.in_queue.is_none() || live.header.fork.is_some();
+        forked.deadline = plan.timeout.filter(|_| !has_begun).map(|timeout| {
             // The run's clock starts only here.
             self.now + timeout.as_duration()
         });
@@ -40,12 +41,17 @@ impl Decider<'_> {
             return Err(Refusal::NodeMissing { token: *id, node: token.node.to_string() });
         }
         self.emit(Event::RunForked(Box::new(forked)));
-        let owed = self.run.owed(plan);
+        self.take_up();
+        Ok(())
+    }
+
+    /// All that is owed is to be done, by who does it; of a run in a queue nothing is.
+    pub(super) fn take_up(&mut self) {
+        let owed = self.run.owed(self.plan);
         self.decision.dispatch.extend(owed.attempts);
         self.decision.children.extend(owed.children);
         self.decision.advance |= owed.advance;
         self.wake();
-        Ok(())
     }
 }
 

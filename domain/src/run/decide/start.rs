@@ -65,18 +65,21 @@ impl Decider<'_> {
         Ok(())
     }
 
-    /// The reason why it waits has become another one.
+    /// The reason why it waits has become another one, or is told of a fork for the first time.
     pub(super) fn stay_in_queue(&mut self, reason: &QueueReason) {
-        let known = self.live().and_then(|live| live.in_queue.as_ref());
-        if known.is_some_and(|known| known.reason != *reason) {
+        let Some(live) = self.live() else { return };
+        let is_new = live.header.fork.is_some_and(|fork| fork.sequence + 1 == live.events);
+        if live.in_queue.as_ref().is_some_and(|known| is_new || known.reason != *reason) {
             self.emit(Event::RunQueued(reason.clone()));
         }
     }
 
-    /// The run may begin. One that has begun already goes on as it does.
+    /// The run may begin, or a fork go on. One that isn't in a queue goes on as it does.
     pub(super) fn admit(&mut self, until: Option<DateTime<Utc>>) {
-        if !self.run.is_in_queue() {
-            return;
+        let Some(live) = self.live().filter(|live| live.in_queue.is_some()) else { return };
+        if live.header.fork.is_some() {
+            self.emit(Event::RunAdmitted { deadline: None, until });
+            return self.take_up();
         }
         let deadline = self.plan.timeout.map(|timeout| self.after(timeout));
         self.emit(Event::RunAdmitted { deadline, until });

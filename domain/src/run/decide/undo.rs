@@ -68,6 +68,10 @@ impl Decider<'_> {
             (false, false) => {
                 self.emit(Event::RunCancelled { reason: reason.cloned(), code: None });
             }
+            // What it was given as done, a fork in a queue hasn't done.
+            (false, true) if self.run.is_in_queue() => {
+                self.emit(Event::RunCancelled { reason: reason.cloned(), code: None });
+            }
             (false, true) => {
                 let undoes = self.live().is_some_and(|live| !live.completions.is_empty());
                 if undoes && self.run.is_paused() {

@@ -15,15 +15,15 @@ use crate::run::command::EndWait;
 use crate::run::error::Refusal;
 use crate::run::event::{Event, FailureKind, RunError, SignalReceived, TokenId};
 use crate::run::scope::TokenScope;
-use crate::run::state::{KeptSignal, Phase};
+use crate::run::state::{KeptSignal, Live, Phase};
 use crate::run::vars::size_of;
 use crate::span::Span;
 
 impl Decider<'_> {
-    /// The time by which timers are armed: while the run is paused, they stand still.
+    /// The time by which timers are armed: while the run is paused, or in a queue, they stand
+    /// still.
     pub(super) fn clock(&self) -> DateTime<Utc> {
-        let pause = self.live().and_then(|live| live.pause.as_ref());
-        pause.map_or(self.now, |pause| pause.since)
+        self.live().and_then(Live::still_since).unwrap_or(self.now)
     }
 
     pub(super) fn after(&self, span: Span) -> DateTime<Utc> {

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{DefinitionRef, Experiment, Pin, TokenId};
+use super::{Admission, DefinitionRef, Experiment, Pin, TokenId};
 use crate::ids::RunId;
 
 /// Where a run was forked from, as its first event says. The events up to that place are those of
@@ -92,6 +92,10 @@ pub struct RunForked {
     pub definition: Option<DefinitionRef>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pins: Vec<Pin>,
+    /// What its own admission goes by, where its definition bounds its runs: it waits for its turn
+    /// from here on, and stands still until `run_admitted`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admission: Option<Box<Admission>>,
     /// The experiment that it belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub experiment: Option<Box<Experiment>>,

@@ -4,8 +4,22 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::run::event::{BranchPatch, RunForked, Usage};
-use crate::run::state::{Fork, Live, Phase, Timer};
+use crate::run::event::{BranchPatch, RunForked, RunStarted, Usage};
+use crate::run::state::{Fork, InQueue, Live, Phase, Run, Timer};
+
+impl Run {
+    /// The same run, as if it had begun with another event: with that of a fork, which differs only
+    /// in what others know it by.
+    pub(in crate::run) fn begun_by(mut self, started: &RunStarted) -> Self {
+        if let Self::Live(live) = &mut self {
+            let header = &mut live.header;
+            header.labels.clone_from(&started.labels);
+            header.parent = started.parent;
+            header.shares = started.forked_from.map(|forked| forked.sequence);
+        }
+        self
+    }
+}
 
 impl Live {
     /// From here on it is called otherwise, and what it did, used up or handed out so far is the
@@ -28,7 +42,10 @@ impl Live {
             header.definition = definition.clone();
             header.pins.clone_from(&forked.pins);
         }
-        (self.pause, self.in_queue, self.usage) = (None, None, Usage::default());
+        header.admission = forked.admission.as_deref().cloned();
+        let reason = header.admission.as_ref().map(|admission| admission.reason(0, false, None));
+        self.in_queue = reason.map(|reason| InQueue { since: self.at, reason });
+        (self.pause, self.usage) = (None, Usage::default());
         self.completions.clear();
         self.completions_bytes = 0;
         // A back-off spares whoever is called, for whom time has gone on.

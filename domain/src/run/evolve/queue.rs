@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 
 use crate::run::event::QueueReason;
-use crate::run::state::{InQueue, Live, Timer};
+use crate::run::state::{InQueue, Live, Phase, Timer};
 
 impl Live {
     pub(super) fn enqueue(&mut self, reason: &QueueReason) {
@@ -11,14 +11,18 @@ impl Live {
         self.in_queue = Some(InQueue { since, reason: reason.clone() });
     }
 
-    /// The run begins: its first token has come to the start node only now.
+    /// The run begins, or a fork goes on: what it works at it has come to only now, and its timers
+    /// have as much time left as they had.
     pub(super) fn admit(&mut self, deadline: Option<DateTime<Utc>>) {
-        if self.in_queue.take().is_none() {
-            return;
-        }
+        let Some(in_queue) = self.in_queue.take() else { return };
         for token in self.tokens.values_mut() {
-            token.since = self.at;
+            if matches!(token.phase, Phase::Working { .. }) {
+                token.since = self.at;
+            }
         }
+        // From its pause on they stand still because of that.
+        let until = self.pause.as_ref().map_or(self.at, |pause| pause.since);
+        self.postpone(until - in_queue.since, |timer| !matches!(timer, Timer::Retry(_)));
         self.timers.extend(deadline.map(|deadline| (deadline, Timer::Run)));
     }
 }

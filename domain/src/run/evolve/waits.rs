@@ -64,9 +64,12 @@ impl Live {
         }
     }
 
-    /// Every timer is due later by the length of the pause.
+    /// Every timer is due later by the length of the pause; of a run that waits for its turn, by
+    /// the length of that.
     pub(super) fn go_on(&mut self) {
-        if let Some(pause) = self.pause.take() {
+        if let Some(pause) = self.pause.take()
+            && self.in_queue.is_none()
+        {
             self.postpone(self.at - pause.since, |_| true);
         }
     }

@@ -12,8 +12,8 @@ use crate::limits;
 use crate::run::adoption::Adoption;
 use crate::run::command::{AttemptError, Report};
 use crate::run::event::{
-    Adopt, BranchPatch, DefinitionRef, Event, Experiment, ForkedChild, ForkedFrom, ParentRun, Pin,
-    RunForked, RunStarted, TokenId, Usage,
+    Admission, Adopt, BranchPatch, DefinitionRef, Event, Experiment, ForkedChild, ForkedFrom,
+    ParentRun, Pin, QueueReason, RunForked, RunStarted, TokenId, Usage,
 };
 use crate::run::state::{Live, Phase};
 use crate::run::{Command, Decision, Refusal, Run};
@@ -38,6 +38,8 @@ pub struct Asked {
     pub outcomes: BTreeMap<TokenId, Result<Value, AttemptError>>,
     pub definition: Option<(DefinitionRef, Vec<Pin>)>,
     pub labels: Option<BTreeMap<String, String>>,
+    /// What its admission goes by, where its definition bounds its runs.
+    pub admission: Option<Admission>,
     /// The experiment that it belongs to.
     pub experiment: Option<Experiment>,
     /// The run whose node waits for it, where it is a child that forks with its parent.
@@ -65,6 +67,7 @@ impl Asked {
             outcomes: BTreeMap::new(),
             definition: None,
             labels: None,
+            admission: None,
             experiment: None,
             parent: None,
             children: Vec::new(),
@@ -90,12 +93,34 @@ pub enum Unforkable {
 /// What a fork begins with.
 #[derive(Debug, Clone)]
 pub struct Forking {
-    /// The events that it shares with the other run, and when they happened.
-    pub shared: Vec<(Event, DateTime<Utc>)>,
+    /// Its first event.
+    pub started: Box<RunStarted>,
+    pub past: Past,
     pub forked: RunForked,
+    /// Why it has to wait for its turn; absent where it goes on at once.
+    pub waits: Option<QueueReason>,
     /// What it is told first.
     pub first: Vec<Command>,
     pub adoption: Adoption,
+}
+
+/// What a fork shares with the other run.
+#[derive(Debug, Clone)]
+pub enum Past {
+    /// The events, and when they happened: they are written with its beginning.
+    Events(Vec<(Event, DateTime<Utc>)>),
+    /// What they come to. There are too many: they are written before it begins.
+    Run(Box<Run>),
+}
+
+impl Past {
+    /// The events that are written with its beginning.
+    pub fn events(self) -> Vec<(Event, DateTime<Utc>)> {
+        match self {
+            Self::Events(events) => events,
+            Self::Run(_) => Vec::new(),
+        }
+    }
 }
 
 impl Place {
@@ -104,24 +129,20 @@ impl Place {
     /// # Errors
     /// Where it names what isn't there.
     pub fn fork(self, asked: Asked) -> Result<Forking, Unforkable> {
-        let Self { run, mut shared, since, again, adoption } = self;
-        let sequence = shared.len() as u64;
-        let Some((Event::RunStarted(first), _)) = shared.first_mut() else {
-            return Err(Unforkable::NoBeginning);
-        };
+        let Self { run, shared: sequence, started: first, events, since, again, adoption } = self;
         let header = run.header().ok_or(Unforkable::NoBeginning)?;
-        // It has no trigger and no place in a queue: it is started by whoever forks, or its parent.
-        **first = RunStarted {
+        // It has no trigger: it is started by whoever forks, or its parent. How the other run was
+        // admitted is history.
+        let started = Box::new(RunStarted {
             labels: asked.labels.unwrap_or_else(|| header.labels.clone()),
             parent: asked.parent,
             trigger: None,
-            admission: None,
             forked_from: Some(ForkedFrom { run_id: asked.from, sequence, at: asked.at }),
             rerun_of: None,
-            ..(**first).clone()
-        };
-        if first.labels.len() > limits::LABELS {
-            return Err(Unforkable::TooManyLabels(first.labels.len()));
+            ..*first
+        });
+        if started.labels.len() > limits::LABELS {
+            return Err(Unforkable::TooManyLabels(started.labels.len()));
         }
         let tokens: Vec<TokenId> = asked.outcomes.keys().copied().collect();
         let told = asked.outcomes.into_iter().map(|(token, result)| report(&run, token, result));
@@ -144,10 +165,20 @@ impl Place {
             outcomes: tokens,
             definition,
             pins: pins.unwrap_or_default(),
+            admission: asked.admission.map(Box::new),
             experiment: asked.experiment.map(Box::new),
             children: asked.children,
         };
-        Ok(Forking { shared, forked, first: told, adoption })
+        let past = match events {
+            Some(mut events) => {
+                if let Some((first, _)) = events.first_mut() {
+                    *first = Event::RunStarted(started.clone());
+                }
+                Past::Events(events)
+            }
+            None => Past::Run(Box::new(run.begun_by(&started))),
+        };
+        Ok(Forking { started, past, forked, waits: None, first: told, adoption })
     }
 }
 
@@ -167,6 +198,14 @@ fn report(
 }
 
 impl Forking {
+    /// How many events of it are written before it begins.
+    pub const fn written(&self) -> u64 {
+        match self.past {
+            Past::Events(_) => 0,
+            Past::Run(_) => self.forked.sequence,
+        }
+    }
+
     /// Makes a run that hasn't begun into the fork, up to where others have to do something.
     ///
     /// # Errors
@@ -177,16 +216,18 @@ impl Forking {
         plan: &Plan,
         now: DateTime<Utc>,
     ) -> Result<Decision, Refusal> {
-        for (event, at) in &self.shared {
-            run.evolve(event, *at);
+        match &mut self.past {
+            Past::Events(events) => events.iter().for_each(|(event, at)| run.evolve(event, *at)),
+            Past::Run(past) => *run = std::mem::take(past),
         }
         let mut whole = run.execute(plan, &Command::Fork(Box::new(self.forked.clone())), now)?;
-        for command in &self.first {
+        let turn = match &self.waits {
+            None => Command::Admit { until: None },
+            Some(reason) => Command::StayInQueue(reason.clone()),
+        };
+        for command in std::iter::once(&turn).chain(&self.first) {
             whole.append(run.execute(plan, command, now)?);
         }
-        let waits = run.live().filter(|live| live.waits.total() > 0);
-        let waits = waits.map(|live| live.tokens.keys().copied().collect::<Vec<_>>());
-        self.adoption.offer_waits(run, plan, waits.unwrap_or_default());
         Ok(self.adoption.follow(run, plan, now, whole))
     }
 

@@ -147,6 +147,14 @@ pub struct Pause {
 }
 
 impl Live {
+    /// Since when its timers stand still, while they do. Those of a run that hasn't begun aren't
+    /// armed yet.
+    pub fn still_since(&self) -> Option<DateTime<Utc>> {
+        let in_queue = self.in_queue.as_ref().filter(|_| self.header.fork.is_some());
+        let pause = self.pause.as_ref().map(|pause| pause.since);
+        in_queue.map(|in_queue| in_queue.since).or(pause)
+    }
+
     /// Whether it changes with its workflow, which is paused or isn't.
     pub fn may_follow_workflow(&self, is_paused: bool) -> bool {
         let reason = self.in_queue.as_ref().map(|in_queue| &in_queue.reason);

@@ -37,7 +37,7 @@ pub(super) fn unchanged(parent: &Fixture, place: &Place, adopt: Adopt) -> RunFor
     RunForked {
         run_id: RunId::new(Uuid::from_u128(FORK)),
         from: RunId::new(Uuid::from_u128(42)),
-        sequence: place.shared.len() as u64,
+        sequence: place.shared,
         until: parent.events.len() as u64,
         adopt,
         since: place.since,
@@ -49,6 +49,7 @@ pub(super) fn unchanged(parent: &Fixture, place: &Place, adopt: Adopt) -> RunFor
         outcomes: Vec::new(),
         definition: None,
         pins: Vec::new(),
+        admission: None,
         experiment: None,
         children: Vec::new(),
     }
@@ -65,8 +66,8 @@ pub(super) fn forked(
         Fixture::new(json!({"name": "d", "start": "a", "nodes": {"a": {"compute": {}}}}));
     fork.plan = Arc::clone(&parent.plan);
     fork.now = parent.now + TimeDelta::hours(1);
-    let Place { run, shared, again, mut adoption, .. } = place;
-    (fork.run, fork.events) = (run, shared);
+    let Place { run, events, again, mut adoption, .. } = place;
+    (fork.run, fork.events) = (run, events.expect("they are kept"));
     let (plan, now) = (&fork.plan, fork.now);
     let mut whole = fork.run.execute(plan, &Command::Fork(Box::new(forked)), now)?;
     let edited = outcome.map(|(token, result)| {

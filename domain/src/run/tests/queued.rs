@@ -9,10 +9,21 @@ use crate::definition::Overflow;
 use crate::run::event::{Admission, Dropped, QueueReason};
 use crate::run::{Command, Event, RunStatus};
 
-const ADMIT: Command = Command::Admit { until: None };
+pub(super) const ADMIT: Command = Command::Admit { until: None };
 
-fn reason(ahead: u64) -> QueueReason {
+pub(super) fn reason(ahead: u64) -> QueueReason {
     QueueReason::Concurrency { key: Some("ann".to_owned()), limit: 1, ahead }
+}
+
+pub(super) fn admission(fixture: &Fixture) -> Admission {
+    Admission {
+        key: Some("ann".to_owned()),
+        limit: Some(1),
+        then: Overflow::Queue,
+        rate: None,
+        priority: 0,
+        rank: fixture.now,
+    }
 }
 
 fn queued() -> Fixture {
@@ -23,14 +34,7 @@ fn queued() -> Fixture {
         "concurrency": {"key": "${input.user}", "limit": 1},
         "nodes": {"work": task()}
     }));
-    fixture.admission = Some(Admission {
-        key: Some("ann".to_owned()),
-        limit: Some(1),
-        then: Overflow::Queue,
-        rate: None,
-        priority: 0,
-        rank: fixture.now,
-    });
+    fixture.admission = Some(admission(&fixture));
     let started = Box::new(fixture.started_event(json!({"user": "ann"})));
     fixture.when(&Command::StartInQueue { started, reason: reason(0) }).expect("it starts");
     fixture

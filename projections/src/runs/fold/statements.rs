@@ -57,6 +57,7 @@ pub(super) fn update(dialect: Dialect) -> String {
     };
     let (paused, queued) = (stands("paused_micros"), stands("queued_micros"));
     let definition = "change.value -> 'other' -> 'definition'";
+    let rank = "cast(change.value -> 'other' ->> 'queue_rank' as bigint)";
     format!(
         "update runs set status = coalesce(change.value ->> 'status', status), \
             waits = coalesce(cast(change.value ->> 'waits' as bigint), waits), \
@@ -66,6 +67,10 @@ pub(super) fn update(dialect: Dialect) -> String {
             definition_version = coalesce(cast({definition} ->> 'version' as bigint), \
                 definition_version), \
             definition_hash = coalesce({definition} ->> 'hash', definition_hash), \
+            queue = case when {rank} is null then queue \
+                else coalesce({definition} ->> 'id', definition_id) \
+                    || coalesce('/' || (change.value -> 'other' ->> 'key'), '') end, \
+            queue_rank = coalesce({rank}, queue_rank), \
             output = coalesce(change.value ->> 'output', output), \
             error = coalesce(change.value ->> 'error', error), \
             error_message = coalesce(change.value ->> 'error_message', error_message), \

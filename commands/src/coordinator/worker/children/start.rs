@@ -9,7 +9,7 @@ use domain::ids::RunId;
 use domain::ids::WorkspaceId;
 use domain::run::check_start;
 use domain::run::effect::ChildStart;
-use domain::run::event::{Adopt, Event, ForkedChild, RunStarted, TokenId};
+use domain::run::event::{Adopt, ForkedChild, RunStarted, TokenId};
 use domain::run::fork::{Asked, Forking};
 use protocol::{Rejection, RejectionKind, StateAt};
 use tokio::sync::{OnceCell, oneshot};
@@ -17,7 +17,7 @@ use tokio::sync::{OnceCell, oneshot};
 use super::super::Context;
 use crate::coordinator::actor::Actor;
 use crate::coordinator::history::{self, History, Moment, Sources};
-use crate::coordinator::{Cause, LivePlan, Message, Plans, Start, Verdict, refusal};
+use crate::coordinator::{Cause, Copying, LivePlan, Message, Plans, Start, Verdict, refusal};
 use crate::prepared::{Preparations, Prepared};
 use crate::resolve::Resolver;
 use crate::store::metadata;
@@ -33,6 +33,8 @@ pub(super) struct Wish {
     started: RunStarted,
     /// The child that it is a fork of, and what it adopts of it.
     fork_of: Option<(Arc<ForkedChild>, Adopt)>,
+    /// The epoch of its shard, which is its parent's.
+    epoch: u64,
     /// See [`Actor::trace`].
     parent: RunId,
     trace: Arc<OnceCell<Option<Arc<str>>>>,
@@ -88,6 +90,7 @@ impl Wish {
             cause: parent.own_cause(),
             started,
             fork_of: fork_of.map(|fork_of| (fork_of, adopt)),
+            epoch: parent.epoch,
             parent: parent.run_id,
             trace: Arc::clone(&parent.trace),
         })
@@ -143,7 +146,7 @@ impl Lookup {
     async fn find(&self, wish: &Wish) -> Result<Found, Rejection> {
         let trace = wish.trace.get_or_try_init(|| self.trace_of(wish.parent)).await?;
         let mut found = match &wish.fork_of {
-            Some((fork_of, adopt)) => self.forked(wish, fork_of, *adopt).await,
+            Some((fork_of, adopt)) => self.forked(wish, fork_of, *adopt, trace.as_deref()).await,
             None => self.anew(wish).await,
         }?;
         if let Some(trace) = trace {
@@ -186,6 +189,7 @@ impl Lookup {
         wish: &Wish,
         fork_of: &ForkedChild,
         adopt: Adopt,
+        trace: Option<&str>,
     ) -> Result<Found, Rejection> {
         let Wish { started, cause, .. } = wish;
         let from = fork_of.run_id;
@@ -206,12 +210,25 @@ impl Lookup {
             ..Asked::unchanged(started.run_id, from, last, self.clock.now())
         };
         let forking = place.ok_or_else(gone)?.fork(asked).map_err(|_| gone())?;
-        let Some((Event::RunStarted(started), _)) = forking.shared.first() else {
-            return Err(gone());
-        };
-        let started = (**started).clone();
+        let started = (*forking.started).clone();
         let tasks_in_flight = self.resolver.tasks_in_flight_per_run(started.project_id).await?;
-        let metadata = metadata::sharing(&cause.metadata, forking.forked.sequence);
+        let mut metadata = metadata::sharing(&cause.metadata, forking.forked.sequence);
+        if forking.written() > 0 {
+            let traced = trace.map(|trace| metadata::in_trace(&metadata, trace));
+            let copying = Copying {
+                journal: &*self.journal,
+                clock: &*self.clock,
+                workspace_id: wish.workspace_id,
+                from,
+                run_id: started.run_id,
+                started: &started,
+                shared: forking.forked.sequence,
+                metadata: traced.as_ref().unwrap_or(&metadata),
+                epoch: (wish.epoch > 0).then_some(wish.epoch),
+            };
+            copying.copy().await?;
+            metadata = metadata::whole(&metadata);
+        }
         let cause = Cause { metadata, ..cause.clone() };
         Ok(Found { started, plan, tasks_in_flight, fork: Some(Box::new(forking)), cause })
     }
