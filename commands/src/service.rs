@@ -22,7 +22,6 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::access;
 use crate::coordinator::{
     CONFLICT, Cause, Coordinator, CoordinatorConfig, Plans, RUN_ALREADY_STARTED, Surroundings,
     TaskQueue, of_command, unavailable,
@@ -37,6 +36,7 @@ use crate::store::inbox::Remembered;
 use crate::store::{Writes, metadata};
 use crate::triggers::Triggers;
 
+mod access;
 mod fork;
 mod of_run;
 mod rerun;
@@ -183,6 +183,8 @@ impl CommandService {
             everywhere,
             ownership,
             nats: queues.map(|queues| queues.nats().clone()),
+            workspace_id: defaults.workspace_id,
+            secrets: Arc::default(),
         };
         triggers.run(&shutdown, tracker);
         let archivist = Arc::new(Archivist {
@@ -478,9 +480,7 @@ impl Commands for CommandService {
             return self.command_run(&envelope, run_id, command).await;
         }
         match &envelope.command {
-            Command::RecordAccess(event) => {
-                access::record(&*self.journal, &*self.clock, &envelope, event.clone()).await
-            }
+            Command::RecordAccess(event) => self.record_access(&envelope, event.clone()).await,
             Command::DeliverWebhook(webhook) => self.triggers.deliver(&envelope, webhook).await,
             _ => self.resources.execute(&envelope).await,
         }

@@ -18,5 +18,6 @@ pub mod rate;
 pub mod resource;
 pub mod retention;
 pub mod run;
+pub mod secrets;
 pub mod span;
 pub mod trigger;

@@ -126,11 +126,14 @@ const fn number_of_access(event: &access::Event) -> usize {
     match event {
         access::Event::AuditRead { .. } => 0,
         access::Event::AuditExported { .. } => 1,
+        access::Event::AccessRefused(_) => 2,
+        access::Event::WebhookSecretsUsed(_) => 3,
+        access::Event::AccessesLeftOut { .. } => 4,
     }
 }
 
 #[test]
-fn every_stored_read_decodes_and_encodes_to_the_same_bytes() {
+fn every_stored_access_decodes_and_encodes_to_the_same_bytes() {
     let named = |event: &access::Event| (event.event_type(), event.event_version());
     const VARIANTS: usize = access::Event::TYPES.len();
     stored::<access::Event, VARIANTS>("access", number_of_access, named);

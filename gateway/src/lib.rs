@@ -34,6 +34,7 @@ mod pace;
 mod probes;
 mod problem;
 mod reference;
+mod refusals;
 mod remote;
 mod resources;
 mod retention;

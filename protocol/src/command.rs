@@ -35,6 +35,12 @@ pub struct Origin {
 impl Origin {
     /// Bytes of a user agent that are kept.
     pub const USER_AGENT_BYTES: usize = 200;
+
+    /// From an address, by what calls itself so: visible ASCII, a byte a character.
+    pub fn new(address: Option<std::net::IpAddr>, user_agent: Option<&str>) -> Self {
+        let user_agent = user_agent.map(|text| text.chars().take(Self::USER_AGENT_BYTES).collect());
+        Self { address: address.map(|address| address.to_string()), user_agent }
+    }
 }
 
 /// A command with all that surrounds it.
