@@ -9,6 +9,7 @@ pub mod codec;
 pub mod definition;
 pub mod experiment;
 pub mod expression;
+pub mod hold;
 pub mod ids;
 pub mod labels;
 pub mod limits;

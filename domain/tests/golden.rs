@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use domain::access;
 use domain::codec::{Stored, decode, encode};
+use domain::hold;
 use domain::ids::WorkspaceId;
 use domain::retention;
 use domain::run::Event;
@@ -137,6 +138,21 @@ fn every_stored_access_decodes_and_encodes_to_the_same_bytes() {
     let named = |event: &access::Event| (event.event_type(), event.event_version());
     const VARIANTS: usize = access::Event::TYPES.len();
     stored::<access::Event, VARIANTS>("access", number_of_access, named);
+}
+
+/// As above.
+const fn number_of_hold(event: &hold::Event) -> usize {
+    match event {
+        hold::Event::RunHeld { .. } => 0,
+        hold::Event::RunReleased { .. } => 1,
+    }
+}
+
+#[test]
+fn every_stored_hold_decodes_and_encodes_to_the_same_bytes() {
+    let named = |event: &hold::Event| (event.event_type(), event.event_version());
+    const VARIANTS: usize = hold::Event::TYPES.len();
+    stored::<hold::Event, VARIANTS>("hold", number_of_hold, named);
 }
 
 /// As above.

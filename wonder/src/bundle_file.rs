@@ -1,16 +1,26 @@
 //! Bundles on their way into a file: compressed, and looked through for secrets.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::Path;
+use std::sync::Arc;
 
-use ::projections::{Bundle, OpenBundleError};
+use ::projections::{Bundle, Histories, OpenBundleError, bundle_manifest};
+use chassis::journal::Journal;
+use chrono::Utc;
 use domain::bundle::{Finding, Line, Screen, Seal};
+use domain::ids::RunId;
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use protocol::bundle::BundleCursor;
+use protocol::{Cursor, Rejection};
+use sha2::{Digest, Sha256};
 
 use crate::exit::Failure;
 use crate::part_file::PartFile;
+
+/// Bytes of a file that are read at once.
+const PIECE: usize = 64 * 1024;
 
 /// What becomes of secrets that stand in a bundle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +45,52 @@ pub(crate) fn plain(path: &Path) -> Result<PartFile, Failure> {
     let mut beside = path.to_owned().into_os_string();
     beside.push(".plain");
     PartFile::create(Path::new(&beside))
+}
+
+/// Writes the lines of a run of a journal.
+///
+/// # Errors
+/// Where the run can't be read, and where the file can't be written.
+pub(crate) async fn lines(
+    journal: &Arc<dyn Journal>,
+    run_id: RunId,
+    file: &mut impl Write,
+) -> Result<(), Failure> {
+    let refused =
+        |refused: Rejection| Failure::Refused(format!("{} ({})", refused.message, refused.code));
+    let histories = Histories::of(journal);
+    let workspace_id = histories.workspace_of(run_id).await.map_err(refused)?;
+    let position = journal.head().await.map_err(anyhow::Error::from)?;
+    let up_to = Cursor { epoch: journal.epoch(), position };
+    let manifest = bundle_manifest(workspace_id, run_id, up_to, Utc::now());
+    let mut next = Some(Box::new(BundleCursor::new(manifest)));
+    let mut seal = Seal::default();
+    while let Some(cursor) = next {
+        let part = histories.bundle(*cursor).await.map_err(refused)?;
+        for line in part.lines {
+            seal.take(line.get().as_bytes());
+            writeln!(file, "{}", line.get())?;
+        }
+        next = part.next;
+    }
+    writeln!(file, "{}", Line::End(seal.end()).to_raw()?.get())?;
+    Ok(())
+}
+
+/// SHA-256 of a file's bytes, 64 hexadecimal digits.
+///
+/// # Errors
+/// Where it can't be read.
+pub(crate) fn sha256(path: &Path) -> io::Result<String> {
+    let (mut file, mut sha) = (File::open(path)?, Sha256::new());
+    let mut piece = vec![0; PIECE];
+    loop {
+        let read = file.read(&mut piece)?;
+        if read == 0 {
+            return Ok(data_encoding::HEXLOWER.encode(&sha.finalize()));
+        }
+        sha.update(&piece[..read]);
+    }
 }
 
 /// Packs a whole bundle, whose lines stand in a file. What was made is on the disk, was read as any

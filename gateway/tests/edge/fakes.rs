@@ -194,6 +194,7 @@ pub(crate) fn run_view() -> RunView {
         trigger: None,
         forked_from: None,
         archived: None,
+        held: None,
         rerun_of: None,
     }
 }

@@ -5,7 +5,7 @@ use domain::codec;
 use domain::definition::changes::differences;
 use domain::ids::{EventId, RunId};
 use domain::resource::Kind;
-use domain::{access, retention, trigger};
+use domain::{access, hold, retention, trigger};
 use protocol::event::{SecretsUsed, is_shared, tells_of_secrets};
 use protocol::{AuditResult, DefinitionChange, Origin};
 use serde::Deserialize;
@@ -99,7 +99,7 @@ pub(super) fn may_be(event: &RecordedEvent) -> bool {
             ) || OUTCOMES.contains(&&*event.event_type) && tells_of_secrets(&event.metadata)
         }
         trigger::AGGREGATE => &*event.event_type == "trigger_failed",
-        access::AGGREGATE => true,
+        access::AGGREGATE | hold::AGGREGATE => true,
         retention::AGGREGATE => &*event.event_type == "run_archived",
         other => resources::kind(other).is_some(),
     }
@@ -122,6 +122,7 @@ pub(super) async fn row(
         trigger::AGGREGATE => Some(of_trigger(event, &payload)),
         access::AGGREGATE => Some(of_access(event, &payload)),
         retention::AGGREGATE => Some(of_retention(event, &payload)),
+        hold::AGGREGATE => Some(of_hold(event, &payload)),
         other => match resources::kind(other) {
             Some(kind) => Some(of_resource(journal, event, kind, &payload).await?),
             None => None,
@@ -129,7 +130,8 @@ pub(super) async fn row(
     };
     let Some(act) = act else { return Ok(None) };
     let text = |value: Value| Some(value.to_string());
-    let is_runs = [AGGREGATE, retention::AGGREGATE].contains(&&*event.aggregate_type);
+    let is_runs =
+        [AGGREGATE, retention::AGGREGATE, hold::AGGREGATE].contains(&&*event.aggregate_type);
     let run_id = is_runs.then(|| event.aggregate_id.to_string()).or_else(|| run_named(&act));
     Ok(Some(Row {
         id: format!("{:019}", event.position),
@@ -253,6 +255,11 @@ fn of_access(event: &RecordedEvent, payload: &Value) -> Act {
 fn of_retention(event: &RecordedEvent, payload: &Value) -> Act {
     let act = Act::new("run", &event.aggregate_id, "archived");
     act.with_each(payload, &["keep", "events", "bytes", "archive"])
+}
+
+fn of_hold(event: &RecordedEvent, payload: &Value) -> Act {
+    let verb = event.event_type.strip_prefix("run_").unwrap_or(&event.event_type);
+    Act::new("run", &event.aggregate_id, verb).with_each(payload, &["reason"])
 }
 
 async fn of_resource(

@@ -1,7 +1,7 @@
 //! The audit log: what is in it, as what, and for whom.
 
 use domain::resource::{Event as ResourceEvent, Spec};
-use protocol::{AuditEntry, AuditFilter, AuditQueries, AuditResult, PageRequest};
+use protocol::{AuditEntry, AuditFilter, AuditQueries, AuditResult, PageRequest, RunQueries};
 
 use super::*;
 
@@ -227,6 +227,31 @@ async fn what_is_done_to_runs_is_told_and_what_they_do_is_not(storage: Storage) 
     assert_eq!(list(&world, AuditFilter::default()).await.len(), 11);
 }
 
+async fn a_hold_is_seen_at_its_run_and_told_with_who_wants_it(storage: Storage) {
+    let world = World::new(storage).await;
+    let run = run_id(1);
+    let id = run.to_string();
+    world.run(run, 0, &[started(run, json!({}), &[])]).await;
+    let held = json!({"type": "run_held", "reason": "case 4711"});
+    let at = act(&world, ("hold", &id), 0, &asked_by("key_ann"), &[held]).await;
+    let view = RunQueries::get(&*world.views, ours(), run, Some(at)).await.expect("there");
+    let hold = view.held.expect("a hold");
+    assert_eq!((&*hold.by, &*hold.reason), ("key_ann", "case 4711"));
+    // Events of the run leave it where it is.
+    let at = world.run(run, 1, &[Event::RunCompleted { output: json!(1) }]).await;
+    let view = RunQueries::get(&*world.views, ours(), run, Some(at)).await.expect("there");
+    assert_eq!(view.held, Some(hold));
+    let released = json!({"type": "run_released"});
+    let at = act(&world, ("hold", &id), 1, &asked_by("key_bob"), &[released]).await;
+    let view = RunQueries::get(&*world.views, ours(), run, Some(at)).await.expect("there");
+    assert_eq!(view.held, None);
+    let of_run = AuditFilter { run_id: Some(id), ..AuditFilter::default() };
+    let entries = list(&world, of_run).await;
+    let entries = &entries[..2];
+    assert_eq!(actions(entries), [("key_bob", "run.released"), ("key_ann", "run.held")]);
+    assert_eq!(entries[1].details["reason"], "case 4711");
+}
+
 async fn pages_follow_each_other_and_filters_narrow(storage: Storage) {
     let world = World::new(storage).await;
     for number in 0..7 {
@@ -307,6 +332,7 @@ async fn refusals_and_secrets_of_webhooks_are_told_with_their_number(storage: St
 }
 
 on_both_storages!(
+    a_hold_is_seen_at_its_run_and_told_with_who_wants_it,
     refusals_and_secrets_of_webhooks_are_told_with_their_number,
     what_becomes_of_a_resource_is_told_with_what_was_before,
     what_is_done_to_runs_is_told_and_what_they_do_is_not,

@@ -1,15 +1,8 @@
 //! `wonder bundle export`: from a server, or from a journal that no server writes to.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use ::projections::{Histories, bundle_manifest};
-use chassis::journal::Journal;
-use chrono::Utc;
-use domain::bundle::{Line, Seal};
 use domain::ids::RunId;
-use protocol::Cursor;
-use protocol::bundle::BundleCursor;
 use serde_json::json;
 
 use super::super::Global;
@@ -124,34 +117,9 @@ async fn write(global: &Global, args: &ExportArgs, file: &mut PartFile) -> Resul
         .map_err(|error| Failure::Refused(format!("{error:#}")))?
         .value;
     let offline = Offline::open(&config).await?;
-    let read = read(&offline.journal(), args.id, file).await;
+    let read = bundle_file::lines(&offline.journal(), args.id, file).await;
     offline.close().await;
     read
-}
-
-/// Writes a run of a journal.
-async fn read(
-    journal: &std::sync::Arc<dyn Journal>,
-    run_id: RunId,
-    file: &mut impl Write,
-) -> Result<(), Failure> {
-    let histories = Histories::of(journal);
-    let workspace_id = histories.workspace_of(run_id).await.map_err(refused)?;
-    let position = journal.head().await.map_err(anyhow::Error::from)?;
-    let up_to = Cursor { epoch: journal.epoch(), position };
-    let manifest = bundle_manifest(workspace_id, run_id, up_to, Utc::now());
-    let mut next = Some(Box::new(BundleCursor::new(manifest)));
-    let mut seal = Seal::default();
-    while let Some(cursor) = next {
-        let part = histories.bundle(*cursor).await.map_err(refused)?;
-        for line in part.lines {
-            seal.take(line.get().as_bytes());
-            writeln!(file, "{}", line.get())?;
-        }
-        next = part.next;
-    }
-    writeln!(file, "{}", Line::End(seal.end()).to_raw()?.get())?;
-    Ok(())
 }
 
 /// Reads what was written as any reader does; what is told of it.
