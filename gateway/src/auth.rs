@@ -16,7 +16,7 @@ use crate::config::AuthConfig;
 use crate::edge::Edge;
 use crate::problem::Problem;
 use crate::refusals::{Asked, Stranger, Unknown};
-use crate::route::{Route, Verb};
+use crate::route::Verb;
 
 /// Somebody who is signed in, in one workspace.
 #[derive(Debug, Clone)]
@@ -57,11 +57,10 @@ impl Caller {
 /// Signs a request in and checks the route's permission. `None` on public routes.
 pub(crate) async fn admit(
     edge: &Edge,
-    route: &Route,
     headers: &HeaderMap,
     asked: &Asked,
 ) -> Result<Option<Caller>, Problem> {
-    let uri = asked.uri();
+    let Asked { route, uri, .. } = asked;
     let dev = matches!(edge.gateway.config.auth, AuthConfig::Dev { .. });
     if dev {
         dev::guard(headers, uri)?;

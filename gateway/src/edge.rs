@@ -67,15 +67,12 @@ pub(crate) async fn handle(
         status = tracing::field::Empty,
         duration_ms = tracing::field::Empty,
     );
-    let asked = route.ok().map(|route| Asked::of(route, &parts, &trace));
+    let asked = route.map(|route| Asked::of(route, &parts, &trace));
     let served = Arc::clone(&edge);
     let work = async {
-        match (route, &asked) {
-            (Ok(route), Some(asked)) => {
-                serve(served, route, parts, body, trace.clone(), asked).await
-            }
-            (Err(status), _) => Err(unmatched(&served, status, &parts)),
-            (Ok(_), None) => Err(Problem::internal()),
+        match &asked {
+            Ok(asked) => serve(served, parts, body, trace.clone(), asked).await,
+            Err(status) => Err(unmatched(&served, *status, &parts)),
         }
     };
     let caught = AssertUnwindSafe(work).catch_unwind().instrument(span.clone()).await;
@@ -83,7 +80,7 @@ pub(crate) async fn handle(
         span.in_scope(|| tracing::error!("request panicked"));
         Err(Problem::internal())
     });
-    if let (Err(problem), Some(asked)) = (&answered, &asked) {
+    if let (Err(problem), Ok(asked)) = (&answered, &asked) {
         edge.refusals.note(&edge.gateway, asked, problem);
     }
     let mut response = answered.unwrap_or_else(|problem| problem.into_response(&trace.trace_id));
@@ -108,12 +105,12 @@ fn unmatched(edge: &Edge, status: StatusCode, parts: &Parts) -> Problem {
 
 async fn serve(
     edge: Arc<Edge>,
-    route: &'static Route,
     mut parts: Parts,
     body: Incoming,
     trace: Trace,
     asked: &Asked,
 ) -> Result<Response, Problem> {
+    let route = asked.route;
     let public = route.permission == Permission::Public;
     if route.socket {
         socket::sign_in(&mut parts.headers);
@@ -133,7 +130,7 @@ async fn serve(
     let wait = if route.waits { headers::wait(&parts.headers)? } else { None };
     let time = edge.gateway.config.request_timeout + wait.unwrap_or(Duration::ZERO);
     let work = async {
-        let caller = auth::admit(&edge, route, &parts.headers, asked).await?;
+        let caller = auth::admit(&edge, &parts.headers, asked).await?;
         let query = query_of(&parts.uri, route)?;
         let body = body.read(route, &mut parts.headers).await?;
         let edge = Arc::clone(&edge);
