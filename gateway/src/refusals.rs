@@ -24,7 +24,7 @@ use crate::trace::Trace;
 /// Refusals that are told apart in a minute: of callers who are signed in, and of all others, so
 /// that these can't crowd out those.
 const OF_CALLERS: usize = 32;
-const OF_STRANGERS: usize = 16;
+const OF_STRANGERS: usize = 8;
 /// Bytes of an id in the path that are kept.
 const TARGET_BYTES: usize = 80;
 /// The codes that are told beside those of 401 and 403.
@@ -34,8 +34,9 @@ const UNKNOWN: &str = "unknown";
 
 /// A request, as far as a record of its refusal tells of it.
 pub(crate) struct Asked {
-    route: &'static Route,
-    uri: Uri,
+    pub(crate) route: &'static Route,
+    /// Path and query.
+    pub(crate) uri: Uri,
     address: Option<IpAddr>,
     user_agent: Option<HeaderValue>,
     traceparent: String,
@@ -76,11 +77,6 @@ impl Asked {
             traceparent: trace.traceparent.clone(),
             by: OnceLock::new(),
         }
-    }
-
-    /// Path and query.
-    pub(crate) const fn uri(&self) -> &Uri {
-        &self.uri
     }
 
     /// Says who it is from. Only the first word counts.
@@ -140,8 +136,7 @@ pub(crate) struct Refusals {
 
 impl Refusals {
     pub(crate) const fn new() -> Self {
-        let (of_callers, of_strangers) = (OF_CALLERS, OF_STRANGERS);
-        Self { of_callers: Coalescer::new(of_callers), of_strangers: Coalescer::new(of_strangers) }
+        Self { of_callers: Coalescer::new(OF_CALLERS), of_strangers: Coalescer::new(OF_STRANGERS) }
     }
 
     /// Notes an answer, where it is a refusal of that sort.

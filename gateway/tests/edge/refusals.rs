@@ -112,7 +112,7 @@ async fn a_flood_of_refusals_is_a_bounded_number_of_events_and_crowds_nobody_out
     }
     tokio::time::sleep(Duration::from_secs(130)).await;
     let told = told(&client, 1).await;
-    assert!(told.len() <= 16 + 1 + 2, "{}", told.len());
+    assert!(told.len() <= 8 + 1 + 2, "{}", told.len());
     let mut counts = (0, 0, 0);
     for (_, event) in &told {
         match event {
@@ -126,7 +126,7 @@ async fn a_flood_of_refusals_is_a_bounded_number_of_events_and_crowds_nobody_out
             other => panic!("{other:?}"),
         }
     }
-    assert_eq!(counts, (9, 16, 484));
+    assert_eq!(counts, (9, 8, 492));
 }
 
 #[tokio::test(start_paused = true)]
