@@ -58,8 +58,8 @@ pub(crate) struct Archivist {
 /// Where runs are written to.
 #[async_trait]
 pub trait Archives: Send + Sync {
-    /// Writes all of a run whose last event this is, as a bundle, and reads it there. What is answered
-    /// is durable. One that is there already is answered for.
+    /// Writes all of a run whose last event this is, as a bundle, and reads it there. What is
+    /// answered is durable. One that is there already is answered for.
     ///
     /// # Errors
     /// Where it can't be written or read, in words for whoever runs the platform.
@@ -97,8 +97,8 @@ impl Archivist {
     /// Drops what isn't to be kept of a run; what was dropped before isn't dropped again.
     ///
     /// # Errors
-    /// `run_needed` where a run that goes on needs it, `run_held` where a hold keeps it, and what the
-    /// journal says.
+    /// `run_needed` where a run that goes on needs it, `run_held` where a hold keeps it, and what
+    /// the journal says.
     pub(crate) async fn archive(&self, ended: &Ended, asked: Asked) -> Result<Receipt, Rejection> {
         let Ended { run_id, sequence, .. } = *ended;
         let shard = shard_of(run_id);

@@ -1,9 +1,9 @@
 //! Accesses that are recorded: who looked at the audit log, who took history out of the store, who
 //! was refused what, and which secrets were read for webhooks.
 //!
-//! Each is an aggregate of one event, so that no writer waits for another. Reads of the log that one
-//! actor makes within a minute are one: their id follows from the three. Refusals and secrets come
-//! counted: what is the same within a minute is told once, and then once more with its number.
+//! Each is an aggregate of one event, so that no writer waits for another. Reads of the log that
+//! one actor makes within a minute are one: their id follows from the three. Refusals and secrets
+//! come counted: what is the same within a minute is told once, and then once more with its number.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};

@@ -1,8 +1,8 @@
 //! Legal holds: runs of which nothing may be dropped, whoever asks, until they are released.
 //!
-//! A hold is an aggregate of its own, under the run's id, so that a run's last event stays its end, and
-//! a run that is archived can be told from one that was only held once. At most one hold is on a run
-//! at a time.
+//! A hold is an aggregate of its own, under the run's id, so that a run's last event stays its end,
+//! and a run that is archived can be told from one that was only held once. At most one hold is on
+//! a run at a time.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};

@@ -1,6 +1,6 @@
-//! Holds: as long as one is on a run, nothing is dropped of it, of the runs above and below it, or of
-//! what it was forked from and what was forked of it. The open aggregates of the journal are the
-//! list of them.
+//! Holds: as long as one is on a run, nothing is dropped of it, of the runs above and below it, or
+//! of what it was forked from and what was forked of it. The open aggregates of the journal are
+//! the list of them.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -150,6 +150,7 @@ fn told(run_id: RunId, hold: &Hold) -> String {
     let Hold { reason, by, at } = hold;
     let since = at.format("%Y-%m-%dT%H:%M:%SZ");
     format!(
-        "{run_id} is held by {by} since {since} ({reason}): nothing is dropped until that is released"
+        "{run_id} is held by {by} since {since} ({reason}): nothing is dropped until it is \
+         released"
     )
 }

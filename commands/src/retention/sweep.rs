@@ -205,7 +205,7 @@ impl Archivist {
                 let is_new = sweep.put_off.insert(run_id);
                 if is_new && refused.code == NOT_WRITTEN {
                     metrics::counter!("wonder_runs_not_archived_total").increment(1);
-                    tracing::warn!(%run_id, %refused, "a run is kept: it can't be written elsewhere");
+                    tracing::warn!(%run_id, %refused, "a run is kept: it isn't written elsewhere");
                 } else {
                     tracing::debug!(%run_id, %refused, "a run is archived later");
                 }

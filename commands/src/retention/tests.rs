@@ -212,8 +212,9 @@ async fn what_is_held_and_what_belongs_to_it_stays() {
     let above = json!({"parent":
         {"run_id": top.run_id, "token": 1, "root_run_id": top.run_id, "depth": 1}});
     let child = told_of(&archivist, top.run_id.child(1), above, 2, &payload).await;
-    let from = json!({"forked_from": {"run_id": top.run_id, "sequence": 2}});
-    let fork_id = top.run_id.fork(CommandId::new(archivist.clock.uuid_v7()));
+    let from = json!({"forked_from": {"run_id": top.run_id, "sequence": 2,
+        "at": "2026-01-01T00:00:00Z"}});
+    let fork_id = top.run_id.forked(CommandId::new(archivist.clock.uuid_v7()));
     let fork = told_of(&archivist, fork_id, from, 2, &payload).await;
 
     let code = |done: Result<Receipt, Rejection>| done.err().map(|refused| refused.code);

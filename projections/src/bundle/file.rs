@@ -1,8 +1,8 @@
 //! A bundle in a file: checked once from its first line to its last, and read again in places.
 //!
-//! What is kept in memory is where each event and each value stands, never what it says. One that is
-//! compressed is checked while it is decompressed, into a file that nobody else sees and that goes
-//! with it.
+//! What is kept in memory is where each event and each value stands, never what it says. One that
+//! is compressed is checked while it is decompressed, into a file that nobody else sees and that
+//! goes with it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;

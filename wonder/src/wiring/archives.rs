@@ -14,8 +14,8 @@ use crate::bundle_file::{self, Secrets};
 use crate::exit::Failure;
 use crate::part_file::PartFile;
 
-/// A folder of bundles, one a run. Several processes may share it: a file that is there and whole is
-/// never written again.
+/// A folder of bundles, one a run. Several processes may share it: a file that is there and whole
+/// is never written again.
 pub(super) struct Folder {
     journal: Arc<dyn Journal>,
     folder: PathBuf,
