@@ -229,10 +229,21 @@ fn value_as_stored(stored: &[u8]) -> Result<Value, DecodeError> {
     })
 }
 
+/// Whether a stored text has another in it: a look before it is parsed, as with a member that few
+/// have.
+pub fn mentions(stored: &[u8], text: &str) -> bool {
+    memchr::memmem::find(stored, text.as_bytes()).is_some()
+}
+
+/// Whether a stored value reads as it stands there: it refers to nothing, and no key is escaped.
+pub fn is_plain(stored: &[u8]) -> bool {
+    !may_be_marked(stored)
+}
+
 /// The hashes of stored values that a payload refers to, each once. Cheap where there are none.
 pub fn refs(payload: &[u8]) -> Vec<String> {
     let mut found: Vec<String> = Vec::new();
-    if payload.windows(6).any(|window| window == b"\"$ref\"")
+    if mentions(payload, "\"$ref\"")
         && let Ok(parsed) = serde_json::from_slice::<Value>(payload)
     {
         collect_refs(&parsed, &mut found);
@@ -303,7 +314,7 @@ fn is_exact(number: &Number) -> bool {
 
 /// Whether a payload may hold reserved or escaped keys.
 fn may_be_marked(payload: &[u8]) -> bool {
-    payload.windows(2).any(|window| window == b"\"$")
+    mentions(payload, "\"$")
 }
 
 fn with_type(event_type: &str, payload: &[u8]) -> Option<Vec<u8>> {

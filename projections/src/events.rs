@@ -318,6 +318,11 @@ async fn payload(
     Ok((codec::shown(&event.payload, &found), bytes.unwrap_or(0)))
 }
 
+/// Whether readers see a payload as it is stored, byte for byte.
+pub(crate) fn is_shown_as_stored(event: &RecordedEvent) -> bool {
+    &*event.aggregate_type != Kind::ApiKey.as_str() && codec::is_plain(&event.payload)
+}
+
 fn hide_secrets(event: &RecordedEvent, payload: &mut Value) {
     if &*event.aggregate_type == Kind::ApiKey.as_str()
         && let Some(spec) = payload.pointer_mut("/spec/spec")

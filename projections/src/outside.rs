@@ -12,6 +12,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use chassis::bus::{EventStream, EventStreamOptions, Nats, NatsError, Publication, PublishError};
 use chassis::journal::{RecordedEvent, TailError};
 use protocol::event::{is_quiet, is_shared};
@@ -21,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Projections;
 use crate::checkpoint::{Checkpoint, Mark, locked};
-use crate::events::SHOWN_BYTES;
+use crate::events::{SHOWN_BYTES, is_shown_as_stored};
 use crate::projection::FoldError;
 use crate::projector::{Ended, sleep_until};
 
@@ -246,17 +247,20 @@ impl<'a> Publisher<'a> {
 
     /// An event's message, with as much of its payload as fits.
     async fn message(&self, event: &RecordedEvent) -> Result<Publication, Fault> {
-        let whole = self.this.shown(event, SHOWN_BYTES.min(self.most_bytes)).await?;
-        let publication = cloud_event::publication(&whole.envelope);
-        if publication.body.len() <= self.most_bytes {
-            return Ok(publication);
+        let source = cloud_event::source(self.this.journal.epoch());
+        let most = self.most_bytes;
+        if event.payload.len() <= most && is_shown_as_stored(event) {
+            return Ok(cloud_event::publication(event, &source, event.payload.clone()));
         }
-        let with_references = self.this.shown(event, 0).await?;
-        let publication = cloud_event::publication(&with_references.envelope);
-        if publication.body.len() <= self.most_bytes {
-            return Ok(publication);
+        let mut body = Bytes::new();
+        for put_back in [SHOWN_BYTES.min(most), 0] {
+            let shown = self.this.shown(event, put_back).await?;
+            body = shown.envelope.payload.to_string().into();
+            if body.len() <= most {
+                return Ok(cloud_event::publication(event, &source, body));
+            }
         }
-        Ok(cloud_event::without_body(publication))
+        Ok(cloud_event::without_body(cloud_event::publication(event, &source, body)))
     }
 
     /// Makes the best of a fault.

@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use domain::codec;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
@@ -58,7 +59,7 @@ impl SecretsUsed {
 
 /// Whether the metadata of an event tells of secrets. Cheap: it is asked of every outcome.
 pub fn tells_of_secrets(metadata: &[u8]) -> bool {
-    metadata.windows(10).any(|window| window == b"\"secrets\":")
+    codec::mentions(metadata, "\"secrets\":")
 }
 
 /// Whether an event, by its metadata as it is stored, is shared with the run that its run was forked
@@ -69,7 +70,7 @@ pub fn is_shared(metadata: &[u8], sequence: u64) -> bool {
         #[serde(default)]
         shared: u64,
     }
-    let is_marked = || metadata.windows(9).any(|window| window == b"\"shared\":");
+    let is_marked = || codec::mentions(metadata, "\"shared\":");
     is_marked()
         && serde_json::from_slice::<Metadata>(metadata).is_ok_and(|found| sequence <= found.shared)
 }
@@ -82,7 +83,7 @@ pub fn is_quiet(metadata: &[u8]) -> bool {
         #[serde(default)]
         quiet: bool,
     }
-    let is_marked = || metadata.windows(8).any(|window| window == b"\"quiet\":");
+    let is_marked = || codec::mentions(metadata, "\"quiet\":");
     is_marked() && serde_json::from_slice::<Metadata>(metadata).is_ok_and(|found| found.quiet)
 }
 

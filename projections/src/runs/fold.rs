@@ -187,7 +187,7 @@ fn forked_from(fork: &ForkedFrom) -> Result<String, serde_json::Error> {
 
 /// Whether there may be a usage, without reading the whole.
 fn has_usage(payload: &[u8]) -> bool {
-    payload.windows(8).any(|window| window == b"\"usage\":")
+    codec::mentions(payload, "\"usage\":")
 }
 
 impl<'a> Changes<'a> {

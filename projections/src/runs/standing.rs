@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use chassis::journal::RecordedEvent;
+use domain::codec;
 use domain::run::RunStatus;
 use domain::run::state::{WaitKind, WaitKinds};
 use protocol::event::is_shared;
@@ -123,7 +124,7 @@ impl Turns {
     /// Takes what an event says, by its type and what stands beside it. Where the other run of a fork
     /// stood is told of that run alone.
     pub(super) fn take(&mut self, event: &RecordedEvent) -> Result<(), serde_json::Error> {
-        let says_waits = event.metadata.windows(8).any(|window| window == b"\"waits\":");
+        let says_waits = codec::mentions(&event.metadata, "\"waits\":");
         let (before, said) = match &*event.event_type {
             "run_forked" => (Some(Said::Forked), None),
             "run_paused" => (None, Some(Said::Paused)),

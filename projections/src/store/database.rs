@@ -14,16 +14,32 @@ const FOLD_LOCK: i64 = 0x0077_6f6e_6465_7202;
 /// Names the lock of whoever rebuilds.
 const REBUILD_LOCK: i64 = 0x0077_6f6e_6465_7203;
 
+/// Folds look rows up by their keys, as many as a batch has. Plans are made once in a session,
+/// perhaps when the tables are empty, and the planner can't know how many elements a batch has:
+/// left to itself it reads the whole table for each batch.
+macro_rules! by_key {
+    () => {
+        "set plan_cache_mode = force_generic_plan; set enable_seqscan = off; \
+         set enable_bitmapscan = off; set enable_hashjoin = off; set enable_mergejoin = off; \
+         set jit = off; "
+    };
+}
+
 /// What the folding connection runs with. Its lock is a lease, judged by the server: a process
 /// that is frozen or cut off gives no sign of life, and its session ends with its lock. Rows
 /// needn't wait for the disk: what a crash takes of them it takes together with their checkpoint.
-const FOLDING: &str = "set idle_session_timeout = '5s'; \
-    set idle_in_transaction_session_timeout = '5s'; \
-    set synchronous_commit = off";
+const FOLDING: &str = concat!(
+    "set idle_session_timeout = '5s'; set idle_in_transaction_session_timeout = '5s'; ",
+    by_key!(),
+    "set synchronous_commit = off"
+);
 
 /// What the connection runs with that makes tables beside the live ones.
-const BESIDE: &str = "set search_path = wonder_next; set statement_timeout = 0; \
-    set synchronous_commit = off";
+const BESIDE: &str = concat!(
+    "set search_path = wonder_next; set statement_timeout = 0; ",
+    by_key!(),
+    "set synchronous_commit = off"
+);
 
 /// What the connection runs with that compares the two and swaps them.
 const SWAPPING: &str = "set statement_timeout = 0; \

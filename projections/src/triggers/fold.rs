@@ -52,7 +52,7 @@ pub(crate) fn fold(events: &[&RecordedEvent]) -> Result<Changes, FoldError> {
 
 /// Whether a run's first event may name a trigger, without reading the whole.
 fn has_trigger(payload: &[u8]) -> bool {
-    payload.windows(10).any(|window| window == b"\"trigger\":")
+    codec::mentions(payload, "\"trigger\":")
 }
 
 impl Changes {
