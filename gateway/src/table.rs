@@ -254,8 +254,8 @@ const RUN_ROUTES: &[Route] = &[
     Route::new(Post, "/api/v1/runs/{id}/hold", Admin, handler!(retention::hold))
         .says(
             "Hold a run",
-            "Nothing of it is dropped until it is released, by nobody: nor of its children, of what \
-             it was forked from, and what was forked of it.",
+            "Until it is released nothing is dropped of it, whoever asks: nor of its family, of \
+             what it was forked from, and of what was forked of it.",
         )
         .takes(Body::Json { schema: "HoldRun", limit: BODY_BYTES })
         .answers(200, "Receipt"),
