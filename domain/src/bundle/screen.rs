@@ -118,7 +118,8 @@ impl Screen {
 fn refer(value: &mut Value, renamed: &HashMap<String, String>) -> bool {
     match value {
         Value::Array(items) => {
-            items.iter_mut().fold(false, |any, item| refer(item, renamed) || any)
+            let changed = items.iter_mut().map(|item| u64::from(refer(item, renamed)));
+            changed.sum::<u64>() > 0
         }
         Value::Object(members) => {
             let only = members.len() == 1;

@@ -125,7 +125,7 @@ enum Source {
     Plain(BufReader<File>),
     /// Decompressed, and written down for who reads it in places.
     Compressed {
-        text: BufReader<MultiGzDecoder<BufReader<File>>>,
+        text: Box<BufReader<MultiGzDecoder<BufReader<File>>>>,
         plain: File,
         room: u64,
         most: u64,
@@ -144,7 +144,7 @@ impl Source {
         let most = most.saturating_add(bytes);
         let plain = tempfile::NamedTempFile::new()?;
         let lines = again(plain.reopen()?);
-        let text = BufReader::new(MultiGzDecoder::new(file));
+        let text = Box::new(BufReader::new(MultiGzDecoder::new(file)));
         // Without a name from here on: it goes with the last who has it open.
         let plain = plain.into_file();
         Ok((Self::Compressed { text, plain, room: most, most }, lines))
