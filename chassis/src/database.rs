@@ -1,6 +1,7 @@
 //! The PostgreSQL database: one pool for a process, and its migrations.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sqlx::migrate::Migrator;
@@ -70,6 +71,7 @@ pub struct Database {
     pool: PgPool,
     options: Arc<PgConnectOptions>,
     connect_timeout: Duration,
+    made: Arc<AtomicU64>,
 }
 
 impl Database {
@@ -78,6 +80,7 @@ impl Database {
         let connect: PgConnectOptions = options.url.parse().map_err(DatabaseError::Unreachable)?;
         let connect =
             connect.application_name(&options.name).options(SETTINGS).disable_statement_logging();
+        let made = Arc::new(AtomicU64::new(0));
         let pool = PgPoolOptions::new()
             .max_connections(options.connections.saturating_sub(BESIDE_POOL).max(1))
             .acquire_timeout(options.connect_timeout)
@@ -88,9 +91,16 @@ impl Database {
                     Ok(state.idle_for < TRIED_AFTER || connection.ping().await.is_ok())
                 })
             })
+            .after_connect({
+                let made = Arc::clone(&made);
+                move |_, _| {
+                    made.fetch_add(1, Ordering::AcqRel);
+                    Box::pin(std::future::ready(Ok(())))
+                }
+            })
             .connect_lazy_with(connect.clone());
         let connect_timeout = options.connect_timeout;
-        let database = Self { pool, options: Arc::new(connect), connect_timeout };
+        let database = Self { pool, options: Arc::new(connect), connect_timeout, made };
         database.check().await?;
         Ok(database)
     }
@@ -117,6 +127,11 @@ impl Database {
     /// Closes the connections, those under way when they are done.
     pub async fn close(&self) {
         self.pool.close().await;
+    }
+
+    /// Connections of the pool that were made so far, lost ones among them.
+    pub fn connections_made(&self) -> u64 {
+        self.made.load(Ordering::Acquire)
     }
 
     /// The connections. A transaction must be owned by a task that nobody drops halfway.

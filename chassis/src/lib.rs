@@ -11,4 +11,5 @@ pub mod private;
 pub mod scratch;
 pub mod shards;
 pub mod shutdown;
+pub mod sse;
 pub mod telemetry;

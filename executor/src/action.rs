@@ -5,7 +5,10 @@ mod llm;
 mod mock;
 mod transform;
 
+use std::sync::Arc;
+
 use domain::definition::ActionKind;
+use protocol::EphemeralSink;
 use protocol::task::{Work, WorkAction};
 use serde_json::{Map, Value};
 
@@ -19,11 +22,16 @@ pub(crate) struct Services {
     web: Web,
     keys: llm::Keys,
     llm_timeout: std::time::Duration,
+    sink: Arc<dyn EphemeralSink>,
 }
 
 impl Services {
-    pub(crate) fn new(config: &ExecutorConfig) -> Result<Self, reqwest::Error> {
+    pub(crate) fn new(
+        config: &ExecutorConfig,
+        sink: Arc<dyn EphemeralSink>,
+    ) -> Result<Self, reqwest::Error> {
         Ok(Self {
+            sink,
             web: Web::new(config.http.clone(), config.allow_private_hosts.clone())?,
             keys: llm::Keys::new(config),
             llm_timeout: config.llm_timeout,

@@ -51,6 +51,10 @@ pub struct HttpLimits {
     pub total_timeout: Duration,
     /// Bytes of a response's body, after decompression.
     pub response_bytes: usize,
+    /// Bytes of an answer that comes piece by piece, with all that is around its pieces.
+    pub streamed_bytes: usize,
+    /// How long such an answer may go without a byte.
+    pub idle_timeout: Duration,
     /// Bytes of a request's body.
     pub request_bytes: usize,
     /// Headers of a request, and of a response.
@@ -67,6 +71,8 @@ impl Default for HttpLimits {
             connect_timeout: Duration::from_secs(5),
             total_timeout: Duration::from_secs(60),
             response_bytes: 10 * 1024 * 1024,
+            streamed_bytes: 32 * 1024 * 1024,
+            idle_timeout: Duration::from_secs(120),
             request_bytes: 4 * 1024 * 1024,
             headers: 100,
             header_bytes: 64 * 1024,

@@ -7,6 +7,7 @@ use std::time::Instant;
 use futures::FutureExt;
 use protocol::service::Tasks;
 use protocol::task::{Failure, FailureKind, Outcome, OutcomeResult, Task};
+use protocol::{EphemeralSink, Unheard};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
@@ -37,21 +38,31 @@ pub struct Executor {
 impl Executor {
     /// An executor without a loop, for [`Self::perform`].
     pub fn new(config: ExecutorConfig) -> Result<Self, StartError> {
-        Ok(Self { worker: Arc::new(Worker::new(config)?), intake: None })
+        Self::telling(config, Arc::new(Unheard))
     }
 
-    /// Gets and performs tasks until the shutdown, or until the source is closed. Running tasks
-    /// then have the configured grace to finish; the rest is abandoned and stays owed.
+    /// The same, telling what goes on.
+    pub fn telling(
+        config: ExecutorConfig,
+        sink: Arc<dyn EphemeralSink>,
+    ) -> Result<Self, StartError> {
+        Ok(Self { worker: Arc::new(Worker::new(config, sink)?), intake: None })
+    }
+
+    /// Gets and performs tasks until the shutdown, or until the source is closed, and tells what
+    /// goes on. Running tasks then have the configured grace to finish; the rest is abandoned and
+    /// stays owed.
     ///
     /// # Panics
     ///
     /// Outside a tokio runtime.
     pub fn start(
         tasks: Arc<dyn Tasks>,
+        sink: Arc<dyn EphemeralSink>,
         config: ExecutorConfig,
         shutdown: CancellationToken,
     ) -> Result<Self, StartError> {
-        let worker = Arc::new(Worker::new(config)?);
+        let worker = Arc::new(Worker::new(config, sink)?);
         let intake = tokio::spawn(intake::run(Arc::clone(&worker), tasks, shutdown));
         Ok(Self { worker, intake: Some(intake) })
     }
@@ -81,10 +92,10 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    fn new(config: ExecutorConfig) -> Result<Self, StartError> {
+    fn new(config: ExecutorConfig, sink: Arc<dyn EphemeralSink>) -> Result<Self, StartError> {
         Ok(Self {
             meters: Meters::new(),
-            services: Services::new(&config)?,
+            services: Services::new(&config, sink)?,
             shelf: Shelf::new(config.compiled_works),
             config,
         })

@@ -8,6 +8,7 @@ mod held;
 mod owner;
 mod parcel;
 mod receive;
+mod sink;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +26,7 @@ use tokio_util::sync::DropGuard;
 
 use carrier::Carrier;
 use held::Attempt;
+pub use sink::RemoteSink;
 
 /// How long a task may go without a sign of life before it goes to another worker.
 const ACK_WAIT: Duration = Duration::from_secs(10);

@@ -27,6 +27,39 @@ pub(crate) struct Reply {
     pub(crate) body: Bytes,
 }
 
+/// An answer that is whole, or that comes piece by piece.
+pub(crate) enum Opened {
+    Whole(Reply),
+    Stream(Streamed),
+}
+
+/// An answer that comes piece by piece, as server-sent events.
+pub(crate) struct Streamed {
+    response: Response,
+    /// Bytes that may still come.
+    left: usize,
+    idle: Duration,
+}
+
+impl Streamed {
+    /// The next bytes, or nothing at the end. Fails where none come for too long, or too many.
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Fault> {
+        let chunk = tokio::time::timeout(self.idle, self.response.chunk()).await;
+        let chunk = chunk.map_err(|_| {
+            let message = format!("nothing more came for {} ms", self.idle.as_millis());
+            transient("idle_timeout", message)
+        })?;
+        let chunk = chunk.map_err(|error| broken(&error))?;
+        if let Some(chunk) = &chunk {
+            let left = self.left.checked_sub(chunk.len());
+            self.left = left.ok_or_else(|| {
+                permanent("response_too_large", "the answer has more bytes than it may have")
+            })?;
+        }
+        Ok(chunk)
+    }
+}
+
 /// The clients: one whose names are vetted when they resolve, one for hosts that are allowed.
 pub(crate) struct Web {
     guard: Guard,
@@ -70,6 +103,25 @@ impl Web {
         self.check_request(&call)?;
         tokio::time::timeout(limit, self.hops(call, is_final)).await.unwrap_or_else(|_| {
             let message = format!("no whole answer within {} ms", limit.as_millis());
+            Err(transient("timeout", message))
+        })
+    }
+
+    /// Makes a call whose answer may come piece by piece. No redirect is followed; `limit` is for
+    /// the answer's beginning, and for all of it where it comes whole.
+    pub(crate) async fn open(&self, call: Call, limit: Duration) -> Result<Opened, Fault> {
+        self.check_request(&call)?;
+        let opening = async {
+            let response = self.hop(&call).await?;
+            if !(response.status().is_success() && is_event_stream(response.headers())) {
+                return self.read(response).await.map(Opened::Whole);
+            }
+            self.check_headers(response.headers(), "the answer")?;
+            let (left, idle) = (self.limits.streamed_bytes, self.limits.idle_timeout);
+            Ok(Opened::Stream(Streamed { response, left, idle }))
+        };
+        tokio::time::timeout(limit, opening).await.unwrap_or_else(|_| {
+            let message = format!("no answer within {} ms", limit.as_millis());
             Err(transient("timeout", message))
         })
     }
@@ -124,10 +176,7 @@ impl Web {
                 Ok(Some(chunk)) if body.len() + chunk.len() > limit => return Err(too_large()),
                 Ok(Some(chunk)) => body.extend_from_slice(&chunk),
                 Ok(None) => break,
-                Err(error) if error.is_decode() => {
-                    return Err(transient("transport", "the answer's encoding is broken"));
-                }
-                Err(_) => return Err(transient("transport", "the answer broke off")),
+                Err(error) => return Err(broken(&error)),
             }
         }
         Ok(Reply {
@@ -172,6 +221,21 @@ pub(crate) fn retry_after(headers: &HeaderMap) -> Option<domain::span::Span> {
         }
     };
     Some(domain::span::Span::from_millis(ms.min(DAY_MS)))
+}
+
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let kind = kind.and_then(|kind| kind.split(';').next());
+    kind.is_some_and(|kind| kind.trim().eq_ignore_ascii_case("text/event-stream"))
+}
+
+/// An answer that has begun and can't be read to its end.
+fn broken(error: &reqwest::Error) -> Fault {
+    let message = match error.is_decode() {
+        true => "the answer's encoding is broken",
+        false => "the answer broke off",
+    };
+    transient("transport", message)
 }
 
 fn refusal(refused: &Refused) -> Fault {

@@ -10,5 +10,7 @@ mod llm;
 mod pure;
 #[path = "worker/steps.rs"]
 mod steps;
+#[path = "worker/streams.rs"]
+mod streams;
 #[path = "worker/support.rs"]
 mod support;

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use domain::ids::{ProjectId, WorkspaceId};
 use protocol::{
-    AuditQueries, Commands, Events, GateQueries, LogQueries, MetricQueries, ResourceQueries,
-    RunQueries,
+    AuditQueries, Commands, EphemeralSource, Events, GateQueries, LogQueries, MetricQueries,
+    ResourceQueries, RunQueries,
 };
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
@@ -29,6 +29,8 @@ pub struct Gateway {
     /// Metrics over runs; those of the process are `metrics`.
     pub run_metrics: Arc<dyn MetricQueries>,
     pub events: Arc<dyn Events>,
+    /// What workers tell that no journal has.
+    pub ephemerals: Arc<dyn EphemeralSource>,
     pub audit: Arc<dyn AuditQueries>,
     pub logs: Arc<dyn LogQueries>,
     pub environment: Arc<dyn Environment>,

@@ -3,14 +3,16 @@
 //!
 //! Ids are cursors, an event's name is its type, the data its envelope. A run's stream closes
 //! with `end`; a reader that lags, or lost its right, gets `error` with a problem and is cut off.
-//! The next event is taken once the last one is on its way, so that nothing is kept for a reader.
+//! Who asks for it gets `ephemeral` messages between (`ephemeral.rs`), which have no id. The next
+//! event is taken once the last one is on its way, so that nothing is kept for a reader.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use axum::http::{HeaderMap, StatusCode};
 use domain::ids::RunId;
 use futures::stream::{self, BoxStream, StreamExt as _};
-use protocol::{Cursor, EventEnvelope, EventFilter, Rejection, Speed};
+use protocol::{Cursor, Ephemeral, EventEnvelope, EventFilter, Rejection, Speed};
 use serde_json::json;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Interval, MissedTickBehavior};
@@ -18,6 +20,7 @@ use tokio::time::{Interval, MissedTickBehavior};
 use crate::auth;
 use crate::call::Call;
 use crate::edge::Edge;
+use crate::ephemeral::Ephemerals;
 use crate::pace;
 use crate::problem::Problem;
 use crate::refusals::Asked;
@@ -30,11 +33,13 @@ pub(crate) struct Followed {
     pub(crate) run: Option<RunId>,
     /// History at a pace.
     pub(crate) speed: Option<Speed>,
+    /// What is told of work under way, beside events.
+    pub(crate) ephemerals: Option<Ephemerals>,
 }
 
 /// One message of a stream.
 pub(crate) struct Message {
-    /// Where to go on after it; errors have none.
+    /// Where to go on after it; errors and ephemeral messages have none.
     pub(crate) id: Option<Cursor>,
     pub(crate) event: String,
     /// JSON on one line.
@@ -64,6 +69,10 @@ pub(crate) struct Feed {
     of_run: bool,
     /// Only events of this type are told, of a run.
     only: Option<String>,
+    ephemerals: Option<Ephemerals>,
+    /// An event whose turn is next, after what was told of its run.
+    held: Option<EventEnvelope>,
+    before: VecDeque<Ephemeral>,
     next: Next,
     _place: Option<OwnedSemaphorePermit>,
 }
@@ -78,7 +87,7 @@ enum Next {
 impl Feed {
     /// Follows events from a cursor. One that is no good is refused here.
     pub(crate) async fn open(call: &mut Call, followed: Followed) -> Result<Self, Problem> {
-        let Followed { mut filter, after, run, speed } = followed;
+        let Followed { mut filter, after, run, speed, ephemerals } = followed;
         // With a filter by type the run's end would go unseen; it is looked for here instead.
         let only = if run.is_some() { filter.event_type.take() } else { None };
         let history = Arc::clone(&call.edge.gateway.events);
@@ -89,7 +98,8 @@ impl Feed {
                 pace::replayed(history, filter, after, speed, only.clone())
             }
         };
-        Ok(Self { of_run: run.is_some(), only, ..Self::of(call, events, Next::Event) })
+        let of_run = run.is_some();
+        Ok(Self { of_run, only, ephemerals, ..Self::of(call, events, Next::Event) })
     }
 
     /// The whole stream of a reader that has seen a run's last event.
@@ -114,6 +124,9 @@ impl Feed {
             recheck,
             of_run: false,
             only: None,
+            ephemerals: None,
+            held: None,
+            before: VecDeque::new(),
             next,
             _place: call.place.take(),
         }
@@ -127,6 +140,15 @@ impl Feed {
             Next::Event => {}
         }
         loop {
+            if let Some(message) = self.before.pop_front() {
+                return Ok(self.ephemeral(message));
+            }
+            if let Some(event) = self.held.take() {
+                match self.take(&event) {
+                    Some(message) => return Ok(message),
+                    None => continue,
+                }
+            }
             tokio::select! {
                 biased;
                 () = self.edge.gateway.shutdown.cancelled() => return Err(self.end(End::Away)),
@@ -143,20 +165,30 @@ impl Feed {
                     None => return Err(self.end(End::Away)),
                     Some(Err(rejection)) => return Ok(self.fail(&rejection.into())),
                     Some(Ok(event)) => {
-                        let is_last = self.of_run && is_terminal(&event.event_type);
-                        if is_last {
-                            self.next = Next::LastWord(event.cursor);
+                        if let Some(ephemerals) = &mut self.ephemerals {
+                            self.before = ephemerals.of_run(&event.aggregate_id);
                         }
-                        if self.only.as_ref().is_none_or(|only| *only == event.event_type) {
-                            return Ok(self.told(&event));
-                        }
-                        if is_last {
-                            return Ok(self.last_word(event.cursor));
-                        }
+                        self.held = Some(event);
                     }
                 },
+                message = told(&mut self.ephemerals) => return Ok(self.ephemeral(message)),
             }
         }
+    }
+
+    /// The message of an event; none where its reader isn't shown it.
+    fn take(&mut self, event: &EventEnvelope) -> Option<Message> {
+        if let Some(ephemerals) = &mut self.ephemerals {
+            ephemerals.seen(event.cursor);
+        }
+        let is_last = self.of_run && is_terminal(&event.event_type);
+        if is_last {
+            self.next = Next::LastWord(event.cursor);
+        }
+        if self.only.as_ref().is_none_or(|only| *only == event.event_type) {
+            return Some(self.told(event));
+        }
+        is_last.then(|| self.last_word(event.cursor))
     }
 
     /// Cancelled where the server ends.
@@ -172,6 +204,12 @@ impl Feed {
                 self.fail(&Problem::internal())
             }
         }
+    }
+
+    fn ephemeral(&mut self, message: Ephemeral) -> Message {
+        let envelope = self.ephemerals.as_ref().map(|ephemerals| ephemerals.told(message));
+        let data = serde_json::to_string(&envelope).unwrap_or_default();
+        Message { id: None, event: "ephemeral".to_owned(), data }
     }
 
     fn last_word(&mut self, at: Cursor) -> Message {
@@ -192,6 +230,14 @@ impl Feed {
     fn end(&mut self, end: End) -> End {
         self.next = Next::Nothing(end);
         end
+    }
+}
+
+/// The next ephemeral message of a reader that wants them.
+async fn told(ephemerals: &mut Option<Ephemerals>) -> Ephemeral {
+    match ephemerals {
+        Some(ephemerals) => ephemerals.next().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -17,6 +17,7 @@ mod definitions;
 mod download;
 mod edge;
 mod environment;
+mod ephemeral;
 mod error_pages;
 mod events;
 mod experiments;

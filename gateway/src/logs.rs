@@ -15,11 +15,15 @@ pub(crate) async fn list(call: Call) -> Result<Response, Problem> {
         level: call.asked_as("level")?,
         role: owned("role"),
         run_id: owned("run_id"),
+        tree: call.asked_as("tree")?.unwrap_or(false),
         trace_id: owned("trace_id"),
         from: call.asked_time("from")?,
         to: call.asked_time("to")?,
         q: owned("q"),
     };
+    if filter.tree && filter.run_id.is_none() {
+        return Err(Problem::parameter("tree", "name a run of the tree as run_id"));
+    }
     let caller = call.caller()?;
     let workspace = (!caller.platform).then_some(caller.workspace_id);
     answer(StatusCode::OK, &call.edge.gateway.logs.list(workspace, filter, page).await?)

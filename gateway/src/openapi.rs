@@ -71,6 +71,8 @@ use crate::table::routes;
     protocol::MetricList,
     protocol::MetricInfo,
     protocol::EventEnvelope,
+    protocol::EphemeralEnvelope,
+    protocol::LlmDelta,
     protocol::AuditEntry,
     protocol::LogRecord,
     protocol::Origin,

@@ -6,10 +6,12 @@
 
 mod audit;
 mod commands;
+mod ephemeral;
 mod events;
 mod logs;
 mod queries;
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -35,19 +37,22 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 pub struct Remote {
     nats: Nats,
     patience: Duration,
+    /// When it was last said that somebody listens to ephemeral messages.
+    said: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Remote {
     /// Asks over this connection, each call for at most 26 s, so that the edge can still answer
     /// within its own 30.
-    pub const fn new(nats: Nats) -> Self {
-        Self { nats, patience: CALL_DEADLINE.saturating_sub(RESERVE) }
+    pub fn new(nats: Nats) -> Self {
+        let patience = CALL_DEADLINE.saturating_sub(RESERVE);
+        Self { nats, patience, said: Arc::default() }
     }
 
     /// The same, asking each call for at most so long. A wait has its own time; a stream that
     /// broke off is given up after this.
     #[must_use]
-    pub const fn with_patience(mut self, patience: Duration) -> Self {
+    pub fn with_patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
         self
     }

@@ -179,7 +179,7 @@ pub(crate) async fn history(call: Call) -> Result<Response, Problem> {
         workspace_id: scope_of(&call, kind)?.map(|workspace| workspace.to_string()),
         aggregate_type: Some(kind.as_str().to_owned()),
         aggregate_id: Some(id.to_owned()),
-        event_type: None,
+        ..EventFilter::default()
     };
     let after = call.asked_as("after")?;
     let limit = call.limit(100, 1_000)?;

@@ -265,7 +265,7 @@ const RUN_ROUTES: &[Route] = &[
         .answers(200, "Receipt"),
     Route::new(Get, "/api/v1/runs/{id}/events", Read, handler!(events::of_run))
         .says("Events of a run", STREAMS)
-        .asks(&[CURSOR, EVENT_TYPE, SPEED])
+        .asks(&[CURSOR, EVENT_TYPE, SPEED, EPHEMERAL])
         .answers(200, "EventPage")
         .streams(),
     Route::new(Get, "/api/v1/runs/{id}/bundle", Read, handler!(bundles::of_run))
@@ -322,12 +322,12 @@ const RUN_ROUTES: &[Route] = &[
         .answers(200, "Verification"),
     Route::new(Get, "/api/v1/events", Read, handler!(events::all))
         .says("Events of the workspace", STREAMS)
-        .asks(&[CURSOR, AGGREGATE, EVENT_TYPE])
+        .asks(&[CURSOR, AGGREGATE, EVENT_TYPE, ORIGIN, EPHEMERAL])
         .answers(200, "EventPage")
         .streams(),
     Route::new(Get, "/api/v1/stream", Read, handler!(events::stream))
         .says("Events over a WebSocket", SOCKET)
-        .asks(&[AFTER, STREAMED_RUN, AGGREGATE, EVENT_TYPE, SPEED])
+        .asks(&[AFTER, STREAMED_RUN, AGGREGATE, EVENT_TYPE, ORIGIN, SPEED, EPHEMERAL])
         .upgrades(),
 ];
 
@@ -403,7 +403,10 @@ const TRIGGER_ROUTES: &[Route] = &[
 
 const STREAMS: &str = "A page by default. With `Accept: text/event-stream` history and then live \
                        events: ids are cursors, `Last-Event-ID` or `after` resumes, a run's \
-                       stream closes with `event: end`, a lagging reader gets `event: error`.";
+                       stream closes with `event: end`, a lagging reader gets `event: error`. With \
+                       `ephemeral=true` messages `event: ephemeral` without an id stand between \
+                       (an EphemeralEnvelope each): pieces of what models answer to actions with \
+                       `stream`, as they come. They are kept nowhere and may be missing.";
 
 const SOCKET: &str = "Text frames `{id, event, data}`, each what a server-sent event of the same \
                       stream is: with `run_id` that of a run, which closes with `end`, else that \

@@ -180,7 +180,7 @@ impl AuditQueries for Projections {
         page: PageRequest,
     ) -> Result<Page<AuditEntry>, Rejection> {
         let asked = Asked::read(&page, &workspace_id.to_string(), &filter)?;
-        self.wait_for(&self.audit_log, page.min_position).await?;
+        let seen = self.wait_for(&self.audit_log, page.min_position).await?;
         let micros = |time: Option<DateTime<Utc>>| time.map(|time| time.timestamp_micros());
         let mut only = Conditions::default();
         only.and("workspace_id = $_", Some(workspace_id.to_string()));
@@ -194,8 +194,7 @@ impl AuditQueries for Projections {
         only.and("at_micros < $_", micros(filter.before));
         let select = format!("select {}, {} from audit_log", TEXTS.join(", "), NUMBERS.join(", "));
         let query = only.page(&select, "", &asked);
-        let rows = self.store.readers().rows(query).await.map_err(refusal::storage)?;
-        asked.page(rows, Row::view)
+        asked.page(seen.rows(query).await?, Row::view)
     }
 
     async fn heads(&self, after: u64, limit: u32) -> Result<AuditHeads, Rejection> {

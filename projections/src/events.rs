@@ -20,9 +20,11 @@ use crate::payload::Blobs;
 use crate::{Projections, refusal, resources, runs};
 
 mod follower;
+mod origins;
 
 use follower::Follower;
 pub(crate) use follower::Portion;
+pub(crate) use origins::Origins;
 
 /// Events of a page.
 const PAGE_EVENTS: u32 = 1_000;
@@ -121,10 +123,15 @@ impl Projections {
         }
         let head = self.journal.head().await.map_err(refusal::journal)?;
         let after = self.position_of(after, head)?;
-        let journal = Arc::clone(&self.journal);
+        let (journal, origins) = (Arc::clone(&self.journal), Arc::clone(&self.origins));
         let most_lag = self.config.reader_lag_events;
-        let follower = Follower::start(journal, filter, after, head, most_lag, portion).await?;
+        let sources = follower::Sources { journal, origins };
+        let follower = Follower::start(sources, filter, after, head, most_lag, portion).await?;
         Ok(follower.stream())
+    }
+
+    async fn wanted(&self, filter: &EventFilter, event: &RecordedEvent) -> Result<bool, Rejection> {
+        wanted(self.journal.as_ref(), &self.origins, filter, event).await
     }
 
     pub(crate) async fn shown(
@@ -153,7 +160,7 @@ impl Projections {
             for event in events {
                 sequence = event.sequence;
                 looked_at = event.position;
-                if wants(filter, &event) {
+                if self.wanted(filter, &event).await? {
                     found.push(Arc::new(event));
                 }
                 if found.len() == limit {
@@ -185,7 +192,7 @@ impl Projections {
             for event in events {
                 position = event.position;
                 scanned += 1;
-                if wants(filter, &event) {
+                if self.wanted(filter, &event).await? {
                     found.push(Arc::new(event));
                 }
                 if found.len() == limit {
@@ -252,6 +259,22 @@ impl Aggregate {
         }
         Ok(known)
     }
+}
+
+/// Whether an event is wanted; what needs the journal is asked last.
+async fn wanted(
+    journal: &dyn Journal,
+    origins: &Origins,
+    filter: &EventFilter,
+    event: &RecordedEvent,
+) -> Result<bool, Rejection> {
+    if !wants(filter, event) {
+        return Ok(false);
+    }
+    if filter.project_id.is_none() && filter.workflow_id.is_none() {
+        return Ok(true);
+    }
+    Ok(origins.of(journal, event).await.map_err(refusal::journal)?.fits(filter))
 }
 
 fn wants(filter: &EventFilter, event: &RecordedEvent) -> bool {

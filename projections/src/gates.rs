@@ -61,7 +61,7 @@ impl GateQueries for Projections {
         page: PageRequest,
     ) -> Result<Page<GateView>, Rejection> {
         let asked = Asked::read(&page, &workspace_id.to_string(), &filter)?;
-        self.wait_for(&self.runs, page.min_position).await?;
+        let seen = self.wait_for(&self.runs, page.min_position).await?;
         let query = sql(format!(
             "select {COLUMNS} from gates where workspace_id = $1 \
              and ($2 is null or status = $2) \
@@ -83,8 +83,7 @@ impl GateQueries for Projections {
         .bind(asked.micros())
         .bind(asked.id())
         .bind(asked.rows());
-        let rows = self.store.readers().rows(query).await.map_err(refusal::storage)?;
-        asked.page(rows, |row: Row| row.view(None))
+        asked.page(seen.rows(query).await?, |row: Row| row.view(None))
     }
 
     async fn get(
@@ -93,11 +92,11 @@ impl GateQueries for Projections {
         gate: GateId,
         min_position: Option<u64>,
     ) -> Result<GateView, Rejection> {
-        self.wait_for(&self.runs, min_position).await?;
+        let seen = self.wait_for(&self.runs, min_position).await?;
         let query = sql(format!("select {COLUMNS} from gates where id = $1 and workspace_id = $2"))
             .bind(gate.to_string())
             .bind(workspace_id.to_string());
-        let row: Option<Row> = self.store.readers().row(query).await.map_err(refusal::storage)?;
+        let row: Option<Row> = seen.row(query).await?;
         let row = row.ok_or_else(|| refusal::not_found("gate", &gate.to_string()))?;
         let blobs =
             Blobs::fetch(self.journal.as_ref(), row.values()).await.map_err(refusal::journal)?;

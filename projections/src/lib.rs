@@ -47,6 +47,7 @@ mod rehearse;
 pub mod remote;
 mod resources;
 mod runs;
+mod seen;
 mod store;
 mod time_travel;
 mod timeline;
@@ -163,6 +164,7 @@ pub struct Projections {
     audit_log: Arc<Projector>,
     waiting: Arc<Waiting>,
     plans: plans::Plans,
+    origins: Arc<events::Origins>,
     /// Of rebuilds, one at a time.
     rebuilding: tokio::sync::Mutex<()>,
 }
@@ -217,6 +219,7 @@ impl Projections {
             audit_log,
             waiting,
             plans: plans::Plans::default(),
+            origins: Arc::default(),
             rebuilding,
         }))
     }

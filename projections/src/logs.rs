@@ -70,15 +70,18 @@ const TEXTS: [&str; 9] =
 const NUMBERS: [&str; 2] = ["at_micros", "level"];
 
 /// What a record is about beside what it says: a run is a workspace's, and has the trace of the
-/// request that started it.
+/// request that started it, or the run at the top of its tree.
 const WORKSPACE: &str = "coalesce(l.workspace_id, r.workspace_id)";
 const SELECT: &str = "select l.id, l.at_micros, l.level, l.role, l.instance, l.target, l.message, \
      l.run_id, l.fields, coalesce(l.workspace_id, r.workspace_id) as workspace_id, \
-     coalesce(l.trace_id, (select a.trace_id from audit_log a where a.run_id = l.run_id \
-         and a.trace_id is not null order by a.at_micros, a.id limit 1)) as trace_id \
+     coalesce(l.trace_id, (select a.trace_id from audit_log a \
+         where a.run_id = coalesce(r.root_run_id, l.run_id) and a.trace_id is not null order by a.at_micros, a.id limit 1)) as trace_id \
      from logs l left join runs r on r.id = l.run_id";
-const OF_TRACE: &str = "(l.trace_id = $_ \
-     or l.run_id in (select a.run_id from audit_log a where a.trace_id = $_))";
+const OF_TRACE: &str = "(l.trace_id = $_ or coalesce(r.root_run_id, l.run_id) in \
+     (select a.run_id from audit_log a where a.trace_id = $_))";
+/// About a run, the run at the top of its tree, or another one below that.
+const OF_TREE: &str = "coalesce(r.root_run_id, l.run_id) = \
+     (select coalesce(t.root_run_id, t.id) from runs t where t.id = $_)";
 
 impl Projections {
     /// Keeps records, at most [`LOG_BATCH`] at a time. What is there already stays as it is, so that
@@ -176,7 +179,7 @@ impl LogQueries for Projections {
         only.and(&format!("{WORKSPACE} = $_"), scope);
         only.and("l.level >= $_", filter.level.map(number));
         only.and("l.role = $_", filter.role);
-        only.and("l.run_id = $_", filter.run_id);
+        only.and(if filter.tree { OF_TREE } else { "l.run_id = $_" }, filter.run_id);
         only.and(OF_TRACE, filter.trace_id);
         only.and("l.at_micros >= $_", micros(filter.from));
         only.and("l.at_micros < $_", micros(filter.to));

@@ -2,7 +2,7 @@
 //! tells queries how far they are.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use chassis::journal::{Journal, RecordedEvent, Tail, TailError};
@@ -62,6 +62,8 @@ pub(crate) struct Projector {
     projection: Arc<dyn Projection>,
     reached: watch::Sender<Reached>,
     waiting: Arc<Waiting>,
+    /// See [`Projector::confirmed`].
+    confirmed: AtomicU64,
 }
 
 /// Why a projector ended.
@@ -97,7 +99,8 @@ impl Projector {
         waiting: Arc<Waiting>,
     ) -> Self {
         let reached = Reached { mark: Mark::at(position), stopped: None, folding: false };
-        Self { projection, reached: watch::Sender::new(reached), waiting }
+        let confirmed = AtomicU64::new(0);
+        Self { projection, reached: watch::Sender::new(reached), waiting, confirmed }
     }
 
     pub(crate) fn name(&self) -> &'static str {
@@ -139,6 +142,15 @@ impl Projector {
             }
         }
         self.position() >= position
+    }
+
+    /// How many connections there had been when its position was last found in the checkpoint.
+    pub(crate) fn confirmed(&self) -> u64 {
+        self.confirmed.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn confirm(&self, made: u64) {
+        self.confirmed.fetch_max(made, Ordering::AcqRel);
     }
 
     /// Says where another process has brought the rows.

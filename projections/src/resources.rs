@@ -133,7 +133,7 @@ impl ResourceQueries for Projections {
     ) -> Result<Page<ResourceView>, Rejection> {
         let workspace = workspace_id.map(|id| id.to_string());
         let asked = Asked::read(&page, workspace.as_deref().unwrap_or("all"), &filter)?;
-        self.wait_for(&self.resources, page.min_position).await?;
+        let seen = self.wait_for(&self.resources, page.min_position).await?;
         let query = sql(format!(
             "select {COLUMNS} from resources where kind = $1 \
              and ($2 is null or workspace_id = $2) and ($3 is null or project_id = $3) \
@@ -149,8 +149,7 @@ impl ResourceQueries for Projections {
         .bind(asked.micros())
         .bind(asked.id())
         .bind(asked.rows());
-        let rows = self.store.readers().rows(query).await.map_err(refusal::storage)?;
-        asked.page(rows, |row: Row| row.view(false))
+        asked.page(seen.rows(query).await?, |row: Row| row.view(false))
     }
 
     async fn get(
@@ -160,7 +159,7 @@ impl ResourceQueries for Projections {
         id: &str,
         min_position: Option<u64>,
     ) -> Result<ResourceView, Rejection> {
-        self.wait_for(&self.resources, min_position).await?;
+        let seen = self.wait_for(&self.resources, min_position).await?;
         let query = sql(format!(
             "select {COLUMNS} from resources where kind = $1 and id = $2 \
              and ($3 is null or workspace_id = $3)"
@@ -168,7 +167,7 @@ impl ResourceQueries for Projections {
         .bind(kind.as_str())
         .bind(id)
         .bind(workspace_id.map(|id| id.to_string()));
-        let row: Option<Row> = self.store.readers().row(query).await.map_err(refusal::storage)?;
+        let row: Option<Row> = seen.row(query).await?;
         let row = row.ok_or_else(|| refusal::not_found(kind.as_str(), id))?;
         row.view(workspace_id.is_none())
     }

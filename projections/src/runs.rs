@@ -17,8 +17,8 @@ use protocol::bundle::{BundleFrom, BundlePart};
 use protocol::view::DefinitionRef;
 use protocol::{
     Compare, Comparison, DiffTo, ExperimentReport, Explain, Explanation, Page, PageRequest,
-    Rejection, RejectionKind, RunDiff, RunFilter, RunQueries, RunState, RunView, StateAt,
-    TimelineEntry, Verification, Waiting,
+    Rejection, RunDiff, RunFilter, RunQueries, RunState, RunView, StateAt, TimelineEntry,
+    Verification, Waiting,
 };
 use serde_json::Value;
 use sqlx::FromRow;
@@ -203,7 +203,7 @@ impl RunQueries for Projections {
         page: PageRequest,
     ) -> Result<Page<RunView>, Rejection> {
         let asked = Asked::read(&page, &workspace_id.to_string(), &filter)?;
-        self.wait_for(&self.runs, page.min_position).await?;
+        let seen = self.wait_for(&self.runs, page.min_position).await?;
         if filter.labels.iter().any(|(key, value)| key.contains('\0') || value.contains('\0')) {
             // No label holds it, and PostgreSQL doesn't take it in JSON.
             return Ok(Page { items: Vec::new(), next_cursor: None });
@@ -233,8 +233,7 @@ impl RunQueries for Projections {
         .bind(filter.parent)
         .bind(filter.as_of.map(|at| at.timestamp_micros()))
         .bind(Some(waits).filter(|waits| !waits.is_empty()).map(|waits| i64::from(waits.bits())));
-        let rows = self.store.readers().rows(query).await.map_err(refusal::storage)?;
-        asked.page(rows, |row: Row| row.view(None))
+        asked.page(seen.rows(query).await?, |row: Row| row.view(None))
     }
 
     async fn get(
@@ -243,11 +242,11 @@ impl RunQueries for Projections {
         run_id: RunId,
         min_position: Option<u64>,
     ) -> Result<RunView, Rejection> {
-        self.wait_for(&self.runs, min_position).await?;
+        let seen = self.wait_for(&self.runs, min_position).await?;
         let query = sql(format!("select {COLUMNS} from runs where id = $1 and workspace_id = $2"))
             .bind(run_id.to_string())
             .bind(workspace_id.to_string());
-        let row: Option<Row> = self.store.readers().row(query).await.map_err(refusal::storage)?;
+        let row: Option<Row> = seen.row(query).await?;
         let row = row.ok_or_else(|| refusal::not_found("run", &run_id.to_string()))?;
         let blobs =
             Blobs::fetch(self.journal.as_ref(), row.values()).await.map_err(refusal::journal)?;
@@ -439,24 +438,6 @@ impl Projections {
         let row: Option<Counted> =
             self.store.readers().row(query).await.map_err(refusal::storage)?;
         Ok(row.map_or(0, |row| row.count.unsigned_abs()))
-    }
-
-    /// Waits for a read model to reach a position, for as long as the configuration allows.
-    pub(crate) async fn wait_for(
-        &self,
-        projector: &crate::projector::Projector,
-        min_position: Option<u64>,
-    ) -> Result<(), Rejection> {
-        let Some(position) = min_position else { return Ok(()) };
-        if projector.position() >= position {
-            return Ok(());
-        }
-        let reached = tokio::time::timeout(self.config.position_wait, projector.reached(position));
-        if reached.await == Ok(true) {
-            return Ok(());
-        }
-        let message = format!("position {position} isn't in the read model yet, try again");
-        Err(Rejection::new(RejectionKind::Unavailable, "position_not_reached", message))
     }
 }
 

@@ -84,6 +84,15 @@ impl Store {
         matches!(self.views, Views::Database(_))
     }
 
+    /// Connections that were made for readers so far. A database that has crashed forgets what
+    /// wasn't synced, and ends all that there were; a file's outlive only their process.
+    pub(crate) fn connections_made(&self) -> u64 {
+        match &self.views {
+            Views::File(_) => 0,
+            Views::Database(database) => database.connections_made(),
+        }
+    }
+
     /// Whether the writer's connection answers.
     pub(crate) async fn ping(&self) -> bool {
         let mut writer = self.writer.lock().await;

@@ -239,6 +239,21 @@ impl World {
 
     /// An event that no writer of ours would write, of a run of its own.
     async fn append_raw(&self, event_type: &str, payload: &str) -> u64 {
+        self.append_raw_to(("run", "run_raw"), event_type, payload).await
+    }
+
+    async fn append_raw_to(&self, stream: (&str, &str), event_type: &str, payload: &str) -> u64 {
+        self.append_beside(stream, event_type, payload, METADATA).await
+    }
+
+    /// The first event of a stream, with its metadata.
+    async fn append_beside(
+        &self,
+        stream: (&str, &str),
+        event_type: &str,
+        payload: &str,
+        metadata: &str,
+    ) -> u64 {
         let event = NewEvent {
             id: Uuid::now_v7(),
             event_type: event_type.into(),
@@ -246,8 +261,7 @@ impl World {
             payload: payload.to_owned().into(),
             recorded_at: None,
         };
-        let stream = ("run", "run_raw");
-        self.append_encoded(stream, ours(), 0, vec![event], Vec::new(), METADATA).await
+        self.append_encoded(stream, ours(), 0, vec![event], Vec::new(), metadata).await
     }
 
     async fn append_encoded(

@@ -37,7 +37,7 @@ impl Projections {
         now: DateTime<Utc>,
         min_position: Option<u64>,
     ) -> Result<Vec<TriggerView>, Rejection> {
-        self.wait_for(&self.runs, min_position).await?;
+        let seen = self.wait_for(&self.runs, min_position).await?;
         let id = workflow_id.to_string();
         let workspace = Some(workspace_id);
         let workflow =
@@ -49,7 +49,7 @@ impl Projections {
              from triggers where workflow_id = $1 and workspace_id = $2")
             .bind(id.clone())
             .bind(workspace_id.to_string());
-        let rows: Vec<Row> = self.store.readers().rows(query).await.map_err(refusal::storage)?;
+        let rows: Vec<Row> = seen.rows(query).await?;
         let is_enabled = spec.enabled && !workflow.archived;
         let views = spec.triggers.iter().map(|(name, trigger)| {
             let row = rows.iter().find(|row| row.name == name.as_str());

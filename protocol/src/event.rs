@@ -172,10 +172,14 @@ pub struct EventFilter {
     pub aggregate_type: Option<String>,
     pub aggregate_id: Option<String>,
     pub event_type: Option<String>,
+    /// Of runs and things of this project, and of this workflow, which the first event of each
+    /// says.
+    pub project_id: Option<String>,
+    pub workflow_id: Option<String>,
 }
 
 impl EventFilter {
-    /// Whether an event is wanted.
+    /// Whether an event is wanted, as far as it says itself: not of what project or workflow it is.
     pub fn holds(&self, event: &EventEnvelope) -> bool {
         let fits = |wanted: &Option<String>, is: &str| wanted.as_deref().is_none_or(|w| w == is);
         fits(&self.workspace_id, &event.workspace_id)

@@ -8,6 +8,7 @@ pub mod bundle;
 pub mod command;
 pub mod comparison;
 pub mod difference;
+pub mod ephemeral;
 pub mod event;
 pub mod experiment;
 pub mod explanation;
@@ -34,6 +35,10 @@ pub use comparison::{
     Compare, ComparedTo, Comparison, DefinitionChange, NotRehearsed, PartedRun, RehearsalView,
 };
 pub use difference::{DiffSide, DiffTo, Divergence, NodeCounts, NodeDiff, RunDiff};
+pub use ephemeral::{
+    Ephemeral, EphemeralEnvelope, EphemeralFilter, EphemeralSink, EphemeralSource, LlmDelta,
+    Unheard,
+};
 pub use event::{Cursor, EventEnvelope, EventFilter, Speed};
 pub use experiment::{
     ExperimentCalls, ExperimentEnd, ExperimentFork, ExperimentParting, ExperimentPlan,

@@ -93,6 +93,8 @@ pub struct LogFilter {
     pub level: Option<LogLevel>,
     pub role: Option<String>,
     pub run_id: Option<String>,
+    /// With `run_id`: about any run of its tree.
+    pub tree: bool,
     pub trace_id: Option<String>,
     /// From this time on.
     pub from: Option<DateTime<Utc>>,

@@ -38,6 +38,19 @@ pub const EXPORT: &str = "queries.export";
 pub const JOURNAL_HEAD: &str = "journal.head";
 /// Told when shards were released. A hint: they are found free without it, later.
 pub const SHARDS_RELEASED: &str = "shards.released";
+/// Told by who listens to ephemeral messages, at first and then each [`LISTENING_EVERY`]. A hint:
+/// workers tell nothing for [`LISTENING_FOR`] after the last one.
+pub const LISTENING: &str = "ephemeral.listening";
+pub const LISTENING_EVERY: Duration = Duration::from_secs(2);
+pub const LISTENING_FOR: Duration = Duration::from_secs(7);
+
+/// Where a run's ephemeral messages are told, each an [`crate::Ephemeral`]; without a run, all of a
+/// workspace's. They may be lost.
+pub fn ephemeral_subject(workspace_id: WorkspaceId, run_id: Option<RunId>) -> String {
+    let run = run_id.map_or_else(|| "*".to_owned(), |run_id| run_id.to_string());
+    format!("ephemeral.of.{workspace_id}.{run}")
+}
+
 /// The pool of workers that takes tasks which name no other.
 pub const DEFAULT_POOL: &str = "default";
 /// Code of the refusal of a coordinator that doesn't own the run (any more): ask again.

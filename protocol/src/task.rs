@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use domain::definition::{ActionKind, Step};
-use domain::ids::{RunId, WorkspaceId};
+use domain::ids::{ProjectId, RunId, WorkflowId, WorkspaceId};
 use domain::resource::{ModelProfileSpec, PromptSpecSpec};
 use domain::span::Span;
 use serde::{Deserialize, Serialize};
@@ -16,6 +16,12 @@ use crate::view::Usage;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Task {
     pub workspace_id: WorkspaceId,
+    /// Absent from older coordinators.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project_id: Option<ProjectId>,
+    /// Where the run is a workflow's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workflow_id: Option<WorkflowId>,
     pub run_id: RunId,
     /// The token, counted within the run.
     pub token: u64,

@@ -1,6 +1,6 @@
-//! Promise 33: what goes on can be watched over a WebSocket, from history into live, without a gap or
-//! a duplicate however often it is cut; and what a process warned of is found later, by run and by
-//! trace, without a secret in it.
+//! Promise 33: what goes on can be watched over a WebSocket, from history into live, without a gap
+//! or a duplicate however often it is cut; and what a process warned of is found later, by run, by
+//! trace and by the trace of a run's parent, without a secret in it.
 //!
 //! It fails where the socket loses an event between history and live ones, tells one twice after a
 //! cut, or tells anything else than server-sent events do; where a warning of a process without a
@@ -116,6 +116,33 @@ async fn logs(client: &Client, query: &str) -> Vec<Value> {
     .await
 }
 
+/// What is told of a child stands under the trace of its parent, and in its tree.
+async fn children_are_found_by_the_trace_of_their_parent(platform: &Platform, client: &Client) {
+    let helper = "{name: p33-child, start: work, nodes: {work: {action: {kind: mock, with: {fail: \
+                  {times: 9, kind: permanent, code: refused}}}}}}";
+    client.publish(helper).await;
+    let definition = json!({
+        "name": "p33-parent", "start": "ask",
+        "nodes": {"ask": {"workflow": {"definition": "p33-child", "on_failure": "catch"}}},
+    });
+    let answer = client.post("/runs", &json!({"definition": definition, "input": {}})).await;
+    let trace = answer.headers["x-request-id"].to_str().expect("ascii").to_owned();
+    let run = answer.ok()["id"].as_str().expect("an id").to_owned();
+    assert_eq!(client.end_of(&run).await["status"], "completed");
+    let children = client.get(&format!("/runs?parent={run}")).await;
+    let child = children["items"][0]["id"].as_str().expect("an id");
+    let told = logs(client, &format!("trace_id={trace}&role=executor")).await;
+    assert_eq!((&told[0]["run_id"], &told[0]["trace_id"]), (&json!(child), &json!(trace)));
+    // It is recorded with the child too, for who has only its events.
+    let first = client.events(child).await[0]["metadata"]["traceparent"].clone();
+    let first = first.as_str().expect("a trace");
+    assert!(first.starts_with(&format!("00-{trace}-")), "{first}");
+    let arguments = ["logs", "--run", &run, "--tree", "-o", "json", "--server", platform.gateway()];
+    let (_, listed, talk) = platform.wonder(&arguments).await;
+    let listed: Value = serde_json::from_str(&listed).unwrap_or_else(|_| panic!("{listed}{talk}"));
+    assert_eq!(listed["items"], json!(told));
+}
+
 async fn a_warning_is_found_by_its_run_and_its_trace(setting: Setting) {
     let shape = Shape::from(setting).with_variable("P33_API_KEY", CANARY);
     let shape = shape.with(&["--allow-private-host", "127.0.0.1"]);
@@ -138,6 +165,7 @@ async fn a_warning_is_found_by_its_run_and_its_trace(setting: Setting) {
     let told: Value = serde_json::from_str(&told).unwrap_or_else(|_| panic!("{told}{talk}"));
     let items = told["items"].as_array().expect("records");
     assert!(items.contains(record), "{told}");
+    children_are_found_by_the_trace_of_their_parent(&platform, &client).await;
     // What was told before the end of a process is there after it.
     let (other, _) = failing(&client).await;
     if setting == Setting::Distributed {

@@ -10,9 +10,10 @@ use serde_json::Value;
 use crate::exit::Failure;
 
 mod problem;
-pub(crate) mod sse;
+mod sse;
 
 pub(crate) use problem::{ApiProblem, Finding, line as problem_line};
+pub(crate) use sse::{EventStream, Told};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);

@@ -11,8 +11,10 @@ use protocol::EventEnvelope;
 use serde_json::Value;
 
 mod cancelled;
+mod deltas;
 mod display;
 
+pub(crate) use deltas::Deltas;
 pub(crate) use display::Display;
 
 /// How many tokens of a node are where.

@@ -10,20 +10,21 @@ use anyhow::Context;
 use chassis::shutdown::{Drained, Shutdown, Stage};
 use chassis::telemetry::{self, LogFormat, Telemetry, TelemetryConfig};
 use domain::ids::{ProjectId, WorkspaceId};
-use executor::{Executor, ExecutorConfig, RemoteTasks};
+use executor::{Executor, ExecutorConfig, RemoteSink, RemoteTasks};
 use gateway::{
     Administrator, AuthConfig, Gateway, GatewayConfig, Operations, Remote, RenderMetrics,
     ServeError, SystemEnvironment,
 };
 use protocol::{
-    AuditQueries, Commands, Events, GateQueries, LogQueries, MetricQueries, ResourceQueries,
-    RunQueries, Tasks,
+    AuditQueries, Commands, EphemeralSource, Events, GateQueries, LogQueries, MetricQueries,
+    ResourceQueries, RunQueries, Tasks,
 };
 use tokio::task::JoinHandle;
 
 use crate::config::{AuthMode, Config, Role};
 
 mod archives;
+mod ephemerals;
 mod hints;
 mod logs;
 mod read_side;
@@ -31,6 +32,7 @@ mod readiness;
 mod store;
 mod write_side;
 
+use ephemerals::Ephemerals;
 use read_side::ReadSide;
 use readiness::Readinesses;
 use store::Store;
@@ -67,6 +69,7 @@ struct Services {
     events: Arc<dyn Events>,
     audit: Arc<dyn AuditQueries>,
     logs: Arc<dyn LogQueries>,
+    ephemerals: Arc<dyn EphemeralSource>,
 }
 
 /// Starts the services of this process's roles on a bound listener. Returns when they are ready to
@@ -94,15 +97,16 @@ pub(crate) async fn start(
         false => None,
     };
     let logs = logs::start(config, &telemetry, &store, read_side.as_ref());
+    let within = Arc::new(Ephemerals::default());
     if config.has(Role::Executor) {
-        start_executor(config, &store, write_side.as_ref(), &intake).await?;
+        start_executor(config, &store, write_side.as_ref(), &within, &intake).await?;
     }
     let url = format!("http://{}", listener.local_addr()?);
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let health = Arc::new(Readinesses::of(config, &store, write_side.as_ref(), read_side.as_ref()));
     let metrics = metrics(telemetry);
     let edge = if config.has(Role::Gateway) {
-        let services = services(&store, write_side.as_ref(), read_side.as_ref())?;
+        let services = services(&store, write_side.as_ref(), read_side.as_ref(), within)?;
         let gateway = Gateway {
             commands: services.commands,
             resources: services.resources,
@@ -112,6 +116,7 @@ pub(crate) async fn start(
             events: services.events,
             audit: services.audit,
             logs: services.logs,
+            ephemerals: services.ephemerals,
             environment: Arc::new(SystemEnvironment),
             config: gateway_config(config),
             health,
@@ -150,6 +155,7 @@ fn services(
     store: &Store,
     write_side: Option<&WriteSide>,
     read_side: Option<&ReadSide>,
+    within: Arc<Ephemerals>,
 ) -> anyhow::Result<Services> {
     if let Some(nats) = store.nats() {
         let remote = Arc::new(Remote::new(nats.clone()));
@@ -161,7 +167,8 @@ fn services(
             run_metrics: Arc::clone(&remote) as _,
             events: Arc::clone(&remote) as _,
             audit: Arc::clone(&remote) as _,
-            logs: remote,
+            logs: Arc::clone(&remote) as _,
+            ephemerals: remote,
         });
     }
     let (write_side, read_side) =
@@ -176,6 +183,7 @@ fn services(
         events: Arc::clone(views) as _,
         audit: Arc::clone(views) as _,
         logs: Arc::clone(views) as _,
+        ephemerals: within,
     })
 }
 
@@ -183,6 +191,7 @@ async fn start_executor(
     config: &Config,
     store: &Store,
     write_side: Option<&WriteSide>,
+    within: &Arc<Ephemerals>,
     intake: &Stage,
 ) -> anyhow::Result<()> {
     let allowed = config.allow_private_hosts.iter().map(|host| Ok(host.parse()?));
@@ -193,14 +202,16 @@ async fn start_executor(
     };
     let Some(nats) = store.nats() else {
         let write_side = write_side.context("an executor without NATS needs the other roles")?;
-        let executor = Executor::start(write_side.service.tasks(), settings, intake.token())?;
+        let (tasks, sink) = (write_side.service.tasks(), Arc::clone(within) as _);
+        let executor = Executor::start(tasks, sink, settings, intake.token())?;
         intake.spawn(executor.join());
         return Ok(());
     };
     let pool = protocol::remote::DEFAULT_POOL;
     let tasks = RemoteTasks::connect(nats.clone(), pool, config.executor_concurrency).await?;
     let source = Arc::clone(&tasks) as Arc<dyn Tasks>;
-    let executor = Executor::start(source, settings, intake.token())?;
+    let sink = RemoteSink::connect(nats.clone()).await?;
+    let executor = Executor::start(source, sink, settings, intake.token())?;
     intake.spawn(async move {
         executor.join().await;
         tasks.close().await;

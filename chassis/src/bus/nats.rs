@@ -163,6 +163,14 @@ impl Nats {
         self.send(outbound(self.subject(subject), None, body)).await
     }
 
+    /// The same without waiting, and without word of what became of it: what the connection doesn't
+    /// take at once is lost.
+    pub fn tell_now(&self, subject: &str, body: Bytes) {
+        if self.is_connected() {
+            self.send_now(outbound(self.subject(subject), None, body));
+        }
+    }
+
     /// Listens to what is told from now on. Lasts over reconnects, but may miss messages: those
     /// told while the connection was away, and where 16,384 wait already.
     pub async fn listen(&self, subject: &str) -> Result<BoxStream<'static, Bytes>, NatsError> {

@@ -14,7 +14,7 @@ use domain::run::{Command, Decision, Event, Run};
 use protocol::event::SecretsUsed;
 use protocol::{Outcome, OutcomeResult, Receipt, Rejection, RejectionKind, RunOutcome, Task};
 use serde_json::Value;
-use tokio::sync::oneshot;
+use tokio::sync::{OnceCell, oneshot};
 use tokio::time::Instant;
 
 use super::Reply;
@@ -71,6 +71,8 @@ pub(super) struct Actor {
     recorded: HashSet<(u64, u32)>,
     /// Attempts that must not be made twice, and that no worker has fetched yet.
     unfetched: HashSet<(u64, u32)>,
+    /// The trace that its children are part of, once it was looked up: beside its first event.
+    pub trace: Arc<OnceCell<Option<Arc<str>>>>,
 }
 
 /// What follows from an append that has become durable.
@@ -160,6 +162,7 @@ impl Actor {
             again: HashSet::new(),
             recorded: HashSet::new(),
             unfetched: HashSet::new(),
+            trace: Arc::default(),
         }
     }
 
@@ -431,6 +434,8 @@ impl Actor {
         };
         Some(Ok(Task {
             workspace_id: self.workspace_id,
+            project_id: self.run.header().map(|header| header.project_id),
+            workflow_id: self.run.header().and_then(|header| header.workflow_id),
             run_id: self.run_id,
             token,
             attempt,

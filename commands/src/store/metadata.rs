@@ -1,11 +1,11 @@
 //! What is recorded beside every event of a command.
 
 use bytes::Bytes;
-use domain::ids::CommandId;
+use domain::ids::{CommandId, RunId};
 use domain::run::state::WaitKinds;
 use protocol::command::{Command, CommandEnvelope, Origin};
 use protocol::event::SecretsUsed;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 /// What came with what somebody outside asked for or sent: whose trace it is part of, and where it
@@ -89,6 +89,29 @@ pub(crate) fn sharing(metadata: &Bytes, shared: u64) -> Bytes {
     with(metadata, "shared", &json!(shared))
 }
 
+/// Metadata of events that are part of a trace.
+pub(crate) fn in_trace(metadata: &Bytes, traceparent: &str) -> Bytes {
+    with(metadata, "traceparent", &json!(traceparent))
+}
+
+/// The trace that events with this metadata are part of.
+pub(crate) fn trace_in(metadata: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Traced {
+        #[serde(default)]
+        traceparent: Option<String>,
+    }
+    serde_json::from_slice::<Traced>(metadata).ok()?.traceparent
+}
+
+/// The trace of a run that is part of no other: its own, made of its id. As in [W3C Trace
+/// Context](https://www.w3.org/TR/trace-context/#traceparent-header).
+pub(crate) fn own_trace(run_id: RunId) -> String {
+    let bits = run_id.bits().as_u128();
+    // Its lower half stands for the span; neither may be nothing but zeros.
+    format!("00-{:032x}-{:016x}-01", bits.max(1), (bits as u64).max(1))
+}
+
 /// Metadata with one more member. It is an object that was written here, and has some.
 fn with(metadata: &Bytes, name: &str, value: &Value) -> Bytes {
     let members = metadata.strip_suffix(b"}").unwrap_or(metadata);
@@ -104,4 +127,20 @@ pub(crate) fn of_fork(envelope: &CommandEnvelope, shared: u64) -> Bytes {
 /// The same of what an actor does, under the id of a command.
 pub(crate) fn by(actor: &str, command_id: CommandId, along: Along<'_>) -> Bytes {
     Metadata::new(actor, command_id, along).written()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trace_that_is_written_is_read_and_one_of_a_run_is_its_id() {
+        let actors = by("dev", CommandId::new(uuid::Uuid::from_u128(7)), Along::default());
+        assert_eq!(trace_in(&actors), None);
+        let trace = own_trace(RunId::new(uuid::Uuid::from_u128(0xabc)));
+        let id = "00000000000000000000000000000abc";
+        assert_eq!(trace, format!("00-{id}-0000000000000abc-01"));
+        assert_eq!(trace_in(&in_trace(&actors, &trace)), Some(trace));
+        assert_eq!(trace_in(b""), None);
+    }
 }

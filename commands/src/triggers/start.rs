@@ -94,6 +94,8 @@ impl Triggers {
         run_id: &mut RunId,
     ) -> Result<Receipt, Rejection> {
         let Starting { workspace_id, trigger, by, more, along, .. } = starting;
+        let own_trace = metadata::own_trace(*run_id);
+        let along = Along { traceparent: along.traceparent.or(Some(&own_trace)), ..along };
         let workflow = self.resolver.workflow(workspace_id, by.workflow_id).await?;
         self.resolver.project_in_use(workspace_id, workflow.project_id).await?;
         let (id, version) = (workflow.definition_id, workflow.definition_version);

@@ -8,7 +8,7 @@ use chassis::journal::Journal;
 use commands::CoordinatorConfig;
 use domain::ids::RunId;
 use domain::run::RunStatus;
-use protocol::{Command, FailureKind, RunOutcome};
+use protocol::{Command, Commands as _, FailureKind, RunOutcome};
 use serde_json::{Value, json};
 
 use crate::platform::{Platform, config, folder, node};
@@ -304,5 +304,42 @@ async fn parents_and_children_that_left_memory_find_each_other() {
         platform.succeed(task, json!(1)).await;
     }
     assert_eq!(platform.end_of(parent).await.status, RunStatus::Completed);
+    platform.stop().await;
+}
+
+/// The trace that a run's first event is part of.
+async fn trace(platform: &Platform, run_id: RunId) -> Value {
+    let events = platform.journal.inner.load("run", &run_id.to_string(), 0, 1).await;
+    let metadata = &events.expect("the journal is there")[0].metadata;
+    let metadata: Value = serde_json::from_slice(metadata).expect("json");
+    metadata["traceparent"].clone()
+}
+
+#[tokio::test]
+async fn children_are_part_of_the_trace_of_the_run_at_the_top() {
+    let folder = folder();
+    let platform = with_helper(folder.path()).await;
+    publish(&platform, caller(json!({"definition": "helper", "input": {"n": 7}}))).await;
+    let mut top = caller(json!({"definition": "caller"}));
+    top["name"] = json!("top");
+    // The second one is asked for after a restart: what is in memory is gone by then.
+    top["nodes"]["then"] = json!({"workflow": {"definition": "helper", "input": {"n": 8}}});
+    top["transitions"] = json!([{"from": "ask", "to": "then"}]);
+    const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let mut envelope = platform.envelope(platform.starting(&top, json!({})));
+    envelope.traceparent = Some(TRACE.to_owned());
+    let receipt = platform.service.execute(envelope).await.expect("the run starts");
+    let run: RunId = receipt.id.parse().expect("an id");
+    let low = platform.pull_one().await;
+    assert_eq!(low.run_id, run.child(1).child(1));
+    for run_id in [run, run.child(1), low.run_id] {
+        assert_eq!(trace(&platform, run_id).await, TRACE);
+    }
+    platform.stop().await;
+    let platform = Platform::start(folder.path()).await;
+    platform.succeed(&platform.pull_one().await, json!(1)).await;
+    let next = platform.pull_one().await;
+    assert_ne!(next.run_id, low.run_id);
+    assert_eq!(trace(&platform, next.run_id).await, TRACE);
     platform.stop().await;
 }

@@ -1,7 +1,7 @@
 //! `llm`: asks a model, checks structured output, and falls back to other profiles.
 //!
 //! `with`: `model` (a profile's name, or an inline profile; default the project's), `system`,
-//! `prompt`, `prompt_spec` or `messages`, `schema`, `tools`, `temperature`, `max_tokens`.
+//! `prompt`, `prompt_spec` or `messages`, `schema`, `tools`, `temperature`, `max_tokens`, `stream`.
 //! Result: `{text, value, tool_calls, finish_reason, model, usage}`.
 
 mod anthropic;
@@ -9,6 +9,7 @@ mod mock;
 mod openai;
 mod profile;
 mod request;
+mod streaming;
 mod structured;
 mod wire;
 
@@ -25,6 +26,7 @@ use self::structured::Structure;
 use super::{Services, only};
 use crate::context::{Bound, Context};
 use crate::fault::{Ended, Fault, invalid, permanent};
+use crate::live::Live;
 use crate::meters;
 
 pub(crate) struct Llm {
@@ -34,6 +36,7 @@ pub(crate) struct Llm {
     tools: Option<Bound>,
     temperature: Option<Bound>,
     max_tokens: Option<Bound>,
+    stream: Option<Bound>,
 }
 
 /// What a model said.
@@ -69,6 +72,7 @@ impl Llm {
                 "tools",
                 "temperature",
                 "max_tokens",
+                "stream",
             ],
         )?;
         let prompt = Prompt::compile(with, work)?;
@@ -82,6 +86,7 @@ impl Llm {
             tools: optional("tools")?,
             temperature: optional("temperature")?,
             max_tokens: optional("max_tokens")?,
+            stream: optional("stream")?,
             prompt,
         })
     }
@@ -100,10 +105,11 @@ impl Llm {
     /// Tries the profiles in turn. A policy failure ends the chain: it must not be walked around.
     async fn chain(&self, context: &Context<'_>, services: &Services) -> Ended {
         let request = self.request(context)?;
+        let mut live = Live::new(*context, &*services.sink);
         let mut usage = Usage::default();
         let mut failed: Vec<(String, Fault)> = Vec::new();
         for profile in self.models.chain(context)? {
-            match self.ask(&profile, &request, services).await {
+            match self.ask(&profile, &request, services, &mut live).await {
                 Ok(mut success) => {
                     usage.add(&success.usage);
                     success.usage = usage;
@@ -135,6 +141,7 @@ impl Llm {
         let max_tokens = eval(&self.max_tokens)?
             .map(|value| value.as_u64().and_then(|n| u32::try_from(n).ok()).filter(|n| *n > 0))
             .map(|n| n.ok_or_else(|| invalid("with.max_tokens", "give a whole number above 0")));
+        let stream = eval(&self.stream)?.unwrap_or(Value::Bool(false)).as_bool();
         let (system, messages) = self.prompt.render(context)?;
         Ok(Request {
             system,
@@ -142,13 +149,20 @@ impl Llm {
             tools: request::tools(eval(&self.tools)?)?,
             temperature: temperature.transpose()?,
             max_tokens: max_tokens.transpose()?,
+            stream: stream.ok_or_else(|| invalid("with.stream", "give true or false"))?,
             schema: self.structure.as_ref().map(|structure| structure.schema.clone()),
         })
     }
 
     /// Asks one profile; where the answer doesn't satisfy the schema, once more with the errors.
-    async fn ask(&self, profile: &Profile, request: &Request, services: &Services) -> Ended {
-        let first = exchange(profile, request, services).await?;
+    async fn ask(
+        &self,
+        profile: &Profile,
+        request: &Request,
+        services: &Services,
+        live: &mut Live<'_>,
+    ) -> Ended {
+        let first = exchange(profile, request, services, live).await?;
         let Some(structure) = self.structure.as_ref().filter(|_| first.tool_calls.is_empty())
         else {
             let tokens = (first.input_tokens, first.output_tokens);
@@ -160,11 +174,12 @@ impl Llm {
             Err(errors) => errors,
         };
         let spent = |mut fault: Fault, tokens| {
-            fault.usage = used(profile, tokens);
+            fault.usage.add(&used(profile, tokens));
             fault
         };
         let again = request.repaired(&first, &errors);
-        let second = exchange(profile, &again, services).await.map_err(|f| spent(f, tokens))?;
+        let second = exchange(profile, &again, services, live).await;
+        let second = second.map_err(|fault| spent(fault, tokens))?;
         tokens.0 = tokens.0.saturating_add(second.input_tokens);
         tokens.1 = tokens.1.saturating_add(second.output_tokens);
         match structure.read(&second) {
@@ -178,13 +193,23 @@ async fn exchange(
     profile: &Profile,
     request: &Request,
     services: &Services,
+    live: &mut Live<'_>,
 ) -> Result<Reply, Fault> {
     use domain::resource::Provider;
-    let reply = match profile.provider {
-        Provider::Openai => openai::ask(profile, request, services).await?,
-        Provider::Anthropic => anthropic::ask(profile, request, services).await?,
-        Provider::Mock => mock::ask(profile, request),
+    live.begin();
+    let asked = match profile.provider {
+        Provider::Openai => openai::ask(profile, request, services, live).await,
+        Provider::Anthropic => anthropic::ask(profile, request, services, live).await,
+        Provider::Mock => Ok(mock::ask(profile, request)),
     };
+    let reply = asked.map_err(|mut fault| {
+        fault.usage = used(profile, (fault.usage.input_tokens, fault.usage.output_tokens));
+        fault
+    })?;
+    if request.stream {
+        // All of it is told before its outcome is, also where it came whole.
+        live.end(&reply.text);
+    }
     let tokens = (reply.input_tokens, reply.output_tokens);
     meters::model_usage(profile.provider_name(), &profile.model, &used(profile, tokens));
     let empty = reply.text.is_empty() && reply.value.is_none() && reply.tool_calls.is_empty();

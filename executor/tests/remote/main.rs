@@ -5,4 +5,5 @@ mod ends;
 mod outages;
 mod place;
 mod redelivery;
+mod sink;
 mod tasks;

@@ -19,7 +19,7 @@ use protocol::remote::{
     shard_commands, task_subject, tasks_queue,
 };
 use protocol::task::{Failure, Outcome, OutcomeResult, Task, Work, WorkAction, WorkBody};
-use protocol::{Rejection, RejectionKind, Tasks, shard_of};
+use protocol::{Rejection, RejectionKind, Tasks, Unheard, shard_of};
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
@@ -49,6 +49,8 @@ pub(crate) fn task(token: u64, with: Value) -> Task {
     };
     Task {
         workspace_id: WorkspaceId::derived("", "default"),
+        project_id: None,
+        workflow_id: None,
         run_id: run_id(),
         token,
         attempt: 1,
@@ -130,7 +132,8 @@ impl Place {
         let shutdown = CancellationToken::new();
         let watched = Arc::new(Watched { tasks, pulled: Mutex::default(), reports: Notify::new() });
         let source = Arc::clone(&watched);
-        let executor = Executor::start(source, config, shutdown.clone()).expect("an executor");
+        let executor = Executor::start(source, Arc::new(Unheard), config, shutdown.clone());
+        let executor = executor.expect("an executor");
         Running { executor, watched, shutdown }
     }
 

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use domain::definition::ActionKind::Mock;
 use domain::ids::RunId;
 use executor::{Executor, ExecutorConfig};
+use protocol::Unheard;
 use protocol::service::Tasks;
 use protocol::task::{Abandoned, Outcome, OutcomeResult, Task};
 use serde_json::json;
@@ -72,7 +73,8 @@ fn numbered(with: serde_json::Value, count: u64) -> Vec<Task> {
 
 async fn run(source: &Arc<Source>, config: ExecutorConfig) {
     let shutdown = CancellationToken::new();
-    let executor = Executor::start(source.clone(), config, shutdown).expect("an executor");
+    let executor =
+        Executor::start(source.clone(), Arc::new(Unheard), config, shutdown).expect("an executor");
     executor.join().await;
 }
 
@@ -101,8 +103,8 @@ async fn waiting_tasks_are_bounded_and_all_are_reported() {
 async fn a_shutdown_lets_running_tasks_finish() {
     let source = source(numbered(json!({"result": 1, "delay": "50ms"}), 1), false);
     let shutdown = CancellationToken::new();
-    let executor =
-        Executor::start(source.clone(), config(), shutdown.clone()).expect("an executor");
+    let executor = Executor::start(source.clone(), Arc::new(Unheard), config(), shutdown.clone())
+        .expect("an executor");
     source.pulled.notified().await;
     source.pulled.notified().await;
     shutdown.cancel();
@@ -116,7 +118,8 @@ async fn a_task_that_outlasts_the_grace_is_abandoned_without_an_outcome() {
     let source = source(numbered(json!({"delay": "1h"}), 1), false);
     let shutdown = CancellationToken::new();
     let config = ExecutorConfig { grace: Duration::from_millis(10), ..config() };
-    let executor = Executor::start(source.clone(), config, shutdown.clone()).expect("an executor");
+    let executor = Executor::start(source.clone(), Arc::new(Unheard), config, shutdown.clone())
+        .expect("an executor");
     source.pulled.notified().await;
     source.pulled.notified().await;
     shutdown.cancel();
@@ -130,7 +133,8 @@ async fn what_nobody_waits_for_is_given_up_also_where_it_comes_later() {
     source.tasks.lock().expect("tasks").iter_mut().for_each(|task| task.token += 1);
     let shutdown = CancellationToken::new();
     let config = ExecutorConfig { concurrency: 2, ..config() };
-    let executor = Executor::start(source.clone(), config, shutdown.clone()).expect("an executor");
+    let executor = Executor::start(source.clone(), Arc::new(Unheard), config, shutdown.clone())
+        .expect("an executor");
     let run_id = source.tasks.lock().expect("tasks")[0].run_id;
     source.pulled.notified().await;
     *source.abandoned.lock().expect("words") = vec![Abandoned { run_id, tokens: vec![2] }];

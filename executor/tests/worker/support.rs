@@ -121,6 +121,8 @@ pub(crate) fn work(body: WorkBody) -> Work {
 pub(crate) fn task_of(work: Work, input: Value) -> Task {
     Task {
         workspace_id: domain::ids::WorkspaceId::new(uuid::Uuid::from_u128(1)),
+        project_id: Some(domain::ids::ProjectId::new(uuid::Uuid::from_u128(4))),
+        workflow_id: Some(domain::ids::WorkflowId::new(uuid::Uuid::from_u128(5))),
         run_id: domain::ids::RunId::new(uuid::Uuid::from_u128(2)),
         token: 7,
         attempt: 1,

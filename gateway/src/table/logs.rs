@@ -15,10 +15,15 @@ const LOGGED: &[Param] = &[
     ),
     param("run_id", "string", "Only what is about this run."),
     param(
+        "tree",
+        "boolean",
+        "With `run_id`: `true` for what is about any run of its tree, from the one at its top down.",
+    ),
+    param(
         "trace_id",
         "string",
         "Only what is about this trace (the `x-request-id` of an answer), or about a run that it \
-         started.",
+         started, or one below that.",
     ),
     param("from", "date-time", "Only from this time on."),
     param("to", "date-time", "Only before this time."),

@@ -78,6 +78,15 @@ pub(super) const AGGREGATE: &[Param] = &[
     param("aggregate_type", "string", "Only events of this kind of thing, as `run`."),
     param("aggregate_id", "string", "Only events of this thing."),
 ];
+pub(super) const ORIGIN: &[Param] = &[
+    param("project_id", "string", "Only events of runs and things of this project."),
+    param("workflow_id", "string", "Only events of this workflow, its triggers and its runs."),
+];
+pub(super) const EPHEMERAL: &[Param] = &[param(
+    "ephemeral",
+    "boolean",
+    "Of a stream: `true` tells also what goes on and isn't kept, as pieces of a model's answer.",
+)];
 pub(super) const PROJECT: &[Param] =
     &[param("project_id", "string", "The project; default: the workspace's default one.")];
 pub(super) const FROM: &[Param] =

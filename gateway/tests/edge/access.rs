@@ -320,7 +320,7 @@ async fn the_logs_of_all_workspaces_are_the_administrators() {
     let key = grant(&client, home(), &[Scope::Admin], None);
     let everything = format!("Bearer {}", "a".repeat(32));
     for (key, seen) in [(key, Some(home())), (everything, None)] {
-        let path = "/api/v1/logs?level=error&run_id=run_x&trace_id=t&role=executor&q=late\
+        let path = "/api/v1/logs?level=error&run_id=run_x&trace_id=t&role=executor&q=late&tree=true\
                     &from=2026-01-01T00:00:00Z&to=2026-01-02T00:00:00Z";
         let answer = client.call("GET", path, &[("authorization", &key)], "").await;
         assert_eq!((answer.status.as_u16(), answer.json()), (200, json!({"items": []})));
@@ -328,11 +328,12 @@ async fn the_logs_of_all_workspaces_are_the_administrators() {
             client.world.log_filters.lock().expect("lock").pop().expect("one");
         assert_eq!(workspace, seen);
         let asked = json!({"level": "error", "run_id": "run_x", "trace_id": "t",
-            "role": "executor", "q": "late", "from": "2026-01-01T00:00:00Z",
+            "role": "executor", "q": "late", "tree": true, "from": "2026-01-01T00:00:00Z",
             "to": "2026-01-02T00:00:00Z"});
         assert_eq!(json!(filter), asked);
-        let path = "/api/v1/logs?level=loud";
-        let wrong = client.call("GET", path, &[("authorization", &key)], "").await;
-        assert_eq!(wrong.code(), "invalid_parameter");
+        for path in ["/api/v1/logs?level=loud", "/api/v1/logs?tree=true"] {
+            let wrong = client.call("GET", path, &[("authorization", &key)], "").await;
+            assert_eq!(wrong.code(), "invalid_parameter");
+        }
     }
 }

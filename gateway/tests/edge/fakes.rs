@@ -45,6 +45,9 @@ pub(crate) struct World {
     pub(crate) refuse: Mutex<Option<Rejection>>,
     pub(crate) resources: Mutex<HashMap<String, ResourceView>>,
     pub(crate) events: Mutex<Vec<EventEnvelope>>,
+    /// Told to whoever listens first, all at once.
+    pub(crate) ephemerals: Mutex<Vec<Ephemeral>>,
+    pub(crate) listened: Mutex<Vec<EphemeralFilter>>,
     pub(crate) lag: Mutex<bool>,
     pub(crate) pages: Mutex<Vec<PageRequest>>,
     pub(crate) filters: Mutex<Vec<RunFilter>>,
@@ -409,6 +412,7 @@ pub(crate) fn gateway(world: &Arc<World>, auth: AuthConfig) -> Gateway {
         gates: world.clone(),
         run_metrics: world.clone(),
         events: world.clone(),
+        ephemerals: world.clone(),
         audit: world.clone(),
         logs: world.clone(),
         environment: Arc::new(Clock(world.clone())),

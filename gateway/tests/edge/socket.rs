@@ -130,6 +130,22 @@ async fn a_runs_stream_tells_what_its_server_sent_events_tell() {
 }
 
 #[tokio::test]
+async fn what_goes_on_is_told_without_an_id() {
+    let server = serve(DEV()).await;
+    server.world.tell(run_id(), &["Hi"]);
+    let mut socket = server.open("?ephemeral=true").await;
+    let mut told = Vec::new();
+    while told.len() < 4 {
+        told.push(next(&mut socket).await.expect("a message"));
+    }
+    assert_eq!(names(&told), ["ephemeral", "run_started", "task_succeeded", "run_completed"]);
+    assert_eq!((told[0].get("id"), &told[0]["data"]["payload"]["text"]), (None, &json!("Hi")));
+    assert_eq!(told[0]["data"]["cursor"], "00000007:0");
+    drop(socket);
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn it_goes_on_after_a_cursor_and_heeds_its_filters() {
     let server = serve(DEV()).await;
     let run = of_run();

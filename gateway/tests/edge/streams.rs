@@ -165,3 +165,90 @@ async fn who_weighs_streams_with_zero_gets_a_page() {
     let answer = client.call("GET", &path(), &some, "").await;
     assert_eq!(answer.header("content-type"), "text/event-stream");
 }
+
+/// A run of which the read model knows three events, and that has gone on.
+fn run_that_goes_on() -> Client {
+    let client = Client::dev();
+    let events = ["run_started", "token_routed", "token_routed", "task_succeeded", "run_completed"];
+    events.iter().for_each(|event| client.world.record(home(), event));
+    client
+}
+
+#[tokio::test]
+async fn what_goes_on_stands_between_events_for_who_asks_and_moves_no_cursor() {
+    let client = run_that_goes_on();
+    client.world.tell(run_id(), &["Hel", "lo\n."]);
+    let query = format!("{}?ephemeral=true&after=00000007:1", path());
+    let all = messages(&client.call("GET", &query, &[STREAM], "").await.text);
+    let names: Vec<_> = all.iter().map(|(id, event, _)| (id.as_str(), event.as_str())).collect();
+    assert_eq!(
+        names,
+        [
+            ("00000007:2", "token_routed"),
+            ("00000007:3", "token_routed"),
+            ("", "ephemeral"),
+            ("", "ephemeral"),
+            ("00000007:4", "task_succeeded"),
+            ("00000007:5", "run_completed"),
+            ("00000007:5", "end"),
+        ]
+    );
+    let (first, second) = (&all[2].2, &all[3].2);
+    assert_eq!(
+        first["payload"],
+        json!({"node": "ask", "token": 3, "attempt": 2, "answer": 1, "index": 0, "text": "Hel"})
+    );
+    assert_eq!((&first["ephemeral"], &first["event_type"]), (&json!(true), &json!("llm_delta")));
+    assert_eq!((&first["position"], &first["cursor"]), (&json!(3), &json!("00000007:3")));
+    assert_eq!(first["aggregate_id"], run_id().to_string());
+    assert_eq!((&second["payload"]["text"], second.get("id")), (&json!("lo\n."), None));
+    let filters = std::mem::take(&mut *client.world.listened.lock().expect("lock"));
+    assert_eq!(filters.len(), 1);
+    assert_eq!((filters[0].workspace_id, filters[0].run_id), (home(), Some(run_id())));
+
+    client.world.tell(run_id(), &["never told"]);
+    let without = client.call("GET", &path(), &[STREAM], "").await;
+    assert!(!without.text.contains("ephemeral"));
+    assert!(client.world.listened.lock().expect("lock").is_empty(), "nobody asked to listen");
+}
+
+#[tokio::test]
+async fn what_goes_on_holds_events_up_only_shortly_and_only_those_of_its_run() {
+    let client = run_that_goes_on();
+    client.world.tell(run_id(), &["x"; 1_000]);
+    let query = format!("{}?ephemeral=true", path());
+    let all = messages(&client.call("GET", &query, &[STREAM], "").await.text);
+    let events: Vec<_> = (0..all.len()).filter(|at| all[*at].1 != "ephemeral").collect();
+    assert_eq!(events, [0, 1, 2, 3 + 64, 4 + 2 * 64, 5 + 2 * 64]);
+
+    let other = domain::ids::RunId::derived("", "another run");
+    client.world.tell(other, &["y"; 10]);
+    let query = "/api/v1/events?ephemeral=true";
+    let request = Request::get(query).header("host", "localhost").header(STREAM.0, STREAM.1);
+    let request = request.body(Body::empty()).expect("a request");
+    let answer = tower::ServiceExt::oneshot(client.router.clone(), request).await;
+    let mut body = answer.expect("an answer").into_body().into_data_stream();
+    let mut text = String::new();
+    while text.matches("event: ephemeral").count() < 10 {
+        let chunk = body.next().await.expect("a chunk").expect("bytes");
+        text.push_str(std::str::from_utf8(&chunk).expect("text"));
+    }
+    let names: Vec<_> = messages(&text).into_iter().map(|(_, event, _)| event).collect();
+    assert_eq!((&*names[4], &*names[5]), ("run_completed", "ephemeral"));
+}
+
+#[tokio::test]
+async fn what_goes_on_is_for_live_streams_of_runs() {
+    let client = ended_run();
+    let of_run = path();
+    for (query, headers) in [
+        (format!("{of_run}?ephemeral=true"), &[][..]),
+        (format!("{of_run}?ephemeral=true&speed=2"), &[STREAM][..]),
+        (format!("{of_run}?ephemeral=maybe"), &[STREAM][..]),
+        ("/api/v1/events?ephemeral=true&aggregate_type=workflow".to_owned(), &[STREAM][..]),
+        ("/api/v1/events?project_id=x".to_owned(), &[STREAM][..]),
+    ] {
+        let refused = client.call("GET", &query, headers, "").await;
+        assert_eq!(refused.code(), "invalid_parameter", "{query}");
+    }
+}

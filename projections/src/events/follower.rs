@@ -11,7 +11,7 @@ use chassis::journal::{Journal, RecordedEvent, Tail, TailError};
 use futures::stream::{self, BoxStream, StreamExt};
 use protocol::{Cursor, EventEnvelope, EventFilter, Rejection, RejectionKind};
 
-use super::{Aggregate, SHOWN_BYTES, aggregate, shown, wants};
+use super::{Aggregate, Origins, SHOWN_BYTES, aggregate, shown, wanted};
 use crate::refusal;
 
 /// Events that a stream takes at once.
@@ -29,9 +29,16 @@ impl Portion {
     pub(crate) const ONE: Self = Self { events: 1, bytes: 0 };
 }
 
+/// What a stream reads.
+pub(super) struct Sources {
+    pub(super) journal: Arc<dyn Journal>,
+    pub(super) origins: Arc<Origins>,
+}
+
 /// A stream's place.
 pub(super) struct Follower {
     journal: Arc<dyn Journal>,
+    origins: Arc<Origins>,
     filter: EventFilter,
     most_lag: u64,
     portion: Portion,
@@ -58,13 +65,14 @@ struct History {
 
 impl Follower {
     pub(super) async fn start(
-        journal: Arc<dyn Journal>,
+        sources: Sources,
         filter: EventFilter,
         after: u64,
         head: u64,
         most_lag: u64,
         portion: Portion,
     ) -> Result<Self, Rejection> {
+        let Sources { journal, origins } = sources;
         let mut history = None;
         let mut tail = journal.tail(after);
         if let Some(aggregate) = aggregate(&filter)
@@ -77,6 +85,7 @@ impl Follower {
         }
         Ok(Self {
             journal,
+            origins,
             filter,
             most_lag,
             portion,
@@ -132,8 +141,11 @@ impl Follower {
             if let Some(last) = events.last() {
                 self.looked_at = last.position;
             }
-            let wanted = events.into_iter().filter(|event| wants(&self.filter, event));
-            self.ready.extend(wanted);
+            for event in events {
+                if self.wants(&event).await? {
+                    self.ready.push_back(event);
+                }
+            }
         }
     }
 
@@ -167,7 +179,7 @@ impl Follower {
             }
             history.sequence = event.sequence;
             self.looked_at = event.position;
-            if wants(&self.filter, &event) {
+            if wanted(journal, &self.origins, &self.filter, &event).await? {
                 self.ready.push_back(Arc::new(event));
             }
         }
@@ -176,6 +188,10 @@ impl Follower {
             self.history = None;
         }
         Ok(())
+    }
+
+    async fn wants(&self, event: &RecordedEvent) -> Result<bool, Rejection> {
+        wanted(self.journal.as_ref(), &self.origins, &self.filter, event).await
     }
 
     /// Called when nothing is ready. The lag is what the tail knows: asking the journal would cost

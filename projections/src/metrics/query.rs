@@ -16,6 +16,7 @@ use super::catalog::{METRICS, Metric, OF_EMITTED, OWN, Told};
 use super::fold::OTHER;
 use super::value::{Stored, Values, number};
 use super::write::kept_seconds;
+use crate::seen::Seen;
 use crate::store::sql::sql;
 use crate::{Projections, refusal};
 
@@ -190,9 +191,9 @@ impl MetricQueries for Projections {
         asked: MetricQuery,
     ) -> Result<MetricAnswer, Rejection> {
         let wanted = Wanted::read(&asked)?;
-        self.wait_for(&self.metrics, asked.min_position).await?;
+        let seen = self.wait_for(&self.metrics, asked.min_position).await?;
         let position = self.metrics.position();
-        let rows = self.metric_rows(workspace_id, &wanted, &asked.filters).await?;
+        let rows = self.metric_rows(&seen, workspace_id, &wanted, &asked.filters).await?;
         let own_filters: Vec<_> =
             asked.filters.iter().filter(|(name, _)| name.starts_with(OWN)).collect();
         let mut series: BTreeMap<Vec<String>, BTreeMap<i64, Values>> = BTreeMap::new();
@@ -258,13 +259,13 @@ impl MetricQueries for Projections {
         workspace_id: WorkspaceId,
         min_position: Option<u64>,
     ) -> Result<MetricList, Rejection> {
-        self.wait_for(&self.metrics, min_position).await?;
+        let seen = self.wait_for(&self.metrics, min_position).await?;
         let query = sql("select metric, dimensions from metric_days \
              where workspace_id = $1 and metric not like '%.%' and day >= \
                 (select max(day) from metric_days where workspace_id = $1) - $2")
         .bind(workspace_id.to_string())
         .bind(LISTED);
-        let rows = self.store.readers().rows(query).await.map_err(refusal::storage)?;
+        let rows = seen.rows(query).await?;
         let mut emitted: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for Emitted { metric, dimensions } in rows {
             let names: Vec<String> = serde_json::from_str(&dimensions)
@@ -286,6 +287,7 @@ impl MetricQueries for Projections {
 impl Projections {
     async fn metric_rows(
         &self,
+        seen: &Seen<'_>,
         workspace_id: WorkspaceId,
         wanted: &Wanted<'_>,
         filters: &[(String, String)],
@@ -316,7 +318,7 @@ impl Projections {
         for value in values {
             query = query.bind(value);
         }
-        let rows: Vec<Row> = self.store.readers().rows(query).await.map_err(refusal::storage)?;
+        let rows: Vec<Row> = seen.rows(query).await?;
         if rows.len() as i64 > ROWS {
             let message = format!(
                 "more than {ROWS} stored points answer this: narrow it by a dimension, or ask for \

@@ -5,7 +5,7 @@ use protocol::{PageRequest, RunFilter, RunQueries};
 use super::*;
 
 /// The start of a child.
-fn begun(child: RunId, parent: RunId, root: RunId) -> Event {
+pub(super) fn begun(child: RunId, parent: RunId, root: RunId) -> Event {
     let Event::RunStarted(mut first) = started(child, json!(1), &[("team", "red")]) else {
         unreachable!("it is a start")
     };

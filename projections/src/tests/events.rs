@@ -54,6 +54,57 @@ async fn pages_hold_every_wanted_event_once(storage: Storage) {
     assert_eq!(world.views.head().await.expect("it answers").position, head);
 }
 
+async fn a_project_has_the_events_of_its_runs_and_things(storage: Storage) {
+    let world = World::new(storage).await;
+    let project = |number| EventFilter {
+        workspace_id: Some(ours().to_string()),
+        project_id: Some(project_id(number).to_string()),
+        ..EventFilter::default()
+    };
+    // Runs with odd numbers are of one project, those with even ones of the other.
+    for number in 1..=6 {
+        world.whole_run(number, 3, number % 3 != 0).await;
+    }
+    let (workflow, log) = super::triggers::with_a_trigger(&world).await;
+    let project_itself = ("project", &*project_id(1).to_string());
+    world.append_raw_to(project_itself, "created", "{\"revision\":1}").await;
+    world.append_raw_to(("access", "ws_x"), "exported", "{}").await;
+    for limit in [1, 5, 1_000] {
+        let ids = |events: &[EventEnvelope]| {
+            let ids = events.iter().map(|event| event.aggregate_id.clone());
+            ids.collect::<std::collections::BTreeSet<_>>()
+        };
+        let one = all_pages(&world, project(1), limit).await;
+        let runs = [1, 3, 5, 11].map(|number| run_id(number).to_string());
+        let things = [workflow.clone(), log.clone(), project_id(1).to_string()];
+        assert_eq!(ids(&one), runs.into_iter().chain(things).collect());
+        let other = all_pages(&world, project(0), limit).await;
+        assert_eq!(ids(&other), [2, 4, 6].map(|number| run_id(number).to_string()).into());
+        let of_type = EventFilter { event_type: Some("run_started".into()), ..project(0) };
+        assert_eq!(all_pages(&world, of_type, limit).await.len(), 3);
+        let of_run = EventFilter { project_id: project(0).project_id, ..of_run(run_id(1)) };
+        assert_eq!(all_pages(&world, of_run, limit).await, []);
+    }
+    let of_workflow = EventFilter { workflow_id: Some(workflow.clone()), ..project(1) };
+    let events = all_pages(&world, of_workflow, 1_000).await;
+    let ids: Vec<_> = events.iter().map(|event| event.aggregate_id.as_str()).collect();
+    assert_eq!(ids, [workflow.as_str(), &log, &run_id(11).to_string()]);
+    // A stream that begins in the middle of a run knows whose it is, and goes on into live.
+    let all = all_pages(&world, project(1), 1_000).await;
+    let after = Some(all[2].cursor);
+    let mut stream = world.views.follow(project(1), after).await.expect("a stream");
+    world.whole_run(8, 1, true).await;
+    let last = world.whole_run(9, 1, true).await.to_string();
+    let mut told = Vec::new();
+    while told.last().is_none_or(|event: &EventEnvelope| {
+        event.event_type != "run_completed" || event.aggregate_id != last
+    }) {
+        told.push(stream.next().await.expect("an event").expect("no refusal"));
+    }
+    assert_eq!(told[..all.len() - 3], all[3..]);
+    assert!(told[all.len() - 3..].iter().all(|event| event.aggregate_id == last));
+}
+
 async fn moved_values_are_put_back_up_to_a_size(storage: Storage) {
     let world = World::new(storage).await;
     for (number, bytes, whole) in [(1, 100_000, true), (2, 1_100_000, false)] {
@@ -192,6 +243,7 @@ async fn a_reader_that_was_live_and_lags_is_dropped_with_its_cursor(storage: Sto
 
 on_both_storages!(
     pages_hold_every_wanted_event_once,
+    a_project_has_the_events_of_its_runs_and_things,
     moved_values_are_put_back_up_to_a_size,
     a_page_of_large_events_ends_early,
     a_cursor_of_another_store_is_refused,

@@ -257,3 +257,46 @@ async fn of_two_rebuilds_one_is_refused() {
     let done = other.rebuild("resources", |_| {}).await.expect("it rebuilds");
     assert_eq!(done.difference, None);
 }
+
+#[tokio::test]
+async fn what_a_crash_took_from_the_rows_is_not_taken_for_missing() {
+    let mut world = World::new(Storage::Postgres).await;
+    let run = world.whole_run(1, 1, true).await;
+    let head = world.journal.head().await.expect("it answers");
+    reach(&world.views, head).await;
+    let config = Config { position_wait: Duration::from_millis(100), ..config() };
+    let reader = world.other_process(config).await;
+    let following = CancellationToken::new();
+    let tasks = reader.start(None, &following);
+    reach(&reader, head).await;
+    let read = async || RunQueries::get(&*reader, ours(), run, Some(head)).await;
+    read().await.expect("there");
+    // From here on nobody folds, and the reader believes in what it has seen.
+    following.cancel();
+    futures::future::join_all(tasks).await;
+    world.shutdown.cancel();
+    futures::future::join_all(std::mem::take(&mut world.tasks)).await;
+    let database = database(&world).await;
+    let crash = [
+        "update checkpoints set position = 0",
+        "delete from runs",
+        "select count(pg_terminate_backend(pid)) from pg_stat_activity \
+         where datname = current_database() and pid <> pg_backend_pid()",
+    ];
+    for sql in crash {
+        sqlx::query(sql).execute(database.pool()).await.expect("it can be done");
+    }
+    until("the connection that is gone to be told from the rows", async || {
+        let code = read().await.expect_err("its row is gone").code;
+        assert_ne!(code, "not_found", "an acknowledged run");
+        code == "position_not_reached"
+    })
+    .await;
+    // Whoever folds next brings it back.
+    let again = CancellationToken::new();
+    let tasks = reader.start(None, &again);
+    until("its row", async || read().await.is_ok()).await;
+    again.cancel();
+    futures::future::join_all(tasks).await;
+    world.end(Vec::new()).await;
+}

@@ -47,18 +47,15 @@ async fn records_are_found_by_what_they_are_about(storage: Storage) {
     let world = World::new(storage).await;
     let run = run_id(7);
     let start = codec::encode(&started(run, json!({}), &[]), ours()).expect("it encodes");
-    let event = NewEvent {
-        id: Uuid::now_v7(),
-        event_type: "run_started".into(),
-        event_version: 1,
-        payload: start.payload.into(),
-        recorded_at: None,
-    };
     let metadata =
         json!({"actor": "key_ann", "traceparent": format!("00-{TRACE}-b7ad6b7169203331-01")});
     let stream = ("run", &*run.to_string());
     let asked = metadata.to_string();
-    world.append_encoded(stream, ours(), 0, vec![event], Vec::new(), &asked).await;
+    let payload = String::from_utf8(start.payload).expect("text");
+    world.append_beside(stream, "run_started", &payload, &asked).await;
+    let (middle, low) = (run_id(20), run_id(21));
+    world.run(middle, 0, &[super::children::begun(middle, run, run)]).await;
+    world.run(low, 0, &[super::children::begun(low, middle, run)]).await;
     world.caught_up().await;
     let of_run = LogRecord { run_id: Some(run.to_string()), ..record(1, moment(1)) };
     let fields = json!({"code": "Timed%out", "status": 503, "ok": null});
@@ -101,10 +98,25 @@ async fn records_are_found_by_what_they_are_about(storage: Storage) {
     ] {
         assert_eq!(found(&world, None, filter.clone()).await, wanted, "{filter:?}");
     }
+    // What is about runs below it is found by its trace, and from each of them.
+    let of_low = LogRecord { run_id: Some(low.to_string()), ..record(5, moment(5)) };
+    world.views.keep_logs(&[of_low]).await.expect("it is kept");
+    assert_eq!(found(&world, Some(ours()), none()).await, [5, 1]);
+    for (filter, wanted) in [
+        (LogFilter { trace_id: text(TRACE), ..none() }, vec![5, 3, 1]),
+        (LogFilter { run_id: text(&run.to_string()), ..none() }, vec![1]),
+        (LogFilter { run_id: text(&run.to_string()), tree: true, ..none() }, vec![5, 1]),
+        (LogFilter { run_id: text(&low.to_string()), tree: true, ..none() }, vec![5, 1]),
+        (LogFilter { run_id: text(&middle.to_string()), tree: true, ..none() }, vec![5, 1]),
+        (LogFilter { run_id: text(&run_id(9).to_string()), tree: true, ..none() }, vec![]),
+    ] {
+        assert_eq!(found(&world, None, filter.clone()).await, wanted, "{filter:?}");
+    }
     let page = PageRequest::default();
     let listed = LogQueries::list(&*world.views, None, none(), page).await.expect("a page");
-    assert_eq!(listed.items[2], told, "as it was told");
-    let of_run = &listed.items[3];
+    assert_eq!(listed.items[0].trace_id.as_deref(), Some(TRACE), "of the run at the top");
+    assert_eq!(listed.items[3], told, "as it was told");
+    let of_run = &listed.items[4];
     assert_eq!((of_run.trace_id.as_deref(), &*of_run.message), (Some(TRACE), "attempt 1 FAILED"));
     assert_eq!(of_run.workspace_id, Some(ours().to_string()));
 }

@@ -42,6 +42,21 @@ fn of_trigger(event_type: &str, members: Value) -> trigger::Event {
     serde_json::from_value(event).expect("an event")
 }
 
+/// A workflow of project 1 with a trigger that fired run 11; the ids of both logs.
+pub(super) async fn with_a_trigger(world: &World) -> (String, String) {
+    let id = workflow_id().to_string();
+    let created = ResourceEvent::Created { spec: workflow(true), revision: 1 };
+    world.append(("workflow", &id), ours(), 0, &[created]).await;
+    let log = TriggerId::of(workflow_id(), &"nightly".parse().expect("a name")).to_string();
+    let fired = json!({"at": "2026-01-01T03:00:00Z", "run_id": run_id(11)});
+    let fired = of_trigger("trigger_fired", fired);
+    world.append(("trigger", &log), ours(), 0, &[fired]).await;
+    let Event::RunStarted(mut first) = triggered(run_id(11), 3) else { unreachable!("a start") };
+    first.workflow_id = Some(workflow_id());
+    world.run(run_id(11), 0, &[Event::RunStarted(first)]).await;
+    (id, log)
+}
+
 async fn triggers_show_what_came_of_them(storage: Storage) {
     let world = World::new(storage).await;
     let id = workflow_id().to_string();

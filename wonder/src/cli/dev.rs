@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::watch::Watch;
 use super::{Global, apply, mock_model, program, watch};
 use crate::client::{Client, ClientArgs};
 use crate::config::{self, AuthMode, Config, ServerArgs};
@@ -113,7 +114,7 @@ async fn demo(client: &Client, project: &str) -> Result<(Exit, String), Failure>
     let started: Value = client.post("/runs", &[], &body).await?.read()?;
     let run_id = started["id"].as_str().unwrap_or_default().to_owned();
     say!("running {} as {run_id}", example.name);
-    match watch::watch(client, &run_id, None, None).await? {
+    match watch::watch(client, &run_id, Watch::default()).await? {
         Some((exit, progress)) => {
             // An error was told with the end.
             if progress.error.is_null() {

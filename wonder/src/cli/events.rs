@@ -1,10 +1,11 @@
 //! `wonder events`: pages of the journal, and the journal live.
 
 use protocol::Speed;
+use serde_json::Value;
 
 use super::Global;
 use super::runs::segment;
-use crate::client::Client;
+use crate::client::{Client, EventStream, Told};
 use crate::exit::{Exit, Failure};
 use crate::output::{self, Column, Format};
 
@@ -35,6 +36,9 @@ pub(crate) enum EventsCommand {
         /// longer than 10 s
         #[arg(long, value_name = "FACTOR", requires = "run")]
         speed: Option<Speed>,
+        /// Tell also what goes on and isn't kept: pieces of what models answer
+        #[arg(long, conflicts_with = "speed")]
+        ephemeral: bool,
     },
 }
 
@@ -47,6 +51,12 @@ pub(crate) struct FilterArgs {
     /// Only events of this type, as in `run_completed`
     #[arg(long = "type", value_name = "TYPE")]
     event_type: Option<String>,
+    /// Only events of runs and things of the project that --project names
+    #[arg(long, conflicts_with = "run")]
+    of_project: bool,
+    /// Only events of this workflow (`wf_…`), its triggers and its runs
+    #[arg(long, value_name = "ID", conflicts_with = "run")]
+    workflow: Option<String>,
     /// Only events after this cursor
     #[arg(long, value_name = "CURSOR")]
     after: Option<String>,
@@ -59,6 +69,14 @@ impl FilterArgs {
             None => Ok("/events".to_owned()),
         }
     }
+
+    /// The project that it is narrowed to.
+    async fn project(&self, client: &Client, global: &Global) -> Result<Option<String>, Failure> {
+        match self.of_project {
+            true => client.project_id(&global.project).await.map(Some),
+            false => Ok(None),
+        }
+    }
 }
 
 pub(crate) async fn execute(global: &Global, command: EventsCommand) -> Result<Exit, Failure> {
@@ -67,42 +85,63 @@ pub(crate) async fn execute(global: &Global, command: EventsCommand) -> Result<E
         EventsCommand::List { filter, limit } => {
             let path = filter.path()?;
             let mut query = vec![("limit", limit.to_string())];
+            query.extend(filter.project(&client, global).await?.map(|id| ("project_id", id)));
+            query.extend(filter.workflow.map(|id| ("workflow_id", id)));
             query.extend(filter.event_type.map(|kind| ("type", kind)));
             query.extend(filter.after.map(|cursor| ("after", cursor)));
             let answer = client.get(&path, &query).await?;
             global.output.list(&answer, COLUMNS)?;
             Ok(Exit::Completed)
         }
-        EventsCommand::Tail { filter, speed } => tail(&client, global.output, filter, speed).await,
+        EventsCommand::Tail { filter, speed, ephemeral } => {
+            let asked = [
+                ("type", filter.event_type.clone()),
+                ("project_id", filter.project(&client, global).await?),
+                ("workflow_id", filter.workflow.clone()),
+                ("speed", speed.map(|one| one.to_string())),
+                ("ephemeral", ephemeral.then(|| "true".to_owned())),
+            ];
+            let asked = asked.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
+            let events = client.follow(&filter.path()?, asked.collect(), filter.after);
+            tail(global.output, events).await
+        }
     }
 }
 
-async fn tail(
-    client: &Client,
-    format: Format,
-    filter: FilterArgs,
-    speed: Option<Speed>,
-) -> Result<Exit, Failure> {
-    let asked = [("type", filter.event_type.clone()), ("speed", speed.map(|one| one.to_string()))];
-    let asked = asked.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
-    let query = asked.collect();
-    let mut events = client.follow(&filter.path()?, query, filter.after.clone());
-    while let Some((event, text)) = events.next().await? {
+async fn tail(format: Format, mut events: EventStream) -> Result<Exit, Failure> {
+    while let Some((told, text)) = events.next().await? {
         match format {
-            Format::Table => output::line(&format!(
-                "{:>8} {} {} {:>5} {}",
-                event.position,
-                event.recorded_at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true),
-                event.aggregate_id,
-                event.sequence,
-                event.event_type
-            ))?,
+            Format::Table => output::line(&row(&told))?,
             Format::Json | Format::Jsonl => output::line(&text)?,
             Format::Yaml => {
-                let document = serde_saphyr::to_string(&event).map_err(anyhow::Error::from)?;
-                output::line(&format!("---\n{document}"))?;
+                let document = match &told {
+                    Told::Event(event) => serde_saphyr::to_string(event),
+                    Told::Ephemeral(message) => serde_saphyr::to_string(message),
+                };
+                output::line(&format!("---\n{}", document.map_err(anyhow::Error::from)?))?;
             }
         }
     }
     Ok(Exit::Completed)
+}
+
+fn row(told: &Told) -> String {
+    let (position, at, id, number, what) = match told {
+        Told::Event(event) => (
+            event.position,
+            event.recorded_at,
+            &event.aggregate_id,
+            event.sequence.to_string(),
+            event.event_type.clone(),
+        ),
+        Told::Ephemeral(message) => (
+            message.position,
+            message.recorded_at,
+            &message.aggregate_id,
+            "-".to_owned(),
+            format!("{} {}", message.event_type, Value::from(message.payload.text.as_str())),
+        ),
+    };
+    let at = at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
+    format!("{position:>8} {at} {id} {number:>5} {what}")
 }

@@ -4,6 +4,7 @@ use domain::span::Span;
 use serde_json::{Map, Value, json};
 
 use super::runs::segment;
+use super::watch::Watch;
 use super::{Global, run, state, watch};
 use crate::client::{Answer, Client};
 use crate::exit::{Exit, Failure};
@@ -95,6 +96,9 @@ pub(crate) struct Follow {
     /// How long to wait, as in 90s or 10m; the run itself goes on
     #[arg(long, value_name = "DURATION")]
     timeout: Option<Span>,
+    /// Say what models are answering as it comes, also where stderr isn't a terminal
+    #[arg(long, requires = "wait")]
+    deltas: bool,
 }
 
 impl Follow {
@@ -111,7 +115,8 @@ impl Follow {
         let started: Value = answer.read()?;
         let timeout = self.timeout.map(Span::as_duration);
         let id = started["id"].as_str().unwrap_or_default();
-        Ok(match watch::watch(client, segment(id)?, timeout, None).await? {
+        let watch = Watch { timeout, deltas: self.deltas, ..Watch::default() };
+        Ok(match watch::watch(client, segment(id)?, watch).await? {
             Some((exit, _)) => exit,
             None => Exit::TimedOut,
         })

@@ -35,7 +35,10 @@ pub(crate) struct LogsArgs {
     /// Only what is about this run (`run_…`)
     #[arg(long, value_name = "ID")]
     run: Option<String>,
-    /// Only what is about this trace, or a run that it started
+    /// With --run: what is about any run of its tree, from the one at its top down
+    #[arg(long, requires = "run")]
+    tree: bool,
+    /// Only what is about this trace, a run that it started, or one below that
     #[arg(long, value_name = "ID")]
     trace: Option<String>,
     /// Only from this time on: RFC 3339, or how long ago (`15m`, `2h`)
@@ -97,6 +100,7 @@ impl LogsArgs {
         push("level", self.level.map(|level| level.to_string()));
         push("role", self.role);
         push("run_id", self.run);
+        push("tree", self.tree.then(|| "true".to_owned()));
         push("trace_id", self.trace);
         push("from", self.since.map(|since| text(since.at())));
         push("to", self.until.map(|until| text(until.at())));

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use domain::span::Span;
 use serde_json::{Map, Value, json};
 
+use super::watch::Watch;
 use super::{Global, mock_model, watch};
 use crate::client::{ApiProblem, Client};
 use crate::config::{self, AuthMode, ServerArgs};
@@ -51,6 +52,9 @@ pub(crate) struct RunArgs {
     /// How long to wait, as in 90s or 10m; the run itself goes on
     #[arg(long, value_name = "DURATION")]
     timeout: Option<Span>,
+    /// With --wait: say what models are answering as it comes, also where stderr isn't a terminal
+    #[arg(long)]
+    deltas: bool,
 }
 
 pub(crate) async fn execute(global: &Global, args: RunArgs) -> Result<Exit, Failure> {
@@ -120,7 +124,8 @@ async fn start(
         return Ok(Exit::Completed);
     }
     let timeout = args.timeout.map(Span::as_duration);
-    let Some((exit, progress)) = watch::watch(client, &run_id, timeout, None).await? else {
+    let watch = Watch { timeout, deltas: args.deltas, ..Watch::default() };
+    let Some((exit, progress)) = watch::watch(client, &run_id, watch).await? else {
         let result = json!({"run_id": run_id, "status": "running", "output": null, "error": null});
         show(format, &result)?;
         return Ok(Exit::TimedOut);

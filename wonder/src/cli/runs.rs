@@ -6,6 +6,7 @@ use domain::span::Span;
 use protocol::Speed;
 use serde_json::{Value, json};
 
+use super::watch::Watch;
 use super::{Global, PageArgs, archive, diff, explain, fork, watch};
 use crate::client::{Answer, Client};
 use crate::exit::{EXIT_CODES, Exit, Failure};
@@ -80,6 +81,9 @@ pub(crate) enum RunsCommand {
         /// Replay what has happened, so many times as fast as it did; no wait is longer than 10 s
         #[arg(long, value_name = "FACTOR")]
         speed: Option<Speed>,
+        /// Say what models are answering as it comes, also where stderr isn't a terminal
+        #[arg(long, conflicts_with = "speed")]
+        deltas: bool,
     },
     /// Start a run that goes on from any event of another one
     #[command(after_help = EXIT_CODES)]
@@ -185,9 +189,9 @@ pub(crate) async fn execute(global: &Global, command: RunsCommand) -> Result<Exi
         }
         RunsCommand::Explain(args) => return explain::execute(global, &client, args).await,
         RunsCommand::Diff(args) => return diff::execute(global, &client, args).await,
-        RunsCommand::Watch { id, timeout, speed } => {
-            let timeout = timeout.map(Span::as_duration);
-            return Ok(match watch::watch(&client, segment(&id)?, timeout, speed).await? {
+        RunsCommand::Watch { id, timeout, speed, deltas } => {
+            let watch = Watch { timeout: timeout.map(Span::as_duration), speed, deltas };
+            return Ok(match watch::watch(&client, segment(&id)?, watch).await? {
                 Some((exit, _)) => exit,
                 None => Exit::TimedOut,
             });

@@ -3,9 +3,10 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use chassis::sse::{Message, Parser};
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use protocol::EventEnvelope;
+use protocol::{EphemeralEnvelope, EventEnvelope};
 
 use super::{ApiProblem, Client};
 use crate::exit::Failure;
@@ -17,8 +18,16 @@ const MAX_DELAY: Duration = Duration::from_secs(3);
 /// An event's payload is at most a few MiB; more without an end isn't a stream of events.
 const MAX_BUFFER: usize = 32 << 20;
 
-/// An event, and the text that it came in.
-pub(crate) type Received = (EventEnvelope, String);
+/// What a stream tells.
+#[derive(Debug)]
+pub(crate) enum Told {
+    Event(Box<EventEnvelope>),
+    /// Where it was asked for: what goes on, and is kept nowhere.
+    Ephemeral(Box<EphemeralEnvelope>),
+}
+
+/// A message, and the text that it came in.
+pub(crate) type Received = (Told, String);
 
 /// Events of the journal, live, without a gap or a duplicate across reconnects.
 pub(crate) struct EventStream {
@@ -54,24 +63,29 @@ impl Client {
 }
 
 impl EventStream {
-    /// The next event; `None` after a run's last one. Fails where the server refuses, or has
+    /// The next message; `None` after a run's last one. Fails where the server refuses, or has
     /// been away for several attempts.
     pub(crate) async fn next(&mut self) -> Result<Option<Received>, Failure> {
         loop {
             if let Some(message) = self.ready.pop_front() {
-                if message.name == "end" {
+                if message.event == "end" {
                     return Ok(None);
                 }
-                if message.name == "error" {
+                if message.event == "error" {
                     self.take_error(&message)?;
                     continue;
                 }
-                let Ok(event) = serde_json::from_str::<EventEnvelope>(&message.data) else {
-                    continue;
+                let told = if message.event == "ephemeral" {
+                    serde_json::from_str(&message.data).map(Told::Ephemeral)
+                } else {
+                    serde_json::from_str(&message.data).map(Told::Event)
                 };
-                self.cursor = Some(event.cursor.to_string());
+                let Ok(told) = told else { continue };
+                if let Told::Event(event) = &told {
+                    self.cursor = Some(event.cursor.to_string());
+                }
                 self.attempts = 0;
-                return Ok(Some((event, message.data)));
+                return Ok(Some((told, message.data)));
             }
             self.read_more().await?;
         }
@@ -103,7 +117,7 @@ impl EventStream {
         match chunk {
             Some(Ok(bytes)) => {
                 self.ready.extend(self.parser.push(&bytes));
-                if self.parser.buffer.len() > MAX_BUFFER {
+                if self.parser.held() > MAX_BUFFER {
                     return Err(anyhow::anyhow!(
                         "the server's stream holds an event of more than {MAX_BUFFER} bytes"
                     )
@@ -144,81 +158,5 @@ impl EventStream {
                 return Err(failure);
             }
         }
-    }
-}
-
-/// One message of a stream.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Message {
-    name: String,
-    data: String,
-}
-
-/// The event stream format of the HTML standard, without what we have no use for (`retry`).
-#[derive(Default)]
-struct Parser {
-    buffer: Vec<u8>,
-    message: Message,
-}
-
-impl Parser {
-    fn push(&mut self, bytes: &[u8]) -> Vec<Message> {
-        self.buffer.extend_from_slice(bytes);
-        let mut complete = Vec::new();
-        let mut start = 0;
-        while let Some(length) = self.buffer[start..].iter().position(|byte| *byte == b'\n') {
-            let line = &self.buffer[start..start + length];
-            let line = line.strip_suffix(b"\r").unwrap_or(line);
-            start += length + 1;
-            let line = String::from_utf8_lossy(line);
-            if line.is_empty() {
-                let message = std::mem::take(&mut self.message);
-                if !message.data.is_empty() {
-                    complete.push(message);
-                }
-                continue;
-            }
-            let (field, value) = line.split_once(':').unwrap_or((&line, ""));
-            let value = value.strip_prefix(' ').unwrap_or(value);
-            match field {
-                "event" => self.message.name = value.to_owned(),
-                "data" if self.message.data.is_empty() => self.message.data = value.to_owned(),
-                "data" => {
-                    self.message.data.push('\n');
-                    self.message.data.push_str(value);
-                }
-                _ => {}
-            }
-        }
-        self.buffer.drain(..start);
-        complete
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn messages_are_found_however_the_bytes_are_cut() {
-        let text =
-            ": hello\n\nid: 1\nevent: run_started\ndata: {\"a\":\ndata: 1}\r\n\r\ndata:x\n\n";
-        let wanted = [
-            Message { name: "run_started".to_owned(), data: "{\"a\":\n1}".to_owned() },
-            Message { name: String::new(), data: "x".to_owned() },
-        ];
-        for size in 1..text.len() {
-            let mut parser = Parser::default();
-            let got: Vec<_> =
-                text.as_bytes().chunks(size).flat_map(|chunk| parser.push(chunk)).collect();
-            assert_eq!(got, wanted, "chunks of {size}");
-        }
-    }
-
-    #[test]
-    fn what_has_no_end_yet_is_kept_back() {
-        let mut parser = Parser::default();
-        assert!(parser.push(b"data: {}\n").is_empty());
-        assert_eq!(parser.push(b"\n").len(), 1);
     }
 }

@@ -49,15 +49,25 @@ fn message(position: u64, event_type: &str) -> String {
 async fn a_cut_stream_goes_on_at_its_cursor() {
     // No length: the body lasts until the connection ends, which may be anywhere.
     let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n";
-    let first = format!("{head}retry: 2000\n\n{}data: {{\"cut", message(4, "run_started"));
+    let delta = json!({"ephemeral": true, "event_type": "llm_delta", "event_version": 1,
+        "position": 4, "cursor": "00000001:4", "aggregate_type": "run", "aggregate_id": "run_1",
+        "workspace_id": "ws_1", "recorded_at": "2026-01-01T00:00:00Z",
+        "payload": {"node": "ask", "token": 1, "attempt": 1, "answer": 1, "index": 0, "text": "Hi"}});
+    let first = format!(
+        "{head}retry: 2000\n\n{}event: ephemeral\ndata: {delta}\n\ndata: {{\"cut",
+        message(4, "run_started")
+    );
     let second = format!("{head}{}event: end\ndata: {{}}\n\n", message(5, "run_completed"));
     let (url, task) = server(vec![first, second]).await;
     let mut events = Client::to(&url).expect("a URL").follow("/runs/run_1/events", vec![], None);
     let mut seen = Vec::new();
-    while let Some((event, _)) = events.next().await.expect("it goes on") {
-        seen.push(event.position);
+    while let Some((told, _)) = events.next().await.expect("it goes on") {
+        seen.push(match told {
+            Told::Event(event) => event.event_type,
+            Told::Ephemeral(message) => message.payload.text,
+        });
     }
-    assert_eq!(seen, [4, 5]);
+    assert_eq!(seen, ["run_started", "Hi", "run_completed"]);
     let heads = task.await.expect("the server ends");
     assert!(heads[0].contains("accept: text/event-stream"), "{}", heads[0]);
     assert!(!heads[0].contains("last-event-id"), "{}", heads[0]);

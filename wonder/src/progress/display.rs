@@ -42,6 +42,15 @@ impl Display {
         }
     }
 
+    /// Says a line beside the counts.
+    pub(crate) fn say(&self, line: &str) {
+        match self {
+            // It stands above the bars; a terminal that is gone changes nothing.
+            Self::Bars(bars) => drop(bars.all.println(line)),
+            Self::Lines(_) => say!("{line}"),
+        }
+    }
+
     /// Shows the last counts and says how it ended.
     pub(crate) fn finish(self, progress: &Progress, run_id: &str, duration: Duration) {
         match self {

@@ -40,6 +40,7 @@ const LLM: &[(&str, Holds)] = &[
     ("tools", Holds::Plain),
     ("temperature", Holds::Value),
     ("max_tokens", Holds::Value),
+    ("stream", Holds::Value),
 ];
 const HTTP: &[(&str, Holds)] = &[
     ("method", Holds::Method),

@@ -8,8 +8,13 @@ use serde_json::{Map, Value, json};
 
 use super::profile::Profile;
 use super::request::Request;
-use super::{Reply, Services, json_headers, wire};
+use super::wire::Post;
+use super::{Live, Reply, Services, json_headers, streaming, wire};
 use crate::fault::{Fault, permanent};
+
+mod pieces;
+
+use pieces::Pieces;
 
 const BASE_URL: &str = "https://api.anthropic.com/v1";
 const VERSION: &str = "2023-06-01";
@@ -22,6 +27,7 @@ pub(super) async fn ask(
     profile: &Profile,
     request: &Request,
     services: &Services,
+    live: &mut Live<'_>,
 ) -> Result<Reply, Fault> {
     let key = services.keys.of(profile)?;
     let mut headers = json_headers();
@@ -37,7 +43,11 @@ pub(super) async fn ask(
     let as_tool = request.wants_object() && request.tools.is_empty();
     let body = body(profile, request, as_tool);
     let key = key.as_deref();
-    let answer = wire::post(services, base_url, "messages", headers, &body, key).await?;
+    let call = Post { base_url, path: "messages", headers, body, key };
+    let answer = match request.stream {
+        true => streaming::post::<Pieces>(services, call, live).await?,
+        false => wire::post(services, call).await?,
+    };
     read(profile, &answer, as_tool)
 }
 
@@ -64,6 +74,9 @@ fn body(profile: &Profile, request: &Request, as_tool: bool) -> Value {
     }
     if let Some(temperature) = request.temperature.or(profile.temperature) {
         body["temperature"] = json!(temperature);
+    }
+    if request.stream {
+        body["stream"] = json!(true);
     }
     if as_tool {
         let description = "Gives the answer.";
@@ -122,11 +135,15 @@ fn read(profile: &Profile, answer: &Value, as_tool: bool) -> Result<Reply, Fault
         other => other,
     }
     .to_owned();
-    let tokens = |field: &str| answer["usage"][field].as_u64().unwrap_or(0);
-    // Cached input is counted apart there; all of it is input here.
-    reply.input_tokens = tokens("input_tokens")
+    (reply.input_tokens, reply.output_tokens) = tokens(&answer["usage"]);
+    Ok(reply)
+}
+
+/// Tokens of input and output. Cached input is counted apart there; all of it is input here.
+fn tokens(usage: &Value) -> (u64, u64) {
+    let tokens = |field: &str| usage[field].as_u64().unwrap_or(0);
+    let input = tokens("input_tokens")
         .saturating_add(tokens("cache_creation_input_tokens"))
         .saturating_add(tokens("cache_read_input_tokens"));
-    reply.output_tokens = tokens("output_tokens");
-    Ok(reply)
+    (input, tokens("output_tokens"))
 }

@@ -5,8 +5,13 @@ use serde_json::{Map, Value, json};
 
 use super::profile::Profile;
 use super::request::Request;
-use super::{Reply, Services, json_headers, wire};
+use super::wire::Post;
+use super::{Live, Reply, Services, json_headers, streaming, wire};
 use crate::fault::{Fault, permanent};
+
+mod pieces;
+
+use pieces::Pieces;
 
 const BASE_URL: &str = "https://api.openai.com/v1";
 
@@ -14,6 +19,7 @@ pub(super) async fn ask(
     profile: &Profile,
     request: &Request,
     services: &Services,
+    live: &mut Live<'_>,
 ) -> Result<Reply, Fault> {
     let key = services.keys.of(profile)?;
     let mut headers = json_headers();
@@ -27,7 +33,11 @@ pub(super) async fn ask(
     let base_url = profile.base_url.as_deref().unwrap_or(BASE_URL);
     let body = body(profile, request);
     let key = key.as_deref();
-    let answer = wire::post(services, base_url, "chat/completions", headers, &body, key).await?;
+    let call = Post { base_url, path: "chat/completions", headers, body, key };
+    let answer = match request.stream {
+        true => streaming::post::<Pieces>(services, call, live).await?,
+        false => wire::post(services, call).await?,
+    };
     read(profile, answer)
 }
 
@@ -52,6 +62,11 @@ fn body(profile: &Profile, request: &Request) -> Value {
             "type": "json_schema",
             "json_schema": {"name": "answer", "schema": schema, "strict": is_strict(schema)},
         });
+    }
+    if request.stream {
+        body["stream"] = json!(true);
+        // Else nothing is said of what the answer cost.
+        body["stream_options"] = json!({"include_usage": true});
     }
     if !request.tools.is_empty() {
         let tools = request.tools.iter().map(|tool| {
@@ -103,7 +118,7 @@ fn read(profile: &Profile, mut answer: Value) -> Result<Reply, Fault> {
     }
     let refused = message["refusal"].as_str().is_some_and(|refusal| !refusal.is_empty());
     let finish = choice["finish_reason"].as_str().unwrap_or("stop");
-    let tokens = |field: &str| answer["usage"][field].as_u64().unwrap_or(0);
+    let (input_tokens, output_tokens) = tokens(&answer["usage"]);
     let calls = message["tool_calls"].take();
     Ok(Reply {
         text: message["content"].as_str().unwrap_or_default().to_owned(),
@@ -116,9 +131,15 @@ fn read(profile: &Profile, mut answer: Value) -> Result<Reply, Fault> {
         }
         .to_owned(),
         model: answer["model"].as_str().unwrap_or(&profile.model).to_owned(),
-        input_tokens: tokens("prompt_tokens"),
-        output_tokens: tokens("completion_tokens"),
+        input_tokens,
+        output_tokens,
     })
+}
+
+/// Tokens of input and output.
+fn tokens(usage: &Value) -> (u64, u64) {
+    let tokens = |field: &str| usage[field].as_u64().unwrap_or(0);
+    (tokens("prompt_tokens"), tokens("completion_tokens"))
 }
 
 /// Arguments come as a text of JSON; one that isn't JSON stays a text.

@@ -21,6 +21,8 @@ pub(super) struct Request {
     pub(super) temperature: Option<f64>,
     pub(super) max_tokens: Option<u32>,
     pub(super) schema: Option<Value>,
+    /// The answer is asked for piece by piece.
+    pub(super) stream: bool,
 }
 
 /// The system text and the messages, as in [`Request`].

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use chrono::TimeDelta;
-use domain::ids::WorkspaceId;
+use domain::ids::{RunId, WorkspaceId};
 use futures::stream::{self, BoxStream, StreamExt as _};
 use protocol::*;
 use serde_json::json;
@@ -83,5 +83,32 @@ impl Events for World {
     async fn head(&self) -> Result<Cursor, Rejection> {
         let position = self.events.lock().expect("lock").len() as u64;
         Ok(Cursor { epoch: 7, position })
+    }
+}
+
+#[async_trait]
+impl EphemeralSource for World {
+    async fn listen(
+        &self,
+        filter: EphemeralFilter,
+    ) -> Result<BoxStream<'static, Ephemeral>, Rejection> {
+        self.listened.lock().expect("lock").push(filter);
+        let told = std::mem::take(&mut *self.ephemerals.lock().expect("lock"));
+        Ok(stream::iter(told).chain(stream::pending()).boxed())
+    }
+}
+
+impl World {
+    /// A model's answer to a run's attempt, in pieces.
+    pub(crate) fn tell(&self, run_id: RunId, texts: &[&str]) {
+        let mut told = self.ephemerals.lock().expect("lock");
+        for (index, text) in texts.iter().enumerate() {
+            let (index, text) = (index as u64, (*text).to_owned());
+            let (node, step) = ("ask".into(), None);
+            let delta = LlmDelta { node, step, token: 3, attempt: 2, answer: 1, index, text };
+            let (workspace_id, project_id, workflow_id) = (super::home(), None, None);
+            let told_at = start_time();
+            told.push(Ephemeral { workspace_id, project_id, workflow_id, run_id, told_at, delta });
+        }
     }
 }

@@ -12,7 +12,7 @@ use domain::run::effect::ChildStart;
 use domain::run::event::{Adopt, Event, ForkedChild, RunStarted, TokenId};
 use domain::run::fork::{Asked, Forking};
 use protocol::{Rejection, RejectionKind, StateAt};
-use tokio::sync::oneshot;
+use tokio::sync::{OnceCell, oneshot};
 
 use super::super::Context;
 use crate::coordinator::actor::Actor;
@@ -33,6 +33,9 @@ pub(super) struct Wish {
     started: RunStarted,
     /// The child that it is a fork of, and what it adopts of it.
     fork_of: Option<(Arc<ForkedChild>, Adopt)>,
+    /// See [`Actor::trace`].
+    parent: RunId,
+    trace: Arc<OnceCell<Option<Arc<str>>>>,
 }
 
 /// What it is looked up with.
@@ -85,6 +88,8 @@ impl Wish {
             cause: parent.own_cause(),
             started,
             fork_of: fork_of.map(|fork_of| (fork_of, adopt)),
+            parent: parent.run_id,
+            trace: Arc::clone(&parent.trace),
         })
     }
 
@@ -136,10 +141,23 @@ impl Wish {
 
 impl Lookup {
     async fn find(&self, wish: &Wish) -> Result<Found, Rejection> {
-        match &wish.fork_of {
+        let trace = wish.trace.get_or_try_init(|| self.trace_of(wish.parent)).await?;
+        let mut found = match &wish.fork_of {
             Some((fork_of, adopt)) => self.forked(wish, fork_of, *adopt).await,
             None => self.anew(wish).await,
+        }?;
+        if let Some(trace) = trace {
+            found.cause.metadata = metadata::in_trace(&found.cause.metadata, trace);
         }
+        Ok(found)
+    }
+
+    /// The trace that a run was started in.
+    async fn trace_of(&self, run_id: RunId) -> Result<Option<Arc<str>>, Rejection> {
+        let first = self.journal.load("run", &run_id.to_string(), 0, 1).await;
+        let away = |_| refusal::unavailable("the journal is unavailable, try again");
+        let first = first.map_err(away)?.pop();
+        Ok(first.and_then(|first| metadata::trace_in(&first.metadata)).map(Arc::from))
     }
 
     async fn anew(&self, wish: &Wish) -> Result<Found, Rejection> {
