@@ -2,6 +2,7 @@
 
 pub mod bus;
 pub mod clock;
+pub mod coalesce;
 pub mod config;
 pub mod database;
 pub mod floor;

@@ -1,4 +1,4 @@
-//! Reads that are recorded, each as an aggregate of its own.
+//! Accesses that are recorded, each as an aggregate of its own.
 
 use std::sync::Arc;
 
@@ -6,20 +6,22 @@ use chassis::clock::Clock;
 use chassis::journal::{Append, AppendError, Journal, NewEvent};
 use domain::access::{AGGREGATE, Event};
 use domain::codec;
+use domain::ids::WorkspaceId;
 use domain::resource::Kind;
 use protocol::{CommandEnvelope, Receipt, Rejection, RejectionKind};
 
 use crate::resources::refusal;
 use crate::store::{Fault, metadata};
 
-/// Records a read, or answers for what records it already.
+/// Records an access to a workspace, or answers for what records it already.
 pub(crate) async fn record(
     journal: &dyn Journal,
     clock: &dyn Clock,
+    workspace: WorkspaceId,
     envelope: &CommandEnvelope,
     event: Event,
 ) -> Result<Receipt, Rejection> {
-    let (at, workspace) = (clock.now(), envelope.workspace_id);
+    let at = clock.now();
     let event = event.bounded();
     let id = event.id(workspace, &envelope.actor.0, envelope.id, at).to_string();
     let encoded = codec::encode(&event, workspace)
@@ -40,7 +42,7 @@ pub(crate) async fn record(
         }],
         ..Append::default()
     };
-    let fault = |fault| refusal::of(fault, Kind::Workspace, "the record of a read");
+    let fault = |fault| refusal::of(fault, Kind::Workspace, "the record of an access");
     let (position, at, created) = match journal.append(append).await {
         Ok(appended) => (appended.last_position, at, true),
         Err(AppendError::Conflict { .. }) => {

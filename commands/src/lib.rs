@@ -18,5 +18,6 @@ mod triggers;
 pub use coordinator::CoordinatorConfig;
 pub use queues::Queues;
 pub use resources::{Defaults, Resources};
+pub use retention::Archives;
 pub use service::{CommandService, Foundation};
 pub use store::Writes;

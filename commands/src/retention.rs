@@ -7,7 +7,9 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use chassis::clock::Clock;
 use chassis::journal::{Append, InboxEntry, Journal, NewEvent, ReadError, Redacted, Redaction};
@@ -20,10 +22,12 @@ use domain::retention::{
 use domain::run;
 use domain::run::event::RunStarted;
 use protocol::{Receipt, Rejection, RejectionKind, RunDropped, shard_of};
+use tokio::sync::Mutex;
 
 use crate::coordinator::{LoadError, decode, not_owner, refused, unavailable, values_of};
 use crate::store::inbox::{self, Remembered};
 
+mod hold;
 mod sweep;
 mod values;
 
@@ -43,6 +47,23 @@ pub(crate) struct Archivist {
     pub(crate) ownership: Ownership,
     /// The workspace of what is about none.
     pub(crate) workspace_id: WorkspaceId,
+    /// Where runs are written to before they are dropped, as projects want it.
+    pub(crate) archives: Option<Arc<dyn Archives>>,
+    /// What is held and what is dropped is decided one after the other.
+    pub(crate) decisions: Mutex<()>,
+    /// How many runs were released, so that the sweep comes back to them.
+    pub(crate) releases: AtomicU64,
+}
+
+/// Where runs are written to.
+#[async_trait]
+pub trait Archives: Send + Sync {
+    /// Writes all of a run whose last event this is, as a bundle, and reads it there. What is
+    /// answered is durable. One that is there already is answered for.
+    ///
+    /// # Errors
+    /// Where it can't be written or read, in words for whoever runs the platform.
+    async fn write(&self, run_id: RunId, sequence: u64) -> Result<Archive, String>;
 }
 
 /// A run that has ended.
@@ -76,7 +97,8 @@ impl Archivist {
     /// Drops what isn't to be kept of a run; what was dropped before isn't dropped again.
     ///
     /// # Errors
-    /// `run_needed` where a run that goes on needs it, and what the journal says.
+    /// `run_needed` where a run that goes on needs it, `run_held` where a hold keeps it, and what
+    /// the journal says.
     pub(crate) async fn archive(&self, ended: &Ended, asked: Asked) -> Result<Receipt, Rejection> {
         let Ended { run_id, sequence, .. } = *ended;
         let shard = shard_of(run_id);
@@ -100,12 +122,14 @@ impl Archivist {
         if retained.upto == 0
             && let Some(other) = self.needed_by(run_id).await?
         {
-            let message = format!("{other} goes on and needs it: archive it once that has ended");
-            return Err(Rejection::new(RejectionKind::Conflict, "run_needed", message));
+            return Err(needed(other));
         }
         sum.keep = keep;
+        let beginning = self.beginning(run_id).await?;
         let (mut upto, mut position) = (retained.upto, 0);
         while upto < sequence {
+            let _decided = self.decisions.lock().await;
+            self.free(run_id, &beginning).await?;
             let part = self.part(ended, &id, keep, upto, asked.archive.clone()).await?;
             upto = part.dropped.last;
             sum.dropped += part.dropped.events;
@@ -284,6 +308,11 @@ fn remember(asked: &Asked, is_last: bool, answer: &Receipt) -> Vec<InboxEntry> {
         answer: inbox::encode(answer),
     };
     remembered.map(entry).collect()
+}
+
+fn needed(other: RunId) -> Rejection {
+    let message = format!("{other} goes on and needs it: archive it once that has ended");
+    Rejection::new(RejectionKind::Conflict, "run_needed", message)
 }
 
 fn away(error: ReadError) -> Rejection {

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use chassis::clock::Clock;
 use chassis::journal::Journal;
-use chassis::shards::{Ownership, Shards, sole_owner};
 use domain::definition::{Definition, Problem, content_hash};
 use domain::ids::{DefinitionId, ProjectId, RunId, WorkflowId, WorkspaceId};
 use domain::resource::{DefinitionSpec, Spec};
@@ -16,66 +16,35 @@ use domain::run::{self, check_start};
 use protocol::command::StartRun;
 use protocol::{
     Command, CommandEnvelope, Commands, Receipt, Rejection, RejectionKind, RunOutcome, RunTarget,
-    SHARDS, StartAnswer, StartHome, Tasks, run_of, shard_of,
+    StartAnswer, StartHome, Tasks, run_of, shard_of,
 };
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::access;
 use crate::coordinator::{
     CONFLICT, Cause, Coordinator, CoordinatorConfig, Plans, RUN_ALREADY_STARTED, Surroundings,
     TaskQueue, of_command, unavailable,
 };
 use crate::prepared::{Preparations, Prepared};
-use crate::queues::Queues;
 use crate::resolve::{Resolver, Version};
 use crate::resources::scope::publishable;
 use crate::resources::{Defaults, Resources};
 use crate::retention::Archivist;
 use crate::store::inbox::Remembered;
-use crate::store::{Writes, metadata};
+use crate::store::metadata;
 use crate::triggers::Triggers;
 
+mod access;
 mod fork;
+mod foundation;
 mod of_run;
 mod rerun;
 mod retention;
 
 use fork::Asker;
+pub use foundation::Foundation;
 use of_run::of_run;
-
-/// What a write side works over.
-pub struct Foundation {
-    pub journal: Arc<dyn Journal>,
-    pub clock: Arc<dyn Clock>,
-    /// Where resources are written.
-    pub writes: Writes,
-    /// The shards whose runs are decided here.
-    pub ownership: Ownership,
-    /// The keeper of the leases, told of shards that turn out to be another coordinator's.
-    pub shards: Option<Arc<Shards>>,
-    /// The work queues that tasks leave the process by, where they do.
-    pub queues: Option<Arc<Queues>>,
-    /// The write side of all processes, where others own shards.
-    pub everywhere: Option<Arc<dyn Commands>>,
-}
-
-impl Foundation {
-    /// A journal that this process alone writes, with workers in the process itself.
-    pub fn alone(journal: Arc<dyn Journal>, clock: Arc<dyn Clock>) -> Self {
-        let ownership = sole_owner(SHARDS);
-        Self {
-            journal,
-            clock,
-            writes: Writes::Journal,
-            ownership,
-            shards: None,
-            queues: None,
-            everywhere: None,
-        }
-    }
-}
 
 /// The write side of one process.
 pub struct CommandService {
@@ -152,7 +121,7 @@ impl CommandService {
         shutdown: CancellationToken,
         tracker: &TaskTracker,
     ) -> Result<Arc<Self>, StartError> {
-        let Foundation { journal, clock, writes, ownership, shards, everywhere, queues } =
+        let Foundation { journal, clock, writes, ownership, shards, everywhere, queues, archives } =
             foundation;
         let resources = Resources::over(Arc::clone(&journal), Arc::clone(&clock), writes);
         let defaults = resources.ensure_defaults().await.map_err(StartError::Defaults)?;
@@ -184,6 +153,8 @@ impl CommandService {
             everywhere,
             ownership,
             nats: queues.map(|queues| queues.nats().clone()),
+            workspace_id: defaults.workspace_id,
+            secrets: Arc::default(),
         };
         triggers.run(&shutdown, tracker);
         let archivist = Arc::new(Archivist {
@@ -191,6 +162,9 @@ impl CommandService {
             clock: Arc::clone(&clock),
             ownership: triggers.ownership.clone(),
             workspace_id: defaults.workspace_id,
+            archives,
+            decisions: tokio::sync::Mutex::default(),
+            releases: AtomicU64::default(),
         });
         let sweep = Arc::clone(&archivist).sweep(Arc::clone(&resolver));
         tracker.spawn(shutdown.run_until_cancelled_owned(sweep));
@@ -471,16 +445,14 @@ impl Commands for CommandService {
                 StartAnswer::Elsewhere(_) => Err(internal("the fork belongs elsewhere")),
             };
         }
-        if let Command::ArchiveRun(asked) = &envelope.command {
-            return self.archive_run(&envelope, asked).await;
+        if let Some(done) = self.retain(&envelope).await {
+            return done;
         }
         if let Some((run_id, command)) = of_run(&mut envelope)? {
             return self.command_run(&envelope, run_id, command).await;
         }
         match &envelope.command {
-            Command::RecordAccess(event) => {
-                access::record(&*self.journal, &*self.clock, &envelope, event.clone()).await
-            }
+            Command::RecordAccess(event) => self.record_access(&envelope, event.clone()).await,
             Command::DeliverWebhook(webhook) => self.triggers.deliver(&envelope, webhook).await,
             _ => self.resources.execute(&envelope).await,
         }

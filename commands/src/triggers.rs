@@ -16,7 +16,7 @@ use chassis::bus::Nats;
 use chassis::clock::Clock;
 use chassis::journal::Journal;
 use chassis::shards::Ownership;
-use domain::ids::{RunId, WorkflowId};
+use domain::ids::{RunId, WorkflowId, WorkspaceId};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use protocol::{Commands, shard_of};
@@ -33,6 +33,7 @@ mod events;
 mod log;
 mod messages;
 mod schedules;
+mod secrets;
 mod start;
 mod webhook;
 
@@ -55,6 +56,10 @@ pub(crate) struct Triggers {
     pub(crate) ownership: Ownership,
     /// Where messages come from, if from anywhere.
     pub(crate) nats: Option<Nats>,
+    /// The workspace of what is about none.
+    pub(crate) workspace_id: WorkspaceId,
+    /// Secrets that were read, and aren't told of yet.
+    pub(crate) secrets: Arc<secrets::Secrets>,
 }
 
 impl Triggers {
@@ -67,6 +72,7 @@ impl Triggers {
         run(self.clone().follow_schedules().boxed());
         run(self.clone().follow_events().boxed());
         run(self.clone().follow_messages().boxed());
+        tracker.spawn(self.clone().tell_of_secrets(shutdown.clone()));
     }
 }
 

@@ -1,20 +1,77 @@
-//! Reads that are recorded: who looked at the audit log, and who took history out of the store.
+//! Accesses that are recorded: who looked at the audit log, who took history out of the store, who
+//! was refused what, and which secrets were read for webhooks.
 //!
-//! Each is an aggregate of one event, so that no writer waits for another. Reads of the log that one
-//! actor makes within a minute are one: their id follows from the three.
+//! Each is an aggregate of one event, so that no writer waits for another. Reads of the log that
+//! one actor makes within a minute are one: their id follows from the three. Refusals and secrets
+//! come counted: what is the same within a minute is told once, and then once more with its number.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::ids::{AccessId, CommandId, WorkspaceId};
+use crate::ids::{AccessId, CommandId, Name, WorkflowId, WorkspaceId};
 
 /// The aggregate type in the journal.
 pub const AGGREGATE: &str = "access";
 /// Bytes of the filter of a recorded read.
 pub const FILTER_BYTES: usize = 4_000;
 
-/// A recorded read. `type` is the journal's event type; the rest is its payload.
+/// How often something happened, and when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Times {
+    /// At least 1.
+    pub count: u64,
+    pub first_at: DateTime<Utc>,
+    pub last_at: DateTime<Utc>,
+}
+
+/// What somebody was refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// The code of the error.
+    pub code: String,
+    /// Why, where the answer doesn't tell it: `no_key`, `not_a_key`, `unknown_key`, `wrong_secret`,
+    /// `revoked` or `expired`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The method of HTTP.
+    pub method: String,
+    /// The template of the path, as `/api/v1/runs/{id}/cancel`.
+    pub route: String,
+    /// The id in the path: what it was to be done to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// The API key that was named by somebody who isn't known to have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    #[serde(flatten)]
+    pub times: Times,
+}
+
+/// Secrets that signatures of webhooks were checked with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WebhookSecrets {
+    pub workflow_id: WorkflowId,
+    /// The name of its trigger.
+    pub trigger: Name,
+    /// The environment variables of the process that hold them.
+    pub names: Vec<String>,
+    #[serde(flatten)]
+    pub times: Times,
+}
+
+/// What isn't told apart any more within a minute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Crowd {
+    /// Refusals of callers who were signed in.
+    Refusals,
+    /// Refusals of all others.
+    RefusalsOfStrangers,
+    WebhookSecrets,
+}
+
+/// A recorded access. `type` is the journal's event type; the rest is its payload.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Event {
@@ -36,17 +93,36 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         all_workspaces: bool,
     },
+    /// Somebody was refused something.
+    AccessRefused(Box<Refusal>),
+    /// Secrets of a webhook's trigger were read.
+    WebhookSecretsUsed(Box<WebhookSecrets>),
+    /// There was more of a sort within a minute than is told apart.
+    AccessesLeftOut {
+        of: Crowd,
+        #[serde(flatten)]
+        times: Times,
+    },
 }
 
 impl Event {
-    /// Every event type of a recorded read.
-    pub const TYPES: [&'static str; 2] = ["audit_read", "audit_exported"];
+    /// Every event type of a recorded access.
+    pub const TYPES: [&'static str; 5] = [
+        "audit_read",
+        "audit_exported",
+        "access_refused",
+        "webhook_secrets_used",
+        "accesses_left_out",
+    ];
 
     /// The journal's event type.
     pub const fn event_type(&self) -> &'static str {
         match self {
             Self::AuditRead { .. } => "audit_read",
             Self::AuditExported { .. } => "audit_exported",
+            Self::AccessRefused(_) => "access_refused",
+            Self::WebhookSecretsUsed(_) => "webhook_secrets_used",
+            Self::AccessesLeftOut { .. } => "accesses_left_out",
         }
     }
 
@@ -68,7 +144,10 @@ impl Event {
                 let minute = at.timestamp().div_euclid(60);
                 AccessId::derived(&format!("{workspace}/{actor}"), &minute.to_string())
             }
-            Self::AuditExported { .. } => AccessId::new(command.bits()),
+            Self::AuditExported { .. }
+            | Self::AccessRefused(_)
+            | Self::WebhookSecretsUsed(_)
+            | Self::AccessesLeftOut { .. } => AccessId::new(command.bits()),
         }
     }
 

@@ -11,7 +11,8 @@
 //!   event that refers to it.
 //! - `end` is the last line: an [`End`], with the SHA-256 of all bytes before it.
 //!
-//! What is stored is taken over byte by byte, so that events are decided again as they were.
+//! What is stored is taken over byte by byte, so that events are decided again as they were. The
+//! whole may be compressed (gzip); numbers of lines and the hash are of what was compressed.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -24,6 +25,10 @@ use sha2::{Digest, Sha256};
 use crate::codec;
 use crate::ids::{RunId, WorkspaceId};
 use crate::limits::BUNDLE_LINE_BYTES;
+
+mod screen;
+
+pub use screen::{Finding, Screen};
 
 #[cfg(test)]
 mod tests;
@@ -56,6 +61,9 @@ pub struct Manifest {
     pub exported_at: DateTime<Utc>,
     /// The release that made it.
     pub engine_version: String,
+    /// Secrets in it were masked, so not all of it is what was recorded.
+    #[serde(default, rename = "masked", skip_serializing_if = "std::ops::Not::not")]
+    pub is_masked: bool,
 }
 
 /// An event as the journal has it.
@@ -165,6 +173,13 @@ pub enum Fault {
     MissingValue(String),
     #[error("the event can't be read: {0}")]
     Event(String),
+    #[error(
+        "it is compressed, and grows beyond {0} bytes: that is no bundle of ours. Where you trust \
+         it, decompress it first"
+    )]
+    Inflates(u64),
+    #[error("its compression is damaged: {0}")]
+    Compression(String),
     #[error("the file ends here, before the end of the bundle: it was cut off")]
     CutOff,
     #[error("the bundle has other lines than it was written with: its SHA-256 is another one")]

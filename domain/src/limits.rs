@@ -99,6 +99,10 @@ pub const EXPERIMENT_AT_ONCE: usize = 32;
 pub const BUNDLE_RUNS: usize = 1_000;
 /// Bytes of a line of a bundle: more than any event or value that the journal takes has as JSON.
 pub const BUNDLE_LINE_BYTES: usize = 32 * 1024 * 1024;
+
+/// Bytes that a compressed bundle may come to: this, and so many times its own size.
+pub const BUNDLE_INFLATED_BYTES: u64 = 256 * 1024 * 1024;
+pub const BUNDLE_INFLATED_TIMES: u64 = 100;
 /// How deep child runs are nested: a run at the top has depth 0.
 pub const CHILD_DEPTH: u32 = 10;
 /// Attempts of one node.

@@ -67,6 +67,9 @@ pub struct Policy {
     pub keep: Keep,
     /// How long all of a run is kept after its end.
     pub after: Span,
+    /// All of a run is written elsewhere before anything of it is dropped.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub archive: bool,
 }
 
 impl Policy {
@@ -169,6 +172,8 @@ pub struct Retained {
     pub keep: Option<Keep>,
     /// The event after which the next part begins; 0 before the first and after the last.
     pub upto: u64,
+    /// Where all of it is, if it was written anywhere before.
+    pub archive: Option<Archive>,
 }
 
 impl Retained {
@@ -176,6 +181,7 @@ impl Retained {
     pub fn evolve(&mut self, event: &Event) {
         let Some((dropped, is_done)) = event.dropped() else { return };
         self.keep = Some(dropped.keep);
+        self.archive = dropped.archive.clone().or_else(|| self.archive.take());
         self.upto = if is_done { 0 } else { dropped.last };
     }
 

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use domain::access;
 use domain::codec::{Stored, decode, encode};
+use domain::hold;
 use domain::ids::WorkspaceId;
 use domain::retention;
 use domain::run::Event;
@@ -126,14 +127,32 @@ const fn number_of_access(event: &access::Event) -> usize {
     match event {
         access::Event::AuditRead { .. } => 0,
         access::Event::AuditExported { .. } => 1,
+        access::Event::AccessRefused(_) => 2,
+        access::Event::WebhookSecretsUsed(_) => 3,
+        access::Event::AccessesLeftOut { .. } => 4,
     }
 }
 
 #[test]
-fn every_stored_read_decodes_and_encodes_to_the_same_bytes() {
+fn every_stored_access_decodes_and_encodes_to_the_same_bytes() {
     let named = |event: &access::Event| (event.event_type(), event.event_version());
     const VARIANTS: usize = access::Event::TYPES.len();
     stored::<access::Event, VARIANTS>("access", number_of_access, named);
+}
+
+/// As above.
+const fn number_of_hold(event: &hold::Event) -> usize {
+    match event {
+        hold::Event::RunHeld { .. } => 0,
+        hold::Event::RunReleased { .. } => 1,
+    }
+}
+
+#[test]
+fn every_stored_hold_decodes_and_encodes_to_the_same_bytes() {
+    let named = |event: &hold::Event| (event.event_type(), event.event_version());
+    const VARIANTS: usize = hold::Event::TYPES.len();
+    stored::<hold::Event, VARIANTS>("hold", number_of_hold, named);
 }
 
 /// As above.

@@ -31,7 +31,8 @@ fn filter(call: &Call) -> Result<AuditFilter, Problem> {
         None => None,
         Some("done") => Some(AuditResult::Done),
         Some("failed") => Some(AuditResult::Failed),
-        Some(_) => return Err(Problem::parameter("result", "use done or failed")),
+        Some("refused") => Some(AuditResult::Refused),
+        Some(_) => return Err(Problem::parameter("result", "use done, failed or refused")),
     };
     Ok(AuditFilter {
         actor: owned("actor"),

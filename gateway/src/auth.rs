@@ -7,7 +7,7 @@ mod origin;
 pub use keys::Secret;
 pub(crate) use keys::{KeyCache, same};
 
-use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use domain::ids::WorkspaceId;
 use domain::resource::Scope;
 use protocol::Actor;
@@ -15,7 +15,8 @@ use protocol::Actor;
 use crate::config::AuthConfig;
 use crate::edge::Edge;
 use crate::problem::Problem;
-use crate::route::{Route, Verb};
+use crate::refusals::{Asked, Stranger, Unknown};
+use crate::route::Verb;
 
 /// Somebody who is signed in, in one workspace.
 #[derive(Debug, Clone)]
@@ -56,10 +57,10 @@ impl Caller {
 /// Signs a request in and checks the route's permission. `None` on public routes.
 pub(crate) async fn admit(
     edge: &Edge,
-    route: &Route,
     headers: &HeaderMap,
-    uri: &Uri,
+    asked: &Asked,
 ) -> Result<Option<Caller>, Problem> {
+    let Asked { route, uri, .. } = asked;
     let dev = matches!(edge.gateway.config.auth, AuthConfig::Dev { .. });
     if dev {
         dev::guard(headers, uri)?;
@@ -70,25 +71,30 @@ pub(crate) async fn admit(
     let Some(scope) = route.permission.scope() else {
         return Ok(None);
     };
-    let caller = identify(edge, headers).await?;
+    let caller = identify(edge, headers).await;
+    asked.is_by(&caller);
+    let caller = caller?;
     caller.require(scope, "this is not for every caller")?;
     Ok(Some(caller))
 }
 
 /// Whose request it is. A key that is sent counts in dev mode too.
-pub(crate) async fn identify(edge: &Edge, headers: &HeaderMap) -> Result<Caller, Problem> {
+pub(crate) async fn identify(edge: &Edge, headers: &HeaderMap) -> Result<Caller, Unknown> {
     if let Some(value) = headers.get(header::AUTHORIZATION) {
         let text = value.to_str().unwrap_or_default();
         return keys::identify(edge, text).await;
     }
     match edge.gateway.config.auth {
         AuthConfig::Dev { workspace_id } => Ok(Caller::everything("dev", workspace_id)),
-        AuthConfig::Keys { .. } => Err(unauthenticated()),
+        AuthConfig::Keys { .. } => Err(Stranger::without("no_key").into()),
     }
 }
 
 /// One answer for every way not to be signed in, so that it tells nothing about keys.
-pub(crate) fn unauthenticated() -> Problem {
-    let detail = "send authorization: Bearer with a valid api key";
-    Problem::new(StatusCode::UNAUTHORIZED, "unauthenticated", detail)
+impl From<Stranger> for Unknown {
+    fn from(stranger: Stranger) -> Self {
+        let detail = "send authorization: Bearer with a valid api key";
+        let problem = Problem::new(StatusCode::UNAUTHORIZED, "unauthenticated", detail);
+        Self { problem, stranger }
+    }
 }

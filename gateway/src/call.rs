@@ -79,11 +79,7 @@ impl Call {
 
     /// The part of the path that stands where the template has `{name}`.
     pub(crate) fn segment(&self, name: &str) -> &str {
-        let places = self.route.path.split('/').zip(self.parts.uri.path().split('/'));
-        let wanted = |part: &str| {
-            part.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) == Some(name)
-        };
-        places.into_iter().find(|(part, _)| wanted(part)).map_or("", |(_, text)| text)
+        self.route.segment(self.parts.uri.path(), name)
     }
 
     /// An id of the path. One that can't be an id names nothing that exists.
@@ -190,11 +186,8 @@ impl Call {
     /// From where the request comes.
     pub(crate) fn origin(&self) -> Origin {
         let agent = self.parts.headers.get(header::USER_AGENT);
-        // Visible ASCII, a byte a character.
-        let agent = agent.and_then(|value| value.to_str().ok());
-        let agent = agent.map(|text| text.chars().take(Origin::USER_AGENT_BYTES).collect());
         let peer = self.parts.extensions.get::<Peer>();
-        Origin { address: peer.map(|peer| peer.address.to_string()), user_agent: agent }
+        Origin::new(peer.map(|peer| peer.address), agent.and_then(|value| value.to_str().ok()))
     }
 
     /// SHA-256 over method, path with query, and body; lengths keep them apart.

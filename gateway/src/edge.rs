@@ -22,6 +22,7 @@ use crate::call::{Call, query_of};
 use crate::config::{AuthConfig, Gateway};
 use crate::headers;
 use crate::problem::Problem;
+use crate::refusals::{Asked, Refusals};
 use crate::route::{Permission, Route};
 use crate::socket;
 use crate::trace::Trace;
@@ -30,6 +31,7 @@ use crate::trace::Trace;
 pub(crate) struct Edge {
     pub(crate) gateway: Gateway,
     pub(crate) keys: KeyCache,
+    pub(crate) refusals: Refusals,
     /// Cancelled when a shutdown was asked for; requests are still taken for a while.
     pub(crate) leaving: CancellationToken,
     requests: Arc<Semaphore>,
@@ -40,7 +42,8 @@ impl Edge {
     pub(crate) fn new(gateway: Gateway, leaving: CancellationToken) -> Self {
         let requests = Arc::new(Semaphore::new(gateway.config.max_requests));
         let streams = Arc::new(Semaphore::new(gateway.config.max_streams));
-        Self { gateway, keys: KeyCache::default(), leaving, requests, streams }
+        let (keys, refusals) = (KeyCache::default(), Refusals::new());
+        Self { gateway, keys, refusals, leaving, requests, streams }
     }
 }
 
@@ -64,10 +67,12 @@ pub(crate) async fn handle(
         status = tracing::field::Empty,
         duration_ms = tracing::field::Empty,
     );
+    let asked = route.map(|route| Asked::of(route, &parts, &trace));
+    let served = Arc::clone(&edge);
     let work = async {
-        match route {
-            Ok(route) => serve(edge, route, parts, body, trace.clone()).await,
-            Err(status) => Err(unmatched(&edge, status, &parts)),
+        match &asked {
+            Ok(asked) => serve(served, parts, body, trace.clone(), asked).await,
+            Err(status) => Err(unmatched(&served, *status, &parts)),
         }
     };
     let caught = AssertUnwindSafe(work).catch_unwind().instrument(span.clone()).await;
@@ -75,6 +80,9 @@ pub(crate) async fn handle(
         span.in_scope(|| tracing::error!("request panicked"));
         Err(Problem::internal())
     });
+    if let (Err(problem), Ok(asked)) = (&answered, &asked) {
+        edge.refusals.note(&edge.gateway, asked, problem);
+    }
     let mut response = answered.unwrap_or_else(|problem| problem.into_response(&trace.trace_id));
     let elapsed = started.elapsed();
     span.record("status", response.status().as_u16());
@@ -97,11 +105,12 @@ fn unmatched(edge: &Edge, status: StatusCode, parts: &Parts) -> Problem {
 
 async fn serve(
     edge: Arc<Edge>,
-    route: &'static Route,
     mut parts: Parts,
     body: Incoming,
     trace: Trace,
+    asked: &Asked,
 ) -> Result<Response, Problem> {
+    let route = asked.route;
     let public = route.permission == Permission::Public;
     if route.socket {
         socket::sign_in(&mut parts.headers);
@@ -121,7 +130,7 @@ async fn serve(
     let wait = if route.waits { headers::wait(&parts.headers)? } else { None };
     let time = edge.gateway.config.request_timeout + wait.unwrap_or(Duration::ZERO);
     let work = async {
-        let caller = auth::admit(&edge, route, &parts.headers, &parts.uri).await?;
+        let caller = auth::admit(&edge, &parts.headers, asked).await?;
         let query = query_of(&parts.uri, route)?;
         let body = body.read(route, &mut parts.headers).await?;
         let edge = Arc::clone(&edge);

@@ -23,6 +23,7 @@ use crate::edge::Edge;
 use crate::ephemeral::Ephemerals;
 use crate::pace;
 use crate::problem::Problem;
+use crate::refusals::Asked;
 
 /// What a reader asked to follow.
 pub(crate) struct Followed {
@@ -61,6 +62,7 @@ pub(crate) struct Feed {
     edge: Arc<Edge>,
     events: BoxStream<'static, Result<EventEnvelope, Rejection>>,
     headers: HeaderMap,
+    asked: Asked,
     trace_id: String,
     recheck: Interval,
     /// Whether a terminal event ends the stream.
@@ -117,6 +119,7 @@ impl Feed {
             edge: Arc::clone(&call.edge),
             events,
             headers: call.parts.headers.clone(),
+            asked: Asked::of(call.route, &call.parts, &call.trace),
             trace_id: call.trace.trace_id.clone(),
             recheck,
             of_run: false,
@@ -150,8 +153,12 @@ impl Feed {
                 biased;
                 () = self.edge.gateway.shutdown.cancelled() => return Err(self.end(End::Away)),
                 _ = self.recheck.tick() => {
-                    if let Err(problem) = auth::identify(&self.edge, &self.headers).await {
-                        return Ok(self.fail(&problem));
+                    let caller = auth::identify(&self.edge, &self.headers).await;
+                    if let Err(unknown) = &caller {
+                        self.asked.is_by(&caller);
+                        let Edge { gateway, refusals, .. } = &*self.edge;
+                        refusals.note(gateway, &self.asked, &unknown.problem);
+                        return Ok(self.fail(&unknown.problem));
                     }
                 }
                 item = self.events.next() => match item {

@@ -35,6 +35,7 @@ mod pace;
 mod probes;
 mod problem;
 mod reference;
+mod refusals;
 mod remote;
 mod resources;
 mod retention;

@@ -15,6 +15,7 @@ use crate::table::routes;
     protocol::ForkPlan,
     protocol::RunState,
     protocol::RunArchived,
+    protocol::RunHeld,
     protocol::ArchiveView,
     protocol::RunDropped,
     protocol::RunError,

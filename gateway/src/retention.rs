@@ -1,4 +1,4 @@
-//! Archiving of runs.
+//! Archiving of runs, and holds.
 
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -7,7 +7,7 @@ use domain::retention::{Archive, Keep};
 use protocol::{ArchiveRun, Command};
 use serde::Deserialize;
 
-use crate::call::{Call, answer};
+use crate::call::{Call, answer, done};
 use crate::problem::Problem;
 
 /// Bytes of where an archive is.
@@ -50,4 +50,31 @@ pub(crate) async fn archive(call: Call) -> Result<Response, Problem> {
         dropped.position = receipt.position;
     }
     answer(StatusCode::OK, &dropped)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Held {
+    reason: String,
+}
+
+/// `POST /runs/{id}/hold`.
+pub(crate) async fn hold(call: Call) -> Result<Response, Problem> {
+    let run_id: RunId = call.id()?;
+    let Held { reason } = call.json()?;
+    done(&call.execute(Command::HoldRun { run_id, reason }).await?)
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Released {
+    #[serde(default)]
+    reason: Option<String>,
+}
+
+/// `POST /runs/{id}/release`.
+pub(crate) async fn release(call: Call) -> Result<Response, Problem> {
+    let run_id: RunId = call.id()?;
+    let Released { reason } = call.optional()?;
+    done(&call.execute(Command::ReleaseRun { run_id, reason }).await?)
 }

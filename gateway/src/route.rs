@@ -56,6 +56,16 @@ impl Verb {
         }
     }
 
+    /// Its name.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Post => "POST",
+            Self::Patch => "PATCH",
+            Self::Delete => "DELETE",
+        }
+    }
+
     pub(crate) const fn filter(self) -> MethodFilter {
         match self {
             Self::Get => MethodFilter::GET,
@@ -209,6 +219,15 @@ impl Route {
     pub(crate) const fn downloads(mut self, media_type: &'static str) -> Self {
         self.download = Some(media_type);
         self
+    }
+
+    /// The part of a path that stands where the template has `{name}`; empty where it has none.
+    pub(crate) fn segment<'a>(&self, path: &'a str, name: &str) -> &'a str {
+        let mut places = self.path.split('/').zip(path.split('/'));
+        let wanted = |part: &str| {
+            part.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) == Some(name)
+        };
+        places.find(|(part, _)| wanted(part)).map_or("", |(_, text)| text)
     }
 
     /// Its query parameters.

@@ -63,6 +63,9 @@ fn specs() -> Value {
                 "properties": {
                     "keep": {"type": "string", "enum": ["results", "header", "full"]},
                     "after": {"type": "string", "description": "As in 30d, 12h."},
+                    "archive": {"type": "boolean", "default": false,
+                        "description": "Write all of a run to the server's --archive-dir first; \
+                            where that fails, the run is left as it is."},
                 },
             },
         })),
@@ -239,6 +242,9 @@ fn requests() -> Value {
             "dry_run": {"type": "boolean", "default": false,
                 "description": "Answer what would be dropped, and do nothing."},
         })),
+        "HoldRun": strict(&["reason"],
+            json!({"reason": {"type": "string", "minLength": 1, "maxLength": 1000}})),
+        "ReleaseRun": strict(&[], json!({"reason": {"type": "string", "maxLength": 1000}})),
         "PauseRun": strict(&[], json!({"reason": {"type": "string", "maxLength": 1000}})),
         "ResumeRun": strict(&[], json!({})),
         "VerifyRun": strict(&[], json!({})),
@@ -363,6 +369,8 @@ pub(crate) fn example(schema: &str) -> Option<Value> {
         "RerunRun" => json!({"version": "latest"}),
         "RetryRun" => json!({"dry_run": true}),
         "ArchiveRun" => json!({"keep": "results", "dry_run": true}),
+        "HoldRun" => json!({"reason": "case 4711"}),
+        "ReleaseRun" => json!({"reason": "case 4711 is settled"}),
         "PauseRun" => json!({"reason": "the supplier is down"}),
         "ResumeRun" => json!({}),
         "VerifyRun" => json!({}),

@@ -33,23 +33,28 @@ pub enum ServeError {
     Listener(#[from] std::io::Error),
 }
 
-/// All routes of the table, and problems for what isn't in it.
+/// All routes of the table, and problems for what isn't in it. Refusals are told to the write side
+/// until the gateway's shutdown.
 pub fn router(gateway: Gateway) -> Router {
-    let leaving = gateway.shutdown.clone();
-    router_until(gateway, leaving)
+    let shutdown = gateway.shutdown.clone();
+    let edge = Arc::new(Edge::new(gateway, shutdown.clone()));
+    let router = router_of(&edge);
+    // Without a runtime nothing is asked of it either.
+    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        runtime.spawn(async move { edge.refusals.tell(&edge.gateway, shutdown).await });
+    }
+    router
 }
 
-/// The same; `/readyz` fails once `leaving` is cancelled.
-fn router_until(gateway: Gateway, leaving: CancellationToken) -> Router {
-    let edge = Arc::new(Edge::new(gateway, leaving));
+fn router_of(edge: &Arc<Edge>) -> Router {
     let mut router = Router::new();
     for route in routes() {
-        let edge = Arc::clone(&edge);
+        let edge = Arc::clone(edge);
         let handler = move |request: Request| edge::handle(edge, Ok(route), request);
         router = router.route(route.path, on(route.verb.filter(), handler));
     }
     let unmatched = |status: StatusCode| {
-        let edge = Arc::clone(&edge);
+        let edge = Arc::clone(edge);
         move |request: Request| edge::handle(edge, Err(status), request)
     };
     let worthwhile =
@@ -85,7 +90,13 @@ pub async fn serve(
         tokio::time::sleep(lame_duck).await;
         ending.cancel();
     };
-    let router = router_until(gateway, shutdown.clone());
-    tokio::join!(connections.serve(listener, router), leave);
+    let edge = Arc::new(Edge::new(gateway, shutdown.clone()));
+    let (router, answered) = (router_of(&edge), CancellationToken::new());
+    let serve = async {
+        connections.serve(listener, router).await;
+        answered.cancel();
+    };
+    let refusals = edge.refusals.tell(&edge.gateway, answered.clone());
+    tokio::join!(serve, leave, refusals);
     Ok(())
 }

@@ -251,6 +251,18 @@ const RUN_ROUTES: &[Route] = &[
         .says("Archive a run", ARCHIVES)
         .takes(Body::Json { schema: "ArchiveRun", limit: BODY_BYTES })
         .answers(200, "RunDropped"),
+    Route::new(Post, "/api/v1/runs/{id}/hold", Admin, handler!(retention::hold))
+        .says(
+            "Hold a run",
+            "Until it is released nothing is dropped of it, whoever asks: nor of its family, of \
+             what it was forked from, and of what was forked of it.",
+        )
+        .takes(Body::Json { schema: "HoldRun", limit: BODY_BYTES })
+        .answers(200, "Receipt"),
+    Route::new(Post, "/api/v1/runs/{id}/release", Admin, handler!(retention::release))
+        .says("Release a run that is held", "From then on it may be archived again.")
+        .takes(Body::Optional { schema: "ReleaseRun", limit: BODY_BYTES })
+        .answers(200, "Receipt"),
     Route::new(Get, "/api/v1/runs/{id}/events", Read, handler!(events::of_run))
         .says("Events of a run", STREAMS)
         .asks(&[CURSOR, EVENT_TYPE, SPEED, EPHEMERAL])

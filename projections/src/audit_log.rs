@@ -78,7 +78,7 @@ impl Projection for AuditLog {
     }
 
     fn version(&self) -> i64 {
-        1
+        2
     }
 
     fn tables(&self) -> &'static [(&'static str, &'static str)] {

@@ -74,6 +74,7 @@ pub fn manifest(
         position: up_to.position,
         exported_at: at,
         engine_version: env!("CARGO_PKG_VERSION").to_owned(),
+        is_masked: false,
     }
 }
 

@@ -12,7 +12,7 @@ use domain::ids::{RunId, WorkspaceId};
 use domain::run::event::Compensation;
 use domain::run::state::WaitKinds;
 use domain::run::{RunStatus, Usage};
-use domain::{retention, trigger};
+use domain::{hold, retention, trigger};
 use protocol::bundle::{BundleFrom, BundlePart};
 use protocol::view::DefinitionRef;
 use protocol::{
@@ -32,6 +32,7 @@ use crate::{Projections, compensation, gates, refusal, triggers};
 
 mod archived;
 mod fold;
+mod held;
 mod standing;
 
 pub(crate) const NAME: &str = "runs";
@@ -68,7 +69,8 @@ impl Projection for Runs {
     }
 
     fn concerns(&self, event: &RecordedEvent) -> bool {
-        [AGGREGATE, trigger::AGGREGATE, retention::AGGREGATE].contains(&&*event.aggregate_type)
+        [AGGREGATE, trigger::AGGREGATE, retention::AGGREGATE, hold::AGGREGATE]
+            .contains(&&*event.aggregate_type)
     }
 
     async fn apply(
@@ -82,7 +84,8 @@ impl Projection for Runs {
         let of_runs: Vec<_> =
             events.iter().copied().filter(|event| &*event.aggregate_type == AGGREGATE).collect();
         fold_runs(session, &of_runs, position).await?;
-        archived::fold_again(session, journal, events).await
+        archived::fold_again(session, journal, events).await?;
+        held::fold(session, events).await
     }
 }
 
@@ -131,13 +134,14 @@ struct Row {
     forked_from: Option<String>,
     rerun_of: Option<String>,
     archived: Option<String>,
+    held: Option<String>,
 }
 
 const COLUMNS: &str = "id, workspace_id, project_id, workflow_id, status, definition_id, \
     definition_name, definition_version, definition_hash, input, output, error, labels, \
     sequence, position, started_micros, ended_micros, input_tokens, output_tokens, cost_micros, \
     parent_run_id, root_run_id, undo_cause, undo_total, undone, undo_failed, undo_failures, \
-    started_by_trigger, waits, forked_from, rerun_of, archived";
+    started_by_trigger, waits, forked_from, rerun_of, archived, held";
 
 /// Runs as they were at the time `$14`: those that had been started, with where they stood.
 /// Without a time, as they are.
@@ -367,6 +371,8 @@ impl Row {
         let forked_from = forked_from.map_err(|e| unreadable(&e))?;
         let archived = self.archived.as_deref().map(serde_json::from_str).transpose();
         let archived = archived.map_err(|e| unreadable(&e))?;
+        let held = self.held.as_deref().map(serde_json::from_str).transpose();
+        let held = held.map_err(|e| unreadable(&e))?;
         let labels: BTreeMap<String, String> =
             serde_json::from_str(&self.labels).map_err(|e| unreadable(&e))?;
         let failures = self.undo_failures.as_deref().map(value).transpose()?;
@@ -415,6 +421,7 @@ impl Row {
             waiting_on: WaitKinds::from_bits(u8::try_from(self.waits).unwrap_or_default()),
             forked_from,
             archived,
+            held,
             rerun_of: self.rerun_of,
         })
     }

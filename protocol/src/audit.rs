@@ -22,7 +22,7 @@ pub struct AuditEntry {
     pub actor: String,
     /// What: the kind of the resource, a dot, and a verb, as `workflow.revised` or `run.started`.
     pub action: String,
-    /// `done`, or `failed` of what was tried and came to nothing.
+    /// `done`, `failed` of what was tried and came to nothing, or `refused`.
     #[schema(value_type = String)]
     pub result: AuditResult,
     pub resource_type: String,
@@ -63,6 +63,7 @@ fn is_zero(number: &u64) -> bool {
 pub enum AuditResult {
     Done,
     Failed,
+    Refused,
 }
 
 impl AuditResult {
@@ -71,6 +72,7 @@ impl AuditResult {
         match self {
             Self::Done => "done",
             Self::Failed => "failed",
+            Self::Refused => "refused",
         }
     }
 }

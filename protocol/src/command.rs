@@ -35,6 +35,12 @@ pub struct Origin {
 impl Origin {
     /// Bytes of a user agent that are kept.
     pub const USER_AGENT_BYTES: usize = 200;
+
+    /// From an address, by what calls itself so: visible ASCII, a byte a character.
+    pub fn new(address: Option<std::net::IpAddr>, user_agent: Option<&str>) -> Self {
+        let user_agent = user_agent.map(|text| text.chars().take(Self::USER_AGENT_BYTES).collect());
+        Self { address: address.map(|address| address.to_string()), user_agent }
+    }
 }
 
 /// A command with all that surrounds it.
@@ -111,7 +117,11 @@ pub enum Command {
     },
     /// Drops content of a run that has ended.
     ArchiveRun(Box<ArchiveRun>),
-    /// Records a read, once where [`domain::access`] says so.
+    /// Holds a run: nothing of it is dropped until it is released.
+    HoldRun { run_id: RunId, reason: String },
+    /// Releases a run that is held.
+    ReleaseRun { run_id: RunId, reason: Option<String> },
+    /// Records an access, once where [`domain::access`] says so.
     RecordAccess(access::Event),
 }
 
@@ -127,6 +137,8 @@ impl Command {
             | Self::SignalRun { run_id, .. }
             | Self::PauseRun { run_id, .. }
             | Self::ResumeRun { run_id }
+            | Self::HoldRun { run_id, .. }
+            | Self::ReleaseRun { run_id, .. }
             | Self::RetryRun { run_id, .. } => Some(*run_id),
             Self::ForkRun(fork) => Some(fork.run_id),
             Self::ArchiveRun(asked) => Some(asked.run_id),

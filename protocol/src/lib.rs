@@ -59,7 +59,7 @@ pub use metric::{
 };
 pub use query::{EventPage, Page, PageRequest, ResourceFilter, RunFilter, StateAt};
 pub use rejection::{Rejection, RejectionKind};
-pub use retention::{ArchiveRun, ArchiveView, RunArchived, RunDropped};
+pub use retention::{ArchiveRun, ArchiveView, RunArchived, RunDropped, RunHeld};
 pub use service::{
     AuditQueries, Commands, Events, GateQueries, LogQueries, MetricQueries, ResourceQueries,
     RunQueries, Tasks,

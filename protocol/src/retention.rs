@@ -1,6 +1,7 @@
 //! Archiving: what is asked for, and what came of it.
 
 use chrono::{DateTime, Utc};
+use domain::hold::Hold;
 use domain::ids::RunId;
 use domain::retention::{Archive, Keep};
 use serde::{Deserialize, Serialize};
@@ -52,6 +53,22 @@ pub struct RunArchived {
     /// Where all of it was written to before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub archive: Option<ArchiveView>,
+}
+
+/// A hold on a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct RunHeld {
+    pub reason: String,
+    /// Who holds it, as in the audit log.
+    pub by: String,
+    pub at: DateTime<Utc>,
+}
+
+impl From<Hold> for RunHeld {
+    fn from(hold: Hold) -> Self {
+        let Hold { reason, by, at } = hold;
+        Self { reason, by, at }
+    }
 }
 
 /// A file with all of a run.

@@ -11,7 +11,7 @@ pub use domain::run::state::{WaitKind, WaitKinds};
 pub use domain::run::{RunStatus, Usage};
 
 use crate::fork::ForkedFrom;
-use crate::retention::RunArchived;
+use crate::retention::{RunArchived, RunHeld};
 use crate::trigger::RunTrigger;
 
 /// A resource as lists and reads show it.
@@ -82,6 +82,9 @@ pub struct RunView {
     /// What is left of it, where content of its events was dropped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub archived: Option<RunArchived>,
+    /// The hold that is on it: nothing of it is dropped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<RunHeld>,
     /// The run that it does again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rerun_of: Option<String>,

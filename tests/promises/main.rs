@@ -38,6 +38,7 @@ mod p33_what_goes_on_is_watched_and_looked_up;
 mod p34_what_has_ended_is_archived;
 mod p35_one_change_is_tried_on_many_runs;
 mod p37_an_answer_is_followed_as_it_comes;
+mod p38_what_is_held_stays_and_what_goes_was_written_before;
 
 /// The real binary on an empty folder.
 async fn platform() -> Platform {

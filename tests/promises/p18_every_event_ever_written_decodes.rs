@@ -57,6 +57,9 @@ fn every_golden_event_decodes() {
                 codec::decode::<domain::access::Event>(event_type, version, &stored, &|_| None)
                     .err()
             }
+            "hold" => {
+                codec::decode::<domain::hold::Event>(event_type, version, &stored, &|_| None).err()
+            }
             "retention" => {
                 codec::decode::<domain::retention::Event>(event_type, version, &stored, &|_| None)
                     .err()

@@ -57,7 +57,9 @@ async fn a_run_is_taken_along_as_one_file(setting: Setting) {
     let mut platform = crate::platform_in(setting).await;
     let client = platform.client();
     client.publish(CHILD).await;
-    let input = json!({"amount": 500, "text": "x".repeat(100_000)});
+    // Somebody has typed in a key, as it must not be.
+    let key = format!("ghp_{}", "a1".repeat(18));
+    let input = json!({"amount": 500, "text": "x".repeat(100_000), "note": format!("use {key}")});
     let run = client.start(&definition(), input).await;
     let end = client.end_of(&run).await;
     assert_eq!(end["status"], "completed", "{end}");
@@ -65,10 +67,33 @@ async fn a_run_is_taken_along_as_one_file(setting: Setting) {
     let folder = tempfile::tempdir().expect("a folder");
     let path = |name: &str| folder.path().join(name).to_str().expect("text").to_owned();
     let (file, again) = (path("run.wonder"), path("again.wonder"));
-    let (code, written, talk) =
-        told(&platform, &["bundle", "export", &run, "-f", &file, "--server", platform.gateway()])
-            .await;
+    let (plain, masked) = (path("plain.wonder"), path("masked.wonder"));
+    let export = |to: &str| {
+        ["bundle", "export", &run, "--server", platform.gateway(), "-f", to].map(str::to_owned)
+    };
+    let exported = async |to: &str, more: &[&str]| {
+        let export = export(to);
+        let all: Vec<&str> =
+            export.iter().map(String::as_str).chain(more.iter().copied()).collect();
+        told(&platform, &all).await
+    };
+    let (code, _, talk) = exported(&file, &[]).await;
+    assert!(code == 2 && talk.contains("github_token at /input/note of run_"), "{code}: {talk}");
+    assert!(!talk.contains(&key) && !Path::new(&file).exists(), "{talk}");
+    let (code, written, talk) = exported(&masked, &["--mask"]).await;
+    assert_eq!((code, &written["masked"]), (0, &json!(true)), "{written}{talk}");
+    let (code, written, talk) = exported(&plain, &["--allow-findings", "--plain"]).await;
+    assert!(code == 0 && written["secrets"]["count"].as_u64() > Some(0), "{written}{talk}");
+    let (code, written, talk) = exported(&file, &["--allow-findings"]).await;
     assert_eq!((code, &written["runs"]), (0, &json!(2)), "{written}{talk}");
+    let size = |file: &str| std::fs::metadata(file).expect("a file").len();
+    assert!(size(&file) * 4 < size(&plain), "{} {}", size(&file), size(&plain));
+    // The masked one is decided again like the other, and says what it is.
+    let (_, opened, _) = told(&platform, &["bundle", "open", &masked]).await;
+    assert_eq!(opened["masked"], true, "{opened}");
+    assert_eq!(opened["runs"][0]["input"]["note"], "use [masked github_token]");
+    let (code, tested, talk) = told(&platform, &["bundle", "test", &masked]).await;
+    assert!(code == 0 && talk.contains("masked"), "{tested}{talk}");
 
     let (_, opened, _) = told(&platform, &["bundle", "open", &file]).await;
     let root = &opened["runs"][0];
@@ -121,14 +146,17 @@ async fn a_run_is_taken_along_as_one_file(setting: Setting) {
     platform.stop().await;
     let data_dir = platform.data_dir();
     let mut export = vec!["bundle", "export", &run, "--offline", "-f", &again];
+    export.extend(["--allow-findings", "--plain"]);
     if platform.database_url().is_none() {
         export.extend(["--data-dir", data_dir.to_str().expect("text")]);
     }
     let (code, _, talk) = told(&platform, &export).await;
     assert_eq!(code, 0, "{talk}");
-    assert_eq!(lines(again.as_ref()), lines(file.as_ref()));
-    let whole = std::fs::read(&file).expect("a bundle");
-    std::fs::write(&again, &whole[..whole.len() - 9]).expect("it is written");
-    let (code, _, talk) = told(&platform, &["bundle", "open", &again]).await;
-    assert!(code == 2 && talk.contains("line "), "{code}: {talk}");
+    assert_eq!(lines(again.as_ref()), lines(plain.as_ref()));
+    for (whole, less) in [(&plain, 9), (&file, 40)] {
+        let whole = std::fs::read(whole).expect("a bundle");
+        std::fs::write(&again, &whole[..whole.len() - less]).expect("it is written");
+        let (code, _, talk) = told(&platform, &["bundle", "open", &again]).await;
+        assert!(code == 2 && talk.contains("line "), "{code}: {talk}");
+    }
 }

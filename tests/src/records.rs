@@ -161,6 +161,9 @@ impl Records {
             let decoded = match &*event.aggregate_type {
                 "run" => continue,
                 "trigger" => self.decode::<domain::trigger::Event>(event).map(drop),
+                "access" => self.decode::<domain::access::Event>(event).map(drop),
+                "hold" => self.decode::<domain::hold::Event>(event).map(drop),
+                "retention" => self.decode::<domain::retention::Event>(event).map(drop),
                 _ => self.decode::<domain::resource::Event>(event).map(drop),
             };
             decoded.unwrap_or_else(|error| panic!("position {position}: {error}"));

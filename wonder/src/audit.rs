@@ -16,7 +16,7 @@ use domain::ids::RunId;
 use domain::rate::Book;
 use domain::resource::{self, Resource};
 use domain::run::{self, Run, RunStatus};
-use domain::{retention, trigger};
+use domain::{hold, retention, trigger};
 use protocol::Rejection;
 use serde_json::Value;
 
@@ -208,6 +208,9 @@ impl<'a> Auditor<'a> {
             retention::AGGREGATE => self.retained.record(event),
             access::AGGREGATE => {
                 decode::<access::Event>(event, values).map(drop).map_err(|error| error.to_string())
+            }
+            hold::AGGREGATE => {
+                decode::<hold::Event>(event, values).map(drop).map_err(|error| error.to_string())
             }
             trigger::AGGREGATE => self.trigger_event(event, values),
             _ => self.resource_event(event, values),

@@ -63,6 +63,8 @@ pub(crate) struct Config {
     pub(crate) logs_max_records: u64,
     /// The folder that records are appended to, a file a day, before they leave the log store.
     pub(crate) logs_archive: Option<PathBuf>,
+    /// The folder that runs are written to before content of them is dropped.
+    pub(crate) archive_dir: Option<PathBuf>,
 }
 
 /// What of the log is kept in the log store.
@@ -263,6 +265,7 @@ impl Config {
             admin_key: None,
             audit_key: None,
             logs_archive: None,
+            archive_dir: None,
             ..self.alone()
         }
     }
@@ -317,6 +320,7 @@ fn defaults(environment: &Environment, auth: AuthMode) -> Config {
         logs_max_days: 7,
         logs_max_records: 100_000,
         logs_archive: None,
+        archive_dir: None,
     }
 }
 

@@ -8,6 +8,7 @@ use clap::Parser;
 
 mod audit;
 mod bench;
+mod bundle_file;
 mod cli;
 mod client;
 mod config;

@@ -23,6 +23,7 @@ use tokio::task::JoinHandle;
 
 use crate::config::{AuthMode, Config, Role};
 
+mod archives;
 mod ephemerals;
 mod hints;
 mod logs;
@@ -88,7 +89,7 @@ pub(crate) async fn start(
     // The edge and the executor both bring work in, and what they have begun ends side by side.
     let intake = Stage::new("edge and executor");
     let write_side = match config.has(Role::Commands) {
-        true => Some(WriteSide::start(&store).await?),
+        true => Some(WriteSide::start(config, &store).await?),
         false => None,
     };
     let read_side = match config.has(Role::Projections) {

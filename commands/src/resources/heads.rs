@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use chassis::journal::Journal;
 use domain::resource::{DefinitionSpec, Event, Kind, Resource, Spec};
 use domain::trigger;
-use domain::{access, retention};
+use domain::{access, hold, retention};
 use protocol::Rejection;
 
 use crate::resources::refusal;
@@ -95,7 +95,8 @@ impl Heads {
             position = last.position;
             let mut known = self.known();
             // What happens to triggers changes no resource, and neither do reads and archiving.
-            let others = [trigger::AGGREGATE, access::AGGREGATE, retention::AGGREGATE];
+            let others =
+                [trigger::AGGREGATE, access::AGGREGATE, retention::AGGREGATE, hold::AGGREGATE];
             let changes = written.iter().any(|one| !others.contains(&&*one.aggregate_type));
             known.writes += u64::from(changes);
             for one in &written {

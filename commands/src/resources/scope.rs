@@ -50,6 +50,8 @@ pub(crate) async fn check(
         | Command::ForkRun(_)
         | Command::RetryRun { .. }
         | Command::ArchiveRun(_)
+        | Command::HoldRun { .. }
+        | Command::ReleaseRun { .. }
         | Command::RecordAccess(_) => Err(Rejection::new(
             RejectionKind::Internal,
             "not_a_resource_command",

@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use chassis::journal::{Sought, Written};
@@ -15,12 +16,12 @@ use chassis::shards::Owned;
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::ids::{CommandId, ProjectId, RunId};
 use domain::resource::Kind;
-use domain::retention::{AGGREGATE, Keep, Policy};
+use domain::retention::{AGGREGATE, Archive, Keep, Policy};
 use domain::span::Span;
 use protocol::{Rejection, RejectionKind, shard_of};
 use tokio::time::Instant;
 
-use super::{ACTOR, Archivist, Asked, Ended, PAGE, RUN, UNREADABLE, away};
+use super::{ACTOR, Archivist, Asked, Ended, PAGE, RUN, UNREADABLE, away, needed};
 use crate::coordinator::{Folded, fold};
 use crate::resolve::Resolver;
 use crate::store::metadata::{self, Along};
@@ -40,6 +41,8 @@ const VALUES_SHARD: u16 = 0;
 const WINDOW: u64 = 10_000;
 /// Runs that are tried again, since something that goes on needs them.
 const PUT_OFF: usize = 10_000;
+/// Code of why a run is left whose project wants all of it to be written elsewhere first.
+const NOT_WRITTEN: &str = "run_not_archived";
 /// The events that end runs.
 const ENDS: [&str; 4] = ["run_completed", "run_failed", "run_cancelled", "run_timed_out"];
 
@@ -60,7 +63,8 @@ impl Archivist {
         let mut values_due = Instant::now() + VALUES_FIRST;
         loop {
             let owned = Arc::clone(&self.ownership.borrow());
-            let found = (resolver.writes(), Arc::clone(&owned));
+            let releases = self.releases.load(Ordering::Relaxed);
+            let found = (resolver.writes(), releases, Arc::clone(&owned));
             if known.as_ref() != Some(&found) || due <= Instant::now() {
                 // What can't be done now is done the next time.
                 match self.pass(&mut sweep, &resolver, &owned).await {
@@ -99,7 +103,8 @@ impl Archivist {
         }
         let ages: BTreeSet<Span> = sweep.policies.values().map(|policy| policy.after).collect();
         for age in ages {
-            let until = Policy { keep: Keep::Header, after: age }.until(self.clock.now());
+            let until =
+                Policy { keep: Keep::Header, after: age, archive: false }.until(self.clock.now());
             let through = self.last_before(until).await?;
             let mut place = sweep.places.get(&age).copied().unwrap_or(0);
             while place < through {
@@ -146,7 +151,7 @@ impl Archivist {
                 let ids = ids.map_err(away)?;
                 for run_id in ids.iter().filter_map(|id| id.parse::<RunId>().ok()) {
                     // As it was begun, and no further.
-                    match self.archive_by(run_id, Keep::Full).await {
+                    match self.archive_by(run_id, Keep::Full, false).await {
                         Err(refused) if refused.kind == RejectionKind::Unavailable => {
                             return Err(refused);
                         }
@@ -197,8 +202,13 @@ impl Archivist {
         match self.by_policy(sweep, run_id, age).await {
             Err(refused) if refused.kind == RejectionKind::Unavailable => return Err(refused),
             Err(refused) if refused.code != UNREADABLE && sweep.put_off.len() < PUT_OFF => {
-                tracing::debug!(%run_id, %refused, "a run is archived later");
-                sweep.put_off.insert(run_id);
+                let is_new = sweep.put_off.insert(run_id);
+                if is_new && refused.code == NOT_WRITTEN {
+                    metrics::counter!("wonder_runs_not_archived_total").increment(1);
+                    tracing::warn!(%run_id, %refused, "a run is kept: it isn't written elsewhere");
+                } else {
+                    tracing::debug!(%run_id, %refused, "a run is archived later");
+                }
             }
             Err(refused) => {
                 tracing::warn!(%run_id, %refused, "a run isn't archived until the next start");
@@ -211,6 +221,34 @@ impl Archivist {
         Ok(())
     }
 
+    /// Writes all of a run elsewhere, if anything is to be dropped and all of it is there.
+    async fn archived_first(
+        &self,
+        ended: &Ended,
+        keep: Keep,
+    ) -> Result<Option<Archive>, Rejection> {
+        let run_id = ended.run_id;
+        let (retained, _) = self.retained(&run_id.to_string()).await?;
+        if retained.next(keep).is_none() || retained.archive.is_some() {
+            return Ok(None);
+        }
+        let failed = |reason: String| Rejection::new(RejectionKind::Conflict, NOT_WRITTEN, reason);
+        if retained.keep.is_some() {
+            let text = "content was dropped before, and all of it was written nowhere".to_owned();
+            return Err(failed(text));
+        }
+        // What is refused anyway isn't worth a file.
+        self.free(run_id, &self.beginning(run_id).await?).await?;
+        if let Some(other) = self.needed_by(run_id).await? {
+            return Err(needed(other));
+        }
+        let Some(archives) = &self.archives else {
+            let text = "its project wants it to be archived, and there is no --archive-dir";
+            return Err(failed(text.to_owned()));
+        };
+        archives.write(run_id, ended.sequence).await.map(Some).map_err(failed)
+    }
+
     async fn by_policy(
         &self,
         sweep: &Sweep,
@@ -220,23 +258,32 @@ impl Archivist {
         let beginning = self.beginning(run_id).await?;
         match sweep.policies.get(&beginning.project_id) {
             Some(policy) if age.is_none_or(|age| age == policy.after) => {
-                self.archive_by(run_id, policy.keep).await
+                self.archive_by(run_id, policy.keep, policy.archive).await
             }
             Some(_) | None => Ok(()),
         }
     }
 
-    async fn archive_by(&self, run_id: RunId, keep: Keep) -> Result<(), Rejection> {
+    pub(super) async fn archive_by(
+        &self,
+        run_id: RunId,
+        keep: Keep,
+        first: bool,
+    ) -> Result<(), Rejection> {
         let folded = fold(&*self.journal, run_id).await.map_err(|error| error.refusal())?;
         let Some(Folded { workspace_id, run, sequence, .. }) = folded else { return Ok(()) };
         if run.closed().is_none() {
             return Ok(());
         }
         let ended = Ended { run_id, workspace_id, sequence };
+        let archive = match first {
+            true => self.archived_first(&ended, keep).await?,
+            false => None,
+        };
         let command_id = CommandId::new(self.clock.uuid_v7());
         let asked = Asked {
             keep,
-            archive: None,
+            archive,
             dry_run: false,
             metadata: metadata::by(ACTOR, command_id, Along::default()),
             remembered: None,

@@ -6,8 +6,10 @@ use chassis::clock::SystemClock;
 use chassis::journal::{Payload, SqliteJournal, SqliteOptions};
 use chassis::shards::sole_owner;
 use chrono::Utc;
+use domain::hold;
+use domain::ids::CommandId;
 use domain::run::event::SignalReceived;
-use protocol::SHARDS;
+use protocol::{Actor, Command, CommandEnvelope, SHARDS};
 use serde_json::{Value, json};
 
 use super::*;
@@ -24,13 +26,27 @@ async fn archivist(folder: &Path) -> Archivist {
         clock: Arc::new(SystemClock::new()),
         ownership: sole_owner(SHARDS),
         workspace_id: workspace(),
+        archives: None,
+        decisions: Mutex::default(),
+        releases: AtomicU64::default(),
     }
 }
 
 /// A run that was told so many things, and was cancelled then.
 async fn told(archivist: &Archivist, number: u64, signals: u64, payload: &Value) -> Ended {
     let run_id = RunId::derived("test", &number.to_string());
-    let started = json!({
+    told_of(archivist, run_id, json!({}), signals, payload).await
+}
+
+/// The same of a run whose first event says more.
+async fn told_of(
+    archivist: &Archivist,
+    run_id: RunId,
+    more: Value,
+    signals: u64,
+    payload: &Value,
+) -> Ended {
+    let mut started = json!({
         "type": "run_started", "run_id": run_id,
         "project_id": "prj_00000000000000000000000000",
         "definition": {
@@ -38,6 +54,9 @@ async fn told(archivist: &Archivist, number: u64, signals: u64, payload: &Value)
         },
         "start": "a", "input": payload, "started_at": "2026-01-01T00:00:00Z"
     });
+    for (name, value) in more.as_object().expect("members") {
+        started[name] = value.clone();
+    }
     let mut events = vec![serde_json::from_value(started).expect("an event")];
     events.extend((1..=signals).map(|number| {
         let (name, sent_at, payload) = ("s".to_owned(), Utc::now(), payload.clone());
@@ -154,4 +173,145 @@ async fn a_value_goes_with_the_last_run_that_has_it() {
     assert_eq!(archivist.drop_values(before).await, Ok(0), "somebody may be reading it");
     assert_eq!(archivist.drop_values(Utc::now()).await, Ok(1));
     assert!(!is_there().await);
+}
+
+/// Holds or releases a run, as somebody asks for it.
+async fn hold(archivist: &Archivist, run_id: RunId, held: bool) -> Result<Receipt, Rejection> {
+    let reason = "case 4711".to_owned();
+    let (event, command) = match held {
+        true => {
+            let event = hold::Event::RunHeld { reason: reason.clone() };
+            (event, Command::HoldRun { run_id, reason })
+        }
+        false => {
+            let event = hold::Event::RunReleased { reason: None };
+            (event, Command::ReleaseRun { run_id, reason: None })
+        }
+    };
+    let envelope = CommandEnvelope {
+        id: CommandId::new(archivist.clock.uuid_v7()),
+        workspace_id: workspace(),
+        actor: Actor("key_ann".to_owned()),
+        origin: None,
+        idempotency_key: None,
+        fingerprint: None,
+        expected_version: None,
+        traceparent: None,
+        command,
+    };
+    archivist.hold(workspace(), run_id, &envelope, event).await
+}
+
+#[tokio::test]
+async fn what_is_held_and_what_belongs_to_it_stays() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let archivist = archivist(folder.path()).await;
+    let payload = json!({"a": 1});
+    let top = told(&archivist, 1, 2, &payload).await;
+    let other = told(&archivist, 2, 2, &payload).await;
+    let above = json!({"parent":
+        {"run_id": top.run_id, "token": 1, "root_run_id": top.run_id, "depth": 1}});
+    let child = told_of(&archivist, top.run_id.child(1), above, 2, &payload).await;
+    let from = json!({"forked_from": {"run_id": top.run_id, "sequence": 2,
+        "at": "2026-01-01T00:00:00Z"}});
+    let fork_id = top.run_id.forked(CommandId::new(archivist.clock.uuid_v7()));
+    let fork = told_of(&archivist, fork_id, from, 2, &payload).await;
+
+    let code = |done: Result<Receipt, Rejection>| done.err().map(|refused| refused.code);
+    let is = |code: &str| Some(code.to_owned());
+    assert_eq!(code(hold(&archivist, top.run_id, false).await), is("not_held"));
+    hold(&archivist, top.run_id, true).await.expect("it is held");
+    assert_eq!(code(hold(&archivist, top.run_id, true).await), is("already_held"));
+    let nobody = RunId::derived("test", "nobody");
+    assert_eq!(code(hold(&archivist, nobody, true).await), is("run_not_found"));
+    for ended in [&top, &child, &fork] {
+        let refused = archivist.archive(ended, asked(Keep::Results)).await.expect_err("it is held");
+        assert_eq!(refused.code, "run_held");
+        let names = ["case 4711", "key_ann", &top.run_id.to_string()];
+        assert!(names.iter().all(|name| refused.message.contains(name)), "{}", refused.message);
+        assert_eq!(
+            code(
+                archivist
+                    .archive_by(ended.run_id, Keep::Header, false)
+                    .await
+                    .map(|()| { Receipt::default() })
+            ),
+            is("run_held"),
+            "nor by a policy"
+        );
+        assert_eq!(thinned(&archivist, ended).await, [0; 0]);
+    }
+    assert!(dropped(&archivist, &other, Keep::Results).await.dropped > 0);
+    // A part is dropped, and then it is held.
+    let long = told(&archivist, 3, SLICE + 10, &payload).await;
+    let id: Arc<str> = long.run_id.to_string().into();
+    let part = archivist.part(&long, &id, Keep::Results, 0, None).await.expect("a part");
+    let place = (0, shard_of(long.run_id), 0);
+    let append = archivist.append(&long, &id, place, part, false, &asked(Keep::Results));
+    archivist.journal.append(append.expect("an append")).await.expect("it is appended");
+    hold(&archivist, long.run_id, true).await.expect("it is held");
+    let before = thinned(&archivist, &long).await;
+    let owned = Arc::clone(&archivist.ownership.borrow());
+    archivist.finish(&owned).await.expect("it goes on with others");
+    assert_eq!(thinned(&archivist, &long).await, before);
+
+    for run_id in [top.run_id, long.run_id] {
+        hold(&archivist, run_id, false).await.expect("it is released");
+    }
+    assert!(dropped(&archivist, &child, Keep::Results).await.dropped > 0);
+    archivist.finish(&owned).await.expect("it is finished");
+    assert!(thinned(&archivist, &long).await.len() > before.len());
+    let open = archivist.journal.open_aggregates(hold::AGGREGATE, shard_of(top.run_id), "", 9);
+    assert_eq!(open.await, Ok(vec![]));
+}
+
+/// An archive that is there, or isn't.
+struct Shelf {
+    fails: std::sync::atomic::AtomicBool,
+    written: std::sync::Mutex<Vec<(RunId, u64)>>,
+}
+
+#[async_trait]
+impl Archives for Shelf {
+    async fn write(&self, run_id: RunId, sequence: u64) -> Result<Archive, String> {
+        if self.fails.load(std::sync::atomic::Ordering::Relaxed) {
+            return Err("the disk is full".to_owned());
+        }
+        self.written.lock().expect("lock").push((run_id, sequence));
+        Ok(Archive { location: format!("/shelf/{run_id}"), sha256: "5f".repeat(32) })
+    }
+}
+
+#[tokio::test]
+async fn what_is_to_be_written_elsewhere_first_stays_until_it_is() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut archivist = archivist(folder.path()).await;
+    let payload = json!({"a": 1});
+    let (run, bare) =
+        (told(&archivist, 1, 2, &payload).await, told(&archivist, 2, 2, &payload).await);
+    let refused = async |archivist: &Archivist, ended: &Ended| {
+        let done = archivist.archive_by(ended.run_id, Keep::Header, true).await;
+        let refused = done.expect_err("it is left");
+        assert_eq!(
+            (&*refused.code, thinned(archivist, ended).await.len()),
+            ("run_not_archived", 0)
+        );
+        refused.message
+    };
+    assert!(refused(&archivist, &run).await.contains("--archive-dir"));
+    let shelf = Arc::new(Shelf { fails: true.into(), written: std::sync::Mutex::default() });
+    archivist.archives = Some(Arc::clone(&shelf) as _);
+    assert!(refused(&archivist, &run).await.contains("the disk is full"));
+    shelf.fails.store(false, std::sync::atomic::Ordering::Relaxed);
+    archivist.archive_by(run.run_id, Keep::Header, true).await.expect("it is archived");
+    assert_eq!(*shelf.written.lock().expect("lock"), [(run.run_id, run.sequence)]);
+    let (retained, _) = archivist.retained(&run.run_id.to_string()).await.expect("it is read");
+    assert_eq!(retained.archive.expect("an archive").location, format!("/shelf/{}", run.run_id));
+    // Once is enough, and what is gone already can't be written any more.
+    archivist.archive_by(run.run_id, Keep::Header, true).await.expect("nothing is to be done");
+    assert_eq!(shelf.written.lock().expect("lock").len(), 1);
+    assert!(dropped(&archivist, &bare, Keep::Results).await.dropped > 0);
+    let left = archivist.archive_by(bare.run_id, Keep::Header, true).await.expect_err("it is left");
+    assert_eq!(left.code, "run_not_archived");
+    assert_eq!(shelf.written.lock().expect("lock").len(), 1);
 }

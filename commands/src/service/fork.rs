@@ -90,18 +90,22 @@ impl CommandService {
         envelope: &CommandEnvelope,
         asker: Asker,
     ) -> Result<StartAnswer, Rejection> {
-        match &envelope.command {
+        let (run_id, begun) = match &envelope.command {
             Command::ForkRun(asked) => {
-                self.fork(envelope, ForkRun::clone(asked), Between::ToldAgain, asker).await
+                let asked = ForkRun::clone(asked);
+                (asked.run_id, self.fork(envelope, asked, Between::ToldAgain, asker).await)
             }
             Command::RetryRun { run_id, dry_run } => {
-                let asked = self.retried(envelope.workspace_id, *run_id, *dry_run).await?;
-                let begun = self.fork(envelope, asked, Between::Forgotten, asker).await;
+                let begun = match self.retried(envelope.workspace_id, *run_id, *dry_run).await {
+                    Ok(asked) => self.fork(envelope, asked, Between::Forgotten, asker).await,
+                    Err(refused) => Err(refused),
+                };
                 // The place wasn't asked for, and so isn't what is wrong.
-                begun.map_err(|refused| Rejection { pointer: None, ..refused })
+                (*run_id, begun.map_err(|refused| Rejection { pointer: None, ..refused }))
             }
-            _ => Err(internal("no fork")),
-        }
+            _ => return Err(internal("no fork")),
+        };
+        self.with_place(run_id, begun).await
     }
 
     /// The fork that a retry of a run is.

@@ -37,13 +37,15 @@ pub(super) fn of_run(
         | Command::ForkRun(_)
         | Command::RetryRun { .. }
         | Command::ArchiveRun(_)
+        | Command::HoldRun { .. }
+        | Command::ReleaseRun { .. }
         | Command::DeliverWebhook(_)
         | Command::RecordAccess(_) => return Ok(None),
     };
     Ok(envelope.command.run_id().map(|run_id| (run_id, command)))
 }
 
-fn checked(reason: &mut Option<String>) -> Result<Option<String>, Rejection> {
+pub(super) fn checked(reason: &mut Option<String>) -> Result<Option<String>, Rejection> {
     let reason = reason.take();
     if reason.as_ref().is_some_and(|reason| reason.len() > limits::REASON_BYTES) {
         let message = format!("the reason may have {} bytes", limits::REASON_BYTES);

@@ -9,6 +9,7 @@ use protocol::{CommandEnvelope, Receipt, Rejection, RejectionKind, Webhook};
 use serde_json::{Map, Value, json};
 
 use super::Triggers;
+use super::secrets::Alike;
 use super::start::{Starting, failure, may_pass};
 use crate::coordinator::unavailable;
 
@@ -42,7 +43,10 @@ impl Triggers {
             timestamp: &webhook.timestamp,
             signature: &webhook.signature,
         };
-        let secrets = secrets(spec, workflow_id, name)?;
+        let (names, secrets) = secrets(spec, workflow_id, name)?;
+        let workspace_id = found.workspace_id;
+        let trigger = name.clone();
+        self.note_secrets(Alike { workspace_id, workflow_id, trigger, names });
         if !signed.holds(&secrets, webhook.body.as_bytes(), now) {
             metrics::counter!("wonder_webhooks_refused_total").increment(1);
             return Err(Rejection::new(
@@ -135,15 +139,16 @@ fn no_such_trigger(name: &Name) -> Rejection {
     Rejection::new(RejectionKind::NotFound, "not_found", message)
 }
 
-/// The secrets of a trigger that this process has.
+/// The secrets of a trigger that this process has, after the names of their variables.
 fn secrets(
     spec: &WebhookSpec,
     workflow_id: WorkflowId,
     name: &Name,
-) -> Result<Vec<Secret>, Rejection> {
-    let read = |variable: &String| std::env::var(variable).ok();
-    let secrets: Vec<_> =
-        spec.secret_envs.iter().filter_map(read).filter_map(|text| Secret::parse(&text)).collect();
+) -> Result<(Vec<String>, Vec<Secret>), Rejection> {
+    let read = |variable: &String| {
+        Some((variable.clone(), Secret::parse(&std::env::var(variable).ok()?)?))
+    };
+    let (names, secrets): (Vec<_>, Vec<_>) = spec.secret_envs.iter().filter_map(read).unzip();
     if secrets.is_empty() {
         let variables = spec.secret_envs.join(", ");
         tracing::error!(
@@ -152,5 +157,5 @@ fn secrets(
         );
         return Err(unavailable("the webhook has no secret at the moment, try again later"));
     }
-    Ok(secrets)
+    Ok((names, secrets))
 }

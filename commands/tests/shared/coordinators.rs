@@ -49,6 +49,7 @@ impl Side {
             shards: None,
             queues: None,
             everywhere: None,
+            archives: None,
         };
         let (shutdown, tracker) = (CancellationToken::new(), TaskTracker::new());
         let config = CoordinatorConfig::default();

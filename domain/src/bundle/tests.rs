@@ -40,6 +40,7 @@ fn manifest() -> Line {
         position: 99,
         exported_at: DateTime::UNIX_EPOCH,
         engine_version: "0.1.0".to_owned(),
+        is_masked: false,
     })
 }
 
@@ -164,4 +165,37 @@ fn stored_json_is_taken_over_as_it_is() {
     assert_eq!(kept(r#"{"b":1.0e2, "a":"\u0041"}"#), r#"{"b":1.0e2, "a":"\u0041"}"#);
     assert_eq!(kept("{\n\"a\": 1\n}"), r#"{"a":1}"#);
     assert!(on_one_line(b"{").is_err());
+}
+
+/// The lines of a bundle as they come out of a screen, and how many secrets that found.
+fn screened(lines: Vec<Line>, masks: bool) -> (Vec<Line>, Vec<Finding>) {
+    let mut screen = Screen::new(workspace(), masks);
+    let lines = lines.into_iter().map(|line| screen.take(line).expect("JSON")).collect();
+    (lines, screen.finish().0)
+}
+
+#[test]
+fn secrets_are_found_and_a_masked_bundle_is_whole_and_says_so() {
+    let key = format!("ghp_{}", "a1".repeat(18));
+    let (hash, value) = payload(&json!({"large": [key.clone()]}));
+    let (same, clean) = payload(&json!({"large": "yes"}));
+    let input = json!({"input": {"token": key, "n": 1}});
+    let output = json!({"clean": {"$ref": same}, "output": {"$ref": hash}});
+    let lines = vec![manifest(), event(1, &input), value, clean, event(2, &output)];
+    let texts = |lines: &[Line]| -> Vec<_> {
+        lines.iter().map(|line| line.to_raw().expect("JSON").get().to_owned()).collect()
+    };
+    let before = texts(&lines);
+    let (kept, found) = screened(lines, false);
+    assert_eq!(texts(&kept), before, "only masks change anything");
+    let at: Vec<_> = found.iter().map(|finding| &*finding.pointer).collect();
+    assert_eq!(at, ["/input/token", "/large/0"]);
+    assert!(found[0].of.contains("event 1 (node_computed)"), "{found:?}");
+    let (masked, found) = screened(kept, true);
+    assert_eq!(found.len(), 2);
+    assert_eq!(read(&sealed(&masked)).map(|manifest| manifest.is_masked), Ok(true));
+    let masked = texts(&masked);
+    assert!(masked.iter().all(|line| !line.contains(&key)), "{masked:?}");
+    assert_eq!(masked[3], before[3], "what has no secret is as it was stored");
+    assert!(masked[4].contains(&same) && !masked[4].contains(&hash));
 }

@@ -12,11 +12,11 @@ use protocol::{Actor, RejectionKind};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::{Caller, unauthenticated};
+use super::Caller;
 use crate::config::AuthConfig;
 use crate::edge::Edge;
 use crate::environment::Environment;
-use crate::problem::Problem;
+use crate::refusals::{Stranger, Unknown};
 
 /// How long a key is taken as it was read: a revoked one stops within this time.
 const FRESH: Duration = Duration::from_secs(5);
@@ -85,14 +85,16 @@ struct Stored {
 }
 
 /// The caller behind an `Authorization` header.
-pub(super) async fn identify(edge: &Edge, header: &str) -> Result<Caller, Problem> {
-    let token = bearer(header).ok_or_else(unauthenticated)?;
+pub(super) async fn identify(edge: &Edge, header: &str) -> Result<Caller, Unknown> {
+    // Of what isn't a key of ours nothing is recorded: it may be somebody's secret elsewhere.
+    let not_a_key = || Stranger::without("not_a_key");
+    let token = bearer(header).ok_or_else(not_a_key)?;
     if let AuthConfig::Keys { administrator: Some(administrator) } = edge.gateway.config.auth
         && administrator.is(token)
     {
         return Ok(Caller::everything("administrator", administrator.workspace_id));
     }
-    let (id, secret) = parse(token).ok_or_else(unauthenticated)?;
+    let (id, secret) = parse(token).ok_or_else(not_a_key)?;
     let now = edge.gateway.environment.now();
     let key = match edge.keys.fresh(id, now) {
         Some(key) => key,
@@ -102,9 +104,12 @@ pub(super) async fn identify(edge: &Edge, header: &str) -> Result<Caller, Proble
             key
         }
     };
-    let right = same(&key.hash, &Sha256::digest(secret).into());
-    if !right || key.expires_at.is_some_and(|end| end <= now) {
-        return Err(unauthenticated());
+    let is_right = same(&key.hash, &Sha256::digest(secret).into());
+    let is_over = key.expires_at.is_some_and(|end| end <= now);
+    if !is_right || is_over {
+        let why = if is_right { "expired" } else { "wrong_secret" };
+        let workspace_id = Some(key.workspace_id);
+        return Err(Stranger { why, key: Some(id), workspace_id }.into());
     }
     Ok(Caller {
         actor: Actor(id.to_string()),
@@ -126,15 +131,22 @@ fn parse(token: &str) -> Option<(ApiKeyId, Vec<u8>)> {
     Some((format!("key_{id}").parse().ok()?, secret)).filter(|(_, secret)| secret.len() == 32)
 }
 
-async fn look_up(edge: &Edge, id: ApiKeyId, now: DateTime<Utc>) -> Result<Key, Problem> {
+async fn look_up(edge: &Edge, id: ApiKeyId, now: DateTime<Utc>) -> Result<Key, Unknown> {
+    let stranger = |why, workspace_id| Stranger { why, key: Some(id), workspace_id };
     let found = edge.gateway.resources.get(None, Kind::ApiKey, &id.to_string(), None).await;
     let view = match found {
         Ok(view) if !view.archived => view,
-        Ok(_) => return Err(unauthenticated()),
-        Err(rejection) if rejection.kind == RejectionKind::NotFound => {
-            return Err(unauthenticated());
+        Ok(view) => {
+            let workspace_id = Stored::deserialize(&view.spec).ok().map(|key| key.workspace_id);
+            return Err(stranger("revoked", workspace_id).into());
         }
-        Err(rejection) => return Err(rejection.into()),
+        Err(rejection) if rejection.kind == RejectionKind::NotFound => {
+            return Err(stranger("unknown_key", None).into());
+        }
+        Err(rejection) => {
+            let stranger = stranger("unknown_key", None);
+            return Err(Unknown { problem: rejection.into(), stranger });
+        }
     };
     let stored = Stored::deserialize(&view.spec).ok();
     let Some((stored, hash)) = stored.and_then(|stored| {
@@ -142,7 +154,7 @@ async fn look_up(edge: &Edge, id: ApiKeyId, now: DateTime<Utc>) -> Result<Key, P
         Some((stored, hash))
     }) else {
         tracing::error!(api_key_id = %id, "stored api key could not be read");
-        return Err(unauthenticated());
+        return Err(stranger("unknown_key", None).into());
     };
     let Stored { workspace_id, scopes, expires_at, .. } = stored;
     Ok(Key { workspace_id, hash, scopes, expires_at, read_at: now })

@@ -20,7 +20,7 @@ const AUDITED: &[Param] = &[
     param("resource_type", "string", "Only what was done to this kind of thing, as `run`."),
     param("resource_id", "string", "Only what was done to this thing."),
     param("run_id", "string", "Only what was done to this run and its gates."),
-    param("result", "string", "Only what is `done`, or has `failed`."),
+    param("result", "string", "Only what is `done`, has `failed`, or was `refused`."),
     param("after", "date-time", "Only from this time on."),
     param("before", "date-time", "Only before this time."),
 ];

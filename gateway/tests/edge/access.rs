@@ -28,7 +28,7 @@ fn view(kind: Kind, id: String, workspace: WorkspaceId, spec: serde_json::Value)
 }
 
 /// Puts a key into the world and answers its `Authorization` header.
-fn grant(
+pub(crate) fn grant(
     client: &Client,
     workspace: WorkspaceId,
     scopes: &[Scope],

@@ -197,6 +197,7 @@ pub(crate) fn run_view() -> RunView {
         trigger: None,
         forked_from: None,
         archived: None,
+        held: None,
         rerun_of: None,
     }
 }

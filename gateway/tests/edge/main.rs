@@ -12,6 +12,7 @@ mod hooks;
 mod metrics;
 mod pace;
 mod probes;
+mod refusals;
 mod retention;
 mod socket;
 mod streams;

@@ -39,3 +39,19 @@ async fn what_stays_is_said_and_where_the_rest_is_is_checked() {
     let wanted = ArchiveRun { run_id, keep, archive, dry_run };
     assert_eq!(client.last_command().command, Command::ArchiveRun(Box::new(wanted)));
 }
+
+#[tokio::test]
+async fn a_hold_says_why_and_a_release_may() {
+    let client = Client::dev();
+    let path = |verb: &str| format!("/api/v1/runs/{}/{verb}", run_id());
+    for body in ["{}", r#"{"why": "x"}"#, r#"{"reason": 1}"#] {
+        assert_eq!(client.post(&path("hold"), body).await.status, 422, "{body}");
+    }
+    assert!(client.world.commands.lock().expect("lock").is_empty());
+    let (run_id, reason) = (run_id(), "case 4711".to_owned());
+    let answer = client.post(&path("hold"), json!({"reason": reason}).to_string()).await;
+    assert_eq!((answer.status.as_u16(), answer.json()["position"].as_u64()), (200, Some(17)));
+    assert_eq!(client.last_command().command, Command::HoldRun { run_id, reason });
+    assert_eq!(client.call("POST", &path("release"), &[], "").await.status, 200);
+    assert_eq!(client.last_command().command, Command::ReleaseRun { run_id, reason: None });
+}

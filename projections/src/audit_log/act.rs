@@ -3,9 +3,9 @@
 use chassis::journal::{Journal, RecordedEvent};
 use domain::codec;
 use domain::definition::changes::differences;
-use domain::ids::EventId;
+use domain::ids::{EventId, RunId};
 use domain::resource::Kind;
-use domain::{access, retention, trigger};
+use domain::{access, hold, retention, trigger};
 use protocol::event::{SecretsUsed, is_shared, tells_of_secrets};
 use protocol::{AuditResult, DefinitionChange, Origin};
 use serde::Deserialize;
@@ -99,7 +99,7 @@ pub(super) fn may_be(event: &RecordedEvent) -> bool {
             ) || OUTCOMES.contains(&&*event.event_type) && tells_of_secrets(&event.metadata)
         }
         trigger::AGGREGATE => &*event.event_type == "trigger_failed",
-        access::AGGREGATE => true,
+        access::AGGREGATE | hold::AGGREGATE => true,
         retention::AGGREGATE => &*event.event_type == "run_archived",
         other => resources::kind(other).is_some(),
     }
@@ -122,6 +122,7 @@ pub(super) async fn row(
         trigger::AGGREGATE => Some(of_trigger(event, &payload)),
         access::AGGREGATE => Some(of_access(event, &payload)),
         retention::AGGREGATE => Some(of_retention(event, &payload)),
+        hold::AGGREGATE => Some(of_hold(event, &payload)),
         other => match resources::kind(other) {
             Some(kind) => Some(of_resource(journal, event, kind, &payload).await?),
             None => None,
@@ -129,7 +130,9 @@ pub(super) async fn row(
     };
     let Some(act) = act else { return Ok(None) };
     let text = |value: Value| Some(value.to_string());
-    let is_runs = [AGGREGATE, retention::AGGREGATE].contains(&&*event.aggregate_type);
+    let is_runs =
+        [AGGREGATE, retention::AGGREGATE, hold::AGGREGATE].contains(&&*event.aggregate_type);
+    let run_id = is_runs.then(|| event.aggregate_id.to_string()).or_else(|| run_named(&act));
     Ok(Some(Row {
         id: format!("{:019}", event.position),
         workspace_id: event.workspace_id.to_string(),
@@ -140,7 +143,7 @@ pub(super) async fn row(
         result: act.result.as_str().to_owned(),
         resource_type: act.resource_type.to_owned(),
         resource_id: act.resource_id,
-        run_id: is_runs.then(|| event.aggregate_id.to_string()),
+        run_id,
         origin: metadata.origin.and_then(|origin| text(json!(origin))),
         command_id: metadata.command_id,
         trace_id: metadata.traceparent.and_then(|trace| Some(trace.split('-').nth(1)?.to_owned())),
@@ -148,6 +151,13 @@ pub(super) async fn row(
         changes_left_out: act.changes_left_out.cast_signed(),
         details: if act.details.is_empty() { None } else { text(json!(act.details)) },
     }))
+}
+
+/// The run that a refusal was about: one of those that are, or a gate of one.
+fn run_named(act: &Act) -> Option<String> {
+    let id = act.resource_id.split('.').next()?;
+    let is_run = act.result == AuditResult::Refused && id.parse::<RunId>().is_ok();
+    is_run.then(|| id.to_owned())
 }
 
 /// A payload with its references as they are stored: what is large isn't needed here.
@@ -210,14 +220,46 @@ fn of_trigger(event: &RecordedEvent, payload: &Value) -> Act {
 }
 
 fn of_access(event: &RecordedEvent, payload: &Value) -> Act {
-    let verb = event.event_type.strip_prefix("audit_").unwrap_or(&event.event_type);
-    let act = Act::new("audit", &event.workspace_id, verb);
-    act.with_each(payload, &["filter", "from", "to", "all_workspaces"])
+    const TIMES: [&str; 3] = ["count", "first_at", "last_at"];
+    let text = |name: &str| payload[name].as_str().unwrap_or_default();
+    match &*event.event_type {
+        "access_refused" => {
+            let about = payload["target"].as_str().unwrap_or_else(|| text("route"));
+            let act = Act::new("request", about, "refused");
+            let act = act.with_each(payload, &["code", "reason", "method", "route", "key"]);
+            Act { result: AuditResult::Refused, ..act.with_each(payload, &TIMES) }
+        }
+        "webhook_secrets_used" => {
+            let names = payload["names"].as_array().into_iter().flatten();
+            let names: Vec<_> = names.filter_map(Value::as_str).collect();
+            let act = Act::new("secret", &names.join(","), "used");
+            act.with_each(payload, &["names", "workflow_id", "trigger"]).with_each(payload, &TIMES)
+        }
+        "accesses_left_out" => {
+            let is_secrets = text("of") == "webhook_secrets";
+            let (of, verb, result) = match is_secrets {
+                true => ("secret", "used", AuditResult::Done),
+                false => ("request", "refused", AuditResult::Refused),
+            };
+            let act = Act::new(of, "others", verb).with("left_out", &payload["of"]);
+            Act { result, ..act.with_each(payload, &TIMES) }
+        }
+        of_audit => {
+            let verb = of_audit.strip_prefix("audit_").unwrap_or(of_audit);
+            let act = Act::new("audit", &event.workspace_id, verb);
+            act.with_each(payload, &["filter", "from", "to", "all_workspaces"])
+        }
+    }
 }
 
 fn of_retention(event: &RecordedEvent, payload: &Value) -> Act {
     let act = Act::new("run", &event.aggregate_id, "archived");
     act.with_each(payload, &["keep", "events", "bytes", "archive"])
+}
+
+fn of_hold(event: &RecordedEvent, payload: &Value) -> Act {
+    let verb = event.event_type.strip_prefix("run_").unwrap_or(&event.event_type);
+    Act::new("run", &event.aggregate_id, verb).with_each(payload, &["reason"])
 }
 
 async fn of_resource(

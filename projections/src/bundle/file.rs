@@ -1,10 +1,12 @@
 //! A bundle in a file: checked once from its first line to its last, and read again in places.
 //!
-//! What is kept in memory is where each event and each value stands, never what it says.
+//! What is kept in memory is where each event and each value stands, never what it says. One that
+//! is compressed is checked while it is decompressed, into a file that nobody else sees and that
+//! goes with it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,10 +16,14 @@ use chassis::journal::{Payload, ReadError, RecordedEvent};
 use domain::bundle::{Damaged, Fault, Line, Manifest, RUN, Reader, StoredEvent};
 use domain::codec;
 use domain::ids::RunId;
-use domain::limits::BUNDLE_LINE_BYTES;
+use domain::limits::{BUNDLE_INFLATED_BYTES, BUNDLE_INFLATED_TIMES, BUNDLE_LINE_BYTES};
 use domain::{resource, run};
+use flate2::bufread::MultiGzDecoder;
 
 use crate::histories::Past;
+
+/// What gzip begins with.
+const GZIP: [u8; 2] = [0x1f, 0x8b];
 
 /// Why a file can't be opened as a bundle.
 #[derive(Debug, thiserror::Error)]
@@ -46,15 +52,20 @@ impl Bundle {
     /// # Errors
     /// Where the file can't be read, and where it isn't a whole bundle that this release reads.
     pub fn open(path: &Path) -> Result<Self, OpenBundleError> {
-        let mut file = BufReader::new(File::open(path)?);
-        let lines = Lines(Mutex::new(BufReader::new(File::open(path)?)));
+        Self::open_within(path, BUNDLE_INFLATED_BYTES)
+    }
+
+    /// The same, of one that may come to so many bytes and some times its own, where it is
+    /// compressed.
+    pub(crate) fn open_within(path: &Path, bytes: u64) -> Result<Self, OpenBundleError> {
+        let (mut source, lines) = Source::open(path, bytes)?;
         let (mut reader, mut text, mut at) = (Reader::default(), Vec::new(), 0);
         let mut runs = Vec::new();
         let mut events: BTreeMap<_, Vec<(u64, u64)>> = BTreeMap::new();
         let mut values = HashMap::new();
         loop {
             let place = at;
-            at += next_line(&mut file, &mut text)?;
+            at += source.next_line(&mut text, reader.line() + 1)?;
             if at == place {
                 break;
             }
@@ -106,6 +117,56 @@ impl Bundle {
     /// The run that was asked for and then its children and theirs.
     pub fn runs(&self) -> &[RunId] {
         &self.runs
+    }
+}
+
+/// What a bundle is read from, from its first line to its last.
+enum Source {
+    Plain(BufReader<File>),
+    /// Decompressed, and written down for who reads it in places.
+    Compressed {
+        text: Box<BufReader<MultiGzDecoder<BufReader<File>>>>,
+        plain: File,
+        room: u64,
+        most: u64,
+    },
+}
+
+impl Source {
+    /// The source, and where lines are found again by their places.
+    fn open(path: &Path, bytes: u64) -> io::Result<(Self, Lines)> {
+        let mut file = BufReader::new(File::open(path)?);
+        let again = |file| Lines(Mutex::new(BufReader::new(file)));
+        if !file.fill_buf()?.starts_with(&GZIP) {
+            return Ok((Self::Plain(file), again(File::open(path)?)));
+        }
+        let most = file.get_ref().metadata()?.len().saturating_mul(BUNDLE_INFLATED_TIMES);
+        let most = most.saturating_add(bytes);
+        let plain = tempfile::NamedTempFile::new()?;
+        let lines = again(plain.reopen()?);
+        let text = Box::new(BufReader::new(MultiGzDecoder::new(file)));
+        // Without a name from here on: it goes with the last who has it open.
+        let plain = plain.into_file();
+        Ok((Self::Compressed { text, plain, room: most, most }, lines))
+    }
+
+    /// Reads the next line with its line feed. Answers its bytes, 0 at the end.
+    fn next_line(&mut self, line: &mut Vec<u8>, number: u64) -> Result<u64, OpenBundleError> {
+        match self {
+            Self::Plain(file) => Ok(next_line(file, line)?),
+            Self::Compressed { text, plain, room, most } => {
+                let damaged = |fault| OpenBundleError::Damaged(Damaged { line: number, fault });
+                let bytes = next_line(text, line).map_err(|error| {
+                    damaged(match error.kind() {
+                        io::ErrorKind::UnexpectedEof => Fault::CutOff,
+                        _ => Fault::Compression(error.to_string()),
+                    })
+                })?;
+                *room = room.checked_sub(bytes).ok_or_else(|| damaged(Fault::Inflates(*most)))?;
+                plain.write_all(line)?;
+                Ok(bytes)
+            }
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The audit log: what is in it, as what, and for whom.
 
 use domain::resource::{Event as ResourceEvent, Spec};
-use protocol::{AuditEntry, AuditFilter, AuditQueries, AuditResult, PageRequest};
+use protocol::{AuditEntry, AuditFilter, AuditQueries, AuditResult, PageRequest, RunQueries};
 
 use super::*;
 
@@ -227,6 +227,31 @@ async fn what_is_done_to_runs_is_told_and_what_they_do_is_not(storage: Storage) 
     assert_eq!(list(&world, AuditFilter::default()).await.len(), 11);
 }
 
+async fn a_hold_is_seen_at_its_run_and_told_with_who_wants_it(storage: Storage) {
+    let world = World::new(storage).await;
+    let run = run_id(1);
+    let id = run.to_string();
+    world.run(run, 0, &[started(run, json!({}), &[])]).await;
+    let held = json!({"type": "run_held", "reason": "case 4711"});
+    let at = act(&world, ("hold", &id), 0, &asked_by("key_ann"), &[held]).await;
+    let view = RunQueries::get(&*world.views, ours(), run, Some(at)).await.expect("there");
+    let hold = view.held.expect("a hold");
+    assert_eq!((&*hold.by, &*hold.reason), ("key_ann", "case 4711"));
+    // Events of the run leave it where it is.
+    let at = world.run(run, 1, &[Event::RunCompleted { output: json!(1) }]).await;
+    let view = RunQueries::get(&*world.views, ours(), run, Some(at)).await.expect("there");
+    assert_eq!(view.held, Some(hold));
+    let released = json!({"type": "run_released"});
+    let at = act(&world, ("hold", &id), 1, &asked_by("key_bob"), &[released]).await;
+    let view = RunQueries::get(&*world.views, ours(), run, Some(at)).await.expect("there");
+    assert_eq!(view.held, None);
+    let of_run = AuditFilter { run_id: Some(id), ..AuditFilter::default() };
+    let entries = list(&world, of_run).await;
+    let entries = &entries[..2];
+    assert_eq!(actions(entries), [("key_bob", "run.released"), ("key_ann", "run.held")]);
+    assert_eq!(entries[1].details["reason"], "case 4711");
+}
+
 async fn pages_follow_each_other_and_filters_narrow(storage: Storage) {
     let world = World::new(storage).await;
     for number in 0..7 {
@@ -265,7 +290,50 @@ async fn pages_follow_each_other_and_filters_narrow(storage: Storage) {
     assert_eq!(page.await.expect("a page").items, []);
 }
 
+async fn refusals_and_secrets_of_webhooks_are_told_with_their_number(storage: Storage) {
+    let world = World::new(storage).await;
+    let times = json!({"count": 3, "first_at": "2026-01-01T00:00:00Z",
+        "last_at": "2026-01-01T00:00:40Z"});
+    let with_times = |event: Value| {
+        let mut event = event;
+        let members = event.as_object_mut().expect("an object");
+        members.extend(times.as_object().expect("an object").clone());
+        event
+    };
+    let gate = format!("{}.4", run_id(1));
+    let refused = with_times(json!({"type": "access_refused", "code": "self_approval",
+        "method": "POST", "route": "/api/v1/gates/{id}/answers", "target": gate}));
+    let stranger = with_times(json!({"type": "access_refused", "code": "unauthenticated",
+        "reason": "wrong_secret", "method": "GET", "route": "/api/v1/runs", "key": "key_1"}));
+    let used = with_times(json!({"type": "webhook_secrets_used", "trigger": "order",
+        "workflow_id": "wf_1", "names": ["NEW", "OLD"]}));
+    let left_out = with_times(json!({"type": "accesses_left_out", "of": "refusals_of_strangers"}));
+    let all = [(refused, "key_1"), (stranger, "unknown"), (used, "webhook"), (left_out, "unknown")];
+    for (number, (event, actor)) in all.into_iter().enumerate() {
+        act(&world, ("access", &format!("acc_{number}")), 0, &asked_by(actor), &[event]).await;
+    }
+    let result = Some(AuditResult::Refused);
+    let refused = list(&world, AuditFilter { result, ..AuditFilter::default() }).await;
+    let seen: Vec<_> = refused.iter().map(|entry| (&*entry.actor, &*entry.resource_id)).collect();
+    let expected = [("unknown", "others"), ("unknown", "/api/v1/runs"), ("key_1", &*gate)];
+    assert_eq!(seen, expected);
+    assert!(refused.iter().all(|entry| entry.action == "request.refused"));
+    assert!(refused.iter().all(|entry| entry.details["count"] == 3));
+    let key = (&refused[1].details["key"], &refused[1].details["reason"]);
+    assert_eq!(key, (&json!("key_1"), &json!("wrong_secret")));
+    let run = run_id(1).to_string();
+    let of_run = AuditFilter { run_id: Some(run.clone()), ..AuditFilter::default() };
+    let of_run = list(&world, of_run).await;
+    assert_eq!((of_run.len(), &of_run[0].run_id), (1, &Some(run)), "a refusal at its gate");
+    let used = AuditFilter { action: Some("secret.used".into()), ..AuditFilter::default() };
+    let used = list(&world, used).await.pop().expect("an entry");
+    assert_eq!((&*used.resource_id, used.result), ("NEW,OLD", AuditResult::Done));
+    assert_eq!(used.details["trigger"], "order");
+}
+
 on_both_storages!(
+    a_hold_is_seen_at_its_run_and_told_with_who_wants_it,
+    refusals_and_secrets_of_webhooks_are_told_with_their_number,
     what_becomes_of_a_resource_is_told_with_what_was_before,
     what_is_done_to_runs_is_told_and_what_they_do_is_not,
     pages_follow_each_other_and_filters_narrow,

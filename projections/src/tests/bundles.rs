@@ -90,6 +90,73 @@ async fn a_bundle_has_the_histories_of_its_journal(storage: Storage) {
     assert_eq!((same.parts, same.values, same.changes.len()), (None, None, 0));
 }
 
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    std::io::Write::write_all(&mut gzip, bytes).expect("it is compressed");
+    gzip.finish().expect("it is compressed")
+}
+
+async fn a_compressed_bundle_is_the_same_and_a_bomb_is_refused(storage: Storage) {
+    let world = World::new(storage).await;
+    let large = json!({"text": "x".repeat(200_000)});
+    let mut run =
+        Driven::start(&world, 1, judged(), json!({"judges": ["a"], "large": large})).await;
+    run.succeed(1, json!(1)).await;
+    let lines = lines(&world, run.id).await.0;
+    let plain = write(&world, &lines);
+    let bytes = std::fs::read(&plain).expect("a bundle");
+    let path = world.folder.path().join("packed.wonder");
+    let open = |bytes: &[u8]| {
+        std::fs::write(&path, bytes).expect("it is written");
+        Bundle::open(&path)
+    };
+    let packed = open(&gzip(&bytes)).expect("a bundle");
+    let view = Bundle::open(&plain).expect("a bundle").view().await.expect("all of it");
+    assert_eq!(packed.view().await, Ok(view));
+    let at = StateAt::Sequence(1);
+    let state = packed_state(&Bundle::open(&plain).expect("a bundle"), run.id, at).await;
+    assert_eq!(packed_state(&packed, run.id, at).await, state, "also values that stand apart");
+
+    let fault = |bytes: &[u8]| match open(bytes).expect_err("it is refused") {
+        OpenBundleError::Damaged(damaged) => (damaged.line, damaged.fault),
+        other => panic!("{other}"),
+    };
+    let whole = gzip(&bytes);
+    assert_eq!(fault(&whole[..whole.len() / 2]).1, Fault::CutOff);
+    let mut changed = whole.clone();
+    let middle = changed.len() / 2;
+    changed[middle] ^= 0x55;
+    assert!(matches!(
+        fault(&changed).1,
+        Fault::Compression(_)
+            | Fault::Unreadable(_)
+            | Fault::OtherLines
+            | Fault::OtherValue(_)
+            | Fault::CutOff
+    ));
+    assert_eq!(fault(&gzip(b"nothing of ours")), (1, Fault::Foreign));
+    // What grows a thousandfold is refused before it is all there: as one line, and as many.
+    let line = lines[0].clone() + "\n";
+    let head = line.as_bytes();
+    let one = [head, &vec![b' '; domain::limits::BUNDLE_LINE_BYTES + 10]].concat();
+    assert_eq!(fault(&gzip(&one)), (2, Fault::TooLong));
+    let event = "{\"payload\":{\"hash\":\"HASH\",\"value\":VALUE}}\n";
+    let value = format!("\"{}\"", "x".repeat(1_000_000));
+    let hash = domain::codec::hash(value.as_bytes(), ours());
+    let event = event.replace("HASH", &hash).replace("VALUE", &value);
+    std::fs::write(&path, gzip(&[head, &event.as_bytes().repeat(9)].concat())).expect("written");
+    match Bundle::open_within(&path, 1_000_000).expect_err("it is refused") {
+        OpenBundleError::Damaged(damaged) => {
+            assert!(matches!(damaged.fault, Fault::Inflates(_)), "{damaged}");
+        }
+        other => panic!("{other}"),
+    }
+}
+
+async fn packed_state(bundle: &Bundle, run: RunId, at: StateAt) -> protocol::RunState {
+    Histories::of(bundle).run_at(ours(), run, at).await.expect("it is there")
+}
+
 async fn children_come_along_as_of_one_moment(storage: Storage) {
     let world = World::new(storage).await;
     let (top, low) = (run_id(1), run_id(1).child(1));
@@ -289,6 +356,7 @@ async fn a_run_is_rehearsed_by_a_changed_definition(storage: Storage) {
 }
 
 on_both_storages!(
+    a_compressed_bundle_is_the_same_and_a_bomb_is_refused,
     a_bundle_has_the_histories_of_its_journal,
     children_come_along_as_of_one_moment,
     large_values_come_in_several_parts,

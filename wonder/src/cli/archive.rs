@@ -1,17 +1,15 @@
 //! `wonder runs archive`: drops content of runs that have ended, where all of it was written
 //! before.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use domain::ids::RunId;
 use domain::retention::Keep;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use super::Global;
 use super::bundle::export;
+use crate::bundle_file;
 use crate::client::{Answer, Client};
 use crate::exit::{Exit, Failure};
 use crate::output::Column;
@@ -24,8 +22,6 @@ const DROPPED: &[Column] = &[
     ("bytes", "/bytes"),
     ("archive", "/archive"),
 ];
-/// Bytes of a file that are read at once.
-const PIECE: usize = 64 * 1024;
 
 /// Which runs, and what of them stays.
 #[derive(Debug, clap::Args)]
@@ -83,15 +79,6 @@ async fn written(client: &Client, folder: &Path, id: RunId) -> Result<Value, Fai
     std::fs::create_dir_all(folder)?;
     let path = folder.join(format!("{id}.wonder"));
     export::from_server(client, id, &path).await?;
-    let (mut file, mut sha) = (File::open(&path)?, Sha256::new());
-    let mut piece = vec![0; PIECE];
-    loop {
-        let read = file.read(&mut piece)?;
-        if read == 0 {
-            break;
-        }
-        sha.update(&piece[..read]);
-    }
-    let sha256 = data_encoding::HEXLOWER.encode(&sha.finalize());
+    let sha256 = bundle_file::sha256(&path)?;
     Ok(json!({"location": path.display().to_string(), "sha256": sha256}))
 }

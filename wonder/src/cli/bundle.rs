@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::explain::AskedArgs;
 use super::{Global, diff, events, explain, state};
+use crate::bundle_file::opened;
 use crate::client::Answer;
 use crate::exit::{Exit, Failure};
 use crate::output::{Column, Format, line, say};
@@ -120,6 +121,7 @@ const RUN: &[Column] = &[
     ("children left out", "/children_left_out"),
     ("exported", "/exported_at"),
     ("by", "/engine_version"),
+    ("masked", "/masked"),
 ];
 const RUNS: &[Column] = &[
     ("child", "/run_id"),
@@ -172,6 +174,7 @@ async fn open(global: &Global, file: &Path) -> Result<(), Failure> {
         ("children_left_out", json!(Some(view.children_left_out).filter(|count| *count > 0))),
         ("exported_at", json!(view.manifest.exported_at)),
         ("engine_version", json!(view.manifest.engine_version)),
+        ("masked", json!(Some(true).filter(|_| view.manifest.is_masked))),
     ] {
         sheet[key] = value;
     }
@@ -291,11 +294,6 @@ impl RunArgs {
         }
         Ok((run_id, bundle.manifest().workspace_id))
     }
-}
-
-/// Opens a bundle. One that isn't whole is refused with the line.
-fn opened(file: &Path) -> Result<Bundle, Failure> {
-    Bundle::open(file).map_err(|error| Failure::Refused(format!("{}: {error}", file.display())))
 }
 
 fn no_run(file: &Path) -> Failure {

@@ -1,13 +1,14 @@
 //! `wonder runs`: lists, shows, watches, forks, retries, reruns and cancels runs.
 
 use chrono::{DateTime, SecondsFormat, Utc};
+use domain::ids::RunId;
 use domain::span::Span;
 use protocol::Speed;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::watch::Watch;
 use super::{Global, PageArgs, archive, diff, explain, fork, watch};
-use crate::client::Client;
+use crate::client::{Answer, Client};
 use crate::exit::{EXIT_CODES, Exit, Failure};
 use crate::output::Column;
 
@@ -36,6 +37,8 @@ const ONE: &[Column] = &[
     ("rerun of", "/rerun_of"),
     ("keeps", "/archived/keep"),
     ("archive", "/archived/archive/location"),
+    ("held by", "/held/by"),
+    ("held for", "/held/reason"),
     ("started", "/started_at"),
     ("ended", "/ended_at"),
     ("labels", "/labels"),
@@ -93,6 +96,24 @@ pub(crate) enum RunsCommand {
     Rerun(fork::RerunArgs),
     /// Drop what the events of runs that have ended tell of their work
     Archive(archive::ArchiveArgs),
+    /// Hold runs: nothing of them is dropped until they are released
+    Hold {
+        /// The runs (`run_…`)
+        #[arg(required = true)]
+        ids: Vec<RunId>,
+        /// Why, for the record and for whoever is refused
+        #[arg(long)]
+        reason: String,
+    },
+    /// Release runs that are held
+    Release {
+        /// The runs (`run_…`)
+        #[arg(required = true)]
+        ids: Vec<RunId>,
+        /// Why, for the record
+        #[arg(long)]
+        reason: Option<String>,
+    },
     /// Cancel a run
     Cancel {
         /// The run (`run_…`)
@@ -179,6 +200,13 @@ pub(crate) async fn execute(global: &Global, command: RunsCommand) -> Result<Exi
         RunsCommand::Retry(args) => return fork::retry(global, args).await,
         RunsCommand::Rerun(args) => return fork::rerun(global, args).await,
         RunsCommand::Archive(args) => return archive::execute(global, &client, args).await,
+        RunsCommand::Hold { ids, reason } => {
+            keep(global, &client, &ids, "hold", &json!({"reason": reason})).await?;
+        }
+        RunsCommand::Release { ids, reason } => {
+            let body = reason.map_or_else(|| json!({}), |reason| json!({"reason": reason}));
+            keep(global, &client, &ids, "release", &body).await?;
+        }
         RunsCommand::Cancel { id, reason, no_compensation } => {
             let path = format!("/runs/{}/cancel", segment(&id)?);
             let body = json!({"reason": reason, "compensate": !no_compensation});
@@ -187,6 +215,23 @@ pub(crate) async fn execute(global: &Global, command: RunsCommand) -> Result<Exi
         }
     }
     Ok(Exit::Completed)
+}
+
+/// Holds or releases runs, one after the other.
+async fn keep(
+    global: &Global,
+    client: &Client,
+    ids: &[RunId],
+    verb: &str,
+    body: &Value,
+) -> Result<(), Failure> {
+    let mut rows = Vec::with_capacity(ids.len());
+    for id in ids {
+        let answer = client.post(&format!("/runs/{id}/{verb}"), &[], body).await?;
+        rows.push(answer.read::<Value>()?);
+    }
+    let answer = Answer { text: json!({"items": rows}).to_string() };
+    global.output.list(&answer, &[("run", "/id"), ("at", "/at"), ("position", "/position")])
 }
 
 /// An id as a path segment; what can't be one is refused before anything is sent.

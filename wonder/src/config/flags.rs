@@ -61,4 +61,7 @@ pub(crate) struct ServerArgs {
     /// Folder that old log records are appended to, a file of JSON lines a day
     #[arg(long, value_name = "DIR", help_heading = "Server")]
     pub(crate) logs_archive: Option<PathBuf>,
+    /// Folder (or file:// URL) that runs are written to, before what their project wants to go is dropped
+    #[arg(long, value_name = "DIR", help_heading = "Server")]
+    pub(crate) archive_dir: Option<PathBuf>,
 }

@@ -11,8 +11,10 @@ use gateway::Remote;
 use protocol::SHARDS;
 use tokio_util::sync::CancellationToken;
 
+use super::archives::Folder;
 use super::hints;
 use super::store::{Data, Store};
+use crate::config::Config;
 
 /// How long a lease lasts without being renewed: a coordinator that died is made up for after it.
 const LEASE: Duration = Duration::from_secs(6);
@@ -29,8 +31,12 @@ pub(super) struct WriteSide {
 }
 
 impl WriteSide {
-    pub(super) async fn start(store: &Store) -> anyhow::Result<Self> {
+    pub(super) async fn start(config: &Config, store: &Store) -> anyhow::Result<Self> {
         let journal = store.journal().context("the write side needs a journal")?;
+        let archives = match &config.archive_dir {
+            Some(folder) => Some(Folder::open(Arc::clone(&journal), folder)? as _),
+            None => None,
+        };
         let queues = match store.nats() {
             Some(nats) => Some(Arc::new(Queues::open(nats).await?)),
             None => None,
@@ -58,6 +64,7 @@ impl WriteSide {
             shards: shards.clone(),
             queues: queues.clone(),
             everywhere: store.nats().map(|nats| Arc::new(Remote::new(nats.clone())) as _),
+            archives,
         };
         let config = CoordinatorConfig::default();
         let service = CommandService::start_over(

@@ -157,6 +157,7 @@ impl World {
                 shards: None,
                 queues: None,
                 everywhere: Some(Arc::new(Edge(Arc::downgrade(self)))),
+                archives: None,
             };
             // Small, so that caps are reached and runs leave memory and come back.
             let config = CoordinatorConfig {

@@ -23,6 +23,7 @@ pub(super) fn part(
                 position: 3,
                 exported_at: at,
                 engine_version: "0.1.0".to_owned(),
+                is_masked: false,
             };
             let line = Line::WonderBundle(manifest.clone()).to_raw().expect("JSON");
             let next = Some(Box::new(BundleCursor::new(manifest)));

@@ -35,8 +35,8 @@ pub(crate) struct ListArgs {
     /// Only what was done to this run (`run_…`) and its gates
     #[arg(long, value_name = "ID")]
     run: Option<String>,
-    /// Only what is `done`, or what has `failed`
-    #[arg(long, value_parser = ["done", "failed"])]
+    /// Only what is `done`, what has `failed`, or what was `refused`
+    #[arg(long, value_parser = ["done", "failed", "refused"])]
     result: Option<String>,
     /// Only from this time on (RFC 3339)
     #[arg(long, value_name = "TIME")]

@@ -1,24 +1,18 @@
 //! `wonder bundle export`: from a server, or from a journal that no server writes to.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use ::projections::{Histories, bundle_manifest};
-use chassis::journal::Journal;
-use chrono::Utc;
-use domain::bundle::{Line, Seal};
 use domain::ids::RunId;
-use protocol::Cursor;
-use protocol::bundle::BundleCursor;
 use serde_json::json;
 
 use super::super::Global;
-use super::{opened, refused};
+use super::refused;
+use crate::bundle_file::{self, Findings, Secrets, opened, pack};
 use crate::client::Client;
 use crate::config::{self, AuthMode, ServerArgs};
 use crate::exit::{Exit, Failure};
 use crate::offline::Offline;
-use crate::output::Column;
+use crate::output::{Column, say};
 use crate::part_file::PartFile;
 
 const WRITTEN: &[Column] = &[
@@ -28,7 +22,14 @@ const WRITTEN: &[Column] = &[
     ("events", "/events"),
     ("bytes", "/bytes"),
     ("children left out", "/children_left_out"),
+    ("secrets", "/secrets/count"),
+    ("masked", "/masked"),
 ];
+/// Findings that a refusal names.
+const NAMED: usize = 20;
+/// What no look through a bundle finds.
+const UNFOUND: &str = "Only what looks like a known key is found: no password, no key of another \
+                       form, nothing that is encoded, and nothing that tells of people";
 
 /// Which run, and where to.
 #[derive(Debug, clap::Args)]
@@ -42,17 +43,52 @@ pub(crate) struct ExportArgs {
     /// may run meanwhile
     #[arg(long)]
     offline: bool,
+    /// Write the lines as they are, not compressed
+    #[arg(long)]
+    plain: bool,
+    /// Write it although keys stand in inputs, results or definitions
+    #[arg(long, conflicts_with = "mask")]
+    allow_findings: bool,
+    /// Put masks in the place of keys. What was made of them may be decided otherwise then
+    #[arg(long)]
+    mask: bool,
     #[command(flatten)]
     server: ServerArgs,
 }
 
 pub(super) async fn execute(global: &Global, args: ExportArgs) -> Result<Exit, Failure> {
-    let mut file = PartFile::create(&args.file)?;
-    write(global, &args, &mut file).await?;
-    let told = checked(file.whole()?, &args.file).await?;
+    let mut plain = bundle_file::plain(&args.file)?;
+    write(global, &args, &mut plain).await?;
+    let secrets = if args.mask { Secrets::Masked } else { Secrets::Found };
+    let (mut file, findings) = pack(plain.whole()?, &args.file, secrets, !args.plain)?;
+    if findings.count > 0 && secrets == Secrets::Found && !args.allow_findings {
+        return Err(unfit(&findings));
+    }
+    let mut told = checked(file.whole()?, &args.file).await?;
+    if findings.count > 0 {
+        told["secrets"] = json!({"count": findings.count, "items": findings.first});
+    }
     file.keep()?;
     global.output.value(&told, WRITTEN)?;
+    say!("{UNFOUND}.");
     Ok(Exit::Completed)
+}
+
+/// The refusal of a bundle that has keys in it.
+fn unfit(findings: &Findings) -> Failure {
+    let Findings { first, count } = findings;
+    let mut text = format!("what looks like a key stands in {count} places of it:");
+    for found in first.iter().take(NAMED) {
+        text.push_str(&format!("\n  {} at {} of {}", found.shape, found.pointer, found.of));
+    }
+    if first.len() > NAMED {
+        text.push_str("\n  …");
+    }
+    text.push_str(
+        "\nGive the keys up where they are in use, and use --mask, which puts masks there, or \
+         --allow-findings",
+    );
+    Failure::Refused(text)
 }
 
 /// Writes a run of a server into a file, once it has been read as any reader does.
@@ -61,11 +97,11 @@ pub(in crate::cli) async fn from_server(
     id: RunId,
     path: &Path,
 ) -> Result<(), Failure> {
-    let mut file = PartFile::create(path)?;
-    download(client, id, &mut file).await?;
-    checked(file.whole()?, path).await?;
-    file.keep()?;
-    Ok(())
+    let mut plain = bundle_file::plain(path)?;
+    download(client, id, &mut plain).await?;
+    // All of it stays: nothing else has it once it is dropped.
+    let (file, _) = pack(plain.whole()?, path, Secrets::Unseen, true)?;
+    file.keep()
 }
 
 async fn download(client: &Client, id: RunId, file: &mut PartFile) -> Result<(), Failure> {
@@ -81,34 +117,9 @@ async fn write(global: &Global, args: &ExportArgs, file: &mut PartFile) -> Resul
         .map_err(|error| Failure::Refused(format!("{error:#}")))?
         .value;
     let offline = Offline::open(&config).await?;
-    let read = read(&offline.journal(), args.id, file).await;
+    let read = bundle_file::lines(&offline.journal(), args.id, file).await;
     offline.close().await;
     read
-}
-
-/// Writes a run of a journal.
-async fn read(
-    journal: &std::sync::Arc<dyn Journal>,
-    run_id: RunId,
-    file: &mut impl Write,
-) -> Result<(), Failure> {
-    let histories = Histories::of(journal);
-    let workspace_id = histories.workspace_of(run_id).await.map_err(refused)?;
-    let position = journal.head().await.map_err(anyhow::Error::from)?;
-    let up_to = Cursor { epoch: journal.epoch(), position };
-    let manifest = bundle_manifest(workspace_id, run_id, up_to, Utc::now());
-    let mut next = Some(Box::new(BundleCursor::new(manifest)));
-    let mut seal = Seal::default();
-    while let Some(cursor) = next {
-        let part = histories.bundle(*cursor).await.map_err(refused)?;
-        for line in part.lines {
-            seal.take(line.get().as_bytes());
-            writeln!(file, "{}", line.get())?;
-        }
-        next = part.next;
-    }
-    writeln!(file, "{}", Line::End(seal.end()).to_raw()?.get())?;
-    Ok(())
 }
 
 /// Reads what was written as any reader does; what is told of it.
@@ -122,5 +133,6 @@ async fn checked(part: &Path, file: &Path) -> Result<serde_json::Value, Failure>
         "events": view.events,
         "bytes": bytes,
         "children_left_out": Some(view.children_left_out).filter(|count| *count > 0),
+        "masked": Some(true).filter(|_| view.manifest.is_masked),
     }))
 }

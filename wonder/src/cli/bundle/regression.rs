@@ -11,7 +11,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::super::Global;
-use super::{opened, refused, rows};
+use super::{refused, rows};
+use crate::bundle_file::opened;
 use crate::definition_file;
 use crate::exit::{Exit, Failure};
 use crate::output::{Column, say};
@@ -20,6 +21,10 @@ pub(super) const EXIT_CODES: &str = "Exit codes:
   0  every run goes the same way
   1  one doesn't, or can't be decided by the definition
   2  a file isn't a whole bundle, or the definition is invalid";
+
+/// What follows of masks.
+const MASKED: &str = "what was made of a key is compared with what is made of its mask, so a \
+                      difference may be that, and agreement isn't about the key itself";
 
 const COLUMNS: &[Column] = &[
     ("file", "/file"),
@@ -88,9 +93,11 @@ struct Tested {
 
 pub(super) async fn execute(global: &Global, args: TestArgs) -> Result<Exit, Failure> {
     let definition = args.definition.as_deref().map(definition_file::read_at).transpose()?;
-    let mut tested = Vec::new();
+    let (mut tested, mut masked) = (Vec::new(), 0);
     for file in &args.files {
         let bundle = opened(file)?;
+        let is_masked = bundle.manifest().is_masked;
+        masked += u64::from(is_masked);
         let before = tested.len();
         for run in bundle.view().await.map_err(refused)?.runs {
             let found = Tested {
@@ -118,8 +125,14 @@ pub(super) async fn execute(global: &Global, args: TestArgs) -> Result<Exit, Fai
             let text = format!("no run of {file} follows a definition with the name {name:?}");
             return Err(Failure::Refused(text));
         }
+        if is_masked {
+            tested.iter_mut().skip(before).for_each(Tested::is_of_masks);
+        }
     }
     rows(global.output, &json!(tested), COLUMNS)?;
+    if masked > 0 {
+        say!("{masked} bundles are masked: {MASKED}");
+    }
     let is_good = |one: &&Tested| match one.result {
         Outcome::Same => true,
         Outcome::Values => !args.strict,
@@ -129,6 +142,16 @@ pub(super) async fn execute(global: &Global, args: TestArgs) -> Result<Exit, Fai
     let events: u64 = tested.iter().map(|one| one.events).sum();
     say!("{all} runs, {events} events: {good} as they were, {} not", all - good);
     Ok(if good == all { Exit::Completed } else { Exit::Failed })
+}
+
+impl Tested {
+    /// Says that the difference may be that of the masks.
+    fn is_of_masks(&mut self) {
+        if self.result != Outcome::Same {
+            let why = self.why.take().map(|why| format!("; {why}")).unwrap_or_default();
+            self.why = Some(format!("the bundle is masked{why}"));
+        }
+    }
 }
 
 /// Decides by the definition that the run followed.

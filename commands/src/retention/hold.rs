@@ -1,0 +1,156 @@
+//! Holds: as long as one is on a run, nothing is dropped of it, of the runs above and below it, or
+//! of what it was forked from and what was forked of it. The open aggregates of the journal are
+//! the list of them.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use chassis::journal::{Append, InboxEntry, NewEvent};
+use domain::codec;
+use domain::hold::{AGGREGATE, Event, Hold};
+use domain::ids::{RunId, WorkspaceId};
+use domain::retention::is_needed_by;
+use domain::run::event::RunStarted;
+use protocol::{CommandEnvelope, Receipt, Rejection, RejectionKind, shard_of};
+use serde::Deserialize;
+
+use super::{Archivist, PAGE, RUN, away, damaged};
+use crate::coordinator::{not_found, not_owner, refused};
+use crate::store::inbox::{self, Remembered};
+use crate::store::metadata;
+
+/// The code of the refusal of what a hold keeps.
+const HELD: &str = "run_held";
+
+/// Who did it stands beside the event.
+#[derive(Deserialize)]
+struct By {
+    actor: String,
+}
+
+impl Archivist {
+    /// Holds a run, or releases it.
+    ///
+    /// # Errors
+    /// `already_held` and `not_held`, and what the journal says.
+    pub(crate) async fn hold(
+        &self,
+        workspace_id: WorkspaceId,
+        run_id: RunId,
+        envelope: &CommandEnvelope,
+        event: Event,
+    ) -> Result<Receipt, Rejection> {
+        let shard = shard_of(run_id);
+        let epoch = self.ownership.borrow().epochs.get(&shard).copied().ok_or_else(not_owner)?;
+        let id: Arc<str> = run_id.to_string().into();
+        let first = self.journal.load(RUN, &id, 0, 1).await.map_err(away)?;
+        if first.first().is_none_or(|event| *event.workspace_id != *workspace_id.to_string()) {
+            return Err(not_found(run_id));
+        }
+        let _decided = self.decisions.lock().await;
+        let (hold, version) = self.hold_on(&id).await?;
+        let conflict = |code, text: String| Rejection::new(RejectionKind::Conflict, code, text);
+        let is_held = matches!(event, Event::RunHeld { .. });
+        match (&hold, is_held) {
+            (Some(hold), true) => return Err(conflict("already_held", told(run_id, hold))),
+            (None, false) => {
+                let text = format!("{run_id} isn't held: there is nothing to release");
+                return Err(conflict("not_held", text));
+            }
+            _ => {}
+        }
+        let encoded = codec::encode(&event, workspace_id).map_err(|error| damaged(&error))?;
+        let remembered = Remembered::of(envelope);
+        let at = self.clock.now();
+        let mut receipt =
+            Receipt { id: id.to_string(), version: version + 1, at, ..Receipt::default() };
+        let append = Append {
+            aggregate_type: AGGREGATE.into(),
+            aggregate_id: id,
+            expected_sequence: version,
+            workspace_id: workspace_id.to_string().into(),
+            metadata: metadata::of(envelope),
+            recorded_at: at,
+            events: vec![NewEvent {
+                id: self.clock.uuid_v7(),
+                event_type: event.event_type().into(),
+                event_version: event.event_version(),
+                payload: encoded.payload.into(),
+                recorded_at: None,
+            }],
+            inbox: vec![InboxEntry {
+                key: remembered.key.clone(),
+                fingerprint: remembered.fingerprint.clone(),
+                answer: inbox::encode(&receipt),
+            }],
+            open: Some(is_held),
+            shard,
+            epoch: (epoch > 0).then_some(epoch),
+            ..Append::default()
+        };
+        let appended = self.journal.append(append).await.map_err(|error| refused(&error))?;
+        receipt.position = appended.last_position;
+        self.releases.fetch_add(u64::from(!is_held), Ordering::Relaxed);
+        Ok(receipt)
+    }
+
+    /// The refusal of dropping anything of a run that a hold keeps.
+    pub(super) async fn free(
+        &self,
+        run_id: RunId,
+        beginning: &RunStarted,
+    ) -> Result<(), Rejection> {
+        let (shard, mut after) = (shard_of(run_id), Arc::from(""));
+        loop {
+            let ids = self.journal.open_aggregates(AGGREGATE, shard, &after, PAGE).await;
+            let ids = ids.map_err(away)?;
+            let held = ids.iter().filter_map(|id| id.parse::<RunId>().ok());
+            for held in held.filter(|held| held.home() == run_id.home()) {
+                let keeps = held == run_id
+                    || is_needed_by((run_id, beginning), (held, &self.beginning(held).await?));
+                if keeps && let (Some(hold), _) = self.hold_on(&held.to_string()).await? {
+                    let text = match held == run_id {
+                        true => told(held, &hold),
+                        false => {
+                            format!("{run_id} belongs to a run that is held: {}", told(held, &hold))
+                        }
+                    };
+                    return Err(Rejection::new(RejectionKind::Conflict, HELD, text));
+                }
+            }
+            match ids.last() {
+                Some(last) if ids.len() == PAGE => after = Arc::clone(last),
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    /// The hold on a run, and the last event of its holds.
+    async fn hold_on(&self, id: &str) -> Result<(Option<Hold>, u64), Rejection> {
+        let (mut hold, mut last) = (None, 0);
+        loop {
+            let page = self.journal.load(AGGREGATE, id, last, PAGE).await.map_err(away)?;
+            for recorded in &page {
+                let (name, version) = (&recorded.event_type, recorded.event_version);
+                let event: Event = codec::decode(name, version, &recorded.payload, &|_| None)
+                    .map_err(|error| damaged(&error))?;
+                let by: By =
+                    serde_json::from_slice(&recorded.metadata).map_err(|error| damaged(&error))?;
+                hold = event.hold(&by.actor, recorded.recorded_at);
+                last = recorded.sequence;
+            }
+            if page.len() < PAGE {
+                return Ok((hold, last));
+            }
+        }
+    }
+}
+
+fn told(run_id: RunId, hold: &Hold) -> String {
+    let Hold { reason, by, at } = hold;
+    let since = at.format("%Y-%m-%dT%H:%M:%SZ");
+    format!(
+        "{run_id} is held by {by} since {since} ({reason}): nothing is dropped until it is \
+         released"
+    )
+}

@@ -1,0 +1,2 @@
+-- The hold that is on a run, as JSON.
+alter table runs add column held text;

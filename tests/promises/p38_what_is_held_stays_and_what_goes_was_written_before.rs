@@ -1,0 +1,141 @@
+//! Promise 38: of a run that is held nothing is dropped, whoever asks and whatever dies; what a
+//! project wants to go was written elsewhere before, all of it; and who was refused is known.
+//!
+//! It fails where the sweep or a command passes over a hold, where content goes before its file is
+//! whole, where a file isn't the one that is recorded, and where a refusal leaves no trace.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use system_tests::{Book, Platform, Setting, Shape, wait_for};
+
+system_tests::in_both_settings!(what_is_held_stays_and_what_goes_was_written_before);
+
+/// Runs that are archived by the project's policy.
+const RUNS: usize = 12;
+/// Stands in whatever runs are given.
+const CONTENT: &str = "the-patient-is-called-ann";
+
+async fn told(platform: &Platform, arguments: &[&str]) -> String {
+    let (status, told, talk) = platform.wonder(arguments).await;
+    assert!(status.success(), "{arguments:?}: {told}{talk}");
+    told
+}
+
+fn archived(runs: &[Value]) -> BTreeSet<String> {
+    let archived = runs.iter().filter(|run| run["archived"].is_object());
+    archived.map(|run| run["id"].as_str().expect("an id").to_owned()).collect()
+}
+
+async fn what_is_held_stays_and_what_goes_was_written_before(setting: Setting) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let shelf = folder.path().join("shelf");
+    let shape =
+        Shape::from(setting).with_variable("WONDER_ARCHIVE_DIR", shelf.to_str().expect("a text"));
+    let mut platform = Platform::start_as(env!("CARGO_BIN_EXE_wonder"), shape).await;
+    let client = platform.client();
+    let definition = json!({"name": "p38", "start": "say", "output": {"text": "${state.text}"},
+        "nodes": {"say": {"compute": {"state.text": "${input.text}"}}}});
+    client.post("/workflow-definitions", &definition).await.ok();
+    let mut runs = Vec::new();
+    for _ in 0..=RUNS {
+        let run = client.start(&json!("p38"), json!({"text": CONTENT})).await;
+        client.end_of(&run).await;
+        runs.push(run);
+    }
+    let held = runs.pop().expect("a run");
+    let events = client.events(&held).await;
+    let (flag, server) = ("--server", platform.gateway());
+    told(&platform, &["runs", "hold", &held, "--reason", "case 4711", flag, server]).await;
+    let body = json!({"keep": "header"});
+    let refused = client.post(&format!("/runs/{held}/archive"), &body).await;
+    assert_eq!((refused.status, refused.code()), (409, "run_held"));
+    assert!(refused.body["detail"].to_string().contains("case 4711"), "{:?}", refused.body);
+    let stranger = format!("wonder_{}_{}", "0".repeat(26), "0".repeat(52));
+    let request = client.request(Method::GET, "/runs").bearer_auth(stranger);
+    assert_eq!(client.send(request).await.expect("an answer").status, 401);
+
+    let project = client.get(&format!("/runs/{held}")).await["project_id"].clone();
+    let project = project.as_str().expect("a project");
+    let wanted = json!({"retention": {"keep": "header", "after": "0s", "archive": true}});
+    let request = client.request(Method::PATCH, &format!("/projects/{project}")).json(&wanted);
+    client.send(request).await.expect("an answer").ok();
+    wait_for("a run to be archived", || async {
+        (!archived(&client.runs(0).await).is_empty()).then_some(())
+    })
+    .await;
+    // Whoever sweeps dies in the middle of it.
+    if let Setting::Distributed = setting {
+        for name in ["coordinator-1", "coordinator-2"] {
+            platform.kill_one(name).await;
+        }
+        for name in ["coordinator-1", "coordinator-2"] {
+            platform.start_one(name).await;
+        }
+    } else {
+        platform.kill_9().await;
+        platform.restart().await;
+    }
+    let client = platform.client();
+    let all: BTreeSet<String> = runs.iter().cloned().collect();
+    let seen: Vec<Value> = wait_for("all others to be archived", || async {
+        let seen = client.runs(0).await;
+        (archived(&seen) == all).then_some(seen)
+    })
+    .await;
+    for run in seen.iter().filter(|run| run["archived"].is_object()) {
+        let archive = &run["archived"]["archive"];
+        let path = archive["location"].as_str().unwrap_or_else(|| panic!("{run}"));
+        assert!(Path::new(path).starts_with(shelf.canonicalize().expect("a folder")), "{path}");
+        let bytes = std::fs::read(path).expect("the archive");
+        let sha256 = data_encoding::HEXLOWER.encode(&Sha256::digest(&bytes));
+        assert_eq!(archive["sha256"], sha256, "{run}");
+        assert_eq!(run["input"], Value::Null);
+    }
+    let one = &runs[0];
+    let place = shelf.canonicalize().expect("a folder").join(format!("{one}.wonder"));
+    let place = place.to_str().expect("a text");
+    let state = told(&platform, &["bundle", "state", place, "-o", "json"]).await;
+    assert!(state.contains(CONTENT), "{state}");
+    let gone = client.post(&format!("/runs/{one}/fork"), &json!({"at": 1})).await;
+    assert_eq!((gone.status, gone.code()), (410, "run_archived"));
+    assert!(gone.body["detail"].to_string().contains(place), "{:?}", gone.body);
+
+    // The one that is held has all of it, and says who wants that.
+    let kept = client.get(&format!("/runs/{held}")).await;
+    let by = (&kept["held"]["by"], &kept["held"]["reason"], &kept["input"]["text"]);
+    assert_eq!(by, (&json!("dev"), &json!("case 4711"), &json!(CONTENT)), "{kept}");
+    assert_eq!(client.events(&held).await, events);
+    let position = client.head().await;
+    let log = client.get(&format!("/audit?run_id={held}&min_position={position}")).await;
+    let log = log["items"].as_array().expect("entries");
+    let acts: BTreeSet<_> = log.iter().filter_map(|entry| entry["action"].as_str()).collect();
+    assert_eq!(acts, BTreeSet::from(["run.held", "run.started", "request.refused"]), "{log:?}");
+    let refused = client.get("/audit?result=refused").await;
+    let refused = refused["items"].as_array().expect("entries");
+    let codes: BTreeSet<_> =
+        refused.iter().filter_map(|entry| entry["details"]["code"].as_str()).collect();
+    assert_eq!(codes, BTreeSet::from(["run_held", "unauthenticated"]), "{refused:?}");
+
+    let (flag, server) = ("--server", platform.gateway());
+    told(&platform, &["runs", "release", &held, "--reason", "settled", flag, server]).await;
+    wait_for("the last one to be archived", || async {
+        let run = client.get(&format!("/runs/{held}")).await;
+        (run["archived"].is_object() && run["held"].is_null()).then_some(())
+    })
+    .await;
+    platform.stop().await;
+    let report = platform.audit(&Book::default()).await;
+    assert_eq!(report["dropped"]["runs"], RUNS + 1, "{report}");
+    let data_dir = platform.data_dir();
+    for model in ["runs", "audit_log"] {
+        let mut all = vec!["projections", "rebuild", model, "--compare"];
+        if platform.database_url().is_none() {
+            all.extend(["--data-dir", data_dir.to_str().expect("a text")]);
+        }
+        told(&platform, &all).await;
+    }
+}
