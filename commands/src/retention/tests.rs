@@ -214,7 +214,8 @@ async fn what_is_held_and_what_belongs_to_it_stays() {
     let child = told_of(&archivist, top.run_id.child(1), above, 2, &payload).await;
     let from = json!({"forked_from": {"run_id": top.run_id, "sequence": 2,
         "at": "2026-01-01T00:00:00Z"}});
-    let fork_id = top.run_id.forked(CommandId::new(archivist.clock.uuid_v7()));
+    let command_id = CommandId::new(archivist.clock.uuid_v7());
+    let fork_id = top.run_id.forked(command_id, top.run_id.home());
     let fork = told_of(&archivist, fork_id, from, 2, &payload).await;
 
     let code = |done: Result<Receipt, Rejection>| done.err().map(|refused| refused.code);
