@@ -25,7 +25,10 @@ fn forking(parent: &Fixture, at: u64, is_long: bool) -> Option<Forking> {
     let labels = Some([("color".to_owned(), "red".to_owned())].into());
     let until = parent.events.len() as u64;
     let asked = Asked { labels, ..Asked::unchanged(fork, from, until, parent.now) };
-    prefix.place().map(|place| place.fork(asked).expect("it can be forked"))
+    // What has ended, or undoes what it did, can't be forked.
+    let goes_on = |run: &Run| run.live().is_some_and(|live| live.compensation.is_none());
+    let place = prefix.place().filter(|place| goes_on(&place.run))?;
+    Some(place.fork(asked).expect("it can be forked"))
 }
 
 #[test]
