@@ -225,7 +225,9 @@ impl Forking {
             None => Command::Admit { until: None },
             Some(reason) => Command::StayInQueue(reason.clone()),
         };
-        for command in std::iter::once(&turn).chain(&self.first) {
+        // A fork that has ended by now took its turn in that.
+        let turn = run.live().is_some().then_some(&turn);
+        for command in turn.into_iter().chain(&self.first) {
             whole.append(run.execute(plan, command, now)?);
         }
         Ok(self.adoption.follow(run, plan, now, whole))
