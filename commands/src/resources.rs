@@ -11,7 +11,7 @@ use domain::ids::{CommandId, ProjectId, WorkspaceId};
 use domain::resource::{
     self, Change, Kind, ProjectLimits, ProjectSpec, Spec, WorkspaceSpec, id_of,
 };
-use protocol::command::{Actor, Command, CommandEnvelope, Receipt};
+use protocol::command::{Command, CommandEnvelope, Receipt};
 use protocol::{Rejection, RejectionKind};
 
 use crate::resolve::Resolver;
@@ -139,17 +139,12 @@ impl Resources {
             if self.inner.heads.head(spec.kind(), &id).await?.is_some() {
                 continue;
             }
-            let envelope = CommandEnvelope {
-                id: CommandId::new(self.inner.clock.uuid_v7()),
+            let envelope = CommandEnvelope::new(
+                CommandId::new(self.inner.clock.uuid_v7()),
                 workspace_id,
-                actor: Actor("system".to_owned()),
-                origin: None,
-                idempotency_key: None,
-                fingerprint: None,
-                expected_version: None,
-                traceparent: None,
-                command: Command::Create(Box::new(spec)),
-            };
+                "system",
+                Command::Create(Box::new(spec)),
+            );
             match self.execute(&envelope).await {
                 Err(rejection) if rejection.code != "already_exists" => return Err(rejection),
                 Ok(_) | Err(_) => {}

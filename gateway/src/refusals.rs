@@ -219,15 +219,10 @@ fn envelope(gateway: &Gateway, counted: Counted<Alike, First>, of: Crowd) -> Com
         }
     };
     let (origin, traceparent) = first.map(|first| (first.origin, first.traceparent)).unzip();
+    let (id, command) = (CommandId::new(gateway.environment.id()), Command::RecordAccess(event));
     CommandEnvelope {
-        id: CommandId::new(gateway.environment.id()),
-        workspace_id,
-        actor: Actor(actor),
         origin: origin.map(Box::new),
-        idempotency_key: None,
-        fingerprint: None,
-        expected_version: None,
         traceparent,
-        command: Command::RecordAccess(event),
+        ..CommandEnvelope::new(id, workspace_id, &actor, command)
     }
 }

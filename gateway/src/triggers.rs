@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use axum::http::StatusCode;
 use axum::response::Response;
 use domain::ids::{CommandId, Name, WorkflowId, WorkspaceId};
-use protocol::{Actor, Command, CommandEnvelope, Webhook};
+use protocol::{Command, CommandEnvelope, Webhook};
 use serde_json::json;
 
 use crate::call::{Call, answer, located};
@@ -34,17 +34,14 @@ pub(crate) async fn deliver(call: Call) -> Result<Response, Problem> {
         headers,
         body,
     };
+    // Its run's, so that a delivery that is repeated goes where the first one went.
+    let id = CommandId::new(webhook.run_id().bits());
+    let nobodys = WorkspaceId::new(uuid::Uuid::nil());
+    let command = Command::DeliverWebhook(Box::new(webhook));
     let envelope = CommandEnvelope {
-        // Its run's, so that a delivery that is repeated goes where the first one went.
-        id: CommandId::new(webhook.run_id().bits()),
-        workspace_id: WorkspaceId::new(uuid::Uuid::nil()),
-        actor: Actor("webhook".to_owned()),
         origin: Some(Box::new(call.origin())),
-        idempotency_key: None,
-        fingerprint: None,
-        expected_version: None,
         traceparent: Some(call.trace.traceparent.clone()),
-        command: Command::DeliverWebhook(Box::new(webhook)),
+        ..CommandEnvelope::new(id, nobodys, "webhook", command)
     };
     let receipt = call.edge.gateway.commands.execute(envelope).await?;
     let body = json!({"run_id": receipt.id, "position": receipt.position});

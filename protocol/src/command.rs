@@ -67,6 +67,23 @@ pub struct CommandEnvelope {
     pub command: Command,
 }
 
+impl CommandEnvelope {
+    /// A command with nothing around it but who asks.
+    pub fn new(id: CommandId, workspace_id: WorkspaceId, actor: &str, command: Command) -> Self {
+        Self {
+            id,
+            workspace_id,
+            actor: Actor(actor.to_owned()),
+            origin: None,
+            idempotency_key: None,
+            fingerprint: None,
+            expected_version: None,
+            traceparent: None,
+            command,
+        }
+    }
+}
+
 /// What can be asked.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -11,8 +11,8 @@ use domain::definition::Definition;
 use domain::ids::{CommandId, RunId};
 use protocol::command::StartRun;
 use protocol::{
-    Actor, Command, CommandEnvelope, Commands, Outcome, OutcomeResult, Receipt, Rejection,
-    RunOutcome, RunTarget, Success, Tasks,
+    Command, CommandEnvelope, Commands, Outcome, OutcomeResult, Receipt, Rejection, RunOutcome,
+    RunTarget, Success, Tasks,
 };
 use serde_json::Value;
 use tokio::task::JoinHandle;
@@ -58,17 +58,12 @@ impl Writer {
 
     /// Does a command as the default workspace's test actor.
     pub async fn execute(&self, command: Command) -> Result<Receipt, Rejection> {
-        let envelope = CommandEnvelope {
-            id: CommandId::new(self.clock.uuid_v7()),
-            workspace_id: self.service.defaults().workspace_id,
-            actor: Actor("test".to_owned()),
-            origin: None,
-            idempotency_key: None,
-            fingerprint: None,
-            expected_version: None,
-            traceparent: None,
+        let envelope = CommandEnvelope::new(
+            CommandId::new(self.clock.uuid_v7()),
+            self.service.defaults().workspace_id,
+            "test",
             command,
-        };
+        );
         within("a command", self.service.execute(envelope)).await
     }
 

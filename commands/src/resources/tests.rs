@@ -34,17 +34,12 @@ pub(crate) fn over(journal: &Arc<SqliteJournal>) -> Resources {
 
 impl World {
     fn envelope(&self, command: Command) -> CommandEnvelope {
-        CommandEnvelope {
-            id: CommandId::new(uuid::Uuid::now_v7()),
-            workspace_id: self.defaults.workspace_id,
-            actor: Actor("test".to_owned()),
-            origin: None,
-            idempotency_key: None,
-            fingerprint: None,
-            expected_version: None,
-            traceparent: None,
+        CommandEnvelope::new(
+            CommandId::new(uuid::Uuid::now_v7()),
+            self.defaults.workspace_id,
+            "test",
             command,
-        }
+        )
     }
 
     pub(crate) async fn execute(&self, command: Command) -> Result<Receipt, Rejection> {

@@ -9,7 +9,7 @@ use chrono::Utc;
 use domain::hold;
 use domain::ids::CommandId;
 use domain::run::event::SignalReceived;
-use protocol::{Actor, Command, CommandEnvelope, SHARDS};
+use protocol::{Command, CommandEnvelope, SHARDS};
 use serde_json::{Value, json};
 
 use super::*;
@@ -188,17 +188,12 @@ async fn hold(archivist: &Archivist, run_id: RunId, held: bool) -> Result<Receip
             (event, Command::ReleaseRun { run_id, reason: None })
         }
     };
-    let envelope = CommandEnvelope {
-        id: CommandId::new(archivist.clock.uuid_v7()),
-        workspace_id: workspace(),
-        actor: Actor("key_ann".to_owned()),
-        origin: None,
-        idempotency_key: None,
-        fingerprint: None,
-        expected_version: None,
-        traceparent: None,
+    let envelope = CommandEnvelope::new(
+        CommandId::new(archivist.clock.uuid_v7()),
+        workspace(),
+        "key_ann",
         command,
-    };
+    );
     archivist.hold(workspace(), run_id, &envelope, event).await
 }
 

@@ -3,7 +3,7 @@
 use chassis::coalesce::{Coalescer, Counted, Told};
 use domain::access::{Crowd, Event, Times, WebhookSecrets};
 use domain::ids::{CommandId, Name, WorkflowId, WorkspaceId};
-use protocol::{Actor, Command, CommandEnvelope, RejectionKind};
+use protocol::{Command, CommandEnvelope, RejectionKind};
 use tokio_util::sync::CancellationToken;
 
 use super::Triggers;
@@ -56,17 +56,12 @@ impl Triggers {
                 (workspace_id, Event::WebhookSecretsUsed(Box::new(used)))
             }
         };
-        let envelope = CommandEnvelope {
-            id: CommandId::new(self.clock.uuid_v7()),
+        let envelope = CommandEnvelope::new(
+            CommandId::new(self.clock.uuid_v7()),
             workspace_id,
-            actor: Actor(ACTOR.to_owned()),
-            origin: None,
-            idempotency_key: None,
-            fingerprint: None,
-            expected_version: None,
-            traceparent: None,
-            command: Command::RecordAccess(event.clone()),
-        };
+            ACTOR,
+            Command::RecordAccess(event.clone()),
+        );
         let (journal, clock) = (&*self.journal, &*self.clock);
         match access::record(journal, clock, workspace_id, &envelope, event).await {
             Ok(_) => Told::Done,

@@ -7,7 +7,7 @@ use domain::ids::{CommandId, InvalidId, RunId, WorkspaceId};
 use domain::run::event::{RunStarted, TriggeredBy};
 use domain::trigger::{CompiledTrigger, Event, Occurrence, Start, TriggerRef};
 use protocol::command::StartRun;
-use protocol::{Actor, Command, CommandEnvelope, Receipt, Rejection, RejectionKind, RunTarget};
+use protocol::{Command, CommandEnvelope, Receipt, Rejection, RejectionKind, RunTarget};
 use serde_json::{Map, Value, json};
 
 use super::{ACTOR, Triggers};
@@ -161,15 +161,9 @@ fn sent_on(
     let target = RunTarget::Workflow(by.workflow_id);
     let start = StartRun { target, input, labels, home: None, trigger: Some(by) };
     CommandEnvelope {
-        id,
-        workspace_id,
-        actor: Actor(ACTOR.to_owned()),
         origin: along.origin.cloned().map(Box::new),
-        idempotency_key: None,
-        fingerprint: None,
-        expected_version: None,
         traceparent: along.traceparent.map(str::to_owned),
-        command: Command::StartRun(Box::new(start)),
+        ..CommandEnvelope::new(id, workspace_id, ACTOR, Command::StartRun(Box::new(start)))
     }
 }
 

@@ -11,8 +11,8 @@ use domain::ids::{CommandId, RunId, WorkspaceId};
 use domain::resource::Kind;
 use protocol::command::StartRun;
 use protocol::{
-    Actor, Command, CommandEnvelope, Commands, Failure, FailureKind, Outcome, OutcomeResult,
-    Receipt, Rejection, RunOutcome, RunTarget, Success, Task, Tasks,
+    Command, CommandEnvelope, Commands, Failure, FailureKind, Outcome, OutcomeResult, Receipt,
+    Rejection, RunOutcome, RunTarget, Success, Task, Tasks,
 };
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -72,17 +72,12 @@ impl Platform {
     }
 
     pub(crate) fn envelope(&self, command: Command) -> CommandEnvelope {
-        CommandEnvelope {
-            id: CommandId::new(uuid::Uuid::now_v7()),
-            workspace_id: self.service.defaults().workspace_id,
-            actor: Actor("test".to_owned()),
-            origin: None,
-            idempotency_key: None,
-            fingerprint: None,
-            expected_version: None,
-            traceparent: None,
+        CommandEnvelope::new(
+            CommandId::new(uuid::Uuid::now_v7()),
+            self.service.defaults().workspace_id,
+            "test",
             command,
-        }
+        )
     }
 
     pub(crate) async fn execute(&self, command: Command) -> Result<Receipt, Rejection> {

@@ -12,7 +12,7 @@ use chassis::shards::{Ownership, sole_owner};
 use commands::{CommandService, CoordinatorConfig, Foundation, Writes};
 use domain::ids::CommandId;
 use protocol::command::StartRun;
-use protocol::{Actor, Command, CommandEnvelope, Commands, Receipt, Rejection, RunTarget, SHARDS};
+use protocol::{Command, CommandEnvelope, Commands, Receipt, Rejection, RunTarget, SHARDS};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -69,17 +69,12 @@ impl Side {
     }
 
     pub(crate) fn envelope(&self, command: Command) -> CommandEnvelope {
-        CommandEnvelope {
-            id: CommandId::new(uuid::Uuid::now_v7()),
-            workspace_id: self.service.defaults().workspace_id,
-            actor: Actor("test".to_owned()),
-            origin: None,
-            idempotency_key: None,
-            fingerprint: None,
-            expected_version: None,
-            traceparent: None,
+        CommandEnvelope::new(
+            CommandId::new(uuid::Uuid::now_v7()),
+            self.service.defaults().workspace_id,
+            "test",
             command,
-        }
+        )
     }
 
     /// The command that creates a resource of the default project.

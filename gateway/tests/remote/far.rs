@@ -14,7 +14,7 @@ use futures::stream::{self, BoxStream, StreamExt as _};
 use gateway::Remote;
 use protocol::remote::{Answer, FOLLOW, FollowCall, NOT_OWNER};
 use protocol::{
-    Actor, Command, CommandEnvelope, Cursor, EventEnvelope, Receipt, Rejection, RejectionKind,
+    Command, CommandEnvelope, Cursor, EventEnvelope, Receipt, Rejection, RejectionKind,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -120,17 +120,7 @@ impl<C: DeserializeOwned + Clone + Debug + Send + Sync + 'static> Handler for Fa
 }
 
 pub(crate) fn envelope(command: Command) -> CommandEnvelope {
-    CommandEnvelope {
-        id: CommandId::new(Uuid::now_v7()),
-        workspace_id: home(),
-        actor: Actor("dev".to_owned()),
-        origin: None,
-        idempotency_key: None,
-        fingerprint: None,
-        expected_version: None,
-        traceparent: None,
-        command,
-    }
+    CommandEnvelope::new(CommandId::new(Uuid::now_v7()), home(), "dev", command)
 }
 
 pub(crate) fn receipt(id: impl ToString) -> Receipt {

@@ -13,8 +13,8 @@ use graphs::{PEOPLE, SIGNALS};
 use protocol::command::{AnswerGate, StartRun};
 use protocol::gate::GateId;
 use protocol::{
-    Actor, Command, CommandEnvelope, Commands, Receipt, Rejection, RejectionKind, RunOutcome,
-    RunTarget, StartAnswer, run_of, shard_of,
+    Command, CommandEnvelope, Commands, Receipt, Rejection, RejectionKind, RunOutcome, RunTarget,
+    StartAnswer, run_of, shard_of,
 };
 use serde_json::{Value, json};
 
@@ -98,17 +98,12 @@ pub(super) async fn ask(
     actor: &str,
     command: Command,
 ) -> Result<Receipt, Rejection> {
-    let envelope = CommandEnvelope {
-        id: CommandId::new(world.chance.uuid()),
-        workspace_id: world.defaults().workspace_id,
-        actor: Actor(actor.to_owned()),
-        origin: None,
-        idempotency_key: None,
-        fingerprint: None,
-        expected_version: None,
-        traceparent: None,
+    let envelope = CommandEnvelope::new(
+        CommandId::new(world.chance.uuid()),
+        world.defaults().workspace_id,
+        actor,
         command,
-    };
+    );
     asked(world, envelope).await
 }
 
