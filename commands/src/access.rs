@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use chassis::clock::Clock;
-use chassis::journal::{Append, AppendError, Journal, NewEvent};
+use chassis::journal::{Append, AppendError, Journal};
 use domain::access::{AGGREGATE, Event};
 use domain::codec;
 use domain::ids::WorkspaceId;
@@ -11,7 +11,7 @@ use domain::resource::Kind;
 use protocol::{CommandEnvelope, Receipt, Rejection, RejectionKind};
 
 use crate::resources::refusal;
-use crate::store::{Fault, metadata};
+use crate::store::{Fault, metadata, payload};
 
 /// Records an access to a workspace, or answers for what records it already.
 pub(crate) async fn record(
@@ -26,6 +26,8 @@ pub(crate) async fn record(
     let id = event.id(workspace, &envelope.actor.0, envelope.id, at).to_string();
     let encoded = codec::encode(&event, workspace)
         .map_err(|error| Rejection::new(RejectionKind::Internal, "internal", error.to_string()))?;
+    let (name, version) = (event.event_type(), event.event_version());
+    let (event, payloads) = payload::new_event(clock, name, version, encoded);
     let append = Append {
         aggregate_type: AGGREGATE.into(),
         aggregate_id: Arc::from(&*id),
@@ -33,13 +35,8 @@ pub(crate) async fn record(
         workspace_id: workspace.to_string().into(),
         metadata: metadata::of(envelope),
         recorded_at: at,
-        events: vec![NewEvent {
-            id: clock.uuid_v7(),
-            event_type: event.event_type().into(),
-            event_version: event.event_version(),
-            payload: encoded.payload.into(),
-            recorded_at: None,
-        }],
+        events: vec![event],
+        payloads,
         ..Append::default()
     };
     let fault = |fault| refusal::of(fault, Kind::Workspace, "the record of an access");

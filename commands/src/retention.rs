@@ -12,7 +12,7 @@ use std::sync::atomic::AtomicU64;
 use async_trait::async_trait;
 use bytes::Bytes;
 use chassis::clock::Clock;
-use chassis::journal::{Append, InboxEntry, Journal, NewEvent, ReadError, Redacted, Redaction};
+use chassis::journal::{Append, InboxEntry, Journal, ReadError, Redacted, Redaction};
 use chassis::shards::Ownership;
 use domain::codec;
 use domain::ids::{RunId, WorkspaceId};
@@ -26,6 +26,7 @@ use tokio::sync::Mutex;
 
 use crate::coordinator::{LoadError, decode, not_owner, refused, unavailable, values_of};
 use crate::store::inbox::{self, Remembered};
+use crate::store::payload;
 
 mod hold;
 mod sweep;
@@ -269,6 +270,8 @@ impl Archivist {
             false => Event::RunThinned(Box::new(dropped)),
         };
         let encoded = codec::encode(&event, ended.workspace_id).map_err(|error| damaged(&error))?;
+        let (name, of) = (event.event_type(), event.event_version());
+        let (event, payloads) = payload::new_event(&*self.clock, name, of, encoded);
         let redaction = Redaction {
             aggregate_type: RUN.into(),
             aggregate_id: Arc::clone(id),
@@ -283,13 +286,8 @@ impl Archivist {
             workspace_id: ended.workspace_id.to_string().into(),
             metadata: asked.metadata.clone(),
             recorded_at: self.clock.now(),
-            events: vec![NewEvent {
-                id: self.clock.uuid_v7(),
-                event_type: event.event_type().into(),
-                event_version: event.event_version(),
-                payload: encoded.payload.into(),
-                recorded_at: None,
-            }],
+            events: vec![event],
+            payloads,
             open: (!is_only).then_some(!is_last),
             redaction: Some(redaction),
             shard,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use chassis::clock::Clock;
-use chassis::journal::{Append, InboxEntry, Mark, NewEvent, Payload, Snapshot};
+use chassis::journal::{Append, InboxEntry, Mark, NewEvent, Snapshot};
 use chrono::{DateTime, Utc};
 use domain::codec::{self, EncodeError};
 use domain::ids::WorkspaceId;
@@ -15,7 +15,7 @@ use protocol::Receipt;
 
 use super::{admissions, outcome};
 use crate::store::inbox::{self, Remembered};
-use crate::store::metadata;
+use crate::store::{metadata, payload};
 
 /// What made a run's events happen: their metadata, and the answer to keep for a retried command.
 #[derive(Debug, Clone)]
@@ -68,19 +68,10 @@ pub(super) fn append(
     let shared = shared.iter().map(|(event, at)| (event, Some(*at)));
     for (event, recorded_at) in shared.chain(events.iter().map(|event| (event, None))) {
         let encoded = codec::encode(event, stream.workspace_id)?;
-        payloads.extend(
-            encoded
-                .blobs
-                .into_iter()
-                .map(|(hash, bytes)| Payload { hash: Arc::from(hash), bytes: Bytes::from(bytes) }),
-        );
-        new_events.push(NewEvent {
-            id: clock.uuid_v7(),
-            event_type: super::actor::event_type(event),
-            event_version: event.event_version(),
-            payload: Bytes::from(encoded.payload),
-            recorded_at,
-        });
+        let (name, version) = (super::actor::event_type(event), event.event_version());
+        let (new, values) = payload::new_event(clock, name, version, encoded);
+        payloads.extend(values);
+        new_events.push(NewEvent { recorded_at, ..new });
     }
     let last = stream.sequence + new_events.len() as u64;
     let started = is_start(stream, run);

@@ -19,6 +19,7 @@ use super::parts;
 use super::plans::{LivePlan, Plans};
 use super::refusal::unavailable;
 use crate::resolve::Resolver;
+use crate::store::payload;
 
 /// A run as its journal has it; `None` where there is no such run.
 pub(super) type Loaded = Option<Box<Taken>>;
@@ -202,12 +203,8 @@ pub(crate) async fn values_of(
     journal: &dyn Journal,
     recorded: &RecordedEvent,
 ) -> Result<HashMap<Arc<str>, Vec<u8>>, ReadError> {
-    let hashes: Vec<Arc<str>> = codec::refs(&recorded.payload).into_iter().map(Arc::from).collect();
-    if hashes.is_empty() {
-        return Ok(HashMap::new());
-    }
-    let payloads = journal.payloads(&hashes).await?;
-    Ok(payloads.into_iter().map(|one| (one.hash, one.bytes.to_vec())).collect())
+    let values = payload::values(journal, &recorded.payload).await?;
+    Ok(values.into_iter().map(|one| (one.hash, one.bytes.to_vec())).collect())
 }
 
 pub(crate) async fn decode(

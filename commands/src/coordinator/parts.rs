@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use chassis::clock::Clock;
-use chassis::journal::{Append, AppendError, Journal, NewEvent, Payload, RecordedEvent};
+use chassis::journal::{Append, AppendError, Journal, NewEvent, RecordedEvent};
 use chrono::{DateTime, TimeDelta};
 use domain::codec;
 use domain::ids::{RunId, WorkspaceId};
@@ -23,7 +23,7 @@ use protocol::{Rejection, RejectionKind};
 use super::actor::{event_type, run_type};
 use super::load::{LoadError, decode, workspace_of};
 use super::refusal::refused;
-use crate::store::metadata;
+use crate::store::{metadata, payload};
 
 /// Events of a part, and bytes of them and of what stands apart from them, at most: one event may
 /// have more.
@@ -126,36 +126,22 @@ impl Copying<'_> {
             if recorded.redacted.is_some() {
                 return Err(gone(self.from));
             }
-            let mut event = NewEvent {
-                id: self.clock.uuid_v7(),
-                event_type: Arc::clone(&recorded.event_type),
-                event_version: recorded.event_version,
-                payload: recorded.payload,
-                recorded_at: Some(recorded.recorded_at),
-            };
-            let apart: Vec<Payload> = if recorded.sequence == 1 {
+            let recorded_at = Some(recorded.recorded_at);
+            let (event, apart) = if recorded.sequence == 1 {
                 let first = Event::RunStarted(Box::new(self.started.clone()));
                 let encoded = codec::encode(&first, self.workspace_id).map_err(|error| {
                     let message = format!("the events can't be stored: {error}");
                     Rejection::new(RejectionKind::Invalid, "unstorable", message)
                 })?;
-                event.event_type = event_type(&first);
-                event.event_version = first.event_version();
-                event.payload = Bytes::from(encoded.payload);
-                let blobs = encoded.blobs.into_iter();
-                blobs
-                    .map(|(hash, bytes)| Payload { hash: hash.into(), bytes: bytes.into() })
-                    .collect()
+                let (name, version) = (event_type(&first), first.event_version());
+                let (first, apart) = payload::new_event(self.clock, name, version, encoded);
+                (NewEvent { recorded_at, ..first }, apart)
             } else {
-                let refs = codec::refs(&event.payload).into_iter().map(Arc::from);
-                let refs: Vec<Arc<str>> = refs.collect();
-                match refs.is_empty() {
-                    true => Vec::new(),
-                    false => {
-                        let found = self.journal.payloads(&refs).await;
-                        found.map_err(|error| unreadable(error.into()))?
-                    }
-                }
+                let apart = payload::values(self.journal, &recorded.payload).await;
+                let RecordedEvent { event_type, event_version, payload, .. } = recorded;
+                let id = self.clock.uuid_v7();
+                let event = NewEvent { id, event_type, event_version, payload, recorded_at };
+                (event, apart.map_err(|error| unreadable(error.into()))?)
             };
             bytes += event.payload.len();
             attached += apart.iter().map(|payload| payload.bytes.len()).sum::<usize>();
@@ -204,13 +190,8 @@ pub(super) async fn give_up(
         code: Some("fork_given_up".to_owned()),
     };
     let Ok(encoded) = codec::encode(&event, workspace_id) else { return Ok(()) };
-    let end = NewEvent {
-        id: clock.uuid_v7(),
-        event_type: event_type(&event),
-        event_version: event.event_version(),
-        payload: Bytes::from(encoded.payload),
-        recorded_at: None,
-    };
+    let (name, version) = (event_type(&event), event.event_version());
+    let (end, payloads) = payload::new_event(clock, name, version, encoded);
     let append = Append {
         aggregate_type: run_type(),
         aggregate_id: Arc::clone(&last.aggregate_id),
@@ -219,6 +200,7 @@ pub(super) async fn give_up(
         metadata: last.metadata.clone(),
         recorded_at: now,
         events: vec![end],
+        payloads,
         open: Some(false),
         shard: protocol::shard_of(run_id),
         epoch: (epoch > 0).then_some(epoch),

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use chassis::journal::{Append, InboxEntry, NewEvent};
+use chassis::journal::{Append, InboxEntry};
 use domain::codec;
 use domain::hold::{AGGREGATE, Event, Hold};
 use domain::ids::{RunId, WorkspaceId};
@@ -17,7 +17,7 @@ use serde::Deserialize;
 use super::{Archivist, PAGE, RUN, away, damaged};
 use crate::coordinator::{not_found, not_owner, refused};
 use crate::store::inbox::{self, Remembered};
-use crate::store::metadata;
+use crate::store::{metadata, payload};
 
 /// The code of the refusal of what a hold keeps.
 const HELD: &str = "run_held";
@@ -60,6 +60,8 @@ impl Archivist {
             _ => {}
         }
         let encoded = codec::encode(&event, workspace_id).map_err(|error| damaged(&error))?;
+        let (name, of) = (event.event_type(), event.event_version());
+        let (event, payloads) = payload::new_event(&*self.clock, name, of, encoded);
         let remembered = Remembered::of(envelope);
         let at = self.clock.now();
         let mut receipt =
@@ -71,13 +73,8 @@ impl Archivist {
             workspace_id: workspace_id.to_string().into(),
             metadata: metadata::of(envelope),
             recorded_at: at,
-            events: vec![NewEvent {
-                id: self.clock.uuid_v7(),
-                event_type: event.event_type().into(),
-                event_version: event.event_version(),
-                payload: encoded.payload.into(),
-                recorded_at: None,
-            }],
+            events: vec![event],
+            payloads,
             inbox: vec![InboxEntry {
                 key: remembered.key.clone(),
                 fingerprint: remembered.fingerprint.clone(),

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use chassis::clock::SystemClock;
-use chassis::journal::{Payload, SqliteJournal, SqliteOptions};
+use chassis::journal::{SqliteJournal, SqliteOptions};
 use chassis::shards::sole_owner;
 use chrono::Utc;
 use domain::hold;
@@ -68,17 +68,9 @@ async fn told_of(
     let encoded = events.iter().map(|event| codec::encode(event, workspace()).expect("stored"));
     let (mut payloads, mut new) = (Vec::new(), Vec::new());
     for (event, encoded) in events.iter().zip(encoded) {
-        payloads.extend(encoded.blobs.into_iter().map(|(hash, bytes)| {
-            let (hash, bytes) = (hash.into(), bytes.into());
-            Payload { hash, bytes }
-        }));
-        new.push(NewEvent {
-            id: archivist.clock.uuid_v7(),
-            event_type: event.event_type().into(),
-            event_version: 1,
-            payload: encoded.payload.into(),
-            recorded_at: None,
-        });
+        let (event, values) = payload::new_event(&*archivist.clock, event.event_type(), 1, encoded);
+        payloads.extend(values);
+        new.push(event);
     }
     let append = Append {
         aggregate_type: RUN.into(),

@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use chassis::journal::{Append, NewEvent, Redaction};
+use chassis::journal::{Append, Redaction};
 use chrono::{DateTime, Utc};
 use domain::codec;
 use domain::ids::CommandId;
@@ -18,6 +18,7 @@ use protocol::Rejection;
 use super::{Archivist, PAGE, away, damaged};
 use crate::coordinator::refused;
 use crate::store::metadata::{self, Along};
+use crate::store::payload;
 
 /// Values of which it is found out at once whether anything refers to them.
 const AT_ONCE: usize = 10_000;
@@ -54,6 +55,8 @@ impl Archivist {
     ) -> Result<(), Rejection> {
         let event = Event::ValuesDropped { values: dropped.len() as u64 };
         let encoded = codec::encode(&event, self.workspace_id).map_err(|error| damaged(&error))?;
+        let (name, of) = (event.event_type(), event.event_version());
+        let (event, payloads) = payload::new_event(&*self.clock, name, of, encoded);
         let command_id = CommandId::new(self.clock.uuid_v7());
         let version = self.last_of(VALUES).await?;
         let append = Append {
@@ -63,13 +66,8 @@ impl Archivist {
             workspace_id: self.workspace_id.to_string().into(),
             metadata: metadata::by(super::ACTOR, command_id, Along::default()),
             recorded_at: self.clock.now(),
-            events: vec![NewEvent {
-                id: self.clock.uuid_v7(),
-                event_type: event.event_type().into(),
-                event_version: event.event_version(),
-                payload: encoded.payload.into(),
-                recorded_at: None,
-            }],
+            events: vec![event],
+            payloads,
             redaction: Some(Redaction {
                 aggregate_type: AGGREGATE.into(),
                 aggregate_id: VALUES.into(),

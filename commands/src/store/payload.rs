@@ -1,11 +1,11 @@
-//! Events of resources as journal bytes and back, stored values fetched.
+//! Events as the journal takes and gives them, with the values that stand apart from them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use chassis::journal::{Journal, Payload, RecordedEvent};
-use domain::codec::{self, Stored};
+use chassis::clock::Clock;
+use chassis::journal::{Journal, NewEvent, Payload, ReadError, RecordedEvent};
+use domain::codec::{self, Encoded, Stored};
 use domain::ids::WorkspaceId;
 use domain::resource::{self, Event};
 
@@ -14,18 +14,44 @@ use crate::store::Fault;
 /// Events that are loaded at a time.
 const PAGE: usize = 500;
 
-/// An event's payload, and the values that moved out of it.
-pub(crate) fn encode(event: &Event, workspace: &str) -> Result<(Bytes, Vec<Payload>), Fault> {
+/// A new event of a type and a version, and the values that moved out of it.
+pub(crate) fn new_event(
+    clock: &dyn Clock,
+    event_type: impl Into<Arc<str>>,
+    event_version: u32,
+    encoded: Encoded,
+) -> (NewEvent, Vec<Payload>) {
+    let Encoded { payload, blobs } = encoded;
+    let event = NewEvent {
+        id: clock.uuid_v7(),
+        event_type: event_type.into(),
+        event_version,
+        payload: payload.into(),
+        recorded_at: None,
+    };
+    let value =
+        |(hash, bytes): (String, Vec<u8>)| Payload { hash: hash.into(), bytes: bytes.into() };
+    (event, blobs.into_iter().map(value).collect())
+}
+
+/// The values that a stored payload refers to.
+pub(crate) async fn values(
+    journal: &dyn Journal,
+    stored: &[u8],
+) -> Result<Vec<Payload>, ReadError> {
+    let hashes: Vec<Arc<str>> = codec::refs(stored).into_iter().map(Arc::from).collect();
+    match hashes.is_empty() {
+        true => Ok(Vec::new()),
+        false => journal.payloads(&hashes).await,
+    }
+}
+
+/// A resource's event as it is stored.
+pub(crate) fn encode(event: &Event, workspace: &str) -> Result<Encoded, Fault> {
     let workspace: WorkspaceId =
         workspace.parse().map_err(|error| Fault::Damaged(format!("{error}")))?;
     storable(event)?;
-    let encoded = codec::encode(event, workspace).map_err(refused)?;
-    let payloads = encoded
-        .blobs
-        .into_iter()
-        .map(|(hash, bytes)| Payload { hash: hash.into(), bytes: bytes.into() })
-        .collect();
-    Ok((encoded.payload.into(), payloads))
+    codec::encode(event, workspace).map_err(refused)
 }
 
 /// Refuses what the journal couldn't give back as it was written.
@@ -89,13 +115,8 @@ pub(crate) async fn decode<E: Stored>(
     journal: &dyn Journal,
     row: &RecordedEvent,
 ) -> Result<E, Fault> {
-    let hashes: Vec<Arc<str>> = codec::refs(&row.payload).into_iter().map(Arc::from).collect();
-    let mut values = HashMap::new();
-    if !hashes.is_empty() {
-        for payload in journal.payloads(&hashes).await.map_err(Fault::Read)? {
-            values.insert(payload.hash, payload.bytes);
-        }
-    }
+    let values = values(journal, &row.payload).await.map_err(Fault::Read)?;
+    let values: HashMap<_, _> = values.into_iter().map(|one| (one.hash, one.bytes)).collect();
     let blobs = |hash: &str| values.get(hash).map(|bytes| bytes.to_vec());
     codec::decode(&row.event_type, row.event_version, &row.payload, &blobs)
         .map_err(|error| Fault::Damaged(format!("position {}: {error}", row.position)))

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use chassis::clock::Clock;
-use chassis::journal::{Append, AppendError, InboxEntry, Journal, NewEvent};
+use chassis::journal::{Append, AppendError, InboxEntry, Journal};
 use chrono::{DateTime, Utc};
 use cqrs_es::Aggregate;
 use cqrs_es::persist::{
@@ -59,15 +59,11 @@ impl Repository {
         for event in events {
             let event: Event = serde_json::from_value(event.payload.clone())
                 .map_err(|error| Fault::Damaged(error.to_string()))?;
-            let (bytes, values) = payload::encode(&event, &self.workspace_id)?;
+            let encoded = payload::encode(&event, &self.workspace_id)?;
+            let (name, version) = (event.event_type(), event.event_version());
+            let (new, values) = payload::new_event(&*self.clock, name, version, encoded);
             payloads.extend(values);
-            new_events.push(NewEvent {
-                id: self.clock.uuid_v7(),
-                event_type: event.event_type().into(),
-                event_version: event.event_version(),
-                payload: bytes,
-                recorded_at: None,
-            });
+            new_events.push(new);
         }
         let receipt = Receipt {
             id: last.aggregate_id.clone(),

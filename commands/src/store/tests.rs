@@ -86,10 +86,11 @@ fn an_event_survives_its_payload_with_large_and_reserved_values() {
         spec.variables_schema = Some(json!({"properties": {"$ref": {"type": "string"}}}));
     }
     let event = Event::Created { spec: Box::new(large), revision: 1 };
-    let (payload, values) = payload::encode(&event, &workspace).expect("an encoded event");
-    assert!(payload.len() < 100_000 && values.len() == 1, "{} bytes", payload.len());
-    let find = |hash: &str| {
-        values.iter().find(|value| &*value.hash == hash).map(|value| value.bytes.to_vec())
+    let encoded = payload::encode(&event, &workspace).expect("an encoded event");
+    let domain::codec::Encoded { payload, blobs } = encoded;
+    assert!(payload.len() < 100_000 && blobs.len() == 1, "{} bytes", payload.len());
+    let find = |wanted: &str| {
+        blobs.iter().find(|(hash, _)| hash == wanted).map(|(_, bytes)| bytes.clone())
     };
     let read: Value = domain::codec::value(&payload, &find).expect("a readable payload");
     assert_eq!(read["spec"]["spec"]["variables_schema"]["properties"]["$ref"]["type"], "string");

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use chassis::journal::{Append, AppendError, Journal, NewEvent, Snapshot};
+use chassis::journal::{Append, AppendError, Journal, Snapshot};
 use domain::codec;
 use domain::ids::{CommandId, TriggerId, WorkspaceId};
 use domain::trigger::state::STATE_VERSION;
@@ -125,16 +125,10 @@ impl Triggers {
             let encoded = codec::encode(event, workspace_id).map_err(|error| {
                 Rejection::new(RejectionKind::Internal, "internal", error.to_string())
             })?;
-            payloads.extend(encoded.blobs.into_iter().map(|(hash, bytes)| {
-                chassis::journal::Payload { hash: hash.into(), bytes: bytes.into() }
-            }));
-            new_events.push(NewEvent {
-                id: self.clock.uuid_v7(),
-                event_type: event.event_type().into(),
-                event_version: event.event_version(),
-                payload: encoded.payload.into(),
-                recorded_at: None,
-            });
+            let (name, version) = (event.event_type(), event.event_version());
+            let (new, values) = payload::new_event(&*self.clock, name, version, encoded);
+            payloads.extend(values);
+            new_events.push(new);
         }
         let last = log.sequence + events.len() as u64;
         let is_due = last - log.snapshot_at >= SNAPSHOT_EVERY;
