@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chassis::journal::{Journal, ReadError, RecordedEvent};
 use domain::resource::Kind;
-use domain::{codec, retention, trigger};
+use domain::{codec, hold, retention, trigger};
 use protocol::EventFilter;
 use serde_json::Value;
 
@@ -58,7 +58,9 @@ impl Origins {
         }
         let found = match kind {
             // What is recorded of a run elsewhere has its id too.
-            retention::AGGREGATE => Origin::of(&first(journal, runs::AGGREGATE, id).await?),
+            retention::AGGREGATE | hold::AGGREGATE => {
+                Origin::of(&first(journal, runs::AGGREGATE, id).await?)
+            }
             trigger::AGGREGATE => {
                 let Origin { workflow, .. } = Origin::of(&first(journal, kind, id).await?);
                 let of = workflow.as_deref().unwrap_or_default();

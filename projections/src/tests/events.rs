@@ -25,6 +25,10 @@ async fn all_pages(world: &World, filter: EventFilter, limit: u32) -> Vec<EventE
     }
 }
 
+fn ids_of(events: &[EventEnvelope]) -> Vec<&str> {
+    events.iter().map(|event| event.aggregate_id.as_str()).collect()
+}
+
 fn positions(events: &[EventEnvelope]) -> Vec<u64> {
     events.iter().map(|event| event.position).collect()
 }
@@ -85,10 +89,16 @@ async fn a_project_has_the_events_of_its_runs_and_things(storage: Storage) {
         let of_run = EventFilter { project_id: project(0).project_id, ..of_run(run_id(1)) };
         assert_eq!(all_pages(&world, of_run, limit).await, []);
     }
+    // What stands elsewhere under a run's id is of its project, and isn't taken for its beginning.
+    let held = world.whole_run(13, 1, true).await.to_string();
+    let position = world.journal.head().await.expect("it answers");
+    world.append_raw_to(("hold", &held), "run_held", r#"{"reason":"case 4711"}"#).await;
+    let after = Some(Cursor { epoch: world.journal.epoch(), position });
+    let page = world.views.page(project(1), after, 10).await.expect("a page");
+    assert_eq!(ids_of(&page.items), [&*held]);
     let of_workflow = EventFilter { workflow_id: Some(workflow.clone()), ..project(1) };
     let events = all_pages(&world, of_workflow, 1_000).await;
-    let ids: Vec<_> = events.iter().map(|event| event.aggregate_id.as_str()).collect();
-    assert_eq!(ids, [workflow.as_str(), &log, &run_id(11).to_string()]);
+    assert_eq!(ids_of(&events), [workflow.as_str(), &log, &run_id(11).to_string()]);
     // A stream that begins in the middle of a run knows whose it is, and goes on into live.
     let all = all_pages(&world, project(1), 1_000).await;
     let after = Some(all[2].cursor);
