@@ -62,56 +62,43 @@ pub fn tells_of_secrets(metadata: &[u8]) -> bool {
     codec::mentions(metadata, "\"secrets\":")
 }
 
+/// What the metadata of few events says of them.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Marks {
+    shared: u64,
+    part: bool,
+    whole: bool,
+    quiet: bool,
+}
+
+/// The marks of an event whose metadata, as it is stored, has one of them. Cheap where it hasn't.
+fn marked(metadata: &[u8], member: &str) -> Option<Marks> {
+    let found = codec::mentions(metadata, member).then(|| serde_json::from_slice(metadata));
+    found?.ok()
+}
+
 /// Whether an event, by its metadata as it is stored, is shared with the run that its run was forked
 /// from: it happened there, and has been told of then.
 pub fn is_shared(metadata: &[u8], sequence: u64) -> bool {
-    #[derive(Deserialize)]
-    struct Metadata {
-        #[serde(default)]
-        shared: u64,
-    }
-    let is_marked = || codec::mentions(metadata, "\"shared\":");
-    is_marked()
-        && serde_json::from_slice::<Metadata>(metadata).is_ok_and(|found| sequence <= found.shared)
+    marked(metadata, "\"shared\":").is_some_and(|marks| sequence <= marks.shared)
 }
 
 /// Whether an event belongs to the past of a fork that isn't whole yet: it counts once the fork is
 /// there, and until then there is no such run.
 pub fn is_part(metadata: &[u8]) -> bool {
-    #[derive(Deserialize)]
-    struct Metadata {
-        #[serde(default)]
-        part: bool,
-    }
-    let is_marked = || codec::mentions(metadata, "\"part\":");
-    is_marked() && serde_json::from_slice::<Metadata>(metadata).is_ok_and(|found| found.part)
+    marked(metadata, "\"part\":").is_some_and(|marks| marks.part)
 }
 
 /// Whether an event is the one by which a fork is there whose past was written in parts before.
 pub fn ends_parts(metadata: &[u8], sequence: u64) -> bool {
-    #[derive(Deserialize)]
-    struct Metadata {
-        #[serde(default)]
-        shared: u64,
-        #[serde(default)]
-        whole: bool,
-    }
-    let is_marked = || codec::mentions(metadata, "\"whole\":");
-    is_marked()
-        && serde_json::from_slice::<Metadata>(metadata)
-            .is_ok_and(|found| found.whole && found.shared + 1 == sequence)
+    marked(metadata, "\"whole\":").is_some_and(|marks| marks.whole && marks.shared + 1 == sequence)
 }
 
 /// Whether an event is told to nobody outside of its run, by its metadata as it is stored: it is of
 /// an experiment that emits nothing.
 pub fn is_quiet(metadata: &[u8]) -> bool {
-    #[derive(Deserialize)]
-    struct Metadata {
-        #[serde(default)]
-        quiet: bool,
-    }
-    let is_marked = || codec::mentions(metadata, "\"quiet\":");
-    is_marked() && serde_json::from_slice::<Metadata>(metadata).is_ok_and(|found| found.quiet)
+    marked(metadata, "\"quiet\":").is_some_and(|marks| marks.quiet)
 }
 
 /// Where a reader stands: after the event at this position of this store.
