@@ -7,6 +7,8 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use crate::codec::{self, DecodeError};
+
 /// The aggregate type in the journal; ids are those of runs.
 pub const AGGREGATE: &str = "hold";
 
@@ -47,12 +49,31 @@ impl Event {
     pub const fn event_version(&self) -> u32 {
         1
     }
+}
 
-    /// The hold that is on the run after it, where somebody did it at a time.
-    pub fn hold(self, by: &str, at: DateTime<Utc>) -> Option<Hold> {
-        match self {
-            Self::RunHeld { reason } => Some(Hold { reason, by: by.to_owned(), at }),
-            Self::RunReleased { .. } => None,
+impl Hold {
+    /// The hold that is on a run after an event, as it is stored: a type, a version, a payload and
+    /// metadata, which names who did it; recorded at a time.
+    ///
+    /// # Errors
+    /// Where what is stored is no event of a hold.
+    pub fn after(
+        (event_type, event_version): (&str, u32),
+        payload: &[u8],
+        metadata: &[u8],
+        at: DateTime<Utc>,
+    ) -> Result<Option<Self>, DecodeError> {
+        #[derive(Deserialize)]
+        struct By {
+            actor: String,
         }
+        let event: Event = codec::decode(event_type, event_version, payload, &|_| None)?;
+        let By { actor: by } = serde_json::from_slice(metadata).map_err(|error| {
+            DecodeError::Damaged { event_type: event_type.to_owned(), reason: error.to_string() }
+        })?;
+        Ok(match event {
+            Event::RunHeld { reason } => Some(Self { reason, by, at }),
+            Event::RunReleased { .. } => None,
+        })
     }
 }

@@ -5,14 +5,13 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use chassis::journal::{Append, InboxEntry};
+use chassis::journal::{Append, InboxEntry, RecordedEvent};
 use domain::codec;
 use domain::hold::{AGGREGATE, Event, Hold};
 use domain::ids::{RunId, WorkspaceId};
 use domain::retention::is_needed_by;
 use domain::run::event::RunStarted;
 use protocol::{CommandEnvelope, Receipt, Rejection, RejectionKind, shard_of};
-use serde::Deserialize;
 
 use super::{Archivist, PAGE, RUN, away, damaged};
 use crate::coordinator::{not_found, not_owner, refused};
@@ -21,12 +20,6 @@ use crate::store::{metadata, payload};
 
 /// The code of the refusal of what a hold keeps.
 const HELD: &str = "run_held";
-
-/// Who did it stands beside the event.
-#[derive(Deserialize)]
-struct By {
-    actor: String,
-}
 
 impl Archivist {
     /// Holds a run, or releases it.
@@ -128,12 +121,10 @@ impl Archivist {
         loop {
             let page = self.journal.load(AGGREGATE, id, last, PAGE).await.map_err(away)?;
             for recorded in &page {
-                let (name, version) = (&recorded.event_type, recorded.event_version);
-                let event: Event = codec::decode(name, version, &recorded.payload, &|_| None)
+                let of = (&*recorded.event_type, recorded.event_version);
+                let RecordedEvent { payload, metadata, recorded_at, .. } = recorded;
+                hold = Hold::after(of, payload, metadata, *recorded_at)
                     .map_err(|error| damaged(&error))?;
-                let by: By =
-                    serde_json::from_slice(&recorded.metadata).map_err(|error| damaged(&error))?;
-                hold = event.hold(&by.actor, recorded.recorded_at);
                 last = recorded.sequence;
             }
             if page.len() < PAGE {

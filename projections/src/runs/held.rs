@@ -1,19 +1,11 @@
 //! Holds, as they stand in the rows of runs.
 
 use chassis::journal::RecordedEvent;
-use domain::codec;
-use domain::hold::{AGGREGATE, Event};
+use domain::hold::{AGGREGATE, Hold};
 use protocol::RunHeld;
-use serde::Deserialize;
 
 use crate::projection::FoldError;
 use crate::store::sql::{Session, sql};
-
-/// Who did it stands beside the event.
-#[derive(Deserialize)]
-struct By {
-    actor: String,
-}
 
 /// Folds holds and releases. Nothing of a run that is held is archived, so it has its row whatever
 /// became of others.
@@ -26,12 +18,10 @@ pub(super) async fn fold(
             position: recorded.position,
             reason: reason.to_string(),
         };
-        let (name, version) = (&recorded.event_type, recorded.event_version);
-        let event: Event = codec::decode(name, version, &recorded.payload, &|_| None)
-            .map_err(|error| unfit(&error))?;
-        let by: By = serde_json::from_slice(&recorded.metadata).map_err(|error| unfit(&error))?;
-        let hold = event.hold(&by.actor, recorded.recorded_at).map(RunHeld::from);
-        let hold = hold.map(|hold| serde_json::to_string(&hold)).transpose();
+        let of = (&*recorded.event_type, recorded.event_version);
+        let RecordedEvent { payload, metadata, recorded_at, .. } = recorded;
+        let hold = Hold::after(of, payload, metadata, *recorded_at).map_err(|e| unfit(&e))?;
+        let hold = hold.map(|hold| serde_json::to_string(&RunHeld::from(hold))).transpose();
         let hold = hold.map_err(|error| unfit(&error))?;
         let update = sql("update runs set held = $2 where id = $1");
         let changed = session.execute(update.bind(recorded.aggregate_id.to_string()).bind(hold));
