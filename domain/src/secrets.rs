@@ -13,6 +13,8 @@ use regex::{Regex, RegexSet};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use crate::definition::problem::escaped;
+
 #[cfg(test)]
 mod tests;
 
@@ -204,7 +206,7 @@ fn scan_at(value: &Value, at: &mut String, found: &mut impl FnMut(&str, Shape)) 
 fn below(at: &mut String, name: &str, then: impl FnOnce(&mut String)) {
     let length = at.len();
     at.push('/');
-    at.push_str(&name.replace('~', "~0").replace('/', "~1"));
+    at.push_str(&escaped(name));
     then(at);
     at.truncate(length);
 }

@@ -118,8 +118,7 @@ impl Screen {
 fn refer(value: &mut Value, renamed: &HashMap<String, String>) -> bool {
     match value {
         Value::Array(items) => {
-            let changed = items.iter_mut().map(|item| u64::from(refer(item, renamed)));
-            changed.sum::<u64>() > 0
+            items.iter_mut().fold(false, |any, item| refer(item, renamed) || any)
         }
         Value::Object(members) => {
             let only = members.len() == 1;
