@@ -30,8 +30,8 @@ impl CommandService {
         let other =
             variant.of(&own.spec.definition, &plan.plan).map_err(|error| no_variant(&error))?;
         let Some(definition) = other else { return Ok(None) };
-        let laid_out =
-            self.laid_out(workspace_id, project_id, definition, Some(&header.pins)).await?;
+        let spec = spec_of(project_id, definition)?;
+        let laid_out = self.laid_out(workspace_id, spec, Some(&header.pins)).await?;
         let LaidOut { mut definition, plan, spec } = laid_out;
         let known = self.resolver.published(project_id, &spec.definition, &spec.hash).await?;
         match known {
@@ -52,15 +52,14 @@ impl CommandService {
         project_id: ProjectId,
         definition: Definition,
     ) -> Result<(DefinitionRef, Arc<LivePlan>, Option<DefinitionSpec>), Rejection> {
-        let hash = content_hash(&definition).map_err(|error| internal(&error.to_string()))?;
-        if let Some((id, version)) = self.resolver.published(project_id, &definition, &hash).await?
-        {
+        let spec = spec_of(project_id, definition)?;
+        let known = self.resolver.published(project_id, &spec.definition, &spec.hash).await?;
+        if let Some((id, version)) = known {
             let found = self.resolver.definition_by_id(id, Some(version)).await?;
             let found = self.preparations.get(workspace_id, id, version, &found.spec).await?;
             return Ok((found.definition.clone(), Arc::clone(&found.plan), None));
         }
-        let LaidOut { definition, plan, spec } =
-            self.laid_out(workspace_id, project_id, definition, None).await?;
+        let LaidOut { definition, plan, spec } = self.laid_out(workspace_id, spec, None).await?;
         Ok((definition, plan, Some(spec)))
     }
 
@@ -69,12 +68,9 @@ impl CommandService {
     async fn laid_out(
         &self,
         workspace_id: WorkspaceId,
-        project_id: ProjectId,
-        definition: Definition,
+        spec: DefinitionSpec,
         pins: Option<&[Pin]>,
     ) -> Result<LaidOut, Rejection> {
-        let hash = content_hash(&definition).map_err(|error| internal(&error.to_string()))?;
-        let spec = DefinitionSpec { project_id, definition, hash: hash.clone() };
         let resolved = match pins {
             Some(pins) => self.resolver.resolved_beside(workspace_id, &spec, pins).await?,
             None => self.resolver.resolved_for_start(workspace_id, &spec).await?,
@@ -84,13 +80,18 @@ impl CommandService {
         if !problems.is_empty() {
             return Err(invalid_definition(problems));
         }
-        let id = DefinitionId::derived(&project_id.to_string(), &name);
-        let definition = DefinitionRef { id, name, version: 0, hash };
+        let id = DefinitionId::derived(&spec.project_id.to_string(), &name);
+        let definition = DefinitionRef { id, name, version: 0, hash: spec.hash.clone() };
         let plans = self.preparations.plans();
         let plan =
             plans.get(&definition, &spec.definition, &resolved).map_err(invalid_definition)?;
         Ok(LaidOut { definition, plan, spec })
     }
+}
+
+fn spec_of(project_id: ProjectId, definition: Definition) -> Result<DefinitionSpec, Rejection> {
+    let hash = content_hash(&definition).map_err(|error| internal(&error.to_string()))?;
+    Ok(DefinitionSpec { project_id, definition, hash })
 }
 
 /// A definition that isn't published: what it will be called, at version 0.
