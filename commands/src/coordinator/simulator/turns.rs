@@ -1,6 +1,6 @@
 //! Whether runs with a concurrency key took their turns: looked at position by position.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -47,9 +47,7 @@ impl Waits {
 pub(super) fn check(events: &[Seen]) {
     let mut runs: BTreeMap<RunId, (Scope, Admission)> = BTreeMap::new();
     let mut keys: BTreeMap<Scope, Key> = BTreeMap::new();
-    let by_newer = |seen: &Seen| by_whom(&seen.event).map(|by| (seen.run_id, by));
-    let displaced: Vec<(RunId, RunId)> = events.iter().filter_map(by_newer).collect();
-    let leaving: BTreeSet<RunId> = displaced.iter().map(|(run_id, _)| *run_id).collect();
+    let mut displaced: Vec<(RunId, RunId)> = Vec::new();
     for seen in events {
         if let Event::RunStarted(started) = &seen.event
             && let Some(admission) = &started.admission
@@ -58,7 +56,8 @@ pub(super) fn check(events: &[Seen]) {
             runs.insert(seen.run_id, (scope, admission.clone()));
         }
         let Some((scope, admission)) = runs.get(&seen.run_id) else { continue };
-        keys.entry(scope.clone()).or_default().follow(seen, admission, &leaving);
+        keys.entry(scope.clone()).or_default().follow(seen, admission);
+        displaced.extend(by_whom(&seen.event).map(|by| (seen.run_id, by)));
     }
     for (run_id, by) in displaced {
         let (older, newer) = (&runs[&run_id], &runs[&by]);
@@ -81,7 +80,7 @@ fn by_whom(event: &Event) -> Option<RunId> {
 }
 
 impl Key {
-    fn follow(&mut self, seen: &Seen, admission: &Admission, leaving: &BTreeSet<RunId>) {
+    fn follow(&mut self, seen: &Seen, admission: &Admission) {
         let place = (admission.rank, seen.run_id);
         let limit = admission.limit.map_or(usize::MAX, |limit| limit as usize);
         self.told.push(format!("{:?} {} {:?}", seen.at, seen.run_id, seen.event.event_type()));
@@ -108,8 +107,6 @@ impl Key {
                 // Those that are let in at the same time may be recorded in any order.
                 let before = self.waiting.range(..place);
                 let ready = before.filter(|(_, waits)| waits.is_ready(seen.at));
-                // Who is to end for a newer one waits for nothing but its end.
-                let ready = ready.filter(|((_, run_id), _)| !leaving.contains(run_id));
                 let passed: Vec<_> = ready.map(|(place, _)| place).collect();
                 assert!(passed.len() <= most - going, "{place:?} passed {passed:?}\n{told:#?}");
             }
