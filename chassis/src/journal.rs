@@ -15,6 +15,7 @@ mod columns;
 pub mod conformance;
 mod fault;
 pub mod feed;
+mod ids;
 pub mod postgres;
 mod queue;
 mod redaction;
@@ -22,6 +23,7 @@ mod snapshots;
 pub mod sqlite;
 pub mod tail;
 
+pub use ids::{all_ids, open_ids};
 pub use postgres::{PostgresJournal, PostgresOptions};
 pub use redaction::{MAX_REDACTED_PER_APPEND, PayloadHash, Redacted, Redaction};
 pub use sqlite::{OpenError, SqliteJournal, SqliteOptions};

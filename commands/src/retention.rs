@@ -12,7 +12,7 @@ use std::sync::atomic::AtomicU64;
 use async_trait::async_trait;
 use bytes::Bytes;
 use chassis::clock::Clock;
-use chassis::journal::{Append, InboxEntry, Journal, ReadError, Redacted, Redaction};
+use chassis::journal::{Append, InboxEntry, Journal, ReadError, Redacted, Redaction, open_ids};
 use chassis::shards::Ownership;
 use domain::codec;
 use domain::ids::{RunId, WorkspaceId};
@@ -21,6 +21,7 @@ use domain::retention::{
 };
 use domain::run;
 use domain::run::event::RunStarted;
+use futures::TryStreamExt;
 use protocol::{Receipt, Rejection, RejectionKind, RunDropped, shard_of};
 use tokio::sync::Mutex;
 
@@ -180,21 +181,18 @@ impl Archivist {
     /// A run that goes on and needs this one. Runs that may are at the same home.
     async fn needed_by(&self, run_id: RunId) -> Result<Option<RunId>, Rejection> {
         let ended = self.beginning(run_id).await?;
-        let (shard, mut after) = (shard_of(run_id), Arc::from(""));
-        loop {
-            let ids = self.journal.open_aggregates(RUN, shard, &after, PAGE).await.map_err(away)?;
-            let open = ids.iter().filter_map(|id| id.parse::<RunId>().ok());
-            for open in open.filter(|open| open.home() == run_id.home() && *open != run_id) {
-                let beginning = self.beginning(open).await?;
-                if is_needed_by((run_id, &ended), (open, &beginning)) {
-                    return Ok(Some(open));
-                }
+        let mut open = open_ids(&*self.journal, RUN, shard_of(run_id));
+        while let Some(id) = open.try_next().await.map_err(away)? {
+            let Ok(open) = id.parse::<RunId>() else { continue };
+            if open.home() != run_id.home() || open == run_id {
+                continue;
             }
-            match ids.last() {
-                Some(last) if ids.len() == PAGE => after = Arc::clone(last),
-                _ => return Ok(None),
+            let beginning = self.beginning(open).await?;
+            if is_needed_by((run_id, &ended), (open, &beginning)) {
+                return Ok(Some(open));
             }
         }
+        Ok(None)
     }
 
     async fn beginning(&self, run_id: RunId) -> Result<RunStarted, Rejection> {

@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use chassis::journal::{Journal, ReadError, RecordedEvent};
+use chassis::journal::{Journal, ReadError, RecordedEvent, open_ids};
 use domain::access;
 use domain::codec::{self, DecodeError};
 use domain::ids::RunId;
@@ -17,6 +17,7 @@ use domain::rate::Book;
 use domain::resource::{self, Resource};
 use domain::run::{self, Run, RunStatus};
 use domain::{hold, retention, trigger};
+use futures::TryStreamExt;
 use protocol::Rejection;
 use serde_json::Value;
 
@@ -40,8 +41,6 @@ use retained::Retained;
 
 /// Events that are read at once.
 const PAGE: usize = 1_000;
-/// Ids of open runs that are read at once.
-const IDS: usize = 1_000;
 
 /// What is known of a run; its state only while it goes on.
 #[derive(Debug, Default)]
@@ -293,12 +292,9 @@ impl<'a> Auditor<'a> {
     async fn open_runs(&mut self, journal: &dyn Journal) -> Result<(), ReadError> {
         let mut listed: HashMap<Arc<str>, u16> = HashMap::new();
         for shard in 0..protocol::SHARDS {
-            let mut after: Arc<str> = Arc::from("");
-            loop {
-                let ids = journal.open_aggregates("run", shard, &after, IDS).await?;
-                let Some(last) = ids.last() else { break };
-                after = Arc::clone(last);
-                listed.extend(ids.into_iter().map(|id| (id, shard)));
+            let mut open = open_ids(journal, "run", shard);
+            while let Some(id) = open.try_next().await? {
+                listed.insert(id, shard);
             }
         }
         for (id, known) in &self.runs {

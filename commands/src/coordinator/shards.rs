@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chassis::journal::{Journal, Mark, ReadError};
+use chassis::journal::{Journal, Mark, ReadError, open_ids};
 use chassis::shards::Ownership;
+use futures::TryStreamExt;
 
 use super::{Coordinator, Message, admissions};
 
-/// Open runs, or marks, that are read at a time.
+/// Marks that are read at a time.
 const PAGE: usize = 1_000;
 /// How long it is waited before a failed look for open runs is repeated.
 const AGAIN: Duration = Duration::from_millis(500);
@@ -85,19 +86,14 @@ async fn take_up(
             }
         }
     }
-    let mut after: Arc<str> = Arc::from("");
     let mut count = 0_u64;
-    loop {
-        let open = journal.open_aggregates("run", shard, &after, PAGE).await?;
-        let Some(last) = open.last() else { break };
-        after = Arc::clone(last);
-        for id in &open {
-            match id.parse() {
-                Ok(run_id) => coordinator.send(run_id, Message::Recover(run_id)).await,
-                Err(_) => tracing::error!(id = &**id, "open run has an id that can't be read"),
-            }
-            count += 1;
+    let mut open = open_ids(journal, "run", shard);
+    while let Some(id) = open.try_next().await? {
+        match id.parse() {
+            Ok(run_id) => coordinator.send(run_id, Message::Recover(run_id)).await,
+            Err(_) => tracing::error!(id = &*id, "open run has an id that can't be read"),
         }
+        count += 1;
     }
     Ok(count)
 }

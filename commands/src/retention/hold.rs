@@ -5,12 +5,13 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use chassis::journal::{Append, InboxEntry, RecordedEvent};
+use chassis::journal::{Append, InboxEntry, RecordedEvent, open_ids};
 use domain::codec;
 use domain::hold::{AGGREGATE, Event, Hold};
 use domain::ids::{RunId, WorkspaceId};
 use domain::retention::is_needed_by;
 use domain::run::event::RunStarted;
+use futures::TryStreamExt;
 use protocol::{CommandEnvelope, Receipt, Rejection, RejectionKind, shard_of};
 
 use super::{Archivist, PAGE, RUN, away, damaged};
@@ -90,29 +91,25 @@ impl Archivist {
         run_id: RunId,
         beginning: &RunStarted,
     ) -> Result<(), Rejection> {
-        let (shard, mut after) = (shard_of(run_id), Arc::from(""));
-        loop {
-            let ids = self.journal.open_aggregates(AGGREGATE, shard, &after, PAGE).await;
-            let ids = ids.map_err(away)?;
-            let held = ids.iter().filter_map(|id| id.parse::<RunId>().ok());
-            for held in held.filter(|held| held.home() == run_id.home()) {
-                let keeps = held == run_id
-                    || is_needed_by((run_id, beginning), (held, &self.beginning(held).await?));
-                if keeps && let (Some(hold), _) = self.hold_on(&held.to_string()).await? {
-                    let text = match held == run_id {
-                        true => told(held, &hold),
-                        false => {
-                            format!("{run_id} belongs to a run that is held: {}", told(held, &hold))
-                        }
-                    };
-                    return Err(Rejection::new(RejectionKind::Conflict, HELD, text));
-                }
+        let mut holds = open_ids(&*self.journal, AGGREGATE, shard_of(run_id));
+        while let Some(id) = holds.try_next().await.map_err(away)? {
+            let Ok(held) = id.parse::<RunId>() else { continue };
+            if held.home() != run_id.home() {
+                continue;
             }
-            match ids.last() {
-                Some(last) if ids.len() == PAGE => after = Arc::clone(last),
-                _ => return Ok(()),
+            let keeps = held == run_id
+                || is_needed_by((run_id, beginning), (held, &self.beginning(held).await?));
+            if keeps && let (Some(hold), _) = self.hold_on(&id).await? {
+                let text = match held == run_id {
+                    true => told(held, &hold),
+                    false => {
+                        format!("{run_id} belongs to a run that is held: {}", told(held, &hold))
+                    }
+                };
+                return Err(Rejection::new(RejectionKind::Conflict, HELD, text));
             }
         }
+        Ok(())
     }
 
     /// The hold on a run, and the last event of its holds.

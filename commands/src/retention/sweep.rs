@@ -11,17 +11,18 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use chassis::journal::{Sought, Written};
+use chassis::journal::{Sought, Written, all_ids, open_ids};
 use chassis::shards::Owned;
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::ids::{CommandId, ProjectId, RunId};
 use domain::resource::Kind;
 use domain::retention::{AGGREGATE, Archive, Keep, Policy};
 use domain::span::Span;
+use futures::TryStreamExt;
 use protocol::{Rejection, RejectionKind, shard_of};
 use tokio::time::Instant;
 
-use super::{ACTOR, Archivist, Asked, Ended, PAGE, RUN, UNREADABLE, away, needed};
+use super::{ACTOR, Archivist, Asked, Ended, RUN, UNREADABLE, away, needed};
 use crate::coordinator::{Folded, fold};
 use crate::resolve::Resolver;
 use crate::store::metadata::{self, Along};
@@ -127,43 +128,31 @@ impl Archivist {
         &self,
         resolver: &Resolver,
     ) -> Result<BTreeMap<ProjectId, Policy>, Rejection> {
-        let (mut policies, mut after) = (BTreeMap::new(), Arc::from(""));
-        loop {
-            let kind = Kind::Project.as_str();
-            let ids = self.journal.aggregates(kind, &after, PAGE).await.map_err(away)?;
-            for id in ids.iter().filter_map(|id| id.parse::<ProjectId>().ok()) {
-                let policy = resolver.project(id).await?.and_then(|project| project.retention);
-                policies.extend(policy.filter(|one| one.keep < Keep::Full).map(|one| (id, one)));
-            }
-            match ids.last() {
-                Some(last) if ids.len() == PAGE => after = Arc::clone(last),
-                _ => return Ok(policies),
-            }
+        let mut policies = BTreeMap::new();
+        let mut projects = all_ids(&*self.journal, Kind::Project.as_str());
+        while let Some(id) = projects.try_next().await.map_err(away)? {
+            let Ok(id) = id.parse::<ProjectId>() else { continue };
+            let policy = resolver.project(id).await?.and_then(|project| project.retention);
+            policies.extend(policy.filter(|one| one.keep < Keep::Full).map(|one| (id, one)));
         }
+        Ok(policies)
     }
 
     /// Goes on with runs that a process has left half done.
     pub(super) async fn finish(&self, owned: &Owned) -> Result<(), Rejection> {
         for shard in owned.epochs.keys() {
-            let mut after: Arc<str> = Arc::from("");
-            loop {
-                let ids = self.journal.open_aggregates(AGGREGATE, *shard, &after, PAGE).await;
-                let ids = ids.map_err(away)?;
-                for run_id in ids.iter().filter_map(|id| id.parse::<RunId>().ok()) {
-                    // As it was begun, and no further.
-                    match self.archive_by(run_id, Keep::Full, false).await {
-                        Err(refused) if refused.kind == RejectionKind::Unavailable => {
-                            return Err(refused);
-                        }
-                        Err(refused) => {
-                            tracing::warn!(%run_id, %refused, "a run stays half archived");
-                        }
-                        Ok(()) => {}
+            let mut begun = open_ids(&*self.journal, AGGREGATE, *shard);
+            while let Some(id) = begun.try_next().await.map_err(away)? {
+                let Ok(run_id) = id.parse::<RunId>() else { continue };
+                // As it was begun, and no further.
+                match self.archive_by(run_id, Keep::Full, false).await {
+                    Err(refused) if refused.kind == RejectionKind::Unavailable => {
+                        return Err(refused);
                     }
-                }
-                match ids.last() {
-                    Some(last) if ids.len() == PAGE => after = Arc::clone(last),
-                    _ => break,
+                    Err(refused) => {
+                        tracing::warn!(%run_id, %refused, "a run stays half archived");
+                    }
+                    Ok(()) => {}
                 }
             }
         }

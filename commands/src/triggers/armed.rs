@@ -3,20 +3,19 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use chassis::journal::all_ids;
 use chassis::shards::Owned;
 use chrono::{DateTime, Utc};
 use domain::ids::{Name, ProjectId, WorkflowId, WorkspaceId};
 use domain::resource::{self, Kind, Spec, WorkflowSpec};
 use domain::trigger::{CompiledTrigger, TriggerKind, TriggerRef, TriggerSpec};
+use futures::TryStreamExt;
 use protocol::Rejection;
 
 use super::log::Log;
 use super::{Triggers, shard_of_workflow};
 use crate::resources::refusal;
 use crate::store::{Fault, payload};
-
-/// Workflows that are listed at a time.
-const PAGE: usize = 1_000;
 
 /// A trigger in force.
 #[derive(Clone)]
@@ -92,18 +91,12 @@ impl InForce {
         let mut before = std::mem::take(&mut self.armed);
         // Where this breaks off, everything is looked for and loaded again.
         self.writes = None;
-        let mut after: Arc<str> = Arc::from("");
-        loop {
-            let failed = |error| refusal::of(Fault::Read(error), Kind::Workflow, "workflows");
-            let page = triggers.journal.aggregates(Kind::Workflow.as_str(), &after, PAGE);
-            let page = page.await.map_err(failed)?;
-            let Some(last) = page.last() else { break };
-            after = Arc::clone(last);
-            for id in &page {
-                let Ok(workflow_id) = id.parse::<WorkflowId>() else { continue };
-                if let Some(epoch) = owned.epochs.get(&shard_of_workflow(workflow_id)) {
-                    self.arm(triggers, workflow_id, *epoch, &mut before).await?;
-                }
+        let failed = |error| refusal::of(Fault::Read(error), Kind::Workflow, "workflows");
+        let mut workflows = all_ids(&*triggers.journal, Kind::Workflow.as_str());
+        while let Some(id) = workflows.try_next().await.map_err(failed)? {
+            let Ok(workflow_id) = id.parse::<WorkflowId>() else { continue };
+            if let Some(epoch) = owned.epochs.get(&shard_of_workflow(workflow_id)) {
+                self.arm(triggers, workflow_id, *epoch, &mut before).await?;
             }
         }
         (self.writes, self.owned) = (Some(writes), owned);
