@@ -118,7 +118,11 @@ impl Screen {
 fn refer(value: &mut Value, renamed: &HashMap<String, String>) -> bool {
     match value {
         Value::Array(items) => {
-            items.iter_mut().fold(false, |any, item| refer(item, renamed) || any)
+            let mut any = false;
+            for item in items {
+                any |= refer(item, renamed);
+            }
+            any
         }
         Value::Object(members) => {
             let only = members.len() == 1;
