@@ -43,7 +43,8 @@ pub struct Queue {
     waiting: BTreeSet<Place>,
     /// Those of the waiting whose start takes the place of the oldest run.
     pressing: BTreeSet<Place>,
-    /// Those that go on, and are to end.
+    /// Those that are to end. Each keeps its room until it has, whether it goes on or waits: should
+    /// its end not come to be written, who makes it leave waits still.
     leaving: usize,
 }
 
@@ -75,9 +76,7 @@ enum Stage {
     /// It waits, and is held.
     Aside,
     /// It goes on, or waits, and is to end.
-    Leaving {
-        is_going: bool,
-    },
+    Leaving,
 }
 
 /// How far a run is that is found in the journal.
@@ -195,7 +194,7 @@ impl Queue {
         let stage = if entry.holds.is_empty() { Stage::Waiting } else { Stage::Aside };
         match entry.stage {
             Stage::Waiting | Stage::Aside => self.set(run_id, stage),
-            Stage::Going | Stage::Leaving { .. } => {}
+            Stage::Going | Stage::Leaving => {}
         }
     }
 
@@ -234,8 +233,7 @@ impl Queue {
         if oldest == by {
             return None;
         }
-        let is_going = self.going.first().is_some();
-        self.set(oldest, Stage::Leaving { is_going });
+        self.set(oldest, Stage::Leaving);
         Some((oldest, by))
     }
 
@@ -279,7 +277,7 @@ impl Queue {
                     self.pressing.insert(place);
                 }
             }
-            Stage::Leaving { is_going } => self.leaving += usize::from(is_going),
+            Stage::Leaving => self.leaving += 1,
             Stage::Aside => {}
         }
     }
@@ -292,7 +290,7 @@ impl Queue {
                 self.waiting.remove(&place);
                 self.pressing.remove(&place);
             }
-            Stage::Leaving { is_going } => self.leaving -= usize::from(is_going),
+            Stage::Leaving => self.leaving -= 1,
             Stage::Aside => {}
         }
     }

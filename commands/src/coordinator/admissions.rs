@@ -211,17 +211,20 @@ impl Admissions {
             let home = scope.home();
             let mut slots = Slots(self.counted.get(&home));
             while moves.len() < room {
-                let next = queue.admit(&mut slots, now);
-                if let Next::Begins { run_id, until } = next {
-                    let slot = until.map(|until| RateSlot { at: now, until });
-                    moves.push(Move::Admit { run_id, slot });
+                // First, so that nobody begins who would be displaced at once.
+                if let Some((run_id, by)) = queue.displace() {
+                    moves.push(Move::Displace { run_id, by });
                     continue;
                 }
-                if let Next::At(opens_at) = next {
-                    self.opening.set(Arc::clone(&scope), Some(opens_at));
-                }
-                let Some((run_id, by)) = queue.displace() else { break };
-                moves.push(Move::Displace { run_id, by });
+                let next = queue.admit(&mut slots, now);
+                let Next::Begins { run_id, until } = next else {
+                    if let Next::At(opens_at) = next {
+                        self.opening.set(Arc::clone(&scope), Some(opens_at));
+                    }
+                    break;
+                };
+                let slot = until.map(|until| RateSlot { at: now, until });
+                moves.push(Move::Admit { run_id, slot });
             }
             self.counted.set(home, slots.0);
             if moves.len() >= room {

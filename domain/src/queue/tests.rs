@@ -125,6 +125,24 @@ fn the_oldest_makes_room_and_holds_its_place_until_it_has_ended() {
 }
 
 #[test]
+fn who_displaces_begins_once_it_is_written_and_not_before() {
+    let mut queue = Queue::default();
+    let (older, newer) = (queued(1), |second| admission(second, 1, Overflow::CancelOldest));
+    queue.enters(run(1), &older(1), true);
+    queue.enters(run(2), &older(2), true);
+    queue.enters(run(3), &newer(3), true);
+    let asked = |queue: &mut Queue| std::iter::from_fn(|| queue.displace()).collect::<Vec<_>>();
+    assert_eq!(asked(&mut queue), [(run(1), run(3)), (run(2), run(3))]);
+    queue.leave(run(1));
+    assert_eq!(queue.lets_in(), None, "the end of run 2 isn't written yet");
+    // It couldn't be written, and the run was read again.
+    queue.restore(run(2), &older(2), Found::Waiting);
+    assert_eq!(asked(&mut queue), [(run(2), run(3))]);
+    queue.leave(run(2));
+    assert_eq!(queue.lets_in(), Some(run(3)));
+}
+
+#[test]
 fn nobody_is_let_in_before_all_are_known() {
     let mut queue = Queue::default();
     let of = |second| admission(second, 1, Overflow::Drop);

@@ -12,18 +12,22 @@ use tokio::time::Instant;
 
 use super::views::Seen;
 
-/// How long after an event whoever decides knows of it, whatever fails meanwhile.
+/// How long after an event whoever decides knows of it, and how long after a decision its event is
+/// there, whatever fails meanwhile.
 const KNOWN: Duration = Duration::from_secs(10);
 
 /// What is counted together.
 type Scope = (DefinitionId, Option<String>);
+type Place = (DateTime<Utc>, RunId);
 
 /// The runs of a key, as far as was looked at.
 #[derive(Default)]
 struct Key {
+    /// When runs were held back, over all of the history.
+    held: BTreeMap<RunId, Vec<Instant>>,
     /// With their limits.
     going: BTreeMap<RunId, usize>,
-    waiting: BTreeMap<(DateTime<Utc>, RunId), Waits>,
+    waiting: BTreeMap<Place, Waits>,
     /// What has happened, to be told where it shouldn't have.
     told: Vec<String>,
 }
@@ -36,10 +40,15 @@ struct Waits {
 }
 
 impl Waits {
-    /// Whether it might have been let in, as everybody knew.
+    /// Whether it might have been let in, as everybody knew, going by what has happened so far.
     fn is_ready(&self, now: Instant) -> bool {
         !self.is_paused && !self.is_paused_with_workflow && now - self.since >= KNOWN
     }
+}
+
+/// Whether a run is held back from now on.
+const fn is_hold(event: &Event) -> bool {
+    matches!(event, Event::RunPaused { .. } | Event::RunQueued(QueueReason::WorkflowPaused { .. }))
 }
 
 /// Checks that no more runs of a key go on than may, that none is let in before one that has waited
@@ -55,6 +64,12 @@ pub(super) fn check(events: &[Seen]) {
             let scope = (started.definition.id, admission.key.clone());
             runs.insert(seen.run_id, (scope, admission.clone()));
         }
+        if let Some((scope, _)) = runs.get(&seen.run_id).filter(|_| is_hold(&seen.event)) {
+            let held = &mut keys.entry(scope.clone()).or_default().held;
+            held.entry(seen.run_id).or_default().push(seen.at);
+        }
+    }
+    for seen in events {
         let Some((scope, admission)) = runs.get(&seen.run_id) else { continue };
         keys.entry(scope.clone()).or_default().follow(seen, admission);
         displaced.extend(by_whom(&seen.event).map(|by| (seen.run_id, by)));
@@ -80,6 +95,12 @@ fn by_whom(event: &Event) -> Option<RunId> {
 }
 
 impl Key {
+    /// Whether a run is held back by a decision that may have been made by now.
+    fn is_held_soon(&self, run_id: RunId, now: Instant) -> bool {
+        let soon = now..now + KNOWN;
+        self.held.get(&run_id).is_some_and(|held| held.iter().any(|at| soon.contains(at)))
+    }
+
     fn follow(&mut self, seen: &Seen, admission: &Admission) {
         let place = (admission.rank, seen.run_id);
         let limit = admission.limit.map_or(usize::MAX, |limit| limit as usize);
@@ -106,7 +127,10 @@ impl Key {
                 assert!(going <= most, "{going} go on, and {most} may: {place:?}\n{told:#?}");
                 // Those that are let in at the same time may be recorded in any order.
                 let before = self.waiting.range(..place);
-                let ready = before.filter(|(_, waits)| waits.is_ready(seen.at));
+                let is_ready = |(_, run_id): &Place, waits: &Waits| {
+                    waits.is_ready(seen.at) && !self.is_held_soon(*run_id, seen.at)
+                };
+                let ready = before.filter(|(place, waits)| is_ready(place, waits));
                 let passed: Vec<_> = ready.map(|(place, _)| place).collect();
                 assert!(passed.len() <= most - going, "{place:?} passed {passed:?}\n{told:#?}");
             }
