@@ -6,11 +6,12 @@ pub mod inlet;
 pub mod nats;
 mod publish;
 pub mod rpc;
+mod survey;
 pub mod work_queue;
 
 pub use event_stream::{EventStream, EventStreamOptions, Publication};
 pub use inlet::{Arrival, Inlet, InletOptions};
-pub use nats::{Nats, NatsError, NatsOptions};
+pub use nats::{Nats, NatsError, NatsOptions, Storage};
 pub use rpc::{Handler, RequestError, Served, StreamHandler};
 pub use work_queue::{
     Consumer, ConsumerOptions, Delivery, Message, PublishError, WorkQueue, WorkQueueOptions,

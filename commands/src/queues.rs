@@ -1,6 +1,6 @@
 //! The work queues between coordinators and workers in other processes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use futures::StreamExt;
 use futures::stream::{self, FuturesUnordered};
 use protocol::remote::{
     DEFAULT_POOL, QUEUE_BYTES, outcomes_queue, shard_outcomes, task_subject, tasks_abandoned,
-    tasks_queue,
+    tasks_held, tasks_queue,
 };
 use protocol::{Abandoned, Task, Tasks, shard_of};
 use serde::Serialize;
@@ -31,6 +31,10 @@ const BATCHES: usize = 8;
 const ABANDONED: usize = 16;
 /// Questions to the queue that may be under way at the same time.
 const QUESTIONS: usize = 64;
+/// Attempts that workers are asked about in one question: some 60 KiB.
+const ASKED: usize = 1_024;
+/// How long workers may take to say what they hold.
+const SAY_WITHIN: Duration = Duration::from_millis(500);
 /// Pauses between attempts to publish.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
@@ -51,11 +55,13 @@ impl Queues {
     /// # Errors
     /// Where NATS is away, or has them otherwise than asked for.
     pub async fn open(nats: &Nats) -> Result<Self, NatsError> {
-        let open = |queue| WorkQueue::open(nats, WorkQueueOptions::of(queue, QUEUE_BYTES));
+        let mut tasks = WorkQueueOptions::of(tasks_queue(DEFAULT_POOL), QUEUE_BYTES);
+        tasks.storage = nats.task_storage();
+        let outcomes = WorkQueueOptions::of(outcomes_queue(), QUEUE_BYTES);
         Ok(Self {
             nats: nats.clone(),
-            tasks: open(tasks_queue(DEFAULT_POOL)).await?,
-            outcomes: open(outcomes_queue()).await?,
+            tasks: WorkQueue::open(nats, tasks).await?,
+            outcomes: WorkQueue::open(nats, outcomes).await?,
             source: Uuid::new_v4(),
             published: AtomicU64::new(0),
         })
@@ -94,6 +100,27 @@ impl Queues {
                 tracing::debug!(%error, "workers aren't told of abandoned work");
             }
         }
+    }
+
+    /// Which of some attempts workers say that they hold: where a server has lost its tasks, the work
+    /// on them goes on.
+    async fn held(&self, attempts: &[Attempt]) -> HashSet<Attempt> {
+        let asked: FuturesUnordered<_> =
+            attempts.chunks(ASKED).map(|asked| self.held_among(asked)).collect();
+        asked.collect::<Vec<_>>().await.into_iter().flatten().collect()
+    }
+
+    async fn held_among(&self, asked: &[Attempt]) -> Vec<Attempt> {
+        let (mut held, subject) = (Vec::new(), tasks_held(DEFAULT_POOL));
+        let question = serde_json::to_vec(asked).map(Bytes::from).unwrap_or_default();
+        let take = |answer: Bytes| {
+            held.extend(serde_json::from_slice::<Vec<Attempt>>(&answer).unwrap_or_default());
+            held.len() >= asked.len()
+        };
+        if let Err(error) = self.nats.survey(&subject, question, SAY_WITHIN, take).await {
+            tracing::debug!(%error, "workers aren't asked what they hold");
+        }
+        held
     }
 
     /// Publishes until the server has all of them.
@@ -170,11 +197,16 @@ impl TaskQueue for Queues {
             Some((attempt, self.tasks.holds(&subject).await.ok()?))
         });
         let answers: Vec<_> = answers.buffer_unordered(QUESTIONS).collect().await;
-        let mut looked = Vec::with_capacity(attempts.len());
+        let (queued, gone): (Vec<_>, Vec<_>) =
+            answers.into_iter().flatten().partition(|(_, is_queued)| *is_queued);
+        let mut looked: Vec<_> =
+            queued.iter().map(|(attempt, _)| (*attempt, Look::Found)).collect();
+        let gone: Vec<_> = gone.into_iter().map(|(attempt, _)| attempt).collect();
+        let held = self.held(&gone).await;
         // An outcome that waits may be the one: it is taken in a moment, and then it is known.
         let mut waiting: HashMap<u16, Option<bool>> = HashMap::new();
-        for (attempt, is_held) in answers.into_iter().flatten() {
-            if is_held {
+        for attempt in gone {
+            if held.contains(&attempt) {
                 looked.push((attempt, Look::Found));
                 continue;
             }

@@ -19,7 +19,7 @@ use chassis::bus::{self, Consumer, ConsumerOptions, Nats, NatsError, WorkQueue, 
 use domain::ids::RunId;
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use protocol::remote::{QUEUE_BYTES, outcomes_queue, tasks_abandoned, tasks_queue};
+use protocol::remote::{QUEUE_BYTES, outcomes_queue, tasks_abandoned, tasks_held, tasks_queue};
 use protocol::{Abandoned, Outcome, Task, Tasks};
 use tokio::sync::Mutex;
 use tokio_util::sync::DropGuard;
@@ -44,6 +44,8 @@ pub struct RemoteTasks {
     consumer: Mutex<Option<Consumer>>,
     fetched: bus::Receiver<Task>,
     abandoned: Mutex<BoxStream<'static, Bytes>>,
+    /// Answers about what is held end with this.
+    _answers: DropGuard,
     /// Signs of life end with this.
     _ends: DropGuard,
 }
@@ -78,11 +80,11 @@ impl RemoteTasks {
             let message = format!("{pool:?} can't be a pool: use letters, digits, _ and -");
             return Err(NatsError::Setting(message));
         }
-        let open = async |queue: (String, String)| {
-            WorkQueue::open(&nats, WorkQueueOptions::of(queue, QUEUE_BYTES)).await
-        };
-        let tasks = open(tasks_queue(pool)).await?;
-        let outcomes = open(outcomes_queue()).await?;
+        let mut tasks = WorkQueueOptions::of(tasks_queue(pool), QUEUE_BYTES);
+        tasks.storage = nats.task_storage();
+        let tasks = WorkQueue::open(&nats, tasks).await?;
+        let outcomes = WorkQueueOptions::of(outcomes_queue(), QUEUE_BYTES);
+        let outcomes = WorkQueue::open(&nats, outcomes).await?;
         let options = ConsumerOptions {
             durable: format!("pool-{pool}"),
             filter: tasks_queue(pool).1,
@@ -95,11 +97,15 @@ impl RemoteTasks {
         let carrier = Arc::new(Carrier::new(nats.clone(), tasks, outcomes, sender));
         tokio::spawn(keep_alive(Arc::clone(&carrier), ack_wait / HEARTBEATS));
         let _ends = carrier.closing.clone().drop_guard();
+        let holder = Arc::clone(&carrier);
+        let _answers =
+            nats.answer_surveys(&tasks_held(pool), move |asked| holder.held.among(&asked)).await?;
         Ok(Arc::new(Self {
             carrier,
             consumer: Mutex::new(Some(consumer)),
             fetched,
             abandoned,
+            _answers,
             _ends,
         }))
     }

@@ -106,6 +106,15 @@ pub fn tasks_abandoned(pool: &str) -> String {
     format!("abandoned.{pool}")
 }
 
+/// Where all workers of a pool are asked which of some attempts they hold: the question is a JSON
+/// array of [`AttemptId`]s, and so is the answer of each that holds some of them.
+pub fn tasks_held(pool: &str) -> String {
+    format!("held.{pool}")
+}
+
+/// One attempt of a run: the run, the token, and the attempt's number.
+pub type AttemptId = (RunId, u64, u32);
+
 /// What a call is answered with.
 pub type Answer<T> = Result<T, Rejection>;
 

@@ -19,6 +19,7 @@ system_tests::in_both_settings!(
 system_tests::in_distributed!(
     a_killed_workers_task_goes_to_another_one,
     a_frozen_workers_late_outcome_changes_nothing,
+    what_is_under_way_is_made_once_whatever_nats_loses,
 );
 
 /// How long a task may stay with a worker that has vanished, and then to be done.
@@ -176,4 +177,38 @@ async fn a_frozen_workers_late_outcome_changes_nothing(_: Setting) {
     let records = platform.records().await;
     records.check();
     assert_eq!(records.count(&run_id)["task_succeeded"], 40);
+}
+
+async fn what_is_under_way_is_made_once_whatever_nats_loses(_: Setting) {
+    let mut platform = Platform::start_as(env!("CARGO_BIN_EXE_wonder"), Shape::whole()).await;
+    let client = platform.client();
+    // Long enough to be looked for, found gone, and looked for again.
+    let items: Vec<u64> = (0..40).collect();
+    let definition = workflows::fan_out("p10", "25s");
+    let run_id = client.start(&definition, json!({"items": items})).await;
+    let workers = ["executor-1", "executor-2"];
+    let with = &platform;
+    wait_for("the workers to have all tasks", || async {
+        let mut tasks = [0.0; 2];
+        for (tasks, name) in tasks.iter_mut().zip(workers) {
+            *tasks = with.metric(name, "wonder_tasks_in_flight").await;
+        }
+        (tasks.iter().sum::<f64>() >= 40.0 && tasks.iter().all(|tasks| *tasks > 0.0)).then_some(())
+    })
+    .await;
+    platform.nats().wipe().await;
+    platform.nats().kill_9().await;
+    platform.nats().start_again().await;
+    let view = client.end_of(&run_id).await;
+    assert_eq!(view["output"], json!({"count": 40, "items": items}));
+    let mut made = 0.0;
+    for name in workers {
+        made += platform.metric(name, "wonder_tasks_total").await;
+    }
+    assert_eq!(made, 40.0, "each task is made once");
+    platform.kill_9().await;
+    let records = platform.records().await;
+    records.check();
+    let counts = records.count(&run_id);
+    assert_eq!(counts.get("task_handed_out"), None, "{counts:?}");
 }

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use chassis::bus::Storage;
 use chassis::config::{Loaded, Sources};
 use domain::audit::AuditKey;
 use serde::{Deserialize, Serialize, Serializer};
@@ -38,6 +39,8 @@ pub(crate) struct Config {
     pub(crate) nats_prefix: String,
     /// Copies of each stream in a cluster of NATS servers.
     pub(crate) nats_replicas: usize,
+    /// Where NATS keeps tasks; the same in every process of a platform.
+    pub(crate) nats_task_storage: Storage,
     /// Bytes of the stream of events for subscribers; the servers set them aside at once.
     pub(crate) nats_events_bytes: u64,
     /// The one address of API, streams, docs and metrics. Port 0 takes a free one.
@@ -303,6 +306,7 @@ fn defaults(environment: &Environment, auth: AuthMode) -> Config {
         nats_ca_file: None,
         nats_prefix: "wonder".to_owned(),
         nats_replicas: 1,
+        nats_task_storage: Storage::Memory,
         nats_events_bytes: 1024 * 1024 * 1024,
         listen: SocketAddr::from(([127, 0, 0, 1], 7420)),
         auth,

@@ -12,12 +12,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_nats::Subscriber;
 use async_nats::client::traits::Publisher;
 use async_nats::connection::State;
 use async_nats::message::OutboundMessage;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -49,6 +51,19 @@ pub struct NatsOptions {
     pub prefix: String,
     /// Copies of each stream, in a cluster of servers.
     pub replicas: usize,
+    /// Where the servers keep tasks, which are handed out again where they were lost.
+    pub task_storage: Storage,
+}
+
+/// Where the servers keep a stream's messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Storage {
+    /// They are there again after a restart.
+    #[default]
+    File,
+    /// They are lost where all servers that have them restart, and cost less until then.
+    Memory,
 }
 
 impl NatsOptions {
@@ -61,6 +76,7 @@ impl NatsOptions {
             name: "wonder".into(),
             prefix: "wonder".into(),
             replicas: 1,
+            task_storage: Storage::Memory,
         }
     }
 }
@@ -74,6 +90,7 @@ impl fmt::Debug for NatsOptions {
             .field("name", &self.name)
             .field("prefix", &self.prefix)
             .field("replicas", &self.replicas)
+            .field("task_storage", &self.task_storage)
             .finish_non_exhaustive()
     }
 }
@@ -100,6 +117,7 @@ struct Inner {
     client: async_nats::Client,
     prefix: String,
     replicas: usize,
+    task_storage: Storage,
     link: watch::Receiver<Link>,
     inbox: Inbox,
     closed: CancellationToken,
@@ -127,11 +145,17 @@ impl Nats {
             .await
             .map_err(|error| NatsError::Unavailable(error.to_string()))?;
         let (prefix, replicas) = (options.prefix.clone(), options.replicas.max(1));
-        let inner = Inner { client, prefix, replicas, link, inbox, closed };
+        let task_storage = options.task_storage;
+        let inner = Inner { client, prefix, replicas, task_storage, link, inbox, closed };
         let nats = Self { inner: Arc::new(inner) };
         // Says also that answers come: what isn't permitted is silently ignored.
         nats.ping(GRACE).await?;
         Ok(nats)
+    }
+
+    /// Where tasks are to be kept.
+    pub fn task_storage(&self) -> Storage {
+        self.inner.task_storage
     }
 
     /// Whether the connection stands at the moment.
@@ -174,11 +198,16 @@ impl Nats {
     /// Listens to what is told from now on. Lasts over reconnects, but may miss messages: those
     /// told while the connection was away, and where 16,384 wait already.
     pub async fn listen(&self, subject: &str) -> Result<BoxStream<'static, Bytes>, NatsError> {
+        Ok(self.subscribe(subject).await?.map(|message| message.payload).boxed())
+    }
+
+    /// The same, with all of each message.
+    pub(super) async fn subscribe(&self, subject: &str) -> Result<Subscriber, NatsError> {
         let subscriber = self.client().subscribe(self.subject(subject)).await;
         let subscriber = subscriber.map_err(|error| NatsError::Setting(error.to_string()))?;
         // The server handles one connection's messages in order: after an answer it listens.
         self.ping(GRACE).await?;
-        Ok(subscriber.map(|message| message.payload).boxed())
+        Ok(subscriber)
     }
 
     /// Sends what is queued and ends the connection.

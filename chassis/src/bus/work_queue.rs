@@ -17,7 +17,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::nats::{Nats, NatsError, outbound};
+use super::nats::{Nats, NatsError, Storage, outbound};
 use super::publish::{self, Outgoing, Published, Refused};
 
 pub use super::publish::PublishError;
@@ -49,13 +49,14 @@ pub struct WorkQueueOptions {
     pub max_bytes: i64,
     /// How long a message may stay that nobody acknowledges; zero means for ever.
     pub max_age: Duration,
+    pub storage: Storage,
 }
 
 impl WorkQueueOptions {
     /// A queue of this name and these subjects, whose messages stay until they are acknowledged.
     pub fn of((name, subjects): (String, String), max_bytes: i64) -> Self {
-        let max_age = Duration::ZERO;
-        Self { name: name.into(), subjects: subjects.into(), max_bytes, max_age }
+        let (max_age, storage) = (Duration::ZERO, Storage::File);
+        Self { name: name.into(), subjects: subjects.into(), max_bytes, max_age, storage }
     }
 }
 
@@ -91,7 +92,7 @@ impl WorkQueue {
             "name": stream,
             "subjects": [nats.subject(&options.subjects)],
             "retention": "workqueue",
-            "storage": "file",
+            "storage": options.storage,
             "discard": "new",
             "max_bytes": options.max_bytes,
             "max_msgs": -1,

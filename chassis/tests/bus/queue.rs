@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_nats::jetstream;
 use bytes::Bytes;
 use chassis::bus::{
-    Consumer, ConsumerOptions, Delivery, Message, Nats, NatsError, PublishError, WorkQueue,
-    WorkQueueOptions,
+    Consumer, ConsumerOptions, Delivery, Message, Nats, NatsError, PublishError, Storage,
+    WorkQueue, WorkQueueOptions,
 };
 use chassis::scratch::nats::nats_options;
 
@@ -19,6 +19,7 @@ pub(crate) const OPTIONS: WorkQueueOptions = WorkQueueOptions {
     subjects: Cow::Borrowed("tasks.>"),
     max_bytes: 8 * 1024 * 1024,
     max_age: Duration::ZERO,
+    storage: Storage::File,
 };
 
 /// A queue, and the client library's own view of it.

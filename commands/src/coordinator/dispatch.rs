@@ -49,8 +49,7 @@ pub(super) enum Whereabouts {
     Lost,
 }
 
-/// An attempt of a run: the run, the token, and the attempt's number.
-pub(crate) type Attempt = (RunId, u64, u32);
+pub(crate) use protocol::remote::AttemptId as Attempt;
 
 /// What one worker of the coordinator has handed out, and what is ready to be.
 #[derive(Debug)]

@@ -3,8 +3,10 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use chassis::bus::Delivery;
 use domain::ids::RunId;
+use protocol::remote::AttemptId;
 use protocol::task::{Failure, Outcome, OutcomeResult, Task};
 
 /// What tells one attempt from all others.
@@ -102,6 +104,24 @@ impl Held {
 
     pub(super) fn all(&self) -> Vec<Arc<Delivery>> {
         self.lock().values().flat_map(|one| &one.deliveries).cloned().collect()
+    }
+
+    /// Answers which of some attempts are held ([`protocol::remote::tasks_held`]); nothing where none
+    /// is.
+    pub(super) fn among(&self, asked: &[u8]) -> Option<Bytes> {
+        let asked: Vec<AttemptId> = match serde_json::from_slice(asked) {
+            Ok(asked) => asked,
+            Err(error) => {
+                tracing::warn!(%error, "a question for what is held can't be read");
+                return None;
+            }
+        };
+        let held = self.lock();
+        let is_held = |&&(run_id, token, attempt): &&AttemptId| {
+            held.contains_key(&Attempt { run_id, token, attempt })
+        };
+        let among: Vec<_> = asked.iter().filter(is_held).collect();
+        if among.is_empty() { None } else { serde_json::to_vec(&among).ok().map(Bytes::from) }
     }
 
     pub(super) fn attempts(&self) -> Vec<Attempt> {

@@ -132,6 +132,7 @@ fn nats_options(config: &Config, url: &str) -> NatsOptions {
         name: name(config),
         prefix: config.nats_prefix.clone(),
         replicas: config.nats_replicas,
+        task_storage: config.nats_task_storage,
     }
 }
 
