@@ -39,8 +39,8 @@ pub(crate) struct Config {
     pub(crate) nats_prefix: String,
     /// Copies of each stream in a cluster of NATS servers.
     pub(crate) nats_replicas: usize,
-    /// Where NATS keeps tasks; the same in every process of a platform.
-    pub(crate) nats_task_storage: Storage,
+    /// Where NATS keeps tasks; nothing takes the stream as it is, and makes it in memory.
+    pub(crate) nats_task_storage: Option<Storage>,
     /// Bytes of the stream of events for subscribers; the servers set them aside at once.
     pub(crate) nats_events_bytes: u64,
     /// The one address of API, streams, docs and metrics. Port 0 takes a free one.
@@ -306,7 +306,7 @@ fn defaults(environment: &Environment, auth: AuthMode) -> Config {
         nats_ca_file: None,
         nats_prefix: "wonder".to_owned(),
         nats_replicas: 1,
-        nats_task_storage: Storage::Memory,
+        nats_task_storage: None,
         nats_events_bytes: 1024 * 1024 * 1024,
         listen: SocketAddr::from(([127, 0, 0, 1], 7420)),
         auth,

@@ -51,16 +51,16 @@ pub struct NatsOptions {
     pub prefix: String,
     /// Copies of each stream, in a cluster of servers.
     pub replicas: usize,
-    /// Where the servers keep tasks, which are handed out again where they were lost.
-    pub task_storage: Storage,
+    /// Where the servers keep tasks, which are handed out again where they were lost; see
+    /// [`WorkQueueOptions::storage`](super::WorkQueueOptions::storage).
+    pub task_storage: Option<Storage>,
 }
 
 /// Where the servers keep a stream's messages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Storage {
     /// They are there again after a restart.
-    #[default]
     File,
     /// They are lost where all servers that have them restart, and cost less until then.
     Memory,
@@ -76,7 +76,7 @@ impl NatsOptions {
             name: "wonder".into(),
             prefix: "wonder".into(),
             replicas: 1,
-            task_storage: Storage::Memory,
+            task_storage: None,
         }
     }
 }
@@ -117,7 +117,7 @@ struct Inner {
     client: async_nats::Client,
     prefix: String,
     replicas: usize,
-    task_storage: Storage,
+    task_storage: Option<Storage>,
     link: watch::Receiver<Link>,
     inbox: Inbox,
     closed: CancellationToken,
@@ -154,7 +154,7 @@ impl Nats {
     }
 
     /// Where tasks are to be kept.
-    pub fn task_storage(&self) -> Storage {
+    pub fn task_storage(&self) -> Option<Storage> {
         self.inner.task_storage
     }
 

@@ -49,13 +49,14 @@ pub struct WorkQueueOptions {
     pub max_bytes: i64,
     /// How long a message may stay that nobody acknowledges; zero means for ever.
     pub max_age: Duration,
-    pub storage: Storage,
+    /// Nothing asks for memory where the queue is made, and takes it as it is where it is there.
+    pub storage: Option<Storage>,
 }
 
 impl WorkQueueOptions {
     /// A queue of this name and these subjects, whose messages stay until they are acknowledged.
     pub fn of((name, subjects): (String, String), max_bytes: i64) -> Self {
-        let (max_age, storage) = (Duration::ZERO, Storage::File);
+        let (max_age, storage) = (Duration::ZERO, Some(Storage::File));
         Self { name: name.into(), subjects: subjects.into(), max_bytes, max_age, storage }
     }
 }
@@ -88,11 +89,11 @@ impl WorkQueue {
     /// Opens it; refused where the server has it otherwise than asked for.
     pub async fn open(nats: &Nats, options: WorkQueueOptions) -> Result<Self, NatsError> {
         let stream = nats.stream(&options.name);
-        let asked = json!({
+        let mut asked = json!({
             "name": stream,
             "subjects": [nats.subject(&options.subjects)],
             "retention": "workqueue",
-            "storage": options.storage,
+            "storage": options.storage.unwrap_or(Storage::Memory),
             "discard": "new",
             "max_bytes": options.max_bytes,
             "max_msgs": -1,
@@ -107,7 +108,13 @@ impl WorkQueue {
             }),
             "allow_direct": true,
         });
-        nats.ensure_stream(&asked).await?;
+        match nats.ensure_stream(&asked).await {
+            Err(NatsError::Different { .. }) if options.storage.is_none() => {
+                asked["storage"] = json!(Storage::File);
+                nats.ensure_stream(&asked).await?;
+            }
+            ensured => drop(ensured?),
+        }
         let seen = Mutex::new(Instant::now());
         Ok(Self { inner: Arc::new(Inner { nats: nats.clone(), stream, asked, seen }) })
     }

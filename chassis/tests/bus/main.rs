@@ -8,4 +8,5 @@ mod passing;
 mod queue;
 mod rpc;
 mod streams;
+mod survey;
 mod wait;

@@ -19,7 +19,7 @@ pub(crate) const OPTIONS: WorkQueueOptions = WorkQueueOptions {
     subjects: Cow::Borrowed("tasks.>"),
     max_bytes: 8 * 1024 * 1024,
     max_age: Duration::ZERO,
-    storage: Storage::File,
+    storage: Some(Storage::File),
 };
 
 /// A queue, and the client library's own view of it.
@@ -288,6 +288,24 @@ async fn settings_are_brought_up_to_date_or_refused() {
     setting.server.create_stream(config).await.expect("it can be made by hand");
     let refused = WorkQueue::open(&setting.nats, OPTIONS).await.err();
     assert!(matches!(refused, Some(NatsError::Different { .. })), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_queue_is_kept_where_it_is_unless_asked_for_elsewhere() {
+    let setting = Setting::new().await;
+    let storage = async || {
+        let stream = setting.server.get_stream(&setting.stream).await.expect("it is there");
+        stream.cached_info().config.storage
+    };
+    let anywhere = WorkQueueOptions { storage: None, ..OPTIONS };
+    WorkQueue::open(&setting.nats, anywhere.clone()).await.expect("it is taken as it is");
+    assert_eq!(storage().await, jetstream::stream::StorageType::File);
+    let memory = WorkQueueOptions { storage: Some(Storage::Memory), ..OPTIONS };
+    let refused = WorkQueue::open(&setting.nats, memory).await.err();
+    assert!(matches!(refused, Some(NatsError::Different { .. })), "{refused:?}");
+    setting.server.delete_stream(&setting.stream).await.expect("it can be deleted");
+    WorkQueue::open(&setting.nats, anywhere).await.expect("it is made");
+    assert_eq!(storage().await, jetstream::stream::StorageType::Memory);
 }
 
 #[tokio::test]

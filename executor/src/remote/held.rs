@@ -136,6 +136,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_question_is_answered_where_something_of_it_is_held() {
+        let held = Held::default();
+        let asked = [1, 2, 3].map(|token| (RunId::derived("", "a run"), token, 1));
+        let question = serde_json::to_vec(&asked).expect("it has a json form");
+        assert_eq!(held.among(&question), None);
+        let (run_id, token, attempt) = asked[1];
+        for attempt in [attempt, attempt + 1] {
+            held.lock().insert(Attempt { run_id, token, attempt }, One::default());
+        }
+        let answer = held.among(&question).expect("one is held");
+        let answer: Vec<AttemptId> = serde_json::from_slice(&answer).expect("it can be read");
+        assert_eq!(answer, [asked[1]]);
+        assert_eq!(held.among(b"what?"), None);
+    }
+
+    #[test]
     fn a_subject_tells_the_attempt() {
         let run_id = RunId::derived("", "a run");
         let told = Attempt::of_subject(&task_subject("default", run_id, 7, 2));
