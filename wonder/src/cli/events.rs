@@ -96,8 +96,8 @@ pub(crate) async fn execute(global: &Global, command: EventsCommand) -> Result<E
             let path = filter.path()?;
             let mut query = vec![("limit", limit.to_string())];
             query.extend(filter.project(&client, global).await?.map(|id| ("project_id", id)));
-            query.extend(filter.workflow.map(|id| ("workflow_id", id)));
             query.extend(filter.labels().map(|label| ("label", label)));
+            query.extend(filter.workflow.map(|id| ("workflow_id", id)));
             query.extend(filter.event_type.map(|kind| ("type", kind)));
             query.extend(filter.after.map(|cursor| ("after", cursor)));
             let answer = client.get(&path, &query).await?;
