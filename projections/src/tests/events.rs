@@ -122,10 +122,11 @@ async fn a_label_has_the_events_of_its_runs(storage: Storage) {
         labels: labels.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect(),
         ..EventFilter::default()
     };
-    let team = |number: u128| if number % 3 == 0 { "red" } else { "blue" };
+    let team = |number: u128| if number.is_multiple_of(3) { "red" } else { "blue" };
     let written = move |number: u128, step: u64| {
         let run = run_id(number);
-        let label = [("team", team(number)), ("even", if number % 2 == 0 { "1" } else { "" })];
+        let even = if number.is_multiple_of(2) { "1" } else { "" };
+        let label = [("team", team(number)), ("even", even)];
         match step {
             0 => vec![started(run, json!(1), &label)],
             1 => vec![succeeded(1, json!(1)), moved(1, 2)],
@@ -175,7 +176,7 @@ async fn a_label_has_the_events_of_its_runs(storage: Storage) {
             }
         })
     };
-    let more = 2 + 4 * (7..=40).filter(|number| number % 3 == 0).count();
+    let more = 2 + 4 * (7..=40_u32).filter(|number| number.is_multiple_of(3)).count();
     let filter = labelled(&[("team", "red")]);
     let (from_start, from_middle) = tokio::join!(
         follow_to(&world, filter.clone(), 0, 7 + more),
