@@ -343,7 +343,7 @@ async fn what_was_open_before_leans_on_what_its_first_event_says() {
         let mut open = append(id, 0);
         (open.open, open.shard, open.aggregate_type) = (Some(true), 3, kind.into());
         open.events[0].payload = payload.into();
-        must(&*process.journal, open).await;
+        must(&process.journal, open).await;
     }
     let (_, fill) = MIGRATION.split_once("update open_aggregates").expect("it fills the column");
     process.sql(&format!("update open_aggregates {fill}")).await;
