@@ -23,7 +23,7 @@ mod snapshots;
 pub mod sqlite;
 pub mod tail;
 
-pub use ids::{all_ids, open_ids};
+pub use ids::{all_ids, leaning_ids, open_ids};
 pub use postgres::{PostgresJournal, PostgresOptions};
 pub use redaction::{MAX_REDACTED_PER_APPEND, PayloadHash, Redacted, Redaction};
 pub use sqlite::{OpenError, SqliteJournal, SqliteOptions};
@@ -64,6 +64,9 @@ pub struct Append {
     /// Whether the aggregate still owes work after this append: `Some(true)` puts it on the list
     /// that [`Journal::open_aggregates`] answers, `Some(false)` takes it off.
     pub open: Option<bool>,
+    /// An aggregate of whatever shard that this one leans on for as long as it is on that list:
+    /// see [`Journal::leaning`]. Only with `open: Some(true)`.
+    pub leans_on: Option<Arc<str>>,
     /// The aggregate's state after the events, where the writer wants it kept.
     pub snapshot: Option<Snapshot>,
     /// A name that means something until a time, stored in the same transaction.
@@ -115,8 +118,10 @@ impl Append {
             .map(|entry| entry.key.len() + entry.fingerprint.len() + entry.answer.len());
         let snapshot = self.snapshot.as_ref().map_or(0, |snapshot| snapshot.state.len());
         let mark = self.mark.as_ref().map_or(0, |mark| mark.name.len());
+        let leans_on = self.leans_on.as_ref().map_or(0, |id| id.len());
         let redaction = self.redaction.as_ref().map_or(0, Redaction::bytes);
-        payloads.sum::<usize>() + answers.sum::<usize>() + snapshot + mark + redaction
+        let rest = snapshot + mark + leans_on + redaction;
+        payloads.sum::<usize>() + answers.sum::<usize>() + rest
     }
 
     /// Refuses what is over a limit, before anything is queued or written.
@@ -328,6 +333,16 @@ pub trait Journal: Send + Sync + 'static {
         &self,
         aggregate_type: &str,
         shard: u16,
+        after_id: &str,
+        limit: usize,
+    ) -> Result<Vec<Arc<str>>, ReadError>;
+
+    /// Ids of aggregates of a type on that list, of all shards, that lean on one, in order, after an
+    /// id, at most `limit`: see [`Append::leans_on`].
+    async fn leaning(
+        &self,
+        aggregate_type: &str,
+        on: &str,
         after_id: &str,
         limit: usize,
     ) -> Result<Vec<Arc<str>>, ReadError>;

@@ -346,3 +346,40 @@ async fn a_typical_event_takes_at_most_400_bytes() {
         .expect("the size can be read");
     assert!(bytes / 4_000 <= 400, "{} bytes an event", bytes / 4_000);
 }
+
+#[tokio::test]
+async fn what_was_open_before_leans_on_what_its_first_event_says() {
+    const MIGRATION: &str = include_str!("../../migrations/sqlite/journal/0006_leaning.sql");
+    let storage = Sqlite::new(SqliteOptions::default());
+    let journal = storage.open().await;
+    for append in before_leaning() {
+        assert!(journal.append(append).await.is_ok());
+    }
+    storage.close().await;
+    let (_, fill) = MIGRATION.split_once("update open_aggregates").expect("it fills the column");
+    tamper(&storage.path(), &format!("update open_aggregates {fill}"));
+    let journal = storage.open().await;
+    let leaning = async |kind, on| journal.leaning(kind, on, "", 9).await.expect("it is read");
+    assert_eq!(leaning("run", "run_a").await, ["run_fork".into()]);
+    assert_eq!(leaning("hold", "run_a").await, ["run_fork".into()]);
+    assert_eq!(leaning("run", "run_wrong").await, [""; 0].map(Arc::from));
+    storage.close().await;
+}
+
+/// Runs that are open, and a hold on one, as they were written before anything leaned on others.
+fn before_leaning() -> Vec<Append> {
+    let theirs = r#""input":{"forked_from":{"run_id":"run_wrong"},"t":"\u0000"},"run_id":"run_a"}"#;
+    let from = r#""forked_from":{"at":"2026-01-01T00:00:00Z","run_id":"run_a","sequence":2},"#;
+    let open = |kind: &str, id: &str, payload: String| {
+        let mut open = Append { open: Some(true), shard: 3, ..append(id, 0) };
+        open.aggregate_type = kind.into();
+        open.events[0].payload = payload.into();
+        open
+    };
+    vec![
+        open("run", "run_fork", format!(r#"{{"definition":{{"name":"t"}},{from}{theirs}"#)),
+        open("run", "run_plain", format!(r#"{{"definition":{{"name":"t"}},{theirs}"#)),
+        open("hold", "run_fork", r#"{"reason":"case 1"}"#.to_owned()),
+        open("hold", "run_plain", r#"{"reason":"case 2"}"#.to_owned()),
+    ]
+}

@@ -12,16 +12,15 @@ use std::sync::atomic::AtomicU64;
 use async_trait::async_trait;
 use bytes::Bytes;
 use chassis::clock::Clock;
-use chassis::journal::{Append, InboxEntry, Journal, ReadError, Redacted, Redaction, open_ids};
+use chassis::journal::{Append, InboxEntry, Journal, ReadError, Redacted, Redaction};
 use chassis::shards::Ownership;
 use domain::codec;
 use domain::ids::{RunId, WorkspaceId};
 use domain::retention::{
-    AGGREGATE, Archive, Dropped, Event, Keep, Proof, Retained, SLICE, is_needed_by, remains,
+    AGGREGATE, Archive, Dropped, Event, Keep, Proof, Retained, SLICE, remains,
 };
 use domain::run;
 use domain::run::event::RunStarted;
-use futures::TryStreamExt;
 use protocol::{Receipt, Rejection, RejectionKind, RunDropped, shard_of};
 use tokio::sync::Mutex;
 
@@ -30,6 +29,7 @@ use crate::store::inbox::{self, Remembered};
 use crate::store::payload;
 
 mod hold;
+mod kin;
 mod sweep;
 mod values;
 
@@ -120,18 +120,16 @@ impl Archivist {
         let Some(keep) = retained.next(asked.keep) else {
             return Ok(self.receipt(&id, version, 0, sum));
         };
+        let kin = self.kin(run_id).await?;
         // What was begun has lost its use already.
-        if retained.upto == 0
-            && let Some(other) = self.needed_by(run_id).await?
-        {
-            return Err(needed(other));
+        if retained.upto == 0 {
+            self.unneeded(&kin).await?;
         }
         sum.keep = keep;
-        let beginning = self.beginning(run_id).await?;
         let (mut upto, mut position) = (retained.upto, 0);
         while upto < sequence {
             let _decided = self.decisions.lock().await;
-            self.free(run_id, &beginning).await?;
+            self.free(&kin).await?;
             let part = self.part(ended, &id, keep, upto, asked.archive.clone()).await?;
             upto = part.dropped.last;
             sum.dropped += part.dropped.events;
@@ -176,23 +174,6 @@ impl Archivist {
                 return Ok((retained, last));
             }
         }
-    }
-
-    /// A run that goes on and needs this one. Runs that may are at the same home.
-    async fn needed_by(&self, run_id: RunId) -> Result<Option<RunId>, Rejection> {
-        let ended = self.beginning(run_id).await?;
-        let mut open = open_ids(&*self.journal, RUN, shard_of(run_id));
-        while let Some(id) = open.try_next().await.map_err(away)? {
-            let Ok(open) = id.parse::<RunId>() else { continue };
-            if open.home() != run_id.home() || open == run_id {
-                continue;
-            }
-            let beginning = self.beginning(open).await?;
-            if is_needed_by((run_id, &ended), (open, &beginning)) {
-                return Ok(Some(open));
-            }
-        }
-        Ok(None)
     }
 
     async fn beginning(&self, run_id: RunId) -> Result<RunStarted, Rejection> {
@@ -304,11 +285,6 @@ fn remember(asked: &Asked, is_last: bool, answer: &Receipt) -> Vec<InboxEntry> {
         answer: inbox::encode(answer),
     };
     remembered.map(entry).collect()
-}
-
-fn needed(other: RunId) -> Rejection {
-    let message = format!("{other} goes on and needs it: archive it once that has ended");
-    Rejection::new(RejectionKind::Conflict, "run_needed", message)
 }
 
 fn away(error: ReadError) -> Rejection {

@@ -10,13 +10,14 @@
 //! says of at most [`SLICE`] events what stands there now, by a hash; the last one of a run says
 //! that all is done.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::ids::RunId;
+use crate::ids::{Home, RunId};
 use crate::run::event::RunStarted;
 use crate::span::Span;
 
@@ -196,18 +197,46 @@ impl Retained {
     }
 }
 
-/// Whether a run that goes on may need the history of one that has ended: where both have the same
-/// run at the top, or one of them is a fork of what is at the other's top, or of the other itself.
-/// A child waits to be asked for its end, and a fork takes over outcomes, and forks children that
-/// go on. Both runs are given by their ids and their first events, since that of a fork has the id
-/// of the other run.
-pub fn is_needed_by(ended: (RunId, &RunStarted), open: (RunId, &RunStarted)) -> bool {
-    let kin = |(id, run): (RunId, &RunStarted)| {
-        let top = run.parent.map_or(id, |parent| parent.root_run_id);
-        [id, top, run.forked_from.map_or(id, |from| from.run_id)]
-    };
-    let of_open = kin(open);
-    kin(ended).iter().any(|one| of_open.contains(one))
+/// The runs by which others are found that may need the history of one that has ended: those of
+/// the same family (the same run at the top), forks of it and of what is above it, the run that it
+/// is a fork of, and other forks of that. A child waits to be asked for its end; a fork takes over
+/// outcomes, and forks children that go on, and those theirs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kin {
+    pub run_id: RunId,
+    /// With the run itself.
+    ids: BTreeSet<RunId>,
+}
+
+impl Kin {
+    /// Of a run by its id and its first event, which of a fork has the id of the other run.
+    pub fn of(run_id: RunId, run: &RunStarted) -> Self {
+        let parent = run.parent.iter().flat_map(|parent| [parent.run_id, parent.root_run_id]);
+        let from = run.forked_from.map(|from| from.run_id);
+        Self { run_id, ids: parent.chain(from).chain([run_id]).collect() }
+    }
+
+    /// Also what is above its parent, and below the top.
+    pub fn add(&mut self, above: RunId) {
+        self.ids.insert(above);
+    }
+
+    /// Whether a run is one of those that may need it. It is given as the first one is.
+    pub fn has(&self, run_id: RunId, run: &RunStarted) -> bool {
+        let top = run.parent.map(|parent| parent.root_run_id);
+        let from = run.forked_from.map(|from| from.run_id);
+        [Some(run_id), top, from].into_iter().flatten().any(|id| self.ids.contains(&id))
+    }
+
+    /// Forks of these may need it.
+    pub fn ids(&self) -> impl Iterator<Item = RunId> + '_ {
+        self.ids.iter().copied()
+    }
+
+    /// Where those are that may need it and are no forks of these: a family has one home.
+    pub fn homes(&self) -> BTreeSet<Home> {
+        self.ids.iter().map(|id| id.home()).collect()
+    }
 }
 
 #[cfg(test)]

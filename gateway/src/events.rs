@@ -10,6 +10,7 @@ use crate::ephemeral::{Ephemerals, Listened};
 use crate::feed::{Feed, Followed};
 use crate::headers::wants_stream;
 use crate::problem::Problem;
+use crate::runs::labels;
 use crate::{socket, sse};
 
 /// `GET /events`.
@@ -48,7 +49,7 @@ pub(crate) async fn stream(mut call: Call) -> Result<Response, Problem> {
     let (after, speed) = (call.asked_as("after")?, call.asked_as("speed")?);
     let feed = match call.asked_as("run_id")? {
         Some(id) => {
-            for name in ["aggregate_type", "aggregate_id", "project_id", "workflow_id"] {
+            for name in ["aggregate_type", "aggregate_id", "project_id", "workflow_id", "label"] {
                 if call.asked(name).is_some() {
                     return Err(Problem::parameter(name, "leave it out: run_id says it"));
                 }
@@ -93,7 +94,7 @@ async fn ephemerals(
     }
     let workspace_id = call.caller()?.workspace_id;
     let (project_id, workflow_id) = (call.asked_as("project_id")?, call.asked_as("workflow_id")?);
-    let run_id = run.map(|(run_id, _)| run_id);
+    let (run_id, labels) = (run.map(|(run_id, _)| run_id), labels(call)?);
     let from = match run {
         // The read model may not know it yet.
         Some((id, first)) => match call.edge.gateway.runs.get(workspace_id, id, None).await {
@@ -103,7 +104,7 @@ async fn ephemerals(
         None => 0,
     };
     let filter = EphemeralFilter { workspace_id, project_id, workflow_id, run_id };
-    Ephemerals::open(call, Listened { filter, after, from }).await.map(Some)
+    Ephemerals::open(call, Listened { filter, labels, after, from }).await.map(Some)
 }
 
 fn of_workspace(call: &Call) -> Result<EventFilter, Problem> {
@@ -115,6 +116,7 @@ fn of_workspace(call: &Call) -> Result<EventFilter, Problem> {
         event_type: owned("type"),
         project_id: call.asked_as::<ProjectId>("project_id")?.map(|id| id.to_string()),
         workflow_id: call.asked_as::<WorkflowId>("workflow_id")?.map(|id| id.to_string()),
+        labels: labels(call)?,
     })
 }
 
@@ -125,9 +127,7 @@ async fn of_one_run(call: &Call, id: RunId) -> Result<(EventFilter, u64), Proble
         workspace_id: Some(call.caller()?.workspace_id.to_string()),
         aggregate_type: Some("run".to_owned()),
         aggregate_id: Some(id.to_string()),
-        event_type: None,
-        project_id: None,
-        workflow_id: None,
+        ..EventFilter::default()
     };
     // The journal knows a run before the read model does.
     let first = call.edge.gateway.events.page(any.clone(), None, 1).await?.items.pop();

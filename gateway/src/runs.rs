@@ -8,7 +8,6 @@ use axum::response::Response;
 use domain::definition::parse::parse_value;
 use domain::definition::validate;
 use domain::ids::{ProjectId, RunId, WorkflowId};
-use domain::labels;
 use domain::limits::INPUT_BYTES;
 use domain::resource::Scope;
 use protocol::command::StartRun;
@@ -212,7 +211,7 @@ pub(crate) fn value_at(text: &RawValue, pointer: &str) -> Result<Value, Problem>
 }
 
 pub(crate) fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), Problem> {
-    labels::check(labels).map_err(|(below, detail)| {
+    domain::labels::check(labels).map_err(|(below, detail)| {
         let status = StatusCode::UNPROCESSABLE_ENTITY;
         Problem::new(status, "invalid_body", detail).at(format!("/labels{below}"))
     })
@@ -243,27 +242,33 @@ pub(crate) async fn list(call: Call) -> Result<Response, Problem> {
     let owned = |name| call.asked(name).map(str::to_owned);
     let status = call.asked_all("status").flat_map(|list| list.split(',')).map(parse_status);
     let waiting_on = call.asked_all("waiting_on").flat_map(|list| list.split(',')).map(parse_wait);
-    let labels = call.asked_all("label").map(|label| {
-        let pair = label.split_once('=').filter(|(key, _)| !key.is_empty());
-        let wrong = || Problem::parameter("label", "write key=value");
-        pair.map(|(key, value)| (key.to_owned(), value.to_owned())).ok_or_else(wrong)
-    });
     let filter = RunFilter {
         project_id: owned("project_id"),
         workflow_id: owned("workflow_id"),
         parent: call.asked_as::<RunId>("parent")?.map(|id| id.to_string()),
         definition: owned("definition"),
         status: status.collect::<Result<_, _>>()?,
-        labels: labels.collect::<Result<_, _>>()?,
+        labels: labels(&call)?,
         started_after: call.asked_time("started_after")?,
         started_before: call.asked_time("started_before")?,
         waiting_on: waiting_on.collect::<Result<_, _>>()?,
         as_of: call.asked_time("as_of")?,
         q: owned("q"),
+        of_experiment: call.asked("experiment").map(parse_experiment).transpose()?.flatten(),
     };
     let workspace = call.caller()?.workspace_id;
     let page = call.edge.gateway.runs.list(workspace, filter, call.page()?).await?;
     answer(StatusCode::OK, &page)
+}
+
+/// The labels that runs are to have, all of them.
+pub(crate) fn labels(call: &Call) -> Result<Vec<(String, String)>, Problem> {
+    let labels = call.asked_all("label").map(|label| {
+        let pair = label.split_once('=').filter(|(key, _)| !key.is_empty());
+        let wrong = || Problem::parameter("label", "write key=value");
+        pair.map(|(key, value)| (key.to_owned(), value.to_owned())).ok_or_else(wrong)
+    });
+    labels.collect()
 }
 
 fn parse_status(text: &str) -> Result<RunStatus, Problem> {
@@ -281,6 +286,16 @@ fn parse_wait(text: &str) -> Result<WaitKind, Problem> {
         Problem::parameter("waiting_on", detail)
     };
     serde_json::from_value(Value::String(text.to_owned())).map_err(wrong)
+}
+
+/// Whether runs of experiments are wanted alone, or all others; or both.
+fn parse_experiment(text: &str) -> Result<Option<bool>, Problem> {
+    match text {
+        "any" => Ok(None),
+        "only" => Ok(Some(true)),
+        "exclude" => Ok(Some(false)),
+        _ => Err(Problem::parameter("experiment", "use any, only or exclude")),
+    }
 }
 
 /// `GET /runs/{id}`.

@@ -271,10 +271,13 @@ async fn wanted(
     if !wants(filter, event) {
         return Ok(false);
     }
-    if filter.project_id.is_none() && filter.workflow_id.is_none() {
+    if !filter.labels.is_empty() && !origins::has_labels(&event.aggregate_type) {
+        return Ok(false);
+    }
+    if filter.project_id.is_none() && filter.workflow_id.is_none() && filter.labels.is_empty() {
         return Ok(true);
     }
-    Ok(origins.of(journal, event).await.map_err(refusal::journal)?.fits(filter))
+    origins.fits(journal, filter, event).await.map_err(refusal::journal)
 }
 
 fn wants(filter: &EventFilter, event: &RecordedEvent) -> bool {

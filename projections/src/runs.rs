@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use chassis::journal::{Journal, RecordedEvent};
 use chrono::{DateTime, Utc};
+use domain::experiment::LABEL;
 use domain::ids::{RunId, WorkspaceId};
 use domain::run::event::Compensation;
 use domain::run::state::WaitKinds;
@@ -194,6 +195,8 @@ fn filter(dialect: Dialect, of_parent: bool) -> String {
             or lower(error_message) like $9 escape '\\') \
          and ($10 is null or (started_micros, id) < ($10, $11)) \
          and ($15 is null or (waits & $15) <> 0) \
+         and ($16 is null or $16 = case when exists (select 1 from run_labels \
+            where run_id = runs.id and key = '{LABEL}') then 1 else 0 end) \
          and {parent}"
     )
 }
@@ -236,7 +239,8 @@ impl RunQueries for Projections {
         .bind(asked.rows())
         .bind(filter.parent)
         .bind(filter.as_of.map(|at| at.timestamp_micros()))
-        .bind(Some(waits).filter(|waits| !waits.is_empty()).map(|waits| i64::from(waits.bits())));
+        .bind(Some(waits).filter(|waits| !waits.is_empty()).map(|waits| i64::from(waits.bits())))
+        .bind(filter.of_experiment.map(i64::from));
         asked.page(seen.rows(query).await?, |row: Row| row.view(None))
     }
 

@@ -190,10 +190,14 @@ pub struct EventFilter {
     /// says.
     pub project_id: Option<String>,
     pub workflow_id: Option<String>,
+    /// Of runs that have all of these labels, by key and value, which their first events say.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<(String, String)>,
 }
 
 impl EventFilter {
-    /// Whether an event is wanted, as far as it says itself: not of what project or workflow it is.
+    /// Whether an event is wanted, as far as it says itself: not of what project, workflow or
+    /// labels it is.
     pub fn holds(&self, event: &EventEnvelope) -> bool {
         let fits = |wanted: &Option<String>, is: &str| wanted.as_deref().is_none_or(|w| w == is);
         fits(&self.workspace_id, &event.workspace_id)

@@ -64,6 +64,9 @@ pub struct RunFilter {
     pub as_of: Option<DateTime<Utc>>,
     /// Part of the run's id, its definition's name or its error message.
     pub q: Option<String>,
+    /// Only runs that an experiment made, with those below them, or only others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub of_experiment: Option<bool>,
 }
 
 /// Events in the order of position.

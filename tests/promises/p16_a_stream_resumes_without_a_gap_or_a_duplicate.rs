@@ -3,9 +3,11 @@
 //!
 //! Readers follow all events while the processes that serve them are killed and replaced. It fails
 //! where a cursor isn't the journal's position, where the hand-over from history to live events
-//! loses one, where a stream that broke off goes on elsewhere at the wrong place, and where what a
-//! reader doesn't take is kept for it.
+//! loses one, where a stream that broke off goes on elsewhere at the wrong place, where one that is
+//! narrowed to runs with a label misses what a list of them shows, and where what a reader doesn't
+//! take is kept for it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -15,6 +17,7 @@ use tokio::io::AsyncReadExt;
 
 system_tests::in_both_settings!(
     readers_resume_whoever_vanishes,
+    readers_of_a_label_resume_and_see_its_runs_whole,
     a_reader_that_hardly_reads_costs_nothing,
 );
 
@@ -148,6 +151,126 @@ async fn a_reader_that_hardly_reads_costs_nothing(setting: Setting) {
         let sent = follower.next().await.expect("the stream is open");
         assert_eq!(sent.data["position"], due);
     }
+    platform.kill_9().await;
+    platform.records().await.check();
+}
+
+/// Runs of each team beside each other.
+const OF_A_TEAM: usize = 8;
+const RED: &str = "label=team%3Dred";
+
+/// Reads events of the red team up to a position that is told later, and comes back with its cursor
+/// after every few. Answers their positions.
+async fn of_the_red_team(client: Client, last: Arc<AtomicU64>) -> Vec<u64> {
+    let (mut seen, mut cursor) = (Vec::new(), None::<String>);
+    let path = format!("/events?{RED}");
+    while seen.last().is_none_or(|seen| *seen < last.load(Ordering::Acquire)) {
+        let Some(mut follower) = client.try_follow(&path, cursor.as_deref()).await else {
+            Pace::new(1).pause_exactly(50).await;
+            continue;
+        };
+        for _ in 0..7 {
+            let Some(sent) = follower.next().await.filter(|sent| sent.name != "error") else {
+                break;
+            };
+            seen.push(sent.data["position"].as_u64().expect("an event has a position"));
+            cursor = Some(sent.id);
+            if seen.last().is_some_and(|seen| *seen >= last.load(Ordering::Acquire)) {
+                break;
+            }
+        }
+    }
+    seen
+}
+
+/// Starts runs of both teams, each with a child that has its team as a label, and one that hasn't.
+async fn teams(client: &Client) {
+    for number in 0..OF_A_TEAM {
+        for team in ["red", "blue"] {
+            let body = json!({"definition": "p16-above", "input": {"team": team, "n": number},
+                "labels": {"team": team, "n": number.to_string()}});
+            client.post("/runs", &body).await.ok();
+        }
+    }
+}
+
+async fn readers_of_a_label_resume_and_see_its_runs_whole(setting: Setting) {
+    let mut platform = crate::platform_in(setting).await;
+    let client = platform.client();
+    client.post("/workflow-definitions", &workflows::sequence("p16-below", 2)).await.ok();
+    let below = |labels: Value| {
+        let input = json!({"n": 1});
+        json!({"workflow": {"definition": "p16-below", "input": input, "labels": labels}})
+    };
+    let above = json!({
+        "name": "p16-above", "start": "same",
+        "nodes": {"same": below(json!({})), "other": below(json!({"team": null}))},
+        "transitions": [{"from": "same", "to": "other"}]
+    });
+    client.post("/workflow-definitions", &above).await.ok();
+    let last = Arc::new(AtomicU64::new(u64::MAX));
+    let readers: Vec<_> = (0..READERS)
+        .map(|_| tokio::spawn(of_the_red_team(client.clone(), Arc::clone(&last))))
+        .collect();
+    teams(&client).await;
+    let name = if setting == Setting::Distributed { "projector-1" } else { "platform" };
+    platform.kill_one(name).await;
+    platform.start_one(name).await;
+    teams(&client).await;
+    client.all_ended().await;
+    // Forks have labels of their own: of one team, and of the other.
+    let runs = client.get(&format!("/runs?{RED}&definition=p16-above&limit=1")).await;
+    let red = runs["items"][0]["id"].as_str().expect("a run").to_owned();
+    for labels in [Value::Null, json!({"team": "blue"})] {
+        let mut body = json!({"at": 1});
+        if labels.is_object() {
+            body["labels"] = labels;
+        }
+        let fork = client.post(&format!("/runs/{red}/fork"), &body).await.ok();
+        client.end_of(fork["id"].as_str().expect("a run")).await;
+    }
+    let body = json!({"definition": "p16-below", "input": {"n": 1}, "labels": {"team": "red"}});
+    let run = client.post("/runs", &body).await.ok();
+    let ended = client.end_of(run["id"].as_str().expect("a run")).await;
+    let end = ended["position"].as_u64().expect("a position");
+
+    let runs = client.get(&format!("/runs?{RED}&limit=200&min_position={end}")).await;
+    let runs = runs["items"].as_array().expect("a list");
+    let ids: BTreeSet<_> = runs.iter().filter_map(|run| run["id"].as_str()).collect();
+    assert_eq!(ids.len(), 2 * 2 * OF_A_TEAM + 2, "a child of each, a fork, and the last one");
+    let is_due = |event: &&Value| event["aggregate_id"].as_str().is_some_and(|id| ids.contains(id));
+    let all = client.all_events().await;
+    let due = all.iter().filter(is_due).filter_map(|event| event["position"].as_u64());
+    let due: Vec<u64> = due.collect();
+    assert_eq!(due.last(), Some(&end));
+    last.store(end, Ordering::Release);
+    // Over a WebSocket, from the middle into live; and as a page on the command line.
+    let middle = client.get(&format!("/events?{RED}&limit=20")).await;
+    let mut socket = client.follow_socket(RED, middle["cursor"].as_str()).await;
+    for due in &due[20..] {
+        assert_eq!(socket.next().await.expect("an event").data["position"], *due);
+    }
+    let blue = json!({"definition": "p16-below", "input": {"n": 1}, "labels": {"team": "blue"}});
+    client.post("/runs", &blue).await.ok();
+    let run = client.post("/runs", &body).await.ok()["id"].clone();
+    for sequence in 1..=3 {
+        let told = socket.next().await.expect("an event").data;
+        assert_eq!((&told["aggregate_id"], &told["sequence"]), (&run, &json!(sequence)));
+    }
+    // That one has also woken the readers that had all before they knew.
+    for reader in readers {
+        let seen = system_tests::within("a reader", reader).await.expect("it reads");
+        assert_eq!(seen[..due.len()], due);
+        assert!(seen.len() <= due.len() + 1, "{seen:?}");
+    }
+    let arguments = ["events", "list", "--label", "team=red", "--limit", "1000", "-o", "json"];
+    let (status, told, talk) =
+        platform.wonder(&[&arguments[..], &["--server", platform.gateway()]].concat()).await;
+    assert!(status.success(), "{told}{talk}");
+    let told: Value = serde_json::from_str(&told).expect("JSON");
+    let told = told["items"].as_array().expect("a page").iter();
+    let told: Vec<u64> = told.filter_map(|event| event["position"].as_u64()).collect();
+    assert_eq!(told[..due.len()], due);
     platform.kill_9().await;
     platform.records().await.check();
 }

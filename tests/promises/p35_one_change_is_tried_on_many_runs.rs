@@ -148,6 +148,18 @@ async fn an_experiment_changes_one_thing_and_nothing_outside(setting: Setting) {
     assert!(stubbed <= told);
     let differs = client.post("/experiments", &json!({"name": "other", "runs": [runs[0]]})).await;
     assert_eq!(differs.code(), "experiment_differs");
+    // Lists show them among the others, alone, or not at all.
+    for (which, count) in [("any", 3 * RUNS), ("exclude", RUNS), ("only", 2 * RUNS)] {
+        let listed = ["runs", "list", "--experiment", which, "--limit", "200", "-o", "json"];
+        let listed = [&listed[..], &["--server", platform.gateway()]].concat();
+        let (status, listed, talk) = platform.wonder(&listed).await;
+        assert!(status.success(), "{listed}{talk}");
+        let listed: Value = serde_json::from_str(&listed).expect("json");
+        let listed = listed["items"].as_array().expect("a list");
+        assert_eq!(listed.len() as u64, count, "{which}");
+        let forks = listed.iter().filter(|run| run["forked_from"].is_object()).count() as u64;
+        assert_eq!(forks, count - if which == "only" { 0 } else { RUNS }, "{which}");
+    }
 
     // The same, and the server may hear of it.
     let (report, _) = tried(&platform, "loud", &["--set", OTHER, "--allow", "http"]).await;

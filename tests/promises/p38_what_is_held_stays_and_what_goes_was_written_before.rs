@@ -12,7 +12,10 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use system_tests::{Book, Platform, Setting, Shape, wait_for};
 
-system_tests::in_both_settings!(what_is_held_stays_and_what_goes_was_written_before);
+system_tests::in_both_settings!(
+    what_is_held_stays_and_what_goes_was_written_before,
+    forks_under_another_key_keep_what_they_were_made_of_through_kills,
+);
 
 /// Runs that are archived by the project's policy.
 const RUNS: usize = 12;
@@ -138,4 +141,77 @@ async fn what_is_held_stays_and_what_goes_was_written_before(setting: Setting) {
         }
         told(&platform, &all).await;
     }
+}
+
+async fn forks_under_another_key_keep_what_they_were_made_of_through_kills(setting: Setting) {
+    let mut platform = crate::platform_in(setting).await;
+    let client = platform.client();
+    let definition = json!({
+        "name": "kept", "start": "read", "concurrency": {"key": "${input.user}", "limit": 1},
+        "nodes": {
+            "read": {"compute": {"state.text": "${input.text}"}},
+            "ask": {"gate": {"title": "Go on?"}},
+            "call": {"action": {"kind": "mock", "with": {"result": {"user": "${input.user}"}}},
+                "output": {"state.user": "${result.user}"}}
+        },
+        "transitions": [{"from": "read", "to": "ask"}, {"from": "ask", "to": "call"}]
+    });
+    let approve = async |run: &str| {
+        let gate = wait_for("an open gate", || async {
+            let gates = client.get(&format!("/gates?run_id={run}&status=open")).await;
+            gates["items"][0]["id"].as_str().map(str::to_owned)
+        })
+        .await;
+        let answer = json!({"decision": "approve"});
+        client.post(&format!("/gates/{gate}/answers"), &answer).await.ok();
+        client.end_of(run).await;
+    };
+    let archive = async |run: &str| {
+        let body = json!({"keep": "results"});
+        client.post(&format!("/runs/{run}/archive"), &body).await
+    };
+    let refused = async |run: &str, code: &str, other: &str| {
+        let refused = archive(run).await;
+        assert_eq!((refused.status, refused.code()), (409, code), "{:?}", refused.body);
+        assert!(refused.body["detail"].to_string().contains(other), "{:?}", refused.body);
+    };
+    let first = client.start(&definition, json!({"user": "ann", "text": CONTENT})).await;
+    approve(&first).await;
+    let mut forks = Vec::new();
+    for user in ["bob", "eve"] {
+        let asked = json!({"at": 2, "input": {"user": user, "text": CONTENT}});
+        let fork = client.post(&format!("/runs/{first}/fork"), &asked).await.ok();
+        forks.push(fork["id"].as_str().expect("a run").to_owned());
+        // The end of an id is where a run lives.
+        assert_ne!(forks.last().map(|id| &id[20..]), Some(&first[20..]));
+    }
+    refused(&first, "run_needed", "goes on and needs it").await;
+    platform.kill_9().await;
+    platform.restart().await;
+    refused(&first, "run_needed", "goes on and needs it").await;
+    approve(&forks[1]).await;
+    refused(&first, "run_needed", &forks[0]).await;
+    client.post(&format!("/runs/{}/hold", forks[0]), &json!({"reason": "case 1"})).await.ok();
+    approve(&forks[0]).await;
+
+    // Whichever is held: the fork holds its run, and the run its forks.
+    let release = async |run: &str| {
+        client.post(&format!("/runs/{run}/release"), &json!({})).await.ok();
+    };
+    refused(&first, "run_held", &forks[0]).await;
+    platform.kill_9().await;
+    platform.restart().await;
+    refused(&first, "run_held", &forks[0]).await;
+    release(&forks[0]).await;
+    client.post(&format!("/runs/{first}/hold"), &json!({"reason": "case 2"})).await.ok();
+    for fork in &forks {
+        refused(fork, "run_held", &first).await;
+    }
+    release(&first).await;
+    for run in forks.iter().chain([&first]) {
+        let dropped = archive(run).await.ok();
+        assert!(dropped["dropped"].as_u64() > Some(0), "{dropped}");
+    }
+    platform.stop().await;
+    platform.audit(&Book::default()).await;
 }

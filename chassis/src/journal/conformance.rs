@@ -57,6 +57,7 @@ macro_rules! journal_conformance {
             the_newest_snapshot_is_kept
             some_older_snapshots_are_kept
             open_aggregates_are_listed_in_order
+            what_leans_on_another_is_found_while_it_is_open
             marks_are_kept_until_their_time
             payloads_are_replaced_and_their_hashes_are_kept
             events_are_found_by_their_type_and_without_namesakes

@@ -22,6 +22,16 @@ pub fn open_ids<'a>(
     })
 }
 
+/// The ids of a type's aggregates that still owe work and lean on one, in order: see
+/// [`Journal::leaning`].
+pub fn leaning_ids<'a>(
+    journal: &'a dyn Journal,
+    aggregate_type: &'a str,
+    on: &'a str,
+) -> BoxStream<'a, Result<Arc<str>, ReadError>> {
+    by_page(move |after| async move { journal.leaning(aggregate_type, on, &after, PAGE).await })
+}
+
 /// The ids of all aggregates of a type, in order: see [`Journal::aggregates`].
 pub fn all_ids<'a>(
     journal: &'a dyn Journal,

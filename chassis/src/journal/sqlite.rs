@@ -175,6 +175,16 @@ impl Journal for SqliteJournal {
         self.reader.open_aggregates(aggregate_type, shard, after_id, limit).await
     }
 
+    async fn leaning(
+        &self,
+        aggregate_type: &str,
+        on: &str,
+        after_id: &str,
+        limit: usize,
+    ) -> Result<Vec<Arc<str>>, ReadError> {
+        self.reader.leaning(aggregate_type, on, after_id, limit).await
+    }
+
     async fn marks(
         &self,
         shard: u16,

@@ -326,3 +326,31 @@ async fn a_tail_learns_of_other_processes_events() {
     told.stop().await;
     polling.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_open_before_leans_on_what_its_first_event_says() {
+    const MIGRATION: &str = include_str!("../../../migrations/postgres/0029_leaning.sql");
+    let scratch = ScratchDatabase::create().await;
+    let process = Process::start(&scratch, PostgresOptions::default()).await;
+    let theirs = r#""input":{"forked_from":{"run_id":"run_wrong"},"t":"\u0000"},"run_id":"run_a"}"#;
+    let from = r#""forked_from":{"at":"2026-01-01T00:00:00Z","run_id":"run_a","sequence":2},"#;
+    for (kind, id, payload) in [
+        ("run", "run_fork", format!(r#"{{"definition":{{"name":"t"}},{from}{theirs}"#)),
+        ("run", "run_plain", format!(r#"{{"definition":{{"name":"t"}},{theirs}"#)),
+        ("hold", "run_fork", r#"{"reason":"case 1"}"#.to_owned()),
+        ("hold", "run_plain", r#"{"reason":"case 2"}"#.to_owned()),
+    ] {
+        let mut open = append(id, 0);
+        (open.open, open.shard, open.aggregate_type) = (Some(true), 3, kind.into());
+        open.events[0].payload = payload.into();
+        must(&process.journal, open).await;
+    }
+    let (_, fill) = MIGRATION.split_once("update open_aggregates").expect("it fills the column");
+    process.sql(&format!("update open_aggregates {fill}")).await;
+    let leaning =
+        async |kind, on| process.journal.leaning(kind, on, "", 9).await.expect("it is read");
+    assert_eq!(leaning("run", "run_a").await, ["run_fork".into()]);
+    assert_eq!(leaning("hold", "run_a").await, ["run_fork".into()]);
+    assert_eq!(leaning("run", "run_wrong").await, [""; 0].map(Arc::from));
+    process.stop().await;
+}

@@ -9,7 +9,7 @@ use chassis::journal::{Append, InboxEntry, Mark, NewEvent, Snapshot};
 use chrono::{DateTime, Utc};
 use domain::codec::{self, EncodeError};
 use domain::ids::WorkspaceId;
-use domain::run::state::{Live, WaitKinds};
+use domain::run::state::{Fork, Live, WaitKinds};
 use domain::run::{Event, Run, STATE_VERSION};
 use protocol::Receipt;
 
@@ -97,6 +97,7 @@ pub(super) fn append(
             (true, true) => (stream.sequence > 0).then_some(false),
             (false, false) => None,
         },
+        leans_on: run.live().and_then(|live| live.header.fork).filter(|_| started).map(leans_on),
         snapshot,
         mark: mark(run, events),
         redaction: None,
@@ -136,6 +137,11 @@ fn answer(
 fn is_start(stream: &Stream<'_>, run: &Run) -> bool {
     let shares = run.header().and_then(|header| header.shares);
     stream.sequence == 0 || shares == Some(stream.sequence)
+}
+
+/// A fork needs the other run's history for as long as it goes on.
+fn leans_on(fork: Fork) -> Arc<str> {
+    fork.run_id.to_string().into()
 }
 
 /// Until when the run counts for its rate, where that is said now.

@@ -162,6 +162,7 @@ impl Copying<'_> {
             payloads,
             // Whoever takes the shard over finds it.
             open: (written == 0).then_some(true),
+            leans_on: (written == 0).then(|| self.from.to_string().into()),
             shard: protocol::shard_of(self.run_id),
             epoch: self.epoch,
             ..Append::default()

@@ -1,21 +1,19 @@
 //! Holds: as long as one is on a run, nothing is dropped of it, of the runs above and below it, or
 //! of what it was forked from and what was forked of it. The open aggregates of the journal are
-//! the list of them.
+//! the list of them; that of a fork leans on the run that the fork was made of.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use chassis::journal::{Append, InboxEntry, RecordedEvent, open_ids};
+use chassis::journal::{Append, InboxEntry, RecordedEvent};
 use domain::codec;
 use domain::hold::{AGGREGATE, Event, Hold};
 use domain::ids::{RunId, WorkspaceId};
-use domain::retention::is_needed_by;
-use domain::run::event::RunStarted;
-use futures::TryStreamExt;
+use domain::retention::Kin;
 use protocol::{CommandEnvelope, Receipt, Rejection, RejectionKind, shard_of};
 
 use super::{Archivist, PAGE, RUN, away, damaged};
-use crate::coordinator::{not_found, not_owner, refused};
+use crate::coordinator::{not_found, not_owner, refused, unavailable};
 use crate::store::inbox::{self, Remembered};
 use crate::store::{metadata, payload};
 
@@ -34,6 +32,7 @@ impl Archivist {
         envelope: &CommandEnvelope,
         event: Event,
     ) -> Result<Receipt, Rejection> {
+        let is_held = matches!(event, Event::RunHeld { .. });
         let shard = shard_of(run_id);
         let epoch = self.ownership.borrow().epochs.get(&shard).copied().ok_or_else(not_owner)?;
         let id: Arc<str> = run_id.to_string().into();
@@ -41,10 +40,10 @@ impl Archivist {
         if first.first().is_none_or(|event| *event.workspace_id != *workspace_id.to_string()) {
             return Err(not_found(run_id));
         }
+        let from = self.beginning(run_id).await?.forked_from.filter(|_| is_held);
         let _decided = self.decisions.lock().await;
         let (hold, version) = self.hold_on(&id).await?;
         let conflict = |code, text: String| Rejection::new(RejectionKind::Conflict, code, text);
-        let is_held = matches!(event, Event::RunHeld { .. });
         match (&hold, is_held) {
             (Some(hold), true) => return Err(conflict("already_held", told(run_id, hold))),
             (None, false) => {
@@ -75,6 +74,7 @@ impl Archivist {
                 answer: inbox::encode(&receipt),
             }],
             open: Some(is_held),
+            leans_on: from.map(|from| from.run_id.to_string().into()),
             shard,
             epoch: (epoch > 0).then_some(epoch),
             ..Append::default()
@@ -86,30 +86,18 @@ impl Archivist {
     }
 
     /// The refusal of dropping anything of a run that a hold keeps.
-    pub(super) async fn free(
-        &self,
-        run_id: RunId,
-        beginning: &RunStarted,
-    ) -> Result<(), Rejection> {
-        let mut holds = open_ids(&*self.journal, AGGREGATE, shard_of(run_id));
-        while let Some(id) = holds.try_next().await.map_err(away)? {
-            let Ok(held) = id.parse::<RunId>() else { continue };
-            if held.home() != run_id.home() {
-                continue;
+    pub(super) async fn free(&self, kin: &Kin) -> Result<(), Rejection> {
+        let Some(held) = self.first_of(kin, AGGREGATE).await? else { return Ok(()) };
+        let run_id = kin.run_id;
+        let text = match self.hold_on(&held.to_string()).await? {
+            (Some(hold), _) if held == run_id => told(held, &hold),
+            (Some(hold), _) => {
+                format!("{run_id} belongs to a run that is held: {}", told(held, &hold))
             }
-            let keeps = held == run_id
-                || is_needed_by((run_id, beginning), (held, &self.beginning(held).await?));
-            if keeps && let (Some(hold), _) = self.hold_on(&id).await? {
-                let text = match held == run_id {
-                    true => told(held, &hold),
-                    false => {
-                        format!("{run_id} belongs to a run that is held: {}", told(held, &hold))
-                    }
-                };
-                return Err(Rejection::new(RejectionKind::Conflict, HELD, text));
-            }
-        }
-        Ok(())
+            // By another process, a moment ago.
+            (None, _) => return Err(unavailable("a hold was just released, try again")),
+        };
+        Err(Rejection::new(RejectionKind::Conflict, HELD, text))
     }
 
     /// The hold on a run, and the last event of its holds.

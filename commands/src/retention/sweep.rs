@@ -22,7 +22,7 @@ use futures::TryStreamExt;
 use protocol::{Rejection, RejectionKind, shard_of};
 use tokio::time::Instant;
 
-use super::{ACTOR, Archivist, Asked, Ended, RUN, UNREADABLE, away, needed};
+use super::{ACTOR, Archivist, Asked, Ended, RUN, UNREADABLE, away};
 use crate::coordinator::{Folded, fold};
 use crate::resolve::Resolver;
 use crate::store::metadata::{self, Along};
@@ -227,10 +227,9 @@ impl Archivist {
             return Err(failed(text));
         }
         // What is refused anyway isn't worth a file.
-        self.free(run_id, &self.beginning(run_id).await?).await?;
-        if let Some(other) = self.needed_by(run_id).await? {
-            return Err(needed(other));
-        }
+        let kin = self.kin(run_id).await?;
+        self.free(&kin).await?;
+        self.unneeded(&kin).await?;
         let Some(archives) = &self.archives else {
             let text = "its project wants it to be archived, and there is no --archive-dir";
             return Err(failed(text.to_owned()));

@@ -46,6 +46,19 @@ async fn told_of(
     signals: u64,
     payload: &Value,
 ) -> Ended {
+    let run = going_on(archivist, run_id, more, signals, payload).await;
+    over(archivist, &run).await
+}
+
+/// A run that goes on, as the coordinator writes it.
+async fn going_on(
+    archivist: &Archivist,
+    run_id: RunId,
+    more: Value,
+    signals: u64,
+    payload: &Value,
+) -> Ended {
+    let on = more["forked_from"]["run_id"].as_str().map(Arc::from);
     let mut started = json!({
         "type": "run_started", "run_id": run_id,
         "project_id": "prj_00000000000000000000000000",
@@ -64,7 +77,22 @@ async fn told_of(
         let signal = SignalReceived { number, name, payload, sent_at, dropped };
         run::Event::SignalReceived(Box::new(signal))
     }));
-    events.push(run::Event::RunCancelled { reason: None, code: None });
+    append(archivist, run_id, 0, &events, (Some(true), on)).await
+}
+
+/// It is cancelled.
+async fn over(archivist: &Archivist, run: &Ended) -> Ended {
+    let end = run::Event::RunCancelled { reason: None, code: None };
+    append(archivist, run.run_id, run.sequence, &[end], (Some(false), None)).await
+}
+
+async fn append(
+    archivist: &Archivist,
+    run_id: RunId,
+    expected_sequence: u64,
+    events: &[run::Event],
+    (open, leans_on): (Option<bool>, Option<Arc<str>>),
+) -> Ended {
     let encoded = events.iter().map(|event| codec::encode(event, workspace()).expect("stored"));
     let (mut payloads, mut new) = (Vec::new(), Vec::new());
     for (event, encoded) in events.iter().zip(encoded) {
@@ -75,12 +103,14 @@ async fn told_of(
     let append = Append {
         aggregate_type: RUN.into(),
         aggregate_id: run_id.to_string().into(),
-        expected_sequence: 0,
+        expected_sequence,
         workspace_id: workspace().to_string().into(),
         metadata: Bytes::from_static(b"{}"),
         recorded_at: Utc::now(),
         events: new,
         payloads,
+        open,
+        leans_on,
         shard: shard_of(run_id),
         ..Append::default()
     };
@@ -251,6 +281,76 @@ async fn what_is_held_and_what_belongs_to_it_stays() {
     assert!(thinned(&archivist, &long).await.len() > before.len());
     let open = archivist.journal.open_aggregates(hold::AGGREGATE, shard_of(top.run_id), "", 9);
     assert_eq!(open.await, Ok(vec![]));
+}
+
+#[tokio::test]
+async fn forks_keep_what_they_were_made_of_wherever_they_live() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let archivist = archivist(folder.path()).await;
+    let payload = json!({"a": 1});
+    let top = told(&archivist, 1, 2, &payload).await;
+    let below = |parent: RunId, token| {
+        let depth = if parent == top.run_id { 1 } else { 2 };
+        let parent =
+            json!({"run_id": parent, "token": 1, "root_run_id": top.run_id, "depth": depth});
+        told_of(&archivist, top.run_id.child(token), json!({"parent": parent}), 2, &payload)
+    };
+    let child = below(top.run_id, 1).await;
+    let grandchild = below(child.run_id, 2).await;
+    let elsewhere = RunId::derived("test", "elsewhere").home();
+    let from = |run: &Ended| json!({"forked_from": {"run_id": run.run_id, "sequence": 2, "at": "2026-01-01T00:00:00Z"}});
+    let fork_of = async |run: &Ended| {
+        let id = run.run_id.forked(CommandId::new(archivist.clock.uuid_v7()), elsewhere);
+        assert_ne!(shard_of(id), shard_of(run.run_id));
+        going_on(&archivist, id, from(run), 2, &payload).await
+    };
+    let code = async |run: &Ended| {
+        let planned = Asked { dry_run: true, ..asked(Keep::Results) };
+        archivist.archive(run, planned).await.err().map(|refused| refused.code)
+    };
+    let is = |code: &str| Some(code.to_owned());
+    // A fork of the middle may still come to fork what is below it, and nothing above.
+    let of_child = fork_of(&child).await;
+    assert_eq!(code(&child).await, is("run_needed"));
+    assert_eq!(code(&grandchild).await, is("run_needed"));
+    assert_eq!(code(&top).await, None);
+    over(&archivist, &of_child).await;
+    for run in [&top, &child, &grandchild] {
+        assert_eq!(code(run).await, None);
+    }
+    // One of the top needs all of them, and its own child only what that was made of.
+    let of_top = fork_of(&top).await;
+    let parent = json!({"run_id": of_top.run_id, "token": 1, "root_run_id": of_top.run_id,
+        "depth": 1});
+    let mut more = from(&child);
+    more["parent"] = parent;
+    let its_child = going_on(&archivist, of_top.run_id.child(1), more, 2, &payload).await;
+    for run in [&top, &child, &grandchild] {
+        assert_eq!(code(run).await, is("run_needed"));
+    }
+    let of_top = over(&archivist, &of_top).await;
+    assert_eq!(code(&top).await, None);
+    assert_eq!(code(&child).await, is("run_needed"));
+    let its_child = over(&archivist, &its_child).await;
+    assert_eq!(code(&child).await, None);
+
+    // A hold on either holds the other.
+    for (held, others) in [(&of_top, [&top, &its_child]), (&top, [&of_top, &child])] {
+        hold(&archivist, held.run_id, true).await.expect("it is held");
+        for run in others {
+            assert_eq!(code(run).await, is("run_held"), "{:?} by {:?}", run, held);
+        }
+        hold(&archivist, held.run_id, false).await.expect("it is released");
+    }
+    let of_fork = RunId::derived("test", "of the fork");
+    let of_fork = going_on(&archivist, of_fork, from(&of_top), 2, &payload).await;
+    for (run, refused) in [(&of_top, is("run_needed")), (&top, None), (&child, None)] {
+        assert_eq!(code(run).await, refused);
+    }
+    over(&archivist, &of_fork).await;
+    for run in [&grandchild, &child, &top, &its_child, &of_top] {
+        assert!(dropped(&archivist, run, Keep::Results).await.dropped > 0);
+    }
 }
 
 /// An archive that is there, or isn't.

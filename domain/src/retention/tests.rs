@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::codec;
+use crate::ids::CommandId;
 use crate::run;
 
 fn remaining(event_type: &str, payload: &Value, keep: Keep) -> Value {
@@ -143,13 +144,28 @@ fn a_run_is_needed_by_its_family_and_its_forks() {
     let of_other = started(other, None, None);
     for (id, run) in &runs {
         for (open, by) in &runs {
-            assert!(is_needed_by((*id, run), (*open, by)), "{id} by {open}");
+            assert!(Kin::of(*id, run).has(*open, by), "{id} by {open}");
         }
-        assert!(!is_needed_by((*id, run), (other, &of_other)));
-        assert!(!is_needed_by((other, &of_other), (*id, run)));
+        assert!(!Kin::of(*id, run).has(other, &of_other));
+        assert!(!Kin::of(other, &of_other).has(*id, run));
     }
     let of_fork = started(top, None, Some(of_top));
-    let fork_of_fork = (RunId::derived("test", "fork of fork"), &of_fork);
-    assert!(is_needed_by((of_top, &runs[3].1), fork_of_fork));
-    assert!(!is_needed_by((top, &runs[0].1), fork_of_fork), "it takes over nothing of that");
+    let fork_of_fork = RunId::derived("test", "fork of fork");
+    assert!(Kin::of(of_top, &runs[3].1).has(fork_of_fork, &of_fork));
+    let kin = Kin::of(top, &runs[0].1);
+    assert!(!kin.has(fork_of_fork, &of_fork), "it takes over nothing of that");
+    // Far below what was forked: a fork may still come to fork it too.
+    let deep = RunId::derived("test", "deep");
+    let mut below = started(deep, Some(top), None);
+    let parent = below.parent.as_mut().expect("a parent");
+    (parent.run_id, parent.depth) = (RunId::derived("test", "its parent"), 3);
+    let (fork, from) = (RunId::derived("test", "another"), started(child, None, Some(child)));
+    let mut kin = Kin::of(deep, &below);
+    assert!(!kin.has(fork, &from));
+    kin.add(child);
+    assert!(kin.has(fork, &from));
+    assert_eq!(kin.ids().count(), 4);
+    let homes = |kin: &Kin| kin.homes().len();
+    assert_eq!(homes(&Kin::of(fork, &from)), 2);
+    assert_eq!(homes(&Kin::of(child.forked(CommandId::derived("a", "b"), child.home()), &from)), 1);
 }

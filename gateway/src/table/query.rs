@@ -47,6 +47,12 @@ pub(super) const RUNS: &[Param] = &[
          and `usage` are those of now.",
     ),
     repeated("label", "`key=value`; repeated, all must hold."),
+    param(
+        "experiment",
+        "string",
+        "`exclude` leaves out runs that experiments made (those with a label `experiment`), `only` \
+         leaves out all others; default `any`.",
+    ),
     param("started_after", "date-time", "Only runs that started after this time."),
     param("started_before", "date-time", "Only runs that started before this time."),
     param("q", "string", "Part of the id, the definition's name or the error's message."),
@@ -81,6 +87,7 @@ pub(super) const AGGREGATE: &[Param] = &[
 pub(super) const ORIGIN: &[Param] = &[
     param("project_id", "string", "Only events of runs and things of this project."),
     param("workflow_id", "string", "Only events of this workflow, its triggers and its runs."),
+    repeated("label", "`key=value`: only events of runs with this label; repeated, all must hold."),
 ];
 pub(super) const EPHEMERAL: &[Param] = &[param(
     "ephemeral",

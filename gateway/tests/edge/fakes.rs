@@ -185,7 +185,7 @@ pub(crate) fn run_view() -> RunView {
         input: json!({}),
         output: Some(json!({"ok": true})),
         error: None,
-        labels: Default::default(),
+        labels: [("team".to_owned(), "red".to_owned())].into(),
         sequence: 3,
         position: 3,
         started_at: start_time(),

@@ -224,17 +224,55 @@ async fn what_goes_on_holds_events_up_only_shortly_and_only_those_of_its_run() {
     let other = domain::ids::RunId::derived("", "another run");
     client.world.tell(other, &["y"; 10]);
     let query = "/api/v1/events?ephemeral=true";
+    let names: Vec<_> = told_until(&client, query, 10).await;
+    let names: Vec<_> = names.into_iter().map(|(_, event, _)| event).collect();
+    assert_eq!((&*names[4], &*names[5]), ("run_completed", "ephemeral"));
+}
+
+/// What a stream that doesn't end tells until there are so many ephemeral messages.
+async fn told_until(
+    client: &Client,
+    query: &str,
+    ephemerals: usize,
+) -> Vec<(String, String, Value)> {
     let request = Request::get(query).header("host", "localhost").header(STREAM.0, STREAM.1);
     let request = request.body(Body::empty()).expect("a request");
     let answer = tower::ServiceExt::oneshot(client.router.clone(), request).await;
     let mut body = answer.expect("an answer").into_body().into_data_stream();
     let mut text = String::new();
-    while text.matches("event: ephemeral").count() < 10 {
+    while text.matches("event: ephemeral").count() < ephemerals {
         let chunk = body.next().await.expect("a chunk").expect("bytes");
         text.push_str(std::str::from_utf8(&chunk).expect("text"));
     }
-    let names: Vec<_> = messages(&text).into_iter().map(|(_, event, _)| event).collect();
-    assert_eq!((&*names[4], &*names[5]), ("run_completed", "ephemeral"));
+    messages(&text)
+}
+
+#[tokio::test]
+async fn labels_narrow_pages_streams_and_what_goes_on() {
+    let client = run_that_goes_on();
+    let page = async |query: &str| {
+        let page = client.get(&format!("/api/v1/events?{query}")).await;
+        page.json()["items"].as_array().map_or(0, Vec::len)
+    };
+    assert_eq!(page("label=team%3Dred").await, 5);
+    assert_eq!(page("label=team%3Dblue").await, 0);
+    assert_eq!(page("label=team%3Dred&label=x%3D1").await, 0);
+
+    let other = domain::ids::RunId::derived("", "another run");
+    // Before an event of the run, and where its events are over.
+    for after in ["00000007:4", "00000007:5"] {
+        client.world.tell(other, &["not told"; 5]);
+        client.world.tell(run_id(), &["told"; 3]);
+        let query = format!("/api/v1/events?ephemeral=true&label=team%3Dred&after={after}");
+        let all = told_until(&client, &query, 3).await;
+        let told = all.iter().filter(|(_, event, _)| event == "ephemeral");
+        assert!(told.clone().all(|(_, _, message)| message["payload"]["text"] == "told"));
+        assert_eq!(told.count(), 3);
+    }
+    for query in ["label=team", "label=%3Dred", "label="] {
+        let query = format!("/api/v1/events?{query}");
+        assert_eq!(client.get(&query).await.code(), "invalid_parameter", "{query}");
+    }
 }
 
 #[tokio::test]

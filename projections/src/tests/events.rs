@@ -115,6 +115,80 @@ async fn a_project_has_the_events_of_its_runs_and_things(storage: Storage) {
     assert!(told[all.len() - 3..].iter().all(|event| event.aggregate_id == last));
 }
 
+async fn a_label_has_the_events_of_its_runs(storage: Storage) {
+    let world = Arc::new(World::new(storage).await);
+    let labelled = |labels: &[(&str, &str)]| EventFilter {
+        workspace_id: Some(ours().to_string()),
+        labels: labels.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect(),
+        ..EventFilter::default()
+    };
+    let team = |number: u128| if number.is_multiple_of(3) { "red" } else { "blue" };
+    let written = move |number: u128, step: u64| {
+        let run = run_id(number);
+        let even = if number.is_multiple_of(2) { "1" } else { "" };
+        let label = [("team", team(number)), ("even", even)];
+        match step {
+            0 => vec![started(run, json!(1), &label)],
+            1 => vec![succeeded(1, json!(1)), moved(1, 2)],
+            _ => vec![Event::RunCompleted { output: json!(1) }],
+        }
+    };
+    for number in 1..=6 {
+        world.run(run_id(number), 0, &written(number, 0)).await;
+    }
+    world.whole_run(50, 1, true).await;
+    world.append_raw_to(("project", &*project_id(1).to_string()), "created", "{}").await;
+    for number in 1..=6 {
+        world.run(run_id(number), 1, &written(number, 1)).await;
+    }
+    let held = run_id(3).to_string();
+    world.append_raw_to(("hold", &held), "run_held", r#"{"reason":"case 4711"}"#).await;
+    let runs = |events: &[EventEnvelope]| {
+        let runs = events.iter().map(|event| event.aggregate_id.clone());
+        runs.collect::<std::collections::BTreeSet<_>>()
+    };
+    let ids = |numbers: &[u128]| numbers.iter().map(|one| run_id(*one).to_string()).collect();
+    // Where nothing is known yet, where it is known without labels, and where it is remembered.
+    let by_project =
+        EventFilter { project_id: Some(project_id(0).to_string()), ..labelled(&[("team", "red")]) };
+    let other = EventFilter { labels: Vec::new(), ..by_project.clone() };
+    assert_eq!(runs(&all_pages(&world, other, 3).await).len(), 4);
+    for limit in [1, 4, 1_000] {
+        let red = all_pages(&world, labelled(&[("team", "red")]), limit).await;
+        assert_eq!((runs(&red), red.len()), (ids(&[3, 6]), 7), "with the hold");
+        let both = all_pages(&world, labelled(&[("team", "red"), ("even", "1")]), limit).await;
+        assert_eq!((runs(&both), both.len()), (ids(&[6]), 3));
+        assert_eq!(all_pages(&world, by_project.clone(), limit).await, both);
+        assert_eq!(all_pages(&world, labelled(&[("team", "re")]), limit).await, []);
+        assert_eq!(all_pages(&world, labelled(&[("none", "")]), limit).await, []);
+    }
+    // Streams that begin in the middle, again and again, from history into live.
+    let writer = {
+        let world = Arc::clone(&world);
+        tokio::spawn(async move {
+            for number in 1..=6 {
+                world.run(run_id(number), 3, &written(number, 2)).await;
+            }
+            for number in 7..=40 {
+                for (step, after) in [(0, 0), (1, 1), (2, 3)] {
+                    world.run(run_id(number), after, &written(number, step)).await;
+                }
+            }
+        })
+    };
+    let more = 2 + 4 * (7..=40_u32).filter(|number| number.is_multiple_of(3)).count();
+    let filter = labelled(&[("team", "red")]);
+    let (from_start, from_middle) = tokio::join!(
+        follow_to(&world, filter.clone(), 0, 7 + more),
+        follow_to(&world, filter.clone(), 14, 5 + more),
+    );
+    writer.await.expect("the writer ends");
+    let all = positions(&all_pages(&world, filter, 1_000).await);
+    assert_eq!(from_start, all);
+    let rest: Vec<u64> = all.into_iter().filter(|position| *position > 14).collect();
+    assert_eq!(from_middle[..], rest[..5 + more]);
+}
+
 async fn moved_values_are_put_back_up_to_a_size(storage: Storage) {
     let world = World::new(storage).await;
     for (number, bytes, whole) in [(1, 100_000, true), (2, 1_100_000, false)] {
@@ -254,6 +328,7 @@ async fn a_reader_that_was_live_and_lags_is_dropped_with_its_cursor(storage: Sto
 on_both_storages!(
     pages_hold_every_wanted_event_once,
     a_project_has_the_events_of_its_runs_and_things,
+    a_label_has_the_events_of_its_runs,
     moved_values_are_put_back_up_to_a_size,
     a_page_of_large_events_ends_early,
     a_cursor_of_another_store_is_refused,

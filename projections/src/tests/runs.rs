@@ -55,7 +55,9 @@ async fn filters_narrow(storage: Storage) {
     let error = json!({"type": "run_failed", "error":
         {"code": "stalled", "message": "50% done", "kind": "permanent"}});
     world.run(a, 0, &[started(a, json!(1), &[("team", "red"), ("x", "1")])]).await;
-    world.run(b, 0, &[started(b, json!(1), &[("team", "red")]), event(error)]).await;
+    world
+        .run(b, 0, &[started(b, json!(1), &[("team", "red"), ("experiment", "e")]), event(error)])
+        .await;
     world
         .run(
             c,
@@ -74,6 +76,16 @@ async fn filters_narrow(storage: Storage) {
         (RunFilter { labels: vec![label("team", "red")], ..all.clone() }, vec![a, b]),
         (RunFilter { labels: vec![label("team", "red"), label("x", "1")], ..all.clone() }, vec![a]),
         (RunFilter { labels: vec![label("team", "1")], ..all.clone() }, vec![]),
+        (RunFilter { of_experiment: Some(true), ..all.clone() }, vec![b]),
+        (RunFilter { of_experiment: Some(false), ..all.clone() }, vec![a, c]),
+        (
+            RunFilter {
+                of_experiment: Some(true),
+                labels: vec![label("team", "blue")],
+                ..all.clone()
+            },
+            vec![],
+        ),
         (
             RunFilter { status: vec![RunStatus::Failed, RunStatus::Running], ..all.clone() },
             vec![a, b],

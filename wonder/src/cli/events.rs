@@ -57,6 +57,12 @@ pub(crate) struct FilterArgs {
     /// Only events of this workflow (`wf_…`), its triggers and its runs
     #[arg(long, value_name = "ID", conflicts_with = "run")]
     workflow: Option<String>,
+    /// Only events of runs with this label (repeatable; all must hold)
+    #[arg(
+        short, long = "label", value_name = "KEY=VALUE", value_parser = super::run::label,
+        conflicts_with = "run"
+    )]
+    labels: Vec<(String, String)>,
     /// Only events after this cursor
     #[arg(long, value_name = "CURSOR")]
     after: Option<String>,
@@ -68,6 +74,10 @@ impl FilterArgs {
             Some(run) => Ok(format!("/runs/{}/events", segment(run)?)),
             None => Ok("/events".to_owned()),
         }
+    }
+
+    fn labels(&self) -> impl Iterator<Item = String> + '_ {
+        self.labels.iter().map(|(key, value)| format!("{key}={value}"))
     }
 
     /// The project that it is narrowed to.
@@ -86,6 +96,7 @@ pub(crate) async fn execute(global: &Global, command: EventsCommand) -> Result<E
             let path = filter.path()?;
             let mut query = vec![("limit", limit.to_string())];
             query.extend(filter.project(&client, global).await?.map(|id| ("project_id", id)));
+            query.extend(filter.labels().map(|label| ("label", label)));
             query.extend(filter.workflow.map(|id| ("workflow_id", id)));
             query.extend(filter.event_type.map(|kind| ("type", kind)));
             query.extend(filter.after.map(|cursor| ("after", cursor)));
@@ -102,6 +113,7 @@ pub(crate) async fn execute(global: &Global, command: EventsCommand) -> Result<E
                 ("ephemeral", ephemeral.then(|| "true".to_owned())),
             ];
             let asked = asked.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
+            let asked = asked.chain(filter.labels().map(|label| ("label".to_owned(), label)));
             let events = client.follow(&filter.path()?, asked.collect(), filter.after);
             tail(global.output, events).await
         }

@@ -151,6 +151,9 @@ pub(crate) struct ListArgs {
     /// Only runs with this label (repeatable; all must hold)
     #[arg(short, long = "label", value_name = "KEY=VALUE", value_parser = super::run::label)]
     labels: Vec<(String, String)>,
+    /// Runs that experiments made: among the others, alone, or left out
+    #[arg(long, value_name = "WHICH", value_parser = ["any", "only", "exclude"])]
+    experiment: Option<String>,
     /// Part of the id, the definition's name or the error message
     #[arg(short, long)]
     query: Option<String>,
@@ -168,6 +171,7 @@ impl ListArgs {
         push("workflow_id", self.workflow);
         push("parent", self.parent);
         push("definition", self.definition);
+        push("experiment", self.experiment);
         push("q", self.query);
         for (key, value) in self.labels {
             push("label", Some(format!("{key}={value}")));

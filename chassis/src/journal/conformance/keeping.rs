@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta};
+use futures::future::join_all;
 
 use super::{Storage, answer, append, event, everything, must};
 use crate::journal::{
@@ -223,6 +224,44 @@ pub async fn open_aggregates_are_listed_in_order(storage: &impl Storage) {
     assert_eq!(list("d", 10).await, Ok(Vec::new()));
     assert_eq!(journal.open_aggregates("thing", 7, "", 10).await, Ok(vec!["f".into()]));
     assert_eq!(journal.open_aggregates("other", 0, "", 10).await, Ok(Vec::new()));
+}
+
+/// In the order of ids and of all shards, for as long as it is on the list of open ones.
+pub async fn what_leans_on_another_is_found_while_it_is_open(storage: &impl Storage) {
+    let journal = storage.open().await;
+    let leaning = async |on: &'static str, after: &'static str, limit| {
+        journal.leaning("thing", on, after, limit).await.expect("it is read")
+    };
+    let leans = |id: &str, shard, on: &str| Append {
+        open: Some(true),
+        leans_on: Some(on.into()),
+        shard,
+        ..append(id, 0, 1)
+    };
+    let all = [("d", 7, "x"), ("b", 0, "x"), ("c", 0, "y")];
+    join_all(all.map(|(id, shard, on)| must(&*journal, leans(id, shard, on)))).await;
+    must(&*journal, Append { open: Some(true), ..append("a", 0, 1) }).await;
+    assert!(journal.append(leans("b", 0, "z")).await.is_err(), "it is there");
+    assert_eq!(leaning("x", "", 9).await, ["b".into(), "d".into()]);
+    assert_eq!(leaning("x", "", 1).await, ["b".into()]);
+    assert_eq!(leaning("x", "b", 9).await, ["d".into()]);
+    assert_eq!(leaning("y", "", 9).await, ["c".into()]);
+    for on in ["z", "a", ""] {
+        assert_eq!(leaning(on, "", 9).await, [""; 0].map(Arc::from), "{on:?}");
+    }
+    assert_eq!(journal.leaning("other", "x", "", 9).await, Ok(Vec::new()));
+    // Said again without a word of it, or anew.
+    must(&*journal, Append { open: Some(true), ..append("b", 1, 1) }).await;
+    let again = Append { open: Some(true), leans_on: Some("y".into()), ..append("a", 1, 1) };
+    must(&*journal, again).await;
+    assert_eq!(leaning("x", "", 9).await, ["b".into(), "d".into()]);
+    assert_eq!(leaning("y", "", 9).await, ["a".into(), "c".into()]);
+
+    must(&*journal, Append { open: Some(false), shard: 7, ..append("d", 1, 1) }).await;
+    must(&*journal, append("b", 2, 1)).await;
+    drop(journal);
+    let journal = storage.open().await;
+    assert_eq!(journal.leaning("thing", "x", "", 9).await, Ok(vec!["b".into()]));
 }
 
 /// The latest time of each name, by shard, of what was appended; also where a batch has several.

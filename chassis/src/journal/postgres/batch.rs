@@ -19,6 +19,12 @@ const APPEND: &str = "select append, verdict, position, fingerprint, answer from
      $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, \
      $21, $22, $23, $24, $25, $26, $27, $28)";
 const REDACT: &str = "select redact_events($1, $2, $3, $4, $5, $6, $7, $8)";
+/// Only of what is on the list.
+const LEAN: &str = "update open_aggregates o set leans_on = l.leans_on \
+     from unnest($1::text[], $2::integer[], $3::text[], $4::text[]) \
+         as l (aggregate_type, shard, aggregate_id, leans_on) \
+     where o.aggregate_type = l.aggregate_type and o.shard = l.shard \
+         and o.aggregate_id = l.aggregate_id";
 const APPEND_MARKED: &str = "select append, verdict, position, fingerprint, answer \
      from append_marked_events(\
      $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, \
@@ -57,6 +63,7 @@ pub(super) struct Arrays<'a> {
     snapshots: Snapshots<'a>,
     open: Open,
     marks: Marks<'a>,
+    leanings: Vec<(i32, &'a Append, &'a str)>,
     redactions: Vec<(i32, DateTime<Utc>, &'a Redaction)>,
 }
 
@@ -182,17 +189,21 @@ impl<'a> Arrays<'a> {
             self.marks.names.push(&mark.name);
             self.marks.until.push(mark.until);
         }
+        if let Some(on) = &append.leans_on {
+            self.leanings.push((number, append, on));
+        }
         if let Some(redaction) = &append.redaction {
             self.redactions.push((number, append.recorded_at, redaction));
         }
     }
 
-    /// Appends the batch: one round trip, and durable when it is back.
+    /// Appends the batch, and it is durable when this is back: one round trip, but where what is
+    /// rare goes with it.
     pub(super) async fn append(
         &self,
         connection: &mut PgConnection,
     ) -> Result<Vec<PgRow>, sqlx::Error> {
-        if self.redactions.is_empty() {
+        if self.redactions.is_empty() && self.leanings.is_empty() {
             return self.append_all(connection).await;
         }
         let mut transaction = connection.begin().await?;
@@ -201,6 +212,8 @@ impl<'a> Arrays<'a> {
         for row in &rows {
             refused.insert(row.try_get::<i32, _>(0)?);
         }
+        let leanings = self.leanings.iter().filter(|(number, ..)| !refused.contains(number));
+        lean(&mut transaction, leanings).await?;
         let taken = self.redactions.iter().filter(|(number, ..)| !refused.contains(number));
         for (_, at, redaction) in taken {
             redact(&mut transaction, redaction, *at).await?;
@@ -261,6 +274,25 @@ impl<'a> Appends<'a> {
         self.shards.push(append.shard.into());
         self.epochs.push(append.epoch.map(signed));
     }
+}
+
+async fn lean<'a>(
+    connection: &mut PgConnection,
+    leanings: impl Iterator<Item = &'a (i32, &'a Append, &'a str)>,
+) -> Result<(), sqlx::Error> {
+    let (mut types, mut shards) = (Vec::new(), Vec::new());
+    let (mut ids, mut on) = (Vec::new(), Vec::new());
+    for (_, append, leans_on) in leanings {
+        types.push(&*append.aggregate_type);
+        shards.push(i32::from(append.shard));
+        ids.push(&*append.aggregate_id);
+        on.push(*leans_on);
+    }
+    if !ids.is_empty() {
+        let query = sqlx::query(LEAN).bind(types).bind(shards).bind(ids).bind(on);
+        query.execute(connection).await?;
+    }
+    Ok(())
 }
 
 async fn redact(

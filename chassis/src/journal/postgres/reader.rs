@@ -212,6 +212,26 @@ impl Reader {
         Ok(ids.into_iter().map(Arc::from).collect())
     }
 
+    pub(super) async fn leaning(
+        &self,
+        aggregate_type: &str,
+        on: &str,
+        after_id: &str,
+        limit: usize,
+    ) -> Result<Vec<Arc<str>>, ReadError> {
+        let query = sqlx::query_scalar(
+            "select aggregate_id from open_aggregates \
+             where leans_on = $1 and aggregate_type = $2 and aggregate_id > $3 \
+             order by aggregate_id limit $4",
+        )
+        .bind(on)
+        .bind(aggregate_type)
+        .bind(after_id)
+        .bind(signed(limit as u64));
+        let ids: Vec<String> = within(query.fetch_all(&self.pool)).await?;
+        Ok(ids.into_iter().map(Arc::from).collect())
+    }
+
     pub(super) async fn marks(
         &self,
         shard: u16,

@@ -38,8 +38,10 @@ const PUT_SNAPSHOT: &str = "insert into snapshots \
      on conflict (aggregate_type, aggregate_id) do update set \
      sequence = excluded.sequence, version = excluded.version, state = excluded.state \
      where excluded.sequence >= snapshots.sequence";
-const OPEN: &str = "insert or ignore into open_aggregates \
-     (aggregate_type, aggregate_id, shard) values (?1, ?2, ?3)";
+const OPEN: &str = "insert into open_aggregates \
+     (aggregate_type, aggregate_id, shard, leans_on) values (?1, ?2, ?3, ?4) \
+     on conflict (aggregate_type, aggregate_id) do update set leans_on = excluded.leans_on \
+     where excluded.leans_on is not null";
 const CLOSE: &str = "delete from open_aggregates where aggregate_type = ?1 and aggregate_id = ?2";
 const PUT_MARK: &str = "insert into marks (shard, name, until) values (?1, ?2, ?3) \
      on conflict (shard, name) do update set until = excluded.until \
@@ -283,7 +285,7 @@ impl Batch<'_> {
         if let Some(open) = append.open {
             if open {
                 let mut statement = self.connection.prepare_cached(OPEN)?;
-                statement.execute(params![kind, id, append.shard])?;
+                statement.execute(params![kind, id, append.shard, append.leans_on.as_deref()])?;
             } else {
                 self.connection.prepare_cached(CLOSE)?.execute(params![kind, id])?;
             }

@@ -39,6 +39,8 @@ struct Kept {
     payloads: HashMap<Arc<str>, Payload>,
     snapshots: HashMap<Name, Snapshot>,
     open: BTreeSet<(Arc<str>, u16, Arc<str>)>,
+    /// By what they lean on, open ones and others.
+    leaning: BTreeSet<(Arc<str>, Name)>,
     epochs: BTreeMap<u16, u64>,
     marks: BTreeMap<(u16, Arc<str>), DateTime<Utc>>,
 }
@@ -122,6 +124,7 @@ impl Store {
             kept.payloads.insert(Arc::clone(&payload.hash), payload);
         }
         let entry = (Arc::clone(&name.0), append.shard, Arc::clone(&name.1));
+        kept.leaning.extend(append.leans_on.map(|on| (on, name.clone())));
         match append.open {
             Some(true) => drop(kept.open.insert(entry)),
             Some(false) => drop(kept.open.remove(&entry)),
@@ -291,6 +294,21 @@ impl Journal for Connection {
             &*one.0 == aggregate_type && one.1 == shard && &*one.2 > after_id
         };
         Ok(kept.open.iter().filter(of_shard).take(limit).map(|one| Arc::clone(&one.2)).collect())
+    }
+
+    async fn leaning(
+        &self,
+        aggregate_type: &str,
+        on: &str,
+        after_id: &str,
+        limit: usize,
+    ) -> Result<Vec<Arc<str>>, ReadError> {
+        let kept = self.reading().await?;
+        let is_open = |name: &Name| kept.open.iter().any(|one| one.0 == name.0 && one.2 == name.1);
+        let found = kept.leaning.iter().filter(|(leans_on, name)| {
+            &**leans_on == on && &*name.0 == aggregate_type && &*name.1 > after_id && is_open(name)
+        });
+        Ok(found.take(limit).map(|(_, (_, id))| Arc::clone(id)).collect())
     }
 
     async fn marks(

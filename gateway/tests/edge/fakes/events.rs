@@ -13,6 +13,12 @@ impl World {
     fn after(&self, filter: &EventFilter, after: Option<Cursor>) -> Vec<EventEnvelope> {
         let from = after.map_or(0, |cursor| cursor.position);
         let events = self.events.lock().expect("lock");
+        // All of them are of one run.
+        let labels = super::run_view().labels;
+        let mut wanted = filter.labels.iter();
+        if !wanted.all(|(key, value)| labels.get(key) == Some(value)) {
+            return Vec::new();
+        }
         events.iter().filter(|e| e.position > from && filter.holds(e)).cloned().collect()
     }
 
