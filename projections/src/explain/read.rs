@@ -63,6 +63,11 @@ impl Histories<'_> {
         let Folded { run, sequence, at, .. } = self.reached(id, asked.at, started).await?;
         let mut search = Search::of(asked, sources);
         self.each_stored(id, sequence, |recorded, event| search.take(recorded, event)).await?;
+        if asked.node.is_none() && !search.tokens.is_empty() {
+            let mut entries = Entries(&mut search);
+            let came = entries.0.came();
+            self.visit(id, &came, &mut entries).await?;
+        }
         let these: BTreeSet<TokenId> = search.tokens.keys().copied().collect();
         let mut parts = Parts {
             trace: Trace::new(Wanted { these, ..Wanted::default() }, sources),
@@ -78,6 +83,22 @@ impl Histories<'_> {
             (source.left, source.taken) = (left, taken);
         }
         Ok(Read { run, timeline, trace, sequence })
+    }
+}
+
+/// The tokens that are asked for, as they come.
+struct Entries<'a>(&'a mut Search);
+
+impl Visitor for Entries<'_> {
+    fn before(&mut self, _: Moment, _: &Event, _: &Run) {}
+
+    fn after(&mut self, _: Moment, run: &Run) {
+        let Some(live) = run.live() else { return };
+        let tokens: Vec<TokenId> = self.0.tokens.keys().copied().collect();
+        for id in tokens {
+            let branch = live.tokens.get(&id).and_then(|token| token.branch);
+            self.0.is_in(id, branch.map(|branch| branch.instance));
+        }
     }
 }
 

@@ -151,7 +151,7 @@ impl Search {
                 push(&mut found.did, sequence, FACTS);
             }
         }
-        if telling.of_places {
+        if telling.of_places && (self.node.is_some() || self.may_lead_there(&recorded.payload)) {
             self.follow(kind, sequence, told()?);
         }
         if telling.of_turn {
@@ -164,6 +164,27 @@ impl Search {
     fn may_be_asked_for(&self, payload: &[u8]) -> bool {
         !self.tokens.is_empty()
             && codec::numbers(payload, "\"token\":").any(|id| self.tokens.contains_key(&id))
+    }
+
+    /// Whether an event of a token's way may be one of the token that is asked for, or of a group.
+    /// Where no node is asked for, the ways of others lead nowhere.
+    fn may_lead_there(&self, payload: &[u8]) -> bool {
+        codec::mentions(payload, "\"instance\":")
+            || codec::mentions(payload, "\"start\":")
+            || codec::numbers(payload, "\"token\":").any(|id| self.token == Some(id))
+    }
+
+    /// Where a token was found that is asked for by itself, in which group it is isn't known by
+    /// its way: it is told here.
+    pub(super) fn is_in(&mut self, token: TokenId, instance: Option<InstanceId>) {
+        if let Some(found) = self.tokens.get_mut(&token) {
+            found.groups[0] = instance;
+        }
+    }
+
+    /// The events with which the tokens that are asked for came.
+    pub(super) fn came(&self) -> BTreeSet<u64> {
+        self.tokens.values().map(|found| found.came).collect()
     }
 
     /// Follows tokens from node to node, and groups.
