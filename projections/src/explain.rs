@@ -29,7 +29,7 @@ use trace::{Origin, Traced};
 const WAITING: usize = 20;
 
 /// Events that are read sooner than those are found that matter. In tests no run is so short.
-const SHORT: u64 = if cfg!(test) { 0 } else { 8_000 };
+const SHORT: u64 = if cfg!(test) { 1 } else { 8_000 };
 
 impl Histories<'_> {
     /// Explains a run, and the tokens that are asked for.
