@@ -28,7 +28,7 @@ use crate::limits::BUNDLE_LINE_BYTES;
 
 mod screen;
 
-pub use screen::{Finding, Screen};
+pub use screen::{Finding, Screen, places};
 
 #[cfg(test)]
 mod tests;

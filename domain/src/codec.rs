@@ -235,6 +235,16 @@ pub fn mentions(stored: &[u8], text: &str) -> bool {
     memchr::memmem::find(stored, text.as_bytes()).is_some()
 }
 
+/// The whole numbers that follow a text wherever it stands in a stored one: a look before it is
+/// parsed, too.
+pub fn numbers<'a>(stored: &'a [u8], text: &'a str) -> impl Iterator<Item = u64> + 'a {
+    let ends = memchr::memmem::find_iter(stored, text).map(|start| start + text.len());
+    ends.filter_map(|start| {
+        let digits = stored[start..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+        std::str::from_utf8(&stored[start..start + digits]).ok()?.parse().ok()
+    })
+}
+
 /// Whether a stored value reads as it stands there: it refers to nothing, and no key is escaped.
 pub fn is_plain(stored: &[u8]) -> bool {
     !may_be_marked(stored)

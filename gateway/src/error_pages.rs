@@ -21,6 +21,7 @@ const PAGES: &[(&str, &str)] = pages! {
     "audit_not_signed"
     "body_too_large"
     "body_unreadable"
+    "bundle_has_keys"
     "child_concurrency"
     "child_depth"
     "child_failed"

@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 pub const EDGE_CODES: &[&str] = &[
     "body_too_large",
     "body_unreadable",
+    "bundle_has_keys",
     "cross_site_request",
     "duplicate_key",
     "forbidden",

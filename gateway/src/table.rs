@@ -272,9 +272,11 @@ const RUN_ROUTES: &[Route] = &[
         .says(
             "A run as one file",
             "The run with its children, their events, definitions and values, as NDJSON that is \
-             read, decided again and forked without a server (`wonder bundle`). An answer without \
-             its `end` line was broken off.",
+             read, decided again and forked without a server (`wonder bundle`). Its first 16 MiB \
+             are looked through for keys before anything is sent. An answer without its `end` \
+             line was broken off: also where a key stands in what comes after that.",
         )
+        .asks(&[SECRETS])
         .downloads("application/x-ndjson"),
     Route::new(Get, "/api/v1/runs/{id}/state", Read, handler!(time_travel::state))
         .says("A run at a moment", "The engine's own fold of the run's events.")

@@ -1,5 +1,5 @@
-//! Why a run is where it is: its events are read once, and what they record is put together with its
-//! definition.
+//! Why a run is where it is: what its events record is put together with its definition. Of a long
+//! run only those are decoded that an answer is made of ([`search`]).
 
 use std::collections::BTreeMap;
 
@@ -13,18 +13,23 @@ use protocol::explanation::{
 use protocol::{Rejection, RejectionKind, RunError, TimelineEntry, Waiting};
 
 use crate::histories::Histories;
-use crate::timeline::Timeline;
 use crate::{refusal, waiting};
 
+mod read;
 mod routing;
+mod search;
 mod told;
 mod trace;
 
+use read::{Question, Read};
 use routing::{NOTHING, Transitions};
-use trace::{Origin, Trace, Traced, Wanted};
+use trace::{Origin, Traced};
 
 /// Entries of what a run waits for that an explanation has.
 const WAITING: usize = 20;
+
+/// Events that are read sooner than those are found that matter. In tests no run is so short.
+const SHORT: u64 = if cfg!(test) { 1 } else { 8_000 };
 
 impl Histories<'_> {
     /// Explains a run, and the tokens that are asked for.
@@ -52,20 +57,13 @@ impl Histories<'_> {
         let transitions = Transitions::of(&definition);
         let into = asked.node.iter().flat_map(|node| transitions.leading_to(node));
         let sources: Vec<String> = into.map(|(_, one)| one.from.clone()).collect();
-        let wanted = Wanted { token: asked.token, node: asked.node.clone() };
-        let mut read = Read {
-            run: Run::default(),
-            timeline: Timeline::default(),
-            trace: Trace::new(wanted, sources),
-            sequence: 0,
+        let question =
+            Question { id: &id, asked: &asked, started: started.started_at, sources: &sources };
+        // Of a short run, and where no states are kept, all is read.
+        let read = match self.start_from(&id, asked.at).await? {
+            (_, folded) if folded <= SHORT => self.read_whole(question).await?,
+            _ => self.read_parts(question).await?,
         };
-        self.walk(&id, asked.at, started.started_at, |sequence, at, event| {
-            read.trace.take(event, sequence, at, &read.run);
-            read.timeline.take(event, sequence, at);
-            read.run.evolve(event, at);
-            read.sequence = sequence;
-        })
-        .await?;
         if let Some(token) = asked.token.filter(|token| !read.trace.tokens.contains_key(token)) {
             let message = format!("{id} has no token {token} at event {}", read.sequence);
             return Err(Rejection::new(RejectionKind::Invalid, "no_such_token", message));
@@ -78,14 +76,6 @@ impl Histories<'_> {
             Known { run_id, definition: &definition, transitions: &transitions, read: &read };
         Ok(known.explanation(waiting, asked.node.as_deref()))
     }
-}
-
-/// What was read of a run.
-struct Read {
-    run: Run,
-    timeline: Timeline,
-    trace: Trace,
-    sequence: u64,
 }
 
 /// What an explanation is made of.
@@ -145,7 +135,7 @@ impl Known<'_> {
             by: by.to_owned(),
             sequence: traced.sequence,
             from_token,
-            from_node: from_token.and_then(|token| self.node_of(token)),
+            from_node: traced.from_node.clone(),
             taken: None,
             join: None,
         };
@@ -174,10 +164,6 @@ impl Known<'_> {
             }
             Origin::Undo { of } => came("undo", Some(*of)),
         }
-    }
-
-    fn node_of(&self, token: TokenId) -> Option<String> {
-        self.read.timeline.entry_of(token).map(|entry| entry.node.clone())
     }
 
     /// A join: as it was decided, or as it stands.

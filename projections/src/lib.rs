@@ -36,6 +36,7 @@ mod histories;
 mod lead;
 mod logs;
 mod metrics;
+mod outline;
 mod outside;
 mod payload;
 mod plans;
@@ -53,6 +54,7 @@ mod time_travel;
 mod timeline;
 mod triggers;
 mod verify;
+mod visit;
 mod waiting;
 
 #[cfg(test)]

@@ -87,20 +87,30 @@ impl Histories<'_> {
     ) -> Result<Folded, Rejection> {
         let id = run_id.to_string();
         let first = self.first_event(workspace_id, &id).await?;
-        let (mut run, sequence) = self.start_from(&id, at).await?;
+        self.reached(&id, at, first.recorded_at).await
+    }
+
+    /// The same of a run that is there and has begun then.
+    pub(crate) async fn reached(
+        &self,
+        id: &str,
+        at: StateAt,
+        started: DateTime<Utc>,
+    ) -> Result<Folded, Rejection> {
+        let (mut run, sequence) = self.start_from(id, at).await?;
         let mut moment = None;
         if sequence > 0 {
-            let last = self.run_events(&id, sequence - 1, 1).await?.pop();
+            let last = self.run_events(id, sequence - 1, 1).await?.pop();
             moment = last.map(|event| event.recorded_at);
         }
-        let rest = self.each_event_until(&id, sequence, at, |_, recorded_at, event| {
+        let rest = self.each_event_until(id, sequence, at, |_, recorded_at, event| {
             run.evolve(event, recorded_at);
             moment = Some(recorded_at);
         });
         let sequence = rest.await?;
-        let out_of_range = matches!(at, StateAt::Sequence(wanted) if wanted != sequence);
+        let out_of_range = at.sequence().is_some_and(|wanted| wanted != sequence);
         let (Some(status), Some(moment), false) = (run.status(), moment, out_of_range) else {
-            return Err(no_such_moment(&id, sequence, first.recorded_at));
+            return Err(no_such_moment(id, sequence, started));
         };
         Ok(Folded { run, status, sequence, at: moment })
     }
@@ -115,7 +125,7 @@ impl Histories<'_> {
         take: impl FnMut(u64, DateTime<Utc>, &Event) + Send,
     ) -> Result<u64, Rejection> {
         let sequence = self.each_event_until(id, 0, at, take).await?;
-        let out_of_range = matches!(at, StateAt::Sequence(wanted) if wanted != sequence);
+        let out_of_range = at.sequence().is_some_and(|wanted| wanted != sequence);
         if sequence == 0 || out_of_range {
             return Err(no_such_moment(id, sequence, started));
         }
@@ -123,7 +133,7 @@ impl Histories<'_> {
     }
 
     /// The same after a sequence, which is answered where no event comes after it.
-    async fn each_event_until(
+    pub(crate) async fn each_event_until(
         &self,
         id: &str,
         after: u64,
@@ -212,15 +222,25 @@ impl Histories<'_> {
         Rejection::new(RejectionKind::Gone, "run_archived", message)
     }
 
+    /// Refuses events whose content was dropped.
+    pub(crate) async fn have_content(&self, events: &[RecordedEvent]) -> Result<(), Rejection> {
+        match events.iter().find(|event| event.redacted.is_some()) {
+            Some(dropped) if !self.takes_remains => Err(self.archived(&dropped.aggregate_id).await),
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) async fn decoded_one(&self, event: &RecordedEvent) -> Result<Event, Rejection> {
+        let decoded = self.decoded(std::slice::from_ref(event)).await?.pop();
+        let absent = || refusal::damaged(&event.aggregate_id, &"an event isn't there");
+        decoded.map(|(_, event)| event).ok_or_else(absent)
+    }
+
     pub(crate) async fn decoded<'a>(
         &self,
         events: &'a [RecordedEvent],
     ) -> Result<Vec<(&'a RecordedEvent, Event)>, Rejection> {
-        if !self.takes_remains
-            && let Some(dropped) = events.iter().find(|event| event.redacted.is_some())
-        {
-            return Err(self.archived(&dropped.aggregate_id).await);
-        }
+        self.have_content(events).await?;
         let stored = events.iter().map(|event| event.payload.as_ref());
         let blobs = Blobs::fetch(self.past, stored).await.map_err(refusal::journal)?;
         let decode = |recorded: &'a RecordedEvent| {
@@ -235,7 +255,7 @@ impl Histories<'_> {
     }
 
     /// The newest state that is kept and isn't later.
-    async fn start_from(&self, id: &str, at: StateAt) -> Result<(Run, u64), Rejection> {
+    pub(crate) async fn start_from(&self, id: &str, at: StateAt) -> Result<(Run, u64), Rejection> {
         let until = match at {
             StateAt::Latest => None,
             StateAt::Sequence(sequence) => Some(Until::Sequence(sequence)),
@@ -256,7 +276,7 @@ impl Histories<'_> {
     }
 }
 
-fn no_such_moment(id: &str, last: u64, started: DateTime<Utc>) -> Rejection {
+pub(crate) fn no_such_moment(id: &str, last: u64, started: DateTime<Utc>) -> Rejection {
     let message = if last == 0 {
         format!("{id} began at {started}: ask for a later moment, from sequence 1 on")
     } else {

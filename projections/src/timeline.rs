@@ -37,7 +37,7 @@ impl Histories<'_> {
     }
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Timeline {
     pub(crate) entries: Vec<TimelineEntry>,
     by_token: HashMap<TokenId, usize>,
@@ -48,6 +48,7 @@ pub(crate) struct Timeline {
     instances: HashMap<InstanceId, Instance>,
 }
 
+#[derive(Clone)]
 struct Instance {
     group: Option<String>,
     branches: Vec<OpenedBranches>,
@@ -71,6 +72,32 @@ impl Timeline {
     /// The group instance that a token is a branch of.
     pub(crate) fn instance_of(&self, token: TokenId) -> Option<InstanceId> {
         self.branches.get(&token).map(|branch| branch.instance)
+    }
+
+    /// A token of which the beginning wasn't read came to a node.
+    pub(crate) fn stands(
+        &mut self,
+        token: TokenId,
+        node: &str,
+        (branch, group): (Option<Branch>, Option<String>),
+        (sequence, at): (u64, DateTime<Utc>),
+    ) {
+        self.enter(token, node, branch, Moment { sequence, at });
+        if let Some(entry) = self.entries.last_mut() {
+            entry.group = group;
+        }
+    }
+
+    /// The same where not all events were read: what is open and isn't there any more was cancelled.
+    pub(crate) fn cancel_but(
+        &mut self,
+        is_there: impl Fn(TokenId) -> bool,
+        (sequence, at): (u64, DateTime<Utc>),
+    ) {
+        let gone: Vec<TokenId> = self.open.iter().copied().filter(|id| !is_there(*id)).collect();
+        for token in gone {
+            self.end(token, "cancelled", Moment { sequence, at });
+        }
     }
 
     pub(crate) fn take(&mut self, event: &Event, sequence: u64, at: DateTime<Utc>) {

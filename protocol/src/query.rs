@@ -108,6 +108,14 @@ impl std::str::FromStr for StateAt {
 }
 
 impl StateAt {
+    /// The last event that is asked for, where it is by its sequence.
+    pub const fn sequence(self) -> Option<u64> {
+        match self {
+            Self::Sequence(sequence) => Some(sequence),
+            Self::Latest | Self::Time(_) => None,
+        }
+    }
+
     /// Whether an event comes after the moment.
     pub fn is_before(self, sequence: u64, recorded_at: DateTime<Utc>) -> bool {
         match self {

@@ -14,6 +14,9 @@ use crate::secrets::{self, Shape};
 /// Findings that are kept; all are counted.
 const KEPT: usize = 100;
 
+/// Findings that are named where a bundle is refused for them.
+const NAMED: usize = 20;
+
 /// A secret, and where it stands.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Finding {
@@ -23,6 +26,19 @@ pub struct Finding {
     /// The text, within the payload or the value.
     pub pointer: String,
     pub shape: Shape,
+}
+
+/// Where secrets stand, in words. What they are isn't told, not even where a member is called so.
+pub fn places(first: &[Finding], count: u64) -> String {
+    let mut text = format!("what looks like a key stands in {count} places of it:");
+    for found in first.iter().take(NAMED) {
+        let pointer = secrets::mask(&found.pointer);
+        text.push_str(&format!("\n  {} at {pointer} of {}", found.shape, found.of));
+    }
+    if first.len() > NAMED {
+        text.push_str("\n  …");
+    }
+    text
 }
 
 /// Looks through lines, in their order.
@@ -77,6 +93,11 @@ impl Screen {
             }
             Line::End(end) => Line::End(end),
         })
+    }
+
+    /// What was found so far, the first of it, and how many there are.
+    pub fn found(&self) -> (&[Finding], u64) {
+        (&self.found, self.count)
     }
 
     /// What was found, the first of it, and how many there are.

@@ -80,6 +80,12 @@ pub(super) const SPEED: &[Param] = &[param(
     "Of a stream: replay what has happened, spaced as it was recorded and so many times as fast \
      (0.01 to 10000); no wait is longer than 10 s. A run that goes on is followed live then.",
 )];
+pub(super) const SECRETS: &[Param] = &[param(
+    "secrets",
+    "string",
+    "What becomes of what looks like a key that somebody has typed in: `refuse` (the default; \
+     `bundle_has_keys` says where), `mask`, or `allow`.",
+)];
 pub(super) const AGGREGATE: &[Param] = &[
     param("aggregate_type", "string", "Only events of this kind of thing, as `run`."),
     param("aggregate_id", "string", "Only events of this thing."),

@@ -49,6 +49,8 @@ pub(crate) struct World {
     pub(crate) ephemerals: Mutex<Vec<Ephemeral>>,
     pub(crate) listened: Mutex<Vec<EphemeralFilter>>,
     pub(crate) lag: Mutex<bool>,
+    /// What somebody has typed into a run, and how many bytes of its bundle come before.
+    pub(crate) typed_in: Mutex<(String, usize)>,
     pub(crate) pages: Mutex<Vec<PageRequest>>,
     pub(crate) filters: Mutex<Vec<RunFilter>>,
     /// Runs of a page, beside the one.
@@ -292,7 +294,8 @@ impl RunQueries for World {
         from: BundleFrom,
     ) -> Result<BundlePart, Rejection> {
         let view = RunQueries::get(self, own, id, None).await?;
-        bundles::part(own, &view, from, *self.lag.lock().expect("lock"))
+        let typed_in = self.typed_in.lock().expect("lock").clone();
+        bundles::part(own, &view, from, *self.lag.lock().expect("lock"), typed_in)
     }
 
     async fn compare(&self, own: WorkspaceId, asked: Compare) -> Result<Comparison, Rejection> {

@@ -4,6 +4,44 @@ use domain::run::Event;
 use domain::run::event::{Cause, Decision, GateOutcome, QueueReason, Region, TokenId};
 use domain::run::{RunError, RunStatus};
 
+/// What an event tells that explanations are made of, by its type.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Telling {
+    /// What one token does: see [`token_of`].
+    pub(super) of_token: bool,
+    /// Where tokens are, and groups.
+    pub(super) of_places: bool,
+    /// That the run waits for its turn, or no longer.
+    pub(super) of_turn: bool,
+    /// It may belong to what led to the end: see [`leads_to_the_end`].
+    pub(super) of_end: bool,
+}
+
+/// What events of a type tell.
+pub(super) fn telling(event_type: &str) -> Telling {
+    let none = Telling::default();
+    match event_type {
+        "task_succeeded" | "task_handed_out" | "retry_started" | "node_computed"
+        | "mutex_awaited" | "mutex_taken" | "wait_started" | "wait_ended" | "event_emitted"
+        | "metric_emitted" | "undo_succeeded" | "gate_opened" | "gate_answered"
+        | "child_started" => Telling { of_token: true, ..none },
+        "task_failed" | "node_failed" | "undo_failed" | "gate_closed" | "child_ended" => {
+            Telling { of_token: true, of_end: true, ..none }
+        }
+        "run_started" | "token_routed" | "branches_spawned" | "join_fired" | "group_ended"
+        | "undo_started" => Telling { of_places: true, ..none },
+        "join_failed" => Telling { of_places: true, of_end: true, ..none },
+        "run_queued" | "run_admitted" => Telling { of_turn: true, ..none },
+        "compensation_started"
+        | "compensation_ended"
+        | "run_completed"
+        | "run_failed"
+        | "run_cancelled"
+        | "run_timed_out" => Telling { of_end: true, ..none },
+        _ => none,
+    }
+}
+
 /// The token that an event is about, where it is about one at its node.
 pub(super) fn token_of(event: &Event) -> Option<TokenId> {
     match event {

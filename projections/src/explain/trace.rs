@@ -2,7 +2,7 @@
 //! asked for came and left, what happened to them, and what became of groups. Bounded, but for a few
 //! words of each group.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use chrono::{DateTime, Utc};
 use domain::run::event::{
@@ -16,15 +16,17 @@ use serde_json::{Map, Value};
 use super::told;
 
 /// Events that are told of one token.
-const FACTS: usize = 30;
+pub(super) const FACTS: usize = 30;
 /// Events that are told of the run.
-const LED: usize = 20;
+pub(super) const LED: usize = 20;
 
-/// What is asked for.
+/// Which tokens are asked for.
 #[derive(Debug, Default)]
 pub(super) struct Wanted {
     pub(super) token: Option<TokenId>,
     pub(super) node: Option<String>,
+    /// These, where they are known: no more than are kept.
+    pub(super) these: BTreeSet<TokenId>,
 }
 
 /// See the head of the file.
@@ -46,6 +48,8 @@ pub(super) struct Trace {
 #[derive(Debug)]
 pub(super) struct Traced {
     pub(super) came: Origin,
+    /// The node of the token that it came from.
+    pub(super) from_node: Option<String>,
     pub(super) sequence: u64,
     pub(super) did: VecDeque<Fact>,
     pub(super) left: Option<Routed>,
@@ -100,6 +104,8 @@ pub(super) struct Source {
 pub(super) struct Group {
     pub(super) name: Option<String>,
     pub(super) by: TokenId,
+    /// The node that it was opened from.
+    pub(super) by_node: Option<String>,
     pub(super) branches: Vec<Made>,
     pub(super) closed: Option<Closing>,
 }
@@ -127,8 +133,8 @@ pub(super) struct Closing {
 
 impl Trace {
     /// `sources` are the nodes from which a transition leads to the node that is asked for.
-    pub(super) fn new(wanted: Wanted, sources: impl IntoIterator<Item = String>) -> Self {
-        let sources = sources.into_iter().map(|node| (node, Source::default())).collect();
+    pub(super) fn new(wanted: Wanted, sources: &[String]) -> Self {
+        let sources = sources.iter().map(|node| (node.clone(), Source::default())).collect();
         Self { wanted, sources, ..Self::default() }
     }
 
@@ -151,7 +157,9 @@ impl Trace {
             push(&mut self.led, fact(), LED);
         }
         match event {
-            Event::RunStarted(started) => self.enter(1, &started.start, Origin::Start, sequence),
+            Event::RunStarted(started) => {
+                self.enter(1, &started.start, Origin::Start, None, sequence);
+            }
             Event::TokenRouted { token, considered, fired, opened, extended, failed } => {
                 let from = token_at(token);
                 let routed = Routed {
@@ -172,7 +180,8 @@ impl Trace {
                     if let Some(branches) = opened.and_then(|opened| opened.branches_of(index)) {
                         let transition = branches.transition;
                         let origin = Origin::Branch { instance: *instance, transition };
-                        self.enter(token, &branches.node, origin, sequence);
+                        let by = self.opened_from(*instance);
+                        self.enter(token, &branches.node, origin, by, sequence);
                     }
                 }
             }
@@ -187,7 +196,8 @@ impl Trace {
                     ..Closing::of("fired", sequence)
                 };
                 self.close(*instance, closing);
-                self.enter(*token, node, Origin::Join { instance: *instance }, sequence);
+                let by = self.opened_from(*instance);
+                self.enter(*token, node, Origin::Join { instance: *instance }, by, sequence);
             }
             Event::JoinFailed { instance, error, arithmetic } => {
                 let closing = Closing::of("failed", sequence);
@@ -201,21 +211,31 @@ impl Trace {
                 self.close(*instance, Closing::of("ended", sequence));
             }
             Event::UndoStarted { token, undoes, node } => {
-                self.enter(*token, node, Origin::Undo { of: *undoes }, sequence);
+                // The undo stands where what it undoes was done.
+                let of = Some(node.clone());
+                self.enter(*token, node, Origin::Undo { of: *undoes }, of, sequence);
             }
             // What these do to tokens is told above, or by the timeline.
             _ => {}
         }
     }
 
-    fn enter(&mut self, token: TokenId, node: &str, came: Origin, sequence: u64) {
+    fn enter(
+        &mut self,
+        token: TokenId,
+        node: &str,
+        came: Origin,
+        from_node: Option<String>,
+        sequence: u64,
+    ) {
         let is_wanted = self.wanted.token == Some(token)
-            || self.wanted.node.as_deref().is_some_and(|wanted| wanted == node);
+            || self.wanted.node.as_deref().is_some_and(|wanted| wanted == node)
+            || self.wanted.these.contains(&token);
         if !is_wanted {
             return;
         }
         let did = VecDeque::new();
-        self.tokens.insert(token, Traced { came, sequence, did, left: None });
+        self.tokens.insert(token, Traced { came, from_node, sequence, did, left: None });
         if self.tokens.len() > EXPLAINED_TOKENS {
             self.tokens.pop_first();
             self.left_out += 1;
@@ -229,6 +249,7 @@ impl Trace {
             let group = Group {
                 name: opened.group.clone(),
                 by: token,
+                by_node: node.map(str::to_owned),
                 branches: branches.collect(),
                 closed: None,
             };
@@ -252,8 +273,8 @@ impl Trace {
                 Fired::Arrived { .. } => None,
             })
             .collect();
-        for (new, node, origin) in moved {
-            self.enter(new, &node, origin, routed.sequence);
+        for (new, to, origin) in moved {
+            self.enter(new, &to, origin, node.map(str::to_owned), routed.sequence);
         }
         if let Some(traced) = self.tokens.get_mut(&token) {
             traced.left = Some(routed.clone());
@@ -265,6 +286,10 @@ impl Trace {
             }
             source.last = Some((token, routed));
         }
+    }
+
+    fn opened_from(&self, instance: InstanceId) -> Option<String> {
+        self.groups.get(&instance).and_then(|group| group.by_node.clone())
     }
 
     fn close(&mut self, instance: InstanceId, closing: Closing) {
@@ -313,7 +338,8 @@ impl Closing {
     }
 }
 
-fn push(facts: &mut VecDeque<Fact>, fact: Fact, most: usize) {
+/// Adds to the last so many.
+pub(super) fn push<T>(facts: &mut VecDeque<T>, fact: T, most: usize) {
     if facts.len() == most {
         facts.pop_front();
     }

@@ -12,6 +12,7 @@ pub(super) fn part(
     view: &RunView,
     from: BundleFrom,
     is_broken: bool,
+    (typed_in, before): (String, usize),
 ) -> Result<BundlePart, Rejection> {
     match from {
         BundleFrom::Start { at } => {
@@ -27,7 +28,9 @@ pub(super) fn part(
             };
             let line = Line::WonderBundle(manifest.clone()).to_raw().expect("JSON");
             let next = Some(Box::new(BundleCursor::new(manifest)));
-            Ok(BundlePart { lines: vec![line], next })
+            let text = json!({"payload": {"hash": "0", "value": "x".repeat(before)}});
+            let more = (before > 0).then(|| to_raw_value(&text).expect("JSON"));
+            Ok(BundlePart { lines: std::iter::once(line).chain(more).collect(), next })
         }
         BundleFrom::Next(_) if is_broken => {
             let kind = RejectionKind::Unavailable;
@@ -38,7 +41,7 @@ pub(super) fn part(
                 "position": 1, "id": uuid::Uuid::nil(), "aggregate_type": "run",
                 "aggregate_id": cursor.manifest.run_id.to_string(), "sequence": 1,
                 "event_type": "run_started", "event_version": 1,
-                "recorded_at": cursor.manifest.exported_at, "payload": {}}});
+                "recorded_at": cursor.manifest.exported_at, "payload": {"note": typed_in}}});
             Ok(BundlePart { lines: vec![to_raw_value(&line).expect("JSON")], next: None })
         }
     }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use domain::bundle::places;
 use domain::ids::RunId;
 use serde_json::json;
 
@@ -25,8 +26,6 @@ const WRITTEN: &[Column] = &[
     ("secrets", "/secrets/count"),
     ("masked", "/masked"),
 ];
-/// Findings that a refusal names.
-const NAMED: usize = 20;
 /// What no look through a bundle finds.
 const UNFOUND: &str = "Only what looks like a known key is found: no password, no key of another \
                        form, nothing that is encoded, and nothing that tells of people";
@@ -59,7 +58,12 @@ pub(crate) struct ExportArgs {
 pub(super) async fn execute(global: &Global, args: ExportArgs) -> Result<Exit, Failure> {
     let mut plain = bundle_file::plain(&args.file)?;
     write(global, &args, &mut plain).await?;
-    let secrets = if args.mask { Secrets::Masked } else { Secrets::Found };
+    // A server looks for itself; what was allowed is counted.
+    let secrets = match (args.offline, args.mask, args.allow_findings) {
+        (true, true, _) => Secrets::Masked,
+        (true, false, _) | (false, false, true) => Secrets::Found,
+        (false, true, _) | (false, false, false) => Secrets::Unseen,
+    };
     let (mut file, findings) = pack(plain.whole()?, &args.file, secrets, !args.plain)?;
     if findings.count > 0 && secrets == Secrets::Found && !args.allow_findings {
         return Err(unfit(&findings));
@@ -76,19 +80,24 @@ pub(super) async fn execute(global: &Global, args: ExportArgs) -> Result<Exit, F
 
 /// The refusal of a bundle that has keys in it.
 fn unfit(findings: &Findings) -> Failure {
-    let Findings { first, count } = findings;
-    let mut text = format!("what looks like a key stands in {count} places of it:");
-    for found in first.iter().take(NAMED) {
-        text.push_str(&format!("\n  {} at {} of {}", found.shape, found.pointer, found.of));
-    }
-    if first.len() > NAMED {
-        text.push_str("\n  …");
-    }
-    text.push_str(
-        "\nGive the keys up where they are in use, and use --mask, which puts masks there, or \
+    let text = format!(
+        "{}\nGive the keys up where they are in use, and use --mask, which puts masks there, or \
          --allow-findings",
+        places(&findings.first, findings.count)
     );
     Failure::Refused(text)
+}
+
+/// Says what a server asks for in the words of the command line.
+fn with_options(failure: Failure) -> Failure {
+    match failure {
+        Failure::Api(mut problem) if problem.code == "bundle_has_keys" => {
+            let detail = problem.detail.replace("ask with secrets=mask", "use --mask");
+            problem.detail = detail.replace("secrets=allow", "--allow-findings");
+            Failure::Api(problem)
+        }
+        failure => failure,
+    }
 }
 
 /// Writes a run of a server into a file, once it has been read as any reader does.
@@ -98,20 +107,31 @@ pub(in crate::cli) async fn from_server(
     path: &Path,
 ) -> Result<(), Failure> {
     let mut plain = bundle_file::plain(path)?;
-    download(client, id, &mut plain).await?;
     // All of it stays: nothing else has it once it is dropped.
+    download(client, id, "allow", &mut plain).await?;
     let (file, _) = pack(plain.whole()?, path, Secrets::Unseen, true)?;
     file.keep()
 }
 
-async fn download(client: &Client, id: RunId, file: &mut PartFile) -> Result<(), Failure> {
-    client.download(&format!("/runs/{id}/bundle"), &[], file).await
+async fn download(
+    client: &Client,
+    id: RunId,
+    secrets: &str,
+    file: &mut PartFile,
+) -> Result<(), Failure> {
+    let query = [("secrets", secrets.to_owned())];
+    client.download(&format!("/runs/{id}/bundle"), &query, file).await
 }
 
 async fn write(global: &Global, args: &ExportArgs, file: &mut PartFile) -> Result<(), Failure> {
     if !args.offline {
         let client = Client::new(&global.client)?;
-        return download(&client, args.id, file).await;
+        let secrets = match (args.mask, args.allow_findings) {
+            (true, _) => "mask",
+            (false, true) => "allow",
+            (false, false) => "refuse",
+        };
+        return download(&client, args.id, secrets, file).await.map_err(with_options);
     }
     let config = config::load(&args.server, AuthMode::Keys)
         .map_err(|error| Failure::Refused(format!("{error:#}")))?
