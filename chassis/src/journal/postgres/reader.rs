@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use futures::TryStreamExt;
 use sqlx::postgres::PgArguments;
-use sqlx::query::Query;
+use sqlx::query::{Query, QueryScalar};
 use sqlx::{PgPool, Postgres};
 
 use super::decoding::{EVENT, Names, event, failed};
@@ -192,6 +192,15 @@ impl Reader {
         Ok(payloads)
     }
 
+    /// The texts of a query's only column.
+    async fn texts(
+        &self,
+        query: QueryScalar<'_, Postgres, String, PgArguments>,
+    ) -> Result<Vec<Arc<str>>, ReadError> {
+        let texts = within(query.fetch_all(&self.pool)).await?;
+        Ok(texts.into_iter().map(Arc::from).collect())
+    }
+
     pub(super) async fn open_aggregates(
         &self,
         aggregate_type: &str,
@@ -208,8 +217,7 @@ impl Reader {
         .bind(i32::from(shard))
         .bind(after_id)
         .bind(signed(limit as u64));
-        let ids: Vec<String> = within(query.fetch_all(&self.pool)).await?;
-        Ok(ids.into_iter().map(Arc::from).collect())
+        self.texts(query).await
     }
 
     pub(super) async fn leaning(
@@ -228,8 +236,7 @@ impl Reader {
         .bind(aggregate_type)
         .bind(after_id)
         .bind(signed(limit as u64));
-        let ids: Vec<String> = within(query.fetch_all(&self.pool)).await?;
-        Ok(ids.into_iter().map(Arc::from).collect())
+        self.texts(query).await
     }
 
     pub(super) async fn marks(
@@ -262,8 +269,7 @@ impl Reader {
         .bind(aggregate_type)
         .bind(after_id)
         .bind(signed(limit as u64));
-        let ids: Vec<String> = within(query.fetch_all(&self.pool)).await?;
-        Ok(ids.into_iter().map(Arc::from).collect())
+        self.texts(query).await
     }
 
     pub(super) async fn written_elsewhere(
@@ -290,8 +296,7 @@ impl Reader {
         )
         .bind(until)
         .bind(signed(limit as u64));
-        let hashes: Vec<String> = within(query.fetch_all(&self.pool)).await?;
-        Ok(hashes.into_iter().map(Arc::from).collect())
+        self.texts(query).await
     }
 
     pub(super) async fn seek(&self, sought: Sought<'_>) -> Result<Vec<Written>, ReadError> {

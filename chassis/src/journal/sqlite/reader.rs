@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use futures::TryStreamExt;
 use sqlx::sqlite::{SqlitePool, SqliteRow};
-use sqlx::{Row, Sqlite, query::Query, sqlite::SqliteArguments};
+use sqlx::{Row, Sqlite, query::Query, query::QueryScalar, sqlite::SqliteArguments};
 use uuid::Uuid;
 
 use crate::journal::columns::{signed, snapshot, unsigned, written};
@@ -140,6 +140,15 @@ impl Reader {
         Ok(payloads)
     }
 
+    /// The texts of a query's only column.
+    async fn texts<'q>(
+        &self,
+        query: QueryScalar<'q, Sqlite, String, SqliteArguments<'q>>,
+    ) -> Result<Vec<Arc<str>>, ReadError> {
+        let texts = query.fetch_all(&self.pool).await.map_err(failed)?;
+        Ok(texts.into_iter().map(Arc::from).collect())
+    }
+
     pub(super) async fn open_aggregates(
         &self,
         aggregate_type: &str,
@@ -147,7 +156,7 @@ impl Reader {
         after_id: &str,
         limit: usize,
     ) -> Result<Vec<Arc<str>>, ReadError> {
-        let ids: Vec<String> = sqlx::query_scalar(
+        let query = sqlx::query_scalar(
             "select aggregate_id from open_aggregates \
              where aggregate_type = $1 and shard = $2 and aggregate_id > $3 \
              order by aggregate_id limit $4",
@@ -155,11 +164,8 @@ impl Reader {
         .bind(aggregate_type)
         .bind(shard)
         .bind(after_id)
-        .bind(signed(limit as u64))
-        .fetch_all(&self.pool)
-        .await
-        .map_err(failed)?;
-        Ok(ids.into_iter().map(Arc::from).collect())
+        .bind(signed(limit as u64));
+        self.texts(query).await
     }
 
     pub(super) async fn leaning(
@@ -178,8 +184,7 @@ impl Reader {
         .bind(aggregate_type)
         .bind(after_id)
         .bind(signed(limit as u64));
-        let ids: Vec<String> = query.fetch_all(&self.pool).await.map_err(failed)?;
-        Ok(ids.into_iter().map(Arc::from).collect())
+        self.texts(query).await
     }
 
     pub(super) async fn marks(
@@ -212,18 +217,15 @@ impl Reader {
         after_id: &str,
         limit: usize,
     ) -> Result<Vec<Arc<str>>, ReadError> {
-        let ids: Vec<String> = sqlx::query_scalar(
+        let query = sqlx::query_scalar(
             "select aggregate_id from events \
              where aggregate_type = $1 and aggregate_id > $2 and sequence = 1 \
              order by aggregate_id limit $3",
         )
         .bind(aggregate_type)
         .bind(after_id)
-        .bind(signed(limit as u64))
-        .fetch_all(&self.pool)
-        .await
-        .map_err(failed)?;
-        Ok(ids.into_iter().map(Arc::from).collect())
+        .bind(signed(limit as u64));
+        self.texts(query).await
     }
 
     pub(super) async fn released(
@@ -236,8 +238,7 @@ impl Reader {
         )
         .bind(until.timestamp_micros())
         .bind(signed(limit as u64));
-        let hashes: Vec<String> = query.fetch_all(&self.pool).await.map_err(failed)?;
-        Ok(hashes.into_iter().map(Arc::from).collect())
+        self.texts(query).await
     }
 
     pub(super) async fn seek(&self, sought: Sought<'_>) -> Result<Vec<Written>, ReadError> {
