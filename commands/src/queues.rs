@@ -55,8 +55,7 @@ impl Queues {
     /// # Errors
     /// Where NATS is away, or has them otherwise than asked for.
     pub async fn open(nats: &Nats) -> Result<Self, NatsError> {
-        let mut tasks = WorkQueueOptions::of(tasks_queue(DEFAULT_POOL), QUEUE_BYTES);
-        tasks.storage = nats.task_storage();
+        let tasks = WorkQueueOptions::of_tasks(nats, tasks_queue(DEFAULT_POOL), QUEUE_BYTES);
         let outcomes = WorkQueueOptions::of(outcomes_queue(), QUEUE_BYTES);
         Ok(Self {
             nats: nats.clone(),
@@ -197,11 +196,13 @@ impl TaskQueue for Queues {
             Some((attempt, self.tasks.holds(&subject).await.ok()?))
         });
         let answers: Vec<_> = answers.buffer_unordered(QUESTIONS).collect().await;
-        let (queued, gone): (Vec<_>, Vec<_>) =
-            answers.into_iter().flatten().partition(|(_, is_queued)| *is_queued);
-        let mut looked: Vec<_> =
-            queued.iter().map(|(attempt, _)| (*attempt, Look::Found)).collect();
-        let gone: Vec<_> = gone.into_iter().map(|(attempt, _)| attempt).collect();
+        let (mut looked, mut gone) = (Vec::with_capacity(attempts.len()), Vec::new());
+        for (attempt, is_queued) in answers.into_iter().flatten() {
+            match is_queued {
+                true => looked.push((attempt, Look::Found)),
+                false => gone.push(attempt),
+            }
+        }
         let held = self.held(&gone).await;
         // An outcome that waits may be the one: it is taken in a moment, and then it is known.
         let mut waiting: HashMap<u16, Option<bool>> = HashMap::new();

@@ -80,8 +80,7 @@ impl RemoteTasks {
             let message = format!("{pool:?} can't be a pool: use letters, digits, _ and -");
             return Err(NatsError::Setting(message));
         }
-        let mut tasks = WorkQueueOptions::of(tasks_queue(pool), QUEUE_BYTES);
-        tasks.storage = nats.task_storage();
+        let tasks = WorkQueueOptions::of_tasks(&nats, tasks_queue(pool), QUEUE_BYTES);
         let tasks = WorkQueue::open(&nats, tasks).await?;
         let outcomes = WorkQueueOptions::of(outcomes_queue(), QUEUE_BYTES);
         let outcomes = WorkQueue::open(&nats, outcomes).await?;

@@ -154,7 +154,7 @@ impl Nats {
     }
 
     /// Where tasks are to be kept.
-    pub fn task_storage(&self) -> Option<Storage> {
+    pub(super) fn task_storage(&self) -> Option<Storage> {
         self.inner.task_storage
     }
 

@@ -59,6 +59,11 @@ impl WorkQueueOptions {
         let (max_age, storage) = (Duration::ZERO, Some(Storage::File));
         Self { name: name.into(), subjects: subjects.into(), max_bytes, max_age, storage }
     }
+
+    /// The same of tasks, kept where the connection was told to keep them.
+    pub fn of_tasks(nats: &Nats, queue: (String, String), max_bytes: i64) -> Self {
+        Self { storage: nats.task_storage(), ..Self::of(queue, max_bytes) }
+    }
 }
 
 /// A message to publish.
