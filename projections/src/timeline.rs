@@ -58,9 +58,9 @@ struct Instance {
 
 /// When an event happened.
 #[derive(Clone, Copy)]
-struct Moment {
-    sequence: u64,
-    at: DateTime<Utc>,
+pub(crate) struct Moment {
+    pub(crate) sequence: u64,
+    pub(crate) at: DateTime<Utc>,
 }
 
 impl Timeline {
@@ -80,24 +80,18 @@ impl Timeline {
         token: TokenId,
         node: &str,
         (branch, group): (Option<Branch>, Option<String>),
-        (sequence, at): (u64, DateTime<Utc>),
+        moment: Moment,
     ) {
-        self.enter(token, node, branch, Moment { sequence, at });
+        self.enter(token, node, branch, moment);
         if let Some(entry) = self.entries.last_mut() {
             entry.group = group;
         }
     }
 
     /// The same where not all events were read: what is open and isn't there any more was cancelled.
-    pub(crate) fn cancel_but(
-        &mut self,
-        is_there: impl Fn(TokenId) -> bool,
-        (sequence, at): (u64, DateTime<Utc>),
-    ) {
+    pub(crate) fn cancel_but(&mut self, is_there: impl Fn(TokenId) -> bool, moment: Moment) {
         let gone: Vec<TokenId> = self.open.iter().copied().filter(|id| !is_there(*id)).collect();
-        for token in gone {
-            self.end(token, "cancelled", Moment { sequence, at });
-        }
+        self.cancel(gone, moment);
     }
 
     pub(crate) fn take(&mut self, event: &Event, sequence: u64, at: DateTime<Utc>) {
@@ -342,9 +336,7 @@ impl Timeline {
             self.around(branch).any(|around| around.instance == instance)
         };
         let inside: Vec<TokenId> = self.open.iter().copied().filter(inside).collect();
-        for token in inside {
-            self.end(token, "cancelled", moment);
-        }
+        self.cancel(inside, moment);
     }
 
     /// The branches around one, innermost first.
@@ -368,16 +360,19 @@ impl Timeline {
             })
         };
         let tokens: Vec<TokenId> = self.open.iter().copied().filter(is_taken).collect();
-        for token in tokens {
-            self.end(token, "cancelled", moment);
-        }
+        self.cancel(tokens, moment);
         for instance in instances {
             self.cancel_inside(instance, moment);
         }
     }
 
     fn cancel_all(&mut self, moment: Moment) {
-        for token in std::mem::take(&mut self.open) {
+        let open = std::mem::take(&mut self.open);
+        self.cancel(open, moment);
+    }
+
+    fn cancel(&mut self, tokens: impl IntoIterator<Item = TokenId>, moment: Moment) {
+        for token in tokens {
             self.end(token, "cancelled", moment);
         }
     }

@@ -4,7 +4,6 @@
 use std::collections::BTreeSet;
 
 use chassis::journal::RecordedEvent;
-use chrono::{DateTime, Utc};
 use domain::codec;
 use domain::run::{Event, Run};
 use protocol::{Rejection, StateAt};
@@ -12,12 +11,10 @@ use protocol::{Rejection, StateAt};
 use crate::histories::Histories;
 use crate::refusal;
 use crate::time_travel::PAGE_EVENTS;
+use crate::timeline::Moment;
 
 /// Events that are folded through rather than looked for a state that is kept.
 const NEAR: u64 = 16;
-
-/// An event's sequence and time.
-pub(crate) type Moment = (u64, DateTime<Utc>);
 
 /// Who visits events.
 pub(crate) trait Visitor: Send {
@@ -58,7 +55,7 @@ impl Histories<'_> {
                 return Err(refusal::damaged(id, &"some of its events aren't there"));
             }
             for (recorded, event) in self.decoded(&page).await? {
-                let moment = (recorded.sequence, recorded.recorded_at);
+                let moment = Moment { sequence: recorded.sequence, at: recorded.recorded_at };
                 let is_wanted = left.next_if_eq(&recorded.sequence).is_some();
                 if is_wanted {
                     visitor.before(moment, &event, &run);

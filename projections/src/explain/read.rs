@@ -13,8 +13,8 @@ use super::told;
 use super::trace::{Trace, Wanted};
 use crate::histories::Histories;
 use crate::time_travel::Folded;
-use crate::timeline::Timeline;
-use crate::visit::{Moment, Visitor};
+use crate::timeline::{Moment, Timeline};
+use crate::visit::Visitor;
 
 /// What is asked of which run.
 #[derive(Clone, Copy)]
@@ -76,7 +76,7 @@ impl Histories<'_> {
         self.visit(id, &search.found(), &mut parts).await?;
         let Parts { mut trace, mut timeline } = parts;
         let is_there = |id| run.live().is_some_and(|live| live.tokens.contains_key(&id));
-        timeline.cancel_but(is_there, (sequence, at));
+        timeline.cancel_but(is_there, Moment { sequence, at });
         trace.left_out = search.left_out;
         for (node, (left, taken)) in search.left {
             let source = trace.sources.entry(node).or_default();
@@ -110,7 +110,7 @@ struct Parts {
 
 impl Visitor for Parts {
     fn before(&mut self, moment: Moment, event: &Event, run: &Run) {
-        let (sequence, at) = moment;
+        let Moment { sequence, at } = moment;
         self.trace.take(event, sequence, at, run);
         let is_asked = |token: &TokenId| self.timeline.entry_of(*token).is_some();
         match event {
