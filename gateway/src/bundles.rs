@@ -11,6 +11,7 @@ use domain::ids::{RunId, WorkspaceId};
 use futures::stream;
 use protocol::bundle::{BundleFrom, BundlePart};
 use protocol::{Rejection, RejectionKind};
+use serde_json::value::RawValue;
 
 use crate::call::Call;
 use crate::download;
@@ -52,10 +53,10 @@ struct Sending {
     workspace_id: WorkspaceId,
     run_id: RunId,
     secrets: Secrets,
-    /// What looks through the lines, but while a thread has it.
+    /// What looks through the lines where somebody is to: but while a thread has it.
     screen: Option<Screen>,
-    /// What was read and isn't sent.
-    ahead: VecDeque<BundlePart>,
+    /// The lines of parts that were read and aren't sent.
+    ahead: VecDeque<Vec<Box<RawValue>>>,
     /// What is asked for next.
     from: Option<BundleFrom>,
     seal: Seal,
@@ -66,14 +67,14 @@ struct Sending {
 pub(crate) async fn of_run(call: Call) -> Result<Response, Problem> {
     let (workspace_id, run_id) = (call.caller()?.workspace_id, call.id()?);
     let secrets = call.asked_as("secrets")?.unwrap_or_default();
-    let edge = Arc::clone(&call.edge);
+    let (edge, masks) = (Arc::clone(&call.edge), secrets == Secrets::Mask);
     let from = Some(BundleFrom::Start { at: edge.gateway.environment.now() });
     let mut sending = Sending {
         edge,
         workspace_id,
         run_id,
         secrets,
-        screen: Some(Screen::new(workspace_id, secrets == Secrets::Mask)),
+        screen: (secrets != Secrets::Allow).then(|| Screen::new(workspace_id, masks)),
         ahead: VecDeque::new(),
         from,
         seal: Seal::default(),
@@ -91,23 +92,21 @@ impl Sending {
         let bytes = if self.secrets == Secrets::Refuse { AHEAD_BYTES } else { 1 };
         let mut read = 0;
         while read < bytes {
-            let Some(part) = self.read().await? else { break };
-            read += part.lines.iter().map(|line| line.get().len()).sum::<usize>();
-            self.ahead.push_back(part);
+            let Some(lines) = self.read().await? else { break };
+            read += lines.iter().map(|line| line.get().len()).sum::<usize>();
+            self.ahead.push_back(lines);
         }
         self.is_clean()
     }
 
-    /// The next part, looked through.
-    async fn read(&mut self) -> Result<Option<BundlePart>, Rejection> {
+    /// The lines of the next part, looked through.
+    async fn read(&mut self) -> Result<Option<Vec<Box<RawValue>>>, Rejection> {
         let Some(from) = self.from.take() else { return Ok(None) };
         let runs = &self.edge.gateway.runs;
         let BundlePart { mut lines, next } =
             runs.bundle(self.workspace_id, self.run_id, from).await?;
         self.from = next.map(BundleFrom::Next);
-        if let (Secrets::Refuse | Secrets::Mask, Some(mut screen)) =
-            (self.secrets, self.screen.take())
-        {
+        if let Some(mut screen) = self.screen.take() {
             let masks = self.secrets == Secrets::Mask;
             let screening = move || -> Result<_, serde_json::Error> {
                 for text in &mut lines {
@@ -124,7 +123,7 @@ impl Sending {
             self.screen = Some(screen);
             lines = screened;
         }
-        Ok(Some(BundlePart { lines, next: None }))
+        Ok(Some(lines))
     }
 
     /// Refuses what has keys in it, where that is asked for.
@@ -145,13 +144,13 @@ impl Sending {
 
     /// The next lines. Without its end a bundle isn't whole.
     async fn next(mut self) -> Result<Option<(Bytes, Self)>, Rejection> {
-        let part = match self.ahead.pop_front() {
-            Some(part) => Some(part),
+        let lines = match self.ahead.pop_front() {
+            Some(lines) => Some(lines),
             None => self.read().await?,
         };
         self.is_clean()?;
         let mut text = Vec::new();
-        for line in part.into_iter().flat_map(|part| part.lines) {
+        for line in lines.into_iter().flatten() {
             self.seal.take(line.get().as_bytes());
             text.extend_from_slice(line.get().as_bytes());
             text.push(b'\n');
