@@ -171,6 +171,8 @@ async fn never_more_than_the_limit_is_under_way() {
     assert!(given_up.is_err());
     publish(&setting.queue, 0..100).await;
     until("they are delivered", async || setting.pending().await == (8, 0)).await;
+    // What the server has sent on this connection has come before its answer.
+    setting.nats.ping(LONG).await.expect("it answers");
     // With a smaller limit the rest goes to others, long before its time is over.
     let mut held = soon("two", consumer.pull(2)).await;
     assert!(held.iter().map(number).eq(0..2));
