@@ -234,6 +234,7 @@ impl Coordinator {
         let workers = config.workers.max(1);
         let (task_sender, tasks) = bus::queue(config.tasks_in_flight.max(workers));
         let (abandoned_sender, abandoned) = bus::queue(ABANDONED);
+        let others = Arc::new(worker::Others::default());
         let mut mailboxes = Vec::with_capacity(workers);
         for worker in 0..workers {
             let (sender, mailbox) = mpsc::channel(MAILBOX);
@@ -252,6 +253,7 @@ impl Coordinator {
                 queue: around.queue.clone(),
                 loads: (LOADS / workers).max(1),
                 fenced: Arc::clone(&around.fenced),
+                others: Arc::clone(&others),
             };
             tracker.spawn(Worker::new(worker, context).run(mailbox, shutdown.clone()));
             mailboxes.push(sender);

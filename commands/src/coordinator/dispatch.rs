@@ -21,6 +21,10 @@ const LATE: Duration = Duration::from_millis(20);
 /// each of a few processes to have the next one at hand.
 const LEAST_WINDOW: usize = 2 * TURN;
 
+/// Outcomes of a run that wait to be decided on beyond which it is handed no more work: what comes
+/// back then would only wait longer.
+const WAITING: usize = 256;
+
 /// How often in a row an attempt has to be missed before it is handed out again: its outcome may be
 /// on the way while its task has left the queue already.
 const MISSED: u32 = 2;
@@ -71,6 +75,8 @@ struct Attempts {
     shrank_at: Option<Instant>,
     ready: VecDeque<(u64, u32)>,
     in_flight: HashMap<(u64, u32), Flight>,
+    /// What has come back and isn't decided on.
+    waiting: usize,
     has_turn: bool,
 }
 
@@ -88,6 +94,9 @@ struct Flight {
 impl Attempts {
     /// How many more may be handed out now.
     fn room(&self) -> usize {
+        if self.waiting >= WAITING {
+            return 0;
+        }
         let most = self.window.map_or(self.limit, |window| window.min(self.limit));
         most.saturating_sub(self.in_flight.len())
     }
@@ -178,6 +187,16 @@ impl Dispatch {
                 self.runs.remove(&run_id);
             }
         } else {
+            self.give_turn(run_id);
+        }
+    }
+
+    /// So much of what came back of a run isn't decided on yet.
+    pub(super) fn waiting(&mut self, run_id: RunId, count: usize) {
+        if let Some(attempts) = self.runs.get_mut(&run_id)
+            && attempts.waiting != count
+        {
+            attempts.waiting = count;
             self.give_turn(run_id);
         }
     }

@@ -35,12 +35,17 @@ mod admission;
 mod checks;
 mod children;
 mod commits;
+mod gauges;
 mod loading;
 mod loads;
 mod ownership;
+mod resting;
 mod workflows;
 
 use commits::{Commit, commit};
+use gauges::Gauges;
+pub(super) use resting::Others;
+use resting::Rests;
 
 /// What a worker works with.
 pub(super) struct Context {
@@ -64,6 +69,8 @@ pub(super) struct Context {
     pub loads: usize,
     /// Told of shards that turn out to be another coordinator's.
     pub fenced: Fenced,
+    /// The runs of all workers of the process.
+    pub others: Arc<Others>,
 }
 
 impl Context {
@@ -129,6 +136,7 @@ pub(super) struct Worker {
     /// Starts that can't be judged yet.
     put_off: Vec<Start>,
     loads: loads::Loads,
+    rests: Rests,
 }
 
 impl Worker {
@@ -150,6 +158,7 @@ impl Worker {
             workflows: Workflows::default(),
             told: HashSet::new(),
             put_off: Vec::new(),
+            rests: Rests::default(),
         }
     }
 
@@ -187,6 +196,7 @@ impl Worker {
             self.admit();
             self.tell_of_workflows();
             self.start_children();
+            self.turns.extend(self.rests.over());
             self.take_turns();
             self.hand_out();
             self.check_unheard();
@@ -196,9 +206,9 @@ impl Worker {
                 swept = Instant::now();
             }
         }
-        while let Some((run_id, result)) = self.commits.next().await {
-            if let (Ok(appended), Some(Slot::Loaded(actor))) = (result, self.runs.get_mut(&run_id))
-            {
+        while let Some(done) = self.commits.next().await {
+            let slot = self.runs.get_mut(&done.run_id);
+            if let (Ok(appended), Some(Slot::Loaded(actor))) = (done.result, slot) {
                 actor.committed(&appended);
             }
         }
@@ -356,7 +366,10 @@ impl Worker {
         }
         let due = self.timers.next().into_iter().chain(self.admissions.next_at()).min();
         let due = due.map(|due| (due - self.context.clock.now()).to_std().unwrap_or_default());
-        due.unwrap_or(Duration::MAX).min(self.loads.until_due()).min(self.checks.until_due())
+        due.unwrap_or(Duration::MAX)
+            .min(self.loads.until_due())
+            .min(self.checks.until_due())
+            .min(self.rests.until_due())
     }
 
     fn wake_due(&mut self) {
@@ -370,11 +383,16 @@ impl Worker {
         let most = if self.runs.len() > 1 { EVENTS_PER_TURN } else { EVENTS_PER_TURN_ALONE };
         for run_id in std::mem::take(&mut self.turns) {
             let Some(Slot::Loaded(actor)) = self.runs.get_mut(&run_id) else { continue };
+            if self.rests.is_resting(run_id) {
+                self.dispatch.waiting(run_id, actor.queue.len());
+                continue;
+            }
             let clock = &*self.context.clock;
             let Ok(turn) = catch_unwind(AssertUnwindSafe(|| actor.turn(clock, most))) else {
                 self.quarantine(run_id);
                 continue;
             };
+            self.dispatch.waiting(run_id, actor.queue.len());
             match turn {
                 Turn::Append(append) => self.commits.push(commit(&self.context, run_id, append)),
                 Turn::SlotIsPast => self.wait_again(run_id),
@@ -459,25 +477,6 @@ impl Worker {
             }
         });
         self.gauges.runs.set(self.runs.len() as f64);
-    }
-}
-
-/// What a worker shows of itself.
-struct Gauges {
-    in_flight: metrics::Gauge,
-    /// Attempts that nothing was heard of for some time, as the last sweep found.
-    unheard: metrics::Gauge,
-    runs: metrics::Gauge,
-}
-
-impl Gauges {
-    fn of(worker: usize) -> Self {
-        let worker = worker.to_string();
-        Self {
-            in_flight: metrics::gauge!("wonder_tasks_owed_in_flight", "worker" => worker.clone()),
-            unheard: metrics::gauge!("wonder_tasks_unheard", "worker" => worker.clone()),
-            runs: metrics::gauge!("wonder_runs_in_memory", "worker" => worker),
-        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use chassis::journal::{Append, AppendError, Appended};
 use domain::ids::RunId;
@@ -9,15 +10,23 @@ use domain::queue::Hold;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use protocol::Abandoned;
+use tokio::time::Instant;
 
 use super::{Context, Slot, Worker};
 use crate::coordinator::actor::{Holds, refuse_all};
 use crate::coordinator::refusal::{ended, refused};
 
-pub(super) type Commit = BoxFuture<'static, (RunId, Result<Appended, AppendError>)>;
+pub(super) type Commit = BoxFuture<'static, Committed>;
+
+/// An append that has ended.
+pub(super) struct Committed {
+    pub run_id: RunId,
+    pub result: Result<Appended, AppendError>,
+    took: Duration,
+}
 
 impl Worker {
-    pub(super) async fn commits_done(&mut self, first: (RunId, Result<Appended, AppendError>)) {
+    pub(super) async fn commits_done(&mut self, first: Committed) {
         self.commit_done(first);
         // Others that are ready are taken along, so that their runs share the next commit.
         while let Poll::Ready(Some(next)) = futures::poll!(self.commits.next()) {
@@ -25,9 +34,12 @@ impl Worker {
         }
     }
 
-    fn commit_done(&mut self, (run_id, result): (RunId, Result<Appended, AppendError>)) {
+    fn commit_done(&mut self, Committed { run_id, result, took }: Committed) {
         match result {
-            Ok(appended) => self.committed(run_id, &appended),
+            Ok(appended) => {
+                self.rest(run_id, took);
+                self.committed(run_id, &appended);
+            }
             Err(AppendError::Fenced { shard }) => self.fenced(run_id, shard),
             Err(error) => {
                 tracing::warn!(%run_id, %error, "an append failed, loading the run again");
@@ -90,5 +102,9 @@ impl Worker {
 /// An append under way.
 pub(super) fn commit(context: &Context, run_id: RunId, append: Box<Append>) -> Commit {
     let journal = Arc::clone(&context.journal);
-    Box::pin(async move { (run_id, journal.append(*append).await) })
+    Box::pin(async move {
+        let begun = Instant::now();
+        let result = journal.append(*append).await;
+        Committed { run_id, result, took: begun.elapsed() }
+    })
 }
