@@ -11,6 +11,7 @@ use crate::exit::{Exit, Failure};
 use crate::output::{self, say};
 use crate::server;
 
+mod beside;
 mod definitions;
 mod floor;
 mod http;
@@ -32,6 +33,8 @@ pub(crate) enum Workload {
     Latency,
     /// 1,000 branches and a join
     Fanout,
+    /// Runs of 3 tasks by two clients: alone, and beside a run of 100,000 branches
+    Beside,
     /// Durably accepted starts
     Start,
     /// 2,000 sequential steps in one run
@@ -57,7 +60,7 @@ pub(crate) struct BenchArgs {
     /// Less of everything: under 10 s in all
     #[arg(long)]
     quick: bool,
-    /// Runs of a repetition (sequence, latency, start), branches (fanout), steps (history)
+    /// Runs of a repetition (sequence, latency, start), branches (fanout, beside), steps (history)
     #[arg(short, long)]
     n: Option<u64>,
     /// Connections that ask at the same time (sequence, start)
@@ -89,6 +92,7 @@ impl Workload {
                 Self::Sequence,
                 Self::Latency,
                 Self::Fanout,
+                Self::Beside,
                 Self::History,
                 Self::Start,
                 Self::Floor,
@@ -105,6 +109,8 @@ impl Workload {
             (Self::Latency, true) => (100, 1, 1, 10),
             (Self::Fanout, false) => (1_000, 1, 5, 1),
             (Self::Fanout, true) => (1_000, 1, 2, 1),
+            (Self::Beside, false) => (100_000, 2, 3, 200),
+            (Self::Beside, true) => (5_000, 2, 1, 50),
             (Self::Start, false) => (10_000, 256, 3, 500),
             (Self::Start, true) => (2_000, 256, 1, 100),
             (Self::History, false) => (2_000, 1, 3, 0),

@@ -23,7 +23,7 @@ const LEAST_WINDOW: usize = 2 * TURN;
 
 /// Outcomes of a run that wait to be decided on beyond which it is handed no more work: what comes
 /// back then would only wait longer.
-const WAITING: usize = 256;
+const WAITING: usize = 128;
 
 /// How often in a row an attempt has to be missed before it is handed out again: its outcome may be
 /// on the way while its task has left the queue already.
@@ -337,6 +337,18 @@ mod tests {
         assert_eq!(dispatch.in_flight(), 2);
         assert!(dispatch.next_turn().is_some());
         assert_eq!(dispatch.next_turn(), None);
+    }
+
+    #[test]
+    fn a_run_whose_outcomes_wait_is_handed_no_more() {
+        let mut dispatch = Dispatch::new(1_000);
+        (1..=40).for_each(|token| dispatch.ready(run(1), 1_000, token, 1));
+        assert_eq!(dispatch.next_turn().map(|(_, turn)| turn.len()), Some(TURN));
+        dispatch.waiting(run(1), WAITING);
+        assert_eq!(dispatch.next_turn(), Some((run(1), Vec::new())));
+        assert_eq!(dispatch.next_turn(), None);
+        dispatch.waiting(run(1), WAITING - 1);
+        assert_eq!(dispatch.next_turn().map(|(_, turn)| turn.len()), Some(TURN));
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod experiments;
 mod faults;
 mod forked_children;
 mod forks;
+mod large_runs;
 mod limits;
 mod long_forks;
 mod long_runs;

@@ -2,22 +2,22 @@
 
 use serde_json::{Value, json};
 
-/// Five trivial tasks, one after the other.
-pub(super) fn sequence() -> Value {
-    let names = ["a", "b", "c", "d", "e"];
+/// Trivial tasks, one after the other.
+pub(super) fn sequence(steps: usize) -> Value {
+    let names: Vec<_> = (0..steps).map(|step| format!("s{step}")).collect();
     let node = json!({
         "action": {"kind": "transform", "with": {"value": "${input.n + 1}"}},
         "input": {"n": "${state.n}"},
         "output": {"state.n": "${result}"}
     });
     let mut nodes: serde_json::Map<String, Value> =
-        names.iter().map(|name| ((*name).to_owned(), node.clone())).collect();
-    nodes["a"]["input"]["n"] = "${input.n}".into();
+        names.iter().map(|name| (name.clone(), node.clone())).collect();
+    nodes["s0"]["input"]["n"] = "${input.n}".into();
     let transitions: Vec<_> =
         names.windows(2).map(|pair| json!({"from": pair[0], "to": pair[1]})).collect();
     json!({
         "name": "bench-sequence",
-        "start": "a",
+        "start": "s0",
         "nodes": nodes,
         "transitions": transitions,
         "output": {"n": "${state.n}"}
@@ -44,6 +44,27 @@ pub(super) fn fanout() -> Value {
             }}
         ],
         "output": {"count": "${state.count}"}
+    })
+}
+
+/// So many branches at once, and a join over all of them.
+pub(super) fn spawn(branches: u64) -> Value {
+    json!({
+        "name": "bench-spawn",
+        "start": "split",
+        "nodes": {
+            "split": {"compute": {"state.joined": false}},
+            "work": {
+                "action": {"kind": "transform", "with": {"value": "${input.index}"}},
+                "input": {"index": "${index}"}
+            },
+            "gather": {"compute": {"state.joined": true}}
+        },
+        "transitions": [
+            {"from": "split", "to": "work", "spawn": branches, "group": "g"},
+            {"from": "work", "to": "gather", "join": {"group": "g", "wait": "all"}}
+        ],
+        "output": {"joined": "${state.joined}"}
     })
 }
 
@@ -89,7 +110,7 @@ mod tests {
 
     #[test]
     fn what_is_measured_is_valid() {
-        for definition in [sequence(), fanout(), start(), history(2_000)] {
+        for definition in [sequence(5), fanout(), spawn(100_000), start(), history(2_000)] {
             let checked = crate::definition_file::check(&definition.to_string());
             assert!(checked.is_ok(), "{definition}: {checked:#?}");
         }

@@ -1,7 +1,6 @@
 //! Closed loops: so many clients, each asks again as soon as it has its answer.
 
 use std::cell::Cell;
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
@@ -26,28 +25,41 @@ pub(super) async fn closed_loop(
     n: u64,
     expect: &str,
 ) -> anyhow::Result<Taken> {
-    let clients = u64::from(clients).min(n);
+    let clients = u32::try_from(n).map_or(clients, |n| clients.min(n));
+    let left = Cell::new(n);
+    let goes_on = || {
+        let is_left = left.get() > 0;
+        left.set(left.get().saturating_sub(1));
+        is_left
+    };
+    loop_while(address, request, clients, expect, goes_on).await
+}
+
+/// The same for as long as `goes_on`, which is asked before each request.
+pub(super) async fn loop_while(
+    address: &str,
+    request: &Prepared,
+    clients: u32,
+    expect: &str,
+    goes_on: impl Fn() -> bool,
+) -> anyhow::Result<Taken> {
     let mut connections = Vec::new();
     for _ in 0..clients {
         connections.push(Connection::open(address).await?);
     }
-    let left = Rc::new(Cell::new(n));
     let begun = Instant::now();
-    let loops = connections.into_iter().map(|mut connection| {
-        let left = Rc::clone(&left);
-        async move {
-            let mut each = Vec::new();
-            while left.get() > 0 {
-                left.set(left.get() - 1);
-                let asked = Instant::now();
-                let (status, body) = connection.ask(request).await?;
-                each.push(asked.elapsed());
-                let fits = (200..300).contains(&status)
-                    && body.windows(expect.len()).any(|window| window == expect.as_bytes());
-                ensure!(fits, "status {status}: {}", excerpt(body));
-            }
-            Ok::<_, anyhow::Error>(each)
+    let goes_on = &goes_on;
+    let loops = connections.into_iter().map(|mut connection| async move {
+        let mut each = Vec::new();
+        while goes_on() {
+            let asked = Instant::now();
+            let (status, body) = connection.ask(request).await?;
+            each.push(asked.elapsed());
+            let fits = (200..300).contains(&status)
+                && body.windows(expect.len()).any(|window| window == expect.as_bytes());
+            ensure!(fits, "status {status}: {}", excerpt(body));
         }
+        Ok::<_, anyhow::Error>(each)
     });
     let mut each: Vec<_> = try_join_all(loops).await?.into_iter().flatten().collect();
     let whole = begun.elapsed();

@@ -31,6 +31,9 @@ pub(super) struct Report {
     /// Step times of `history`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) steps: Option<Steps>,
+    /// What `beside` gave.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) beside: Option<Beside>,
     /// How it was measured, where that needs saying.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) method: Option<&'static str>,
@@ -43,6 +46,19 @@ pub(super) struct Steps {
     pub(super) first_tenth_ms: f64,
     pub(super) last_tenth_ms: f64,
     pub(super) last_to_first: f64,
+}
+
+/// How long small runs take while nothing else goes on, and beside a very large one.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(super) struct Beside {
+    pub(super) alone_p50_ms: f64,
+    pub(super) alone_p99_ms: f64,
+    pub(super) p50_ms: f64,
+    pub(super) p99_ms: f64,
+    pub(super) p99_ratio: f64,
+    /// Small runs that ended while the large one went on.
+    pub(super) runs: f64,
+    pub(super) large_s: f64,
 }
 
 impl Report {
@@ -65,6 +81,7 @@ impl Report {
             repetitions: Vec::new(),
             spread: 0.0,
             steps: None,
+            beside: None,
             method: None,
         }
     }

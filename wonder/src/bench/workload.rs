@@ -11,13 +11,13 @@ use super::load::{Taken, closed_loop};
 use super::measure::Moment;
 use super::report::{Report, Steps, median, round};
 use super::target::Target;
-use super::{Size, Workload, definitions, process};
+use super::{Size, Workload, beside, definitions, process};
 use crate::exit::Failure;
 
 /// How long one answer of a run to its end may take.
-const WAIT_S: u32 = 60;
-const COMPLETED: &str = "\"completed\"";
-const TASKS_OF_SEQUENCE: u64 = 5;
+pub(super) const WAIT_S: u32 = 60;
+pub(super) const COMPLETED: &str = "\"completed\"";
+const TASKS_OF_SEQUENCE: usize = 5;
 /// How often a long run is looked at; its times are taken from its events, not from here.
 const POLL: Duration = Duration::from_millis(100);
 const HISTORY_TIMEOUT: Duration = Duration::from_secs(600);
@@ -32,6 +32,7 @@ pub(super) async fn measure(
         Workload::Sequence => sequence("sequence", size, target).await?,
         Workload::Latency => sequence("latency", size, target).await?,
         Workload::Fanout => fanout(size, target).await?,
+        Workload::Beside => beside::measure(size, target).await?,
         Workload::Start => start(size, target).await?,
         Workload::History => history(size, target).await?,
         Workload::Floor | Workload::All => {
@@ -44,7 +45,7 @@ pub(super) async fn measure(
 
 /// Runs of five tasks, each awaited by its client.
 async fn sequence(name: &'static str, size: Size, target: &Target) -> Result<Report, Failure> {
-    let workflow = target.workflow(&definitions::sequence()).await?;
+    let workflow = target.workflow(&definitions::sequence(TASKS_OF_SEQUENCE)).await?;
     let request = target.start(&workflow, WAIT_S, &json!({"n": 1}));
     let address = &target.address;
     closed_loop(address, &request, size.clients, size.warm_up, COMPLETED).await?;
@@ -55,8 +56,8 @@ async fn sequence(name: &'static str, size: Size, target: &Target) -> Result<Rep
     }
     let used = before.until(Moment::now(target).await?);
     let mut report = Report::new(name, size);
-    report.taken(&taken, TASKS_OF_SEQUENCE);
-    report.used(used, size.n * u64::from(size.repetitions) * TASKS_OF_SEQUENCE);
+    report.taken(&taken, TASKS_OF_SEQUENCE as u64);
+    report.used(used, size.n * u64::from(size.repetitions) * TASKS_OF_SEQUENCE as u64);
     Ok(report)
 }
 
@@ -162,7 +163,7 @@ async fn history(size: Size, target: &Target) -> Result<Report, Failure> {
     Ok(report)
 }
 
-async fn wait_for_end(target: &Target, run_id: &str) -> Result<(), Failure> {
+pub(super) async fn wait_for_end(target: &Target, run_id: &str) -> Result<(), Failure> {
     let begun = Instant::now();
     loop {
         let run = target.client.get(&format!("/runs/{run_id}"), &[]).await;

@@ -3,7 +3,7 @@
 //! there is.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use domain::ids::RunId;
@@ -20,32 +20,19 @@ const REST: u32 = 2;
 /// The longest rest. A command to the run waits for as long.
 const REST_AT_MOST: Duration = Duration::from_millis(40);
 
-/// When a run that gives way to nobody last went on, for all workers of a process.
-#[derive(Debug)]
-pub(in crate::coordinator) struct Others {
-    began: Instant,
-    /// Milliseconds after `began`; 0 where none has.
-    last: AtomicU64,
-}
-
-impl Default for Others {
-    fn default() -> Self {
-        Self { began: Instant::now(), last: AtomicU64::new(0) }
-    }
-}
+/// The run that last went on and gives way to nobody, for all workers of a process.
+#[derive(Debug, Default)]
+pub(in crate::coordinator) struct Others(Mutex<Option<(RunId, Instant)>>);
 
 impl Others {
-    fn now(&self) -> u64 {
-        self.began.elapsed().as_millis() as u64 + 1
+    fn went_on(&self, run_id: RunId) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((run_id, Instant::now()));
     }
 
-    fn went_on(&self) {
-        self.last.store(self.now(), Ordering::Relaxed);
-    }
-
-    fn go_on(&self) -> bool {
-        let last = self.last.load(Ordering::Relaxed);
-        last > 0 && self.now().saturating_sub(last) <= BESIDE.as_millis() as u64
+    /// Whether somebody else goes on: a run that grows large was small itself just before.
+    fn go_on_beside(&self, run_id: RunId) -> bool {
+        let last = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        last.is_some_and(|(other, at)| other != run_id && at.elapsed() <= BESIDE)
     }
 }
 
@@ -54,6 +41,12 @@ impl Others {
 pub(super) struct Rests(HashMap<RunId, Instant>);
 
 impl Rests {
+    /// After an append that took so long.
+    fn begin(&mut self, run_id: RunId, took: Duration) {
+        self.0.insert(run_id, Instant::now() + (took * REST).min(REST_AT_MOST));
+        metrics::counter!("wonder_run_rests_total").increment(1);
+    }
+
     pub(super) fn is_resting(&self, run_id: RunId) -> bool {
         self.0.contains_key(&run_id)
     }
@@ -80,9 +73,44 @@ impl Worker {
         let Some(Slot::Loaded(actor)) = self.runs.get(&run_id) else { return };
         let others = &self.context.others;
         if actor.run.live().is_none_or(|live| live.tokens.len() < LARGE) {
-            others.went_on();
-        } else if others.go_on() {
-            self.rests.0.insert(run_id, Instant::now() + (took * REST).min(REST_AT_MOST));
+            others.went_on(run_id);
+        } else if others.go_on_beside(run_id) {
+            self.rests.begin(run_id, took);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn run(number: u128) -> RunId {
+        RunId::new(Uuid::from_u128(number))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rest_is_twice_the_append_up_to_a_limit() {
+        let mut rests = Rests::default();
+        assert_eq!((rests.until_due(), rests.over()), (Duration::MAX, Vec::new()));
+        rests.begin(run(1), Duration::from_millis(3));
+        rests.begin(run(2), Duration::from_secs(5));
+        assert_eq!(rests.until_due(), Duration::from_millis(6));
+        tokio::time::advance(Duration::from_millis(6)).await;
+        assert_eq!(rests.over(), [run(1)]);
+        assert!(!rests.is_resting(run(1)) && rests.is_resting(run(2)));
+        tokio::time::advance(REST_AT_MOST - Duration::from_millis(6)).await;
+        assert_eq!(rests.over(), [run(2)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn others_go_on_for_a_moment_and_nobody_is_beside_itself() {
+        let others = Others::default();
+        assert!(!others.go_on_beside(run(1)));
+        others.went_on(run(1));
+        assert!(!others.go_on_beside(run(1)) && others.go_on_beside(run(2)));
+        tokio::time::advance(BESIDE + Duration::from_millis(1)).await;
+        assert!(!others.go_on_beside(run(2)));
     }
 }
