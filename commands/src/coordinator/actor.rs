@@ -2,6 +2,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use chassis::clock::Clock;
 use chassis::journal::{Append, Appended};
@@ -63,6 +64,8 @@ pub(super) struct Actor {
     pub under_way: Option<UnderWay>,
     pub waiters: Vec<Reply<RunOutcome>>,
     pub last_used: Instant,
+    /// What the last append took, and the rest after it.
+    pub last_append: Duration,
     /// An `Advance` is owed.
     advance: bool,
     /// Attempts that may have been handed out before: that they are again is recorded first.
@@ -158,6 +161,7 @@ impl Actor {
             under_way: None,
             waiters: Vec::new(),
             last_used: Instant::now(),
+            last_append: Duration::ZERO,
             advance: false,
             again: HashSet::new(),
             recorded: HashSet::new(),

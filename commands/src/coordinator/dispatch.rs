@@ -1,9 +1,10 @@
 //! Tasks on their way to workers: fair turns between runs, and caps on what is in flight.
 //!
 //! What a run has in flight stands before every other run's next task in the queue to the workers.
-//! So a run has no more there than is taken in [`LATE`]: its window shrinks where outcomes come
-//! back later than their work took, and opens again where they don't (the rule of TCP Vegas, by
-//! the delay and not by losses; Brakmo and Peterson 1995). Work that takes long isn't late.
+//! So a run has no more there than is taken in [`LATE`]: its window shrinks where outcomes are
+//! decided on later than their work took, and opens again where they aren't (the rule of TCP Vegas,
+//! by the delay and not by losses; Brakmo and Peterson 1995). Work that takes long isn't late, and
+//! neither is what waits for the run's append before it.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -15,15 +16,12 @@ use tokio::time::Instant;
 /// Attempts that one run may hand out before the next run has its turn.
 const TURN: usize = 16;
 
-/// How much longer than its work an attempt may be away before its run has too much in flight.
+/// How much longer than its work and its run's append an attempt may be away before its run has too
+/// much in flight.
 const LATE: Duration = Duration::from_millis(20);
 /// Attempts that a run may have in flight however late they come back: enough for a worker of
 /// each of a few processes to have the next one at hand.
 const LEAST_WINDOW: usize = 2 * TURN;
-
-/// Outcomes of a run that wait to be decided on beyond which it is handed no more work: what comes
-/// back then would only wait longer.
-const WAITING: usize = 128;
 
 /// How often in a row an attempt has to be missed before it is handed out again: its outcome may be
 /// on the way while its task has left the queue already.
@@ -75,8 +73,8 @@ struct Attempts {
     shrank_at: Option<Instant>,
     ready: VecDeque<(u64, u32)>,
     in_flight: HashMap<(u64, u32), Flight>,
-    /// What has come back and isn't decided on.
-    waiting: usize,
+    /// When what has come back and isn't decided on was handed out, and how long its work took.
+    undecided: VecDeque<(Instant, Duration)>,
     has_turn: bool,
 }
 
@@ -94,26 +92,24 @@ struct Flight {
 impl Attempts {
     /// How many more may be handed out now.
     fn room(&self) -> usize {
-        if self.waiting >= WAITING {
-            return 0;
-        }
         let most = self.window.map_or(self.limit, |window| window.min(self.limit));
-        most.saturating_sub(self.in_flight.len())
+        most.saturating_sub(self.in_flight.len() + self.undecided.len())
     }
 
-    /// Learns from an attempt that came back how much may be in flight.
-    fn learn(&mut self, since: Instant, took: Duration) {
+    /// Learns from an attempt that was decided on how much may be in flight.
+    fn learn(&mut self, since: Instant, took: Duration, late: Duration) {
         let delay = since.elapsed().saturating_sub(took);
         let is_news = self.shrank_at.is_none_or(|shrank_at| since >= shrank_at);
-        if delay > LATE {
+        if delay > late {
             if is_news {
                 // So many would have been late by no more than is allowed.
-                let share = (took + LATE).as_secs_f64() / (took + delay).as_secs_f64();
-                let window = self.in_flight.len() as f64 * share.max(0.5);
+                let share = (took + late).as_secs_f64() / (took + delay).as_secs_f64();
+                let away = 1 + self.undecided.len() + self.in_flight.len();
+                let window = away as f64 * share.max(0.5);
                 self.window = Some((window.round() as usize).max(LEAST_WINDOW));
                 self.shrank_at = Some(Instant::now());
             }
-        } else if delay < LATE / 2
+        } else if delay < late / 2
             && let Some(window) = self.window
             && !self.ready.is_empty()
         {
@@ -171,7 +167,7 @@ impl Dispatch {
                 attempts.in_flight.get(&(token, attempt))
         {
             let since = *since;
-            attempts.learn(since, took);
+            attempts.undecided.push_back((since, took));
         }
         self.back(run_id, token, attempt);
     }
@@ -191,12 +187,17 @@ impl Dispatch {
         }
     }
 
-    /// So much of what came back of a run isn't decided on yet.
-    pub(super) fn waiting(&mut self, run_id: RunId, count: usize) {
-        if let Some(attempts) = self.runs.get_mut(&run_id)
-            && attempts.waiting != count
-        {
-            attempts.waiting = count;
+    /// All but so many of the outcomes of a run are decided on. `append` is what the run's last
+    /// append took, and its rest after it.
+    pub(super) fn decided(&mut self, run_id: RunId, left: usize, append: Duration) {
+        let Some(attempts) = self.runs.get_mut(&run_id) else { return };
+        let count = attempts.undecided.len().saturating_sub(left);
+        for _ in 0..count {
+            if let Some((since, took)) = attempts.undecided.pop_front() {
+                attempts.learn(since, took, LATE + append);
+            }
+        }
+        if count > 0 {
             self.give_turn(run_id);
         }
     }
@@ -339,16 +340,28 @@ mod tests {
         assert_eq!(dispatch.next_turn(), None);
     }
 
-    #[test]
-    fn a_run_whose_outcomes_wait_is_handed_no_more() {
+    #[tokio::test(start_paused = true)]
+    async fn what_waits_for_an_append_is_not_late() {
         let mut dispatch = Dispatch::new(1_000);
-        (1..=40).for_each(|token| dispatch.ready(run(1), 1_000, token, 1));
+        (1..=400).for_each(|token| dispatch.ready(run(1), 100, token, 1));
+        let mut room_after = async |append: Duration| {
+            round(&mut dispatch, Duration::from_millis(50), Duration::ZERO, append).await
+        };
+        assert_eq!(room_after(Duration::from_millis(40)).await, 100);
+        assert_eq!(room_after(Duration::from_millis(10)).await, 60);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_not_decided_on_keeps_its_room() {
+        let mut dispatch = Dispatch::new(1_000);
+        (1..=40).for_each(|token| dispatch.ready(run(1), TURN, token, 1));
         assert_eq!(dispatch.next_turn().map(|(_, turn)| turn.len()), Some(TURN));
-        dispatch.waiting(run(1), WAITING);
-        assert_eq!(dispatch.next_turn(), Some((run(1), Vec::new())));
+        (1..=4).for_each(|token| dispatch.outcome(run(1), token, 1, Duration::ZERO));
         assert_eq!(dispatch.next_turn(), None);
-        dispatch.waiting(run(1), WAITING - 1);
-        assert_eq!(dispatch.next_turn().map(|(_, turn)| turn.len()), Some(TURN));
+        dispatch.decided(run(1), 1, Duration::ZERO);
+        assert_eq!(dispatch.next_turn().map(|(_, turn)| turn.len()), Some(3));
+        dispatch.decided(run(1), 0, Duration::ZERO);
+        assert_eq!(dispatch.next_turn().map(|(_, turn)| turn.len()), Some(1));
     }
 
     #[test]
@@ -410,7 +423,12 @@ mod tests {
 
     /// Hands out what may be, lets so much time pass, and takes all back; how many are in flight
     /// when the next are handed out.
-    async fn round(dispatch: &mut Dispatch, delay: Duration, took: Duration) -> usize {
+    async fn round(
+        dispatch: &mut Dispatch,
+        delay: Duration,
+        took: Duration,
+        append: Duration,
+    ) -> usize {
         while dispatch.next_turn().is_some() {}
         tokio::time::advance(delay).await;
         let mut away: Vec<_> = dispatch.runs[&run(1)].in_flight.keys().copied().collect();
@@ -418,6 +436,7 @@ mod tests {
         for (token, attempt) in away {
             dispatch.outcome(run(1), token, attempt, took);
         }
+        dispatch.decided(run(1), 0, append);
         while dispatch.next_turn().is_some() {}
         dispatch.in_flight()
     }
@@ -425,25 +444,26 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_run_has_no_more_in_flight_than_comes_back_in_time() {
         const MS: Duration = Duration::from_millis(1);
+        const ZERO: Duration = Duration::ZERO;
         let mut dispatch = Dispatch::new(10_000);
         (1..=20_000).for_each(|token| dispatch.ready(run(1), 500, token, 1));
         // Work that takes long leaves it as it is.
-        assert_eq!(round(&mut dispatch, 2_000 * MS, 1_990 * MS).await, 500);
-        let late = round(&mut dispatch, 50 * MS, Duration::ZERO).await;
+        assert_eq!(round(&mut dispatch, 2_000 * MS, 1_990 * MS, ZERO).await, 500);
+        let late = round(&mut dispatch, 50 * MS, ZERO, ZERO).await;
         assert_eq!(late, 250);
-        let later = round(&mut dispatch, 25 * MS, Duration::ZERO).await;
+        let later = round(&mut dispatch, 25 * MS, ZERO, ZERO).await;
         assert_eq!(later, 200);
         // Where workers are too few, some for each stay in flight.
-        let few = round(&mut dispatch, 6_000 * MS, 2_000 * MS).await;
+        let few = round(&mut dispatch, 6_000 * MS, 2_000 * MS, ZERO).await;
         assert_eq!(few, 100);
         for _ in 0..20 {
-            round(&mut dispatch, 50 * MS, Duration::ZERO).await;
+            round(&mut dispatch, 50 * MS, ZERO, ZERO).await;
         }
         assert_eq!(dispatch.in_flight(), LEAST_WINDOW);
-        let sooner = round(&mut dispatch, 5 * MS, Duration::ZERO).await;
+        let sooner = round(&mut dispatch, 5 * MS, ZERO, ZERO).await;
         assert!((LEAST_WINDOW + 1..=2 * LEAST_WINDOW).contains(&sooner), "{sooner}");
         for _ in 0..20 {
-            round(&mut dispatch, 5 * MS, Duration::ZERO).await;
+            round(&mut dispatch, 5 * MS, ZERO, ZERO).await;
         }
         assert_eq!(dispatch.in_flight(), 500);
     }

@@ -384,7 +384,6 @@ impl Worker {
         for run_id in std::mem::take(&mut self.turns) {
             let Some(Slot::Loaded(actor)) = self.runs.get_mut(&run_id) else { continue };
             if self.rests.is_resting(run_id) {
-                self.dispatch.waiting(run_id, actor.queue.len());
                 continue;
             }
             let clock = &*self.context.clock;
@@ -392,7 +391,7 @@ impl Worker {
                 self.quarantine(run_id);
                 continue;
             };
-            self.dispatch.waiting(run_id, actor.queue.len());
+            self.dispatch.decided(run_id, actor.queue.len(), actor.last_append);
             match turn {
                 Turn::Append(append) => self.commits.push(commit(&self.context, run_id, append)),
                 Turn::SlotIsPast => self.wait_again(run_id),

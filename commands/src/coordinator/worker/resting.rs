@@ -41,10 +41,12 @@ impl Others {
 pub(super) struct Rests(HashMap<RunId, Instant>);
 
 impl Rests {
-    /// After an append that took so long.
-    fn begin(&mut self, run_id: RunId, took: Duration) {
-        self.0.insert(run_id, Instant::now() + (took * REST).min(REST_AT_MOST));
+    /// After an append that took so long; answers for how long.
+    fn begin(&mut self, run_id: RunId, took: Duration) -> Duration {
+        let rest = (took * REST).min(REST_AT_MOST);
+        self.0.insert(run_id, Instant::now() + rest);
         metrics::counter!("wonder_run_rests_total").increment(1);
+        rest
     }
 
     pub(super) fn is_resting(&self, run_id: RunId) -> bool {
@@ -70,12 +72,13 @@ impl Rests {
 impl Worker {
     /// A run has appended, which took so long: it rests where it is to give way.
     pub(super) fn rest(&mut self, run_id: RunId, took: Duration) {
-        let Some(Slot::Loaded(actor)) = self.runs.get(&run_id) else { return };
+        let Some(Slot::Loaded(actor)) = self.runs.get_mut(&run_id) else { return };
         let others = &self.context.others;
+        actor.last_append = took;
         if actor.run.live().is_none_or(|live| live.tokens.len() < LARGE) {
             others.went_on(run_id);
         } else if others.go_on_beside(run_id) {
-            self.rests.begin(run_id, took);
+            actor.last_append += self.rests.begin(run_id, took);
         }
     }
 }
