@@ -18,7 +18,7 @@ const TURN: usize = 16;
 
 /// How much longer than its work and its run's append an attempt may be away before its run has too
 /// much in flight.
-const LATE: Duration = Duration::from_millis(20);
+const LATE: Duration = Duration::from_millis(10);
 /// Attempts that a run may have in flight however late they come back: enough for a worker of
 /// each of a few processes to have the next one at hand.
 const LEAST_WINDOW: usize = 2 * TURN;
@@ -348,7 +348,7 @@ mod tests {
             round(&mut dispatch, Duration::from_millis(50), Duration::ZERO, append).await
         };
         assert_eq!(room_after(Duration::from_millis(40)).await, 100);
-        assert_eq!(room_after(Duration::from_millis(10)).await, 60);
+        assert_eq!(room_after(Duration::from_millis(20)).await, 60);
     }
 
     #[tokio::test(start_paused = true)]
@@ -451,7 +451,7 @@ mod tests {
         assert_eq!(round(&mut dispatch, 2_000 * MS, 1_990 * MS, ZERO).await, 500);
         let late = round(&mut dispatch, 50 * MS, ZERO, ZERO).await;
         assert_eq!(late, 250);
-        let later = round(&mut dispatch, 25 * MS, ZERO, ZERO).await;
+        let later = round(&mut dispatch, LATE * 5 / 4, ZERO, ZERO).await;
         assert_eq!(later, 200);
         // Where workers are too few, some for each stay in flight.
         let few = round(&mut dispatch, 6_000 * MS, 2_000 * MS, ZERO).await;
@@ -460,10 +460,10 @@ mod tests {
             round(&mut dispatch, 50 * MS, ZERO, ZERO).await;
         }
         assert_eq!(dispatch.in_flight(), LEAST_WINDOW);
-        let sooner = round(&mut dispatch, 5 * MS, ZERO, ZERO).await;
+        let sooner = round(&mut dispatch, LATE / 4, ZERO, ZERO).await;
         assert!((LEAST_WINDOW + 1..=2 * LEAST_WINDOW).contains(&sooner), "{sooner}");
         for _ in 0..20 {
-            round(&mut dispatch, 5 * MS, ZERO, ZERO).await;
+            round(&mut dispatch, LATE / 4, ZERO, ZERO).await;
         }
         assert_eq!(dispatch.in_flight(), 500);
     }

@@ -15,8 +15,8 @@ use super::{Slot, Worker};
 const LARGE: usize = 1_000;
 /// How long after its last append a run of fewer tokens counts as going on.
 const BESIDE: Duration = Duration::from_millis(100);
-/// A rest as a multiple of the append before it: a third of the time is the large run's.
-const REST: u32 = 2;
+/// A rest as a multiple of the append before it: a quarter of the time is the large run's.
+const REST: u32 = 3;
 /// The longest rest. A command to the run waits for as long.
 const REST_AT_MOST: Duration = Duration::from_millis(40);
 
@@ -94,16 +94,16 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_rest_is_twice_the_append_up_to_a_limit() {
+    async fn a_rest_is_three_times_the_append_up_to_a_limit() {
         let mut rests = Rests::default();
         assert_eq!((rests.until_due(), rests.over()), (Duration::MAX, Vec::new()));
         rests.begin(run(1), Duration::from_millis(3));
         rests.begin(run(2), Duration::from_secs(5));
-        assert_eq!(rests.until_due(), Duration::from_millis(6));
-        tokio::time::advance(Duration::from_millis(6)).await;
+        assert_eq!(rests.until_due(), Duration::from_millis(9));
+        tokio::time::advance(Duration::from_millis(9)).await;
         assert_eq!(rests.over(), [run(1)]);
         assert!(!rests.is_resting(run(1)) && rests.is_resting(run(2)));
-        tokio::time::advance(REST_AT_MOST - Duration::from_millis(6)).await;
+        tokio::time::advance(REST_AT_MOST - Duration::from_millis(9)).await;
         assert_eq!(rests.over(), [run(2)]);
     }
 
