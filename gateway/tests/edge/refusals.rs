@@ -172,7 +172,7 @@ async fn changes_that_were_tried_and_failed_are_told_and_reads_are_not() {
     for (verb, path) in [
         ("GET", "/api/v1/projects/nobody"),
         ("GET", "/api/v1/runs?who=me"),
-        ("POST", "/api/v1/workflow-definitions/validate"),
+        ("POST", "/api/v1/runs/nobody/verify"),
         ("POST", "/api/v1/nothing"),
     ] {
         let answer = client.call(verb, path, &headers, "{").await;
