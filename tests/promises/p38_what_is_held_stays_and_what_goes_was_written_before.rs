@@ -177,7 +177,7 @@ async fn what_was_tried_and_failed_is_known_and_bounded(setting: Setting) {
     assert_eq!(broken.status, 400);
     let read = client.request(Method::GET, &format!("/runs/{unknown}/state"));
     assert_eq!(client.send(read).await.expect("the platform answers").status, 404);
-    let codes = ["invalid_json", "not_found", "run_ended", "unknown_reference"];
+    let codes = ["invalid_json", "run_ended", "run_not_found", "unknown_reference"];
     let log = refused_with(&client, &codes).await;
     let of = |code: &str| {
         let is_it = |entry: &&Value| entry["details"]["code"] == code;
@@ -187,7 +187,7 @@ async fn what_was_tried_and_failed_is_known_and_bounded(setting: Setting) {
     let conflict = of("run_ended");
     assert_eq!((&conflict["run_id"], &conflict["resource_id"]), (&json!(ended), &json!(ended)));
     assert_eq!(conflict["details"]["route"], "/api/v1/runs/{id}/cancel", "{conflict}");
-    let missing = of("not_found");
+    let missing = of("run_not_found");
     assert_eq!(
         (&missing["resource_id"], &missing["details"]["method"]),
         (&json!(unknown), &json!("POST"))

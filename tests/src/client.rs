@@ -297,13 +297,11 @@ impl Client {
         self.all_events().await.last().map_or(0, |event| event["position"].as_u64().unwrap_or(0))
     }
 
-    /// The position of the newest event of the workspace but those that tell who was refused what.
+    /// The position of the newest event of the workspace but records of accesses: who read the audit
+    /// log, and who was refused what.
     pub async fn written(&self) -> u64 {
         let events = self.all_events().await;
-        let tells = |event: &&Value| {
-            matches!(event["event_type"].as_str(), Some("access_refused" | "accesses_left_out"))
-        };
-        let newest = events.iter().rev().find(|event| !tells(event));
+        let newest = events.iter().rev().find(|event| event["aggregate_type"] != "access");
         newest.map_or(0, |event| event["position"].as_u64().unwrap_or(0))
     }
 
