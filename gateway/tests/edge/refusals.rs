@@ -179,7 +179,7 @@ async fn changes_that_were_tried_and_failed_are_told_and_reads_are_not() {
         assert!(answer.status.is_client_error() && answer.status != 403, "{path}");
     }
     pass(130).await;
-    let told = told(&client, 4).await;
+    let told = told(&client, 3).await;
     let mut seen = std::collections::BTreeMap::new();
     for (envelope, event) in &told {
         let Refusal { code, route, target, reason, times, .. } = refusal(event);
