@@ -245,6 +245,29 @@ pub struct Sought<'a> {
     pub through: u64,
 }
 
+/// Events of an aggregate that something is made of: all, but those of types of which few are, unless
+/// they tell of it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Sieve<'a> {
+    /// The types of which few events are of concern.
+    pub seldom: &'a [&'a str],
+    /// Those of them whose payload has one of these texts in it, as it is stored.
+    pub mentions: &'a [&'a str],
+}
+
+impl Sieve<'_> {
+    /// Whether an event is one of them. One whose payload was replaced always is.
+    pub fn takes(&self, event: &RecordedEvent) -> bool {
+        let has = |text: &&str| {
+            let payload = &event.payload;
+            payload.windows(text.len().max(1)).any(|part| part == text.as_bytes())
+        };
+        !self.seldom.contains(&&*event.event_type)
+            || event.redacted.is_some()
+            || self.mentions.iter().any(has)
+    }
+}
+
 /// Why an append wrote nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
@@ -296,6 +319,19 @@ pub trait Journal: Send + Sync + 'static {
         after_sequence: u64,
         limit: usize,
     ) -> Result<Vec<RecordedEvent>, ReadError>;
+
+    /// The same of those that a sieve takes. Others may be among them.
+    async fn load_some(
+        &self,
+        aggregate_type: &str,
+        aggregate_id: &str,
+        after_sequence: u64,
+        limit: usize,
+        sieve: Sieve<'_>,
+    ) -> Result<Vec<RecordedEvent>, ReadError> {
+        let _ = sieve;
+        self.load(aggregate_type, aggregate_id, after_sequence, limit).await
+    }
 
     /// All events after a position, in order, at most `limit`.
     async fn read(

@@ -68,6 +68,10 @@ pub enum Crowd {
     Refusals,
     /// Refusals of all others.
     RefusalsOfStrangers,
+    /// Commands of callers who were signed in that couldn't be carried out.
+    RefusedCommands,
+    /// Commands of all others.
+    RefusedCommandsOfStrangers,
     WebhookSecrets,
 }
 

@@ -21,14 +21,14 @@ use crate::problem::Problem;
 use crate::route::{Permission, Route};
 use crate::trace::Trace;
 
-/// Refusals that are told apart in a minute: of callers who are signed in, and of all others, so
-/// that these can't crowd out those.
+/// Refusals of a sort that are told apart in a minute: of callers who are signed in, and of all
+/// others, so that these can't crowd out those.
 const OF_CALLERS: usize = 32;
 const OF_STRANGERS: usize = 8;
 /// Bytes of an id in the path that are kept.
 const TARGET_BYTES: usize = 80;
-/// The codes that are told beside those of 401 and 403.
-const TOLD: &[&str] = &["run_held"];
+/// The codes that are about rights beside those of 401 and 403.
+const OF_RIGHTS: &[&str] = &["run_held"];
 /// Who nobody knows.
 const UNKNOWN: &str = "unknown";
 
@@ -128,24 +128,46 @@ struct First {
     traceparent: String,
 }
 
-/// The refusals that aren't told yet.
+/// The refusals that aren't told yet. Each sort has places of its own, so that nobody hides what
+/// they mayn't do behind what they do wrong.
 pub(crate) struct Refusals {
+    /// What somebody has no right to.
+    of_rights: Crowds,
+    /// Changes that were tried and failed.
+    of_commands: Crowds,
+}
+
+struct Crowds {
     of_callers: Coalescer<Alike, First>,
     of_strangers: Coalescer<Alike, First>,
 }
 
-impl Refusals {
-    pub(crate) const fn new() -> Self {
+impl Crowds {
+    const fn new() -> Self {
         Self { of_callers: Coalescer::new(OF_CALLERS), of_strangers: Coalescer::new(OF_STRANGERS) }
     }
+}
 
-    /// Notes an answer, where it is a refusal of that sort.
-    pub(crate) fn note(&self, gateway: &Gateway, asked: &Asked, problem: &Problem) {
-        let is_told = matches!(problem.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
-            || TOLD.contains(&&*problem.code);
-        if !is_told {
-            return;
+impl Refusals {
+    pub(crate) const fn new() -> Self {
+        Self { of_rights: Crowds::new(), of_commands: Crowds::new() }
+    }
+
+    /// The sort that an answer is of. What was wrong with a read is told to nobody, as a read is.
+    fn sort(&self, route: &Route, problem: &Problem) -> Option<&Crowds> {
+        let is_about_rights =
+            matches!(problem.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
+                || OF_RIGHTS.contains(&&*problem.code);
+        match () {
+            () if is_about_rights => Some(&self.of_rights),
+            () if route.is_command() && problem.status.is_client_error() => Some(&self.of_commands),
+            () => None,
         }
+    }
+
+    /// Notes an answer, where it is a refusal of those that are told.
+    pub(crate) fn note(&self, gateway: &Gateway, asked: &Asked, problem: &Problem) {
+        let Some(crowds) = self.sort(asked.route, problem) else { return };
         let nobody = Stranger::default();
         let (workspace_id, actor, stranger) = match asked.by.get() {
             Some(Claim::Caller(workspace_id, actor)) => (Some(*workspace_id), &*actor.0, &nobody),
@@ -168,20 +190,24 @@ impl Refusals {
             route: asked.route.path,
             target: target.map(|id| id.chars().take(TARGET_BYTES).collect()),
         };
-        let of = if is_caller { &self.of_callers } else { &self.of_strangers };
+        let of = if is_caller { &crowds.of_callers } else { &crowds.of_strangers };
         let first = || First { origin: asked.origin(), traceparent: asked.traceparent.clone() };
         of.note(alike, gateway.environment.now(), first);
     }
 
     /// Tells the write side until `stop`, and the rest then.
     pub(crate) async fn tell(&self, gateway: &Gateway, stop: CancellationToken) {
-        let of_callers = self.of_callers.tell(stop.clone(), |counted| {
-            told(gateway, envelope(gateway, counted, Crowd::Refusals))
-        });
-        let of_strangers = self.of_strangers.tell(stop, |counted| {
-            told(gateway, envelope(gateway, counted, Crowd::RefusalsOfStrangers))
-        });
-        tokio::join!(of_callers, of_strangers);
+        let tell = async |noted: &Coalescer<Alike, First>, of| {
+            let tell = |counted| told(gateway, envelope(gateway, counted, of));
+            noted.tell(stop.clone(), tell).await;
+        };
+        let Self { of_rights, of_commands } = self;
+        tokio::join!(
+            tell(&of_rights.of_callers, Crowd::Refusals),
+            tell(&of_rights.of_strangers, Crowd::RefusalsOfStrangers),
+            tell(&of_commands.of_callers, Crowd::RefusedCommands),
+            tell(&of_commands.of_strangers, Crowd::RefusedCommandsOfStrangers),
+        );
     }
 }
 

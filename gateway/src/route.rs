@@ -171,6 +171,11 @@ impl Route {
         }
     }
 
+    /// Whether it may change something.
+    pub(crate) fn is_command(&self) -> bool {
+        self.verb != Verb::Get && self.permission != Permission::Read
+    }
+
     pub(crate) const fn says(mut self, summary: &'static str, about: &'static str) -> Self {
         self.summary = summary;
         self.about = about;

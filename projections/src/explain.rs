@@ -17,6 +17,7 @@ use crate::{refusal, waiting};
 
 mod read;
 mod routing;
+mod scene;
 mod search;
 mod told;
 mod trace;

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use chassis::journal::{Journal, Payload, ReadError, RecordedEvent, Snapshot, Until};
+use chassis::journal::{Journal, Payload, ReadError, RecordedEvent, Sieve, Snapshot, Until};
 
 use crate::plans::Plans;
 
@@ -20,6 +20,19 @@ pub trait Past: Send + Sync {
         after_sequence: u64,
         limit: usize,
     ) -> Result<Vec<RecordedEvent>, ReadError>;
+
+    /// The same of those that a sieve takes. Others may be among them.
+    async fn load_some(
+        &self,
+        aggregate_type: &str,
+        aggregate_id: &str,
+        after_sequence: u64,
+        limit: usize,
+        sieve: Sieve<'_>,
+    ) -> Result<Vec<RecordedEvent>, ReadError> {
+        let _ = sieve;
+        self.load(aggregate_type, aggregate_id, after_sequence, limit).await
+    }
 
     /// Content-addressed values; a hash that isn't there is an error.
     async fn payloads(&self, hashes: &[Arc<str>]) -> Result<Vec<Payload>, ReadError>;
@@ -50,6 +63,17 @@ impl Past for dyn Journal {
         Journal::load(self, aggregate_type, aggregate_id, after_sequence, limit).await
     }
 
+    async fn load_some(
+        &self,
+        aggregate_type: &str,
+        aggregate_id: &str,
+        after_sequence: u64,
+        limit: usize,
+        sieve: Sieve<'_>,
+    ) -> Result<Vec<RecordedEvent>, ReadError> {
+        Journal::load_some(self, aggregate_type, aggregate_id, after_sequence, limit, sieve).await
+    }
+
     async fn payloads(&self, hashes: &[Arc<str>]) -> Result<Vec<Payload>, ReadError> {
         Journal::payloads(self, hashes).await
     }
@@ -78,6 +102,17 @@ impl<P: Past + ?Sized> Past for Arc<P> {
         limit: usize,
     ) -> Result<Vec<RecordedEvent>, ReadError> {
         (**self).load(aggregate_type, aggregate_id, after_sequence, limit).await
+    }
+
+    async fn load_some(
+        &self,
+        aggregate_type: &str,
+        aggregate_id: &str,
+        after_sequence: u64,
+        limit: usize,
+        sieve: Sieve<'_>,
+    ) -> Result<Vec<RecordedEvent>, ReadError> {
+        (**self).load_some(aggregate_type, aggregate_id, after_sequence, limit, sieve).await
     }
 
     async fn payloads(&self, hashes: &[Arc<str>]) -> Result<Vec<Payload>, ReadError> {

@@ -1,86 +1,65 @@
-//! Single events of a long run, with the run as it was at each: folded from the states that are
-//! kept, and not through what lies between.
+//! Single events of a long run, and what is stored of it without decoding all of it.
 
 use std::collections::BTreeSet;
 
-use chassis::journal::RecordedEvent;
+use chassis::journal::{RecordedEvent, Sieve};
 use domain::codec;
-use domain::run::{Event, Run};
-use protocol::{Rejection, StateAt};
+use domain::run::Event;
+use protocol::Rejection;
 
 use crate::histories::Histories;
 use crate::refusal;
+use crate::runs::AGGREGATE;
 use crate::time_travel::PAGE_EVENTS;
 use crate::timeline::Moment;
 
-/// Events that are folded through rather than looked for a state that is kept.
+/// Events that are read with those beside them rather than looked for.
 const NEAR: u64 = 16;
 
-/// Who visits events.
-pub(crate) trait Visitor: Send {
-    /// Takes an event and the run before it.
-    fn before(&mut self, moment: Moment, event: &Event, run: &Run);
-
-    /// Takes the run after it.
-    fn after(&mut self, moment: Moment, run: &Run);
-}
-
 impl Histories<'_> {
-    /// Visits events by their sequences.
+    /// Takes events by their sequences, in order.
     pub(crate) async fn visit(
         &self,
         id: &str,
         sequences: &BTreeSet<u64>,
-        visitor: &mut impl Visitor,
+        mut take: impl FnMut(Moment, &Event) + Send,
     ) -> Result<(), Rejection> {
-        let (mut run, mut folded) = (Run::default(), 0);
-        let mut left = sequences.iter().copied().peekable();
-        while let Some(next) = left.peek().copied() {
-            if next > folded + NEAR {
-                let kept = self.start_from(id, StateAt::Sequence(next - 1)).await?;
-                if kept.1 > folded {
-                    (run, folded) = kept;
-                }
-            }
-            let mut until = next;
-            for one in sequences.range(next..).copied() {
-                if one > until + NEAR || one > folded + PAGE_EVENTS as u64 {
+        let mut next = sequences.first().copied();
+        while let Some(first) = next {
+            let (mut last, most) = (first, first + PAGE_EVENTS as u64);
+            for one in sequences.range(first..most).copied() {
+                if one > last + NEAR {
                     break;
                 }
-                until = one;
+                last = one;
             }
-            let count = usize::try_from(until - folded).unwrap_or(usize::MAX).min(PAGE_EVENTS);
-            let page = self.run_events(id, folded, count).await?;
-            if page.is_empty() {
+            let count = usize::try_from(last - first + 1).unwrap_or(PAGE_EVENTS);
+            let mut page = self.run_events(id, first - 1, count).await?;
+            if page.len() < count {
                 return Err(refusal::damaged(id, &"some of its events aren't there"));
             }
+            page.retain(|recorded| sequences.contains(&recorded.sequence));
             for (recorded, event) in self.decoded(&page).await? {
-                let moment = Moment { sequence: recorded.sequence, at: recorded.recorded_at };
-                let is_wanted = left.next_if_eq(&recorded.sequence).is_some();
-                if is_wanted {
-                    visitor.before(moment, &event, &run);
-                }
-                run.evolve(&event, recorded.recorded_at);
-                if is_wanted {
-                    visitor.after(moment, &run);
-                }
-                folded = recorded.sequence;
+                take(Moment { sequence: recorded.sequence, at: recorded.recorded_at }, &event);
             }
+            next = sequences.range(last + 1..).next().copied();
         }
         Ok(())
     }
 
-    /// Looks through a run's events up to a sequence as they are stored; one that doesn't read as it
-    /// stands there is decoded.
+    /// Looks through a run's events up to a sequence as they are stored, at least through those that
+    /// a sieve takes; one that doesn't read as it stands there is decoded.
     pub(crate) async fn each_stored(
         &self,
         id: &str,
         until: u64,
+        sieve: Sieve<'_>,
         mut take: impl FnMut(&RecordedEvent, Option<&Event>) -> Result<(), Rejection> + Send,
     ) -> Result<(), Rejection> {
         let mut after = 0;
         while after < until {
-            let page = self.run_events(id, after, PAGE_EVENTS).await?;
+            let page = self.past.load_some(AGGREGATE, id, after, PAGE_EVENTS, sieve).await;
+            let page = page.map_err(refusal::journal)?;
             let Some(last) = page.last() else { break };
             after = last.sequence;
             self.have_content(&page).await?;

@@ -79,11 +79,11 @@ async fn refused_bodies_and_definitions_leave_the_journal_as_it_was(setting: Set
     let platform = crate::platform_in(setting).await;
     let client = platform.client();
     client.post("/workflow-definitions", &workflows::sequence("p14", 1)).await.ok();
-    let head = client.head().await;
+    let head = client.written().await;
     refused_bodies(&client).await;
-    assert_eq!(client.head().await, head, "a refused body wrote something");
+    assert_eq!(client.written().await, head, "a refused body wrote something");
     refused_definitions(&client).await;
-    assert_eq!(client.head().await, head, "a refused definition wrote something");
+    assert_eq!(client.written().await, head, "a refused definition wrote something");
     client.run_to_end(&json!("p14"), json!({"n": 1})).await;
 }
 
@@ -92,10 +92,10 @@ async fn what_is_at_a_limit_is_taken_and_what_is_one_beyond_is_refused(setting: 
     let client = platform.client();
     client.publish(edges::DEFINITION).await;
     for edges::Edge { what, path, media, at, beyond, refusal } in edges::edges() {
-        let head = client.head().await;
+        let head = client.written().await;
         let answer = client.post_bytes(path, media, beyond).await;
         assert_eq!((answer.status, answer.code()), refusal, "{what}: {}", answer.text);
-        assert_eq!(client.head().await, head, "{what}: a refusal wrote something");
+        assert_eq!(client.written().await, head, "{what}: a refusal wrote something");
         let answer = client.post_bytes(path, media, at).await;
         assert!((200..300).contains(&answer.status), "{what}: {}", answer.text);
         client.all_ended().await;
@@ -167,8 +167,8 @@ async fn runs_that_go_over_a_limit_fail_visibly_and_alone(setting: Setting) {
 async fn a_definition_whose_reference_leads_nowhere_is_not_published(setting: Setting) {
     let platform = crate::platform_in(setting).await;
     let client = platform.client();
-    let head = client.head().await;
+    let head = client.written().await;
     let code = ProblemCode::UnknownReference;
     refused_definition(&client, &json!(code), abuse::definition(code).into_bytes()).await;
-    assert_eq!(client.head().await, head, "it was published");
+    assert_eq!(client.written().await, head, "it was published");
 }

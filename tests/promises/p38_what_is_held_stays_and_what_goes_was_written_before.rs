@@ -10,10 +10,11 @@ use std::path::Path;
 use reqwest::Method;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use system_tests::{Book, Platform, Setting, Shape, wait_for};
+use system_tests::{Book, Client, Platform, Setting, Shape, wait_for};
 
 system_tests::in_both_settings!(
     what_is_held_stays_and_what_goes_was_written_before,
+    what_was_tried_and_failed_is_known_and_bounded,
     forks_under_another_key_keep_what_they_were_made_of_through_kills,
 );
 
@@ -117,11 +118,7 @@ async fn what_is_held_stays_and_what_goes_was_written_before(setting: Setting) {
     let log = log["items"].as_array().expect("entries");
     let acts: BTreeSet<_> = log.iter().filter_map(|entry| entry["action"].as_str()).collect();
     assert_eq!(acts, BTreeSet::from(["run.held", "run.started", "request.refused"]), "{log:?}");
-    let refused = client.get("/audit?result=refused").await;
-    let refused = refused["items"].as_array().expect("entries");
-    let codes: BTreeSet<_> =
-        refused.iter().filter_map(|entry| entry["details"]["code"].as_str()).collect();
-    assert_eq!(codes, BTreeSet::from(["run_held", "unauthenticated"]), "{refused:?}");
+    refused_with(&client, &["run_archived", "run_held", "unauthenticated"]).await;
 
     let (flag, server) = ("--server", platform.gateway());
     told(&platform, &["runs", "release", &held, "--reason", "settled", flag, server]).await;
@@ -141,6 +138,72 @@ async fn what_is_held_stays_and_what_goes_was_written_before(setting: Setting) {
         }
         told(&platform, &all).await;
     }
+}
+
+/// Refusals of the audit log, once it tells of these codes and no others.
+async fn refused_with(client: &Client, codes: &[&str]) -> Vec<Value> {
+    wait_for(&format!("refusals with {codes:?}"), || async {
+        let log = client.get("/audit?result=refused&limit=200").await;
+        let log = log["items"].as_array().expect("entries").clone();
+        let told: BTreeSet<_> =
+            log.iter().filter_map(|entry| entry["details"]["code"].as_str()).collect();
+        assert!(told.iter().all(|code| codes.contains(code)), "{told:?}");
+        (told.len() == codes.len()).then_some(log)
+    })
+    .await
+}
+
+/// Changes that one client tries in vain, each somewhere else.
+const IN_VAIN: usize = 300;
+
+async fn what_was_tried_and_failed_is_known_and_bounded(setting: Setting) {
+    let platform = Platform::start_as(env!("CARGO_BIN_EXE_wonder"), Shape::from(setting)).await;
+    let client = platform.client();
+    let definition = json!({"name": "p38", "start": "say",
+        "nodes": {"say": {"compute": {"state.n": 1}}}});
+    let ended = client.run_to_end(&definition, json!({})).await;
+    let ended = ended["id"].as_str().expect("an id").to_owned();
+    let before = client.written().await;
+    let start = json!({"definition": "nowhere"});
+    for _ in 0..3 {
+        assert_eq!(client.post("/runs", &start).await.status, 422);
+    }
+    let unknown = "run_00000000000000000000000000";
+    for (path, status) in [(&ended, 409), (&unknown.to_owned(), 404)] {
+        let answer = client.post(&format!("/runs/{path}/cancel"), &json!({})).await;
+        assert_eq!(answer.status, status, "{}", answer.text);
+    }
+    let broken = client.post_bytes("/runs", "application/json", b"{".to_vec()).await;
+    assert_eq!(broken.status, 400);
+    let read = client.request(Method::GET, &format!("/runs/{unknown}/state"));
+    assert_eq!(client.send(read).await.expect("the platform answers").status, 404);
+    let codes = ["invalid_json", "run_ended", "run_not_found", "unknown_reference"];
+    let log = refused_with(&client, &codes).await;
+    let of = |code: &str| {
+        let is_it = |entry: &&Value| entry["details"]["code"] == code;
+        log.iter().find(is_it).expect("one of each code")
+    };
+    assert!(log.iter().all(|entry| entry["actor"] == "dev"), "{log:?}");
+    let conflict = of("run_ended");
+    assert_eq!((&conflict["run_id"], &conflict["resource_id"]), (&json!(ended), &json!(ended)));
+    assert_eq!(conflict["details"]["route"], "/api/v1/runs/{id}/cancel", "{conflict}");
+    let missing = of("run_not_found");
+    assert_eq!(
+        (&missing["resource_id"], &missing["details"]["method"]),
+        (&json!(unknown), &json!("POST"))
+    );
+    assert_eq!(of("unknown_reference")["origin"]["address"], "127.0.0.1");
+
+    // However many come, and wherever they go.
+    for number in 0..IN_VAIN {
+        let path = format!("/runs/run_{number:026}/cancel");
+        assert_eq!(client.post(&path, &json!({})).await.status, 404);
+    }
+    let events = client.all_events().await;
+    let told = events.iter().filter(|event| event["event_type"] == "access_refused").count();
+    // 32 places in a minute, each told twice, and a minute may have ended meanwhile.
+    assert!((codes.len()..=4 * 32).contains(&told), "{told}");
+    assert_eq!(client.written().await, before, "what was refused wrote nothing else");
 }
 
 async fn forks_under_another_key_keep_what_they_were_made_of_through_kills(setting: Setting) {

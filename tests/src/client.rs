@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
-use crate::wait::{wait_for, within};
+use crate::wait::{wait_for, wait_within, within};
 
 /// Longer than the longest `Prefer: wait`.
 const TIMEOUT: Duration = Duration::from_secs(70);
@@ -132,8 +132,19 @@ impl Client {
         self.http.request(method, url)
     }
 
-    /// Sends a request; an error means that there was no whole answer.
+    /// Sends a request; an error means that there was no whole answer. A read model that hasn't
+    /// come to `min_position` yet is asked again, as it says.
     pub async fn send(&self, request: RequestBuilder) -> Result<Answer, reqwest::Error> {
+        wait_within(2 * TIMEOUT, "a read model that has come far enough", || async {
+            let answer = self.sent(request.try_clone().expect("bodies are in memory")).await;
+            let is_behind =
+                answer.as_ref().is_ok_and(|answer| answer.code() == "position_not_reached");
+            (!is_behind).then_some(answer)
+        })
+        .await
+    }
+
+    async fn sent(&self, request: RequestBuilder) -> Result<Answer, reqwest::Error> {
         let response = self.response(request).await?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let text = response.text().await?;
@@ -284,6 +295,14 @@ impl Client {
     /// The position of the newest event of the workspace.
     pub async fn head(&self) -> u64 {
         self.all_events().await.last().map_or(0, |event| event["position"].as_u64().unwrap_or(0))
+    }
+
+    /// The position of the newest event of the workspace but records of accesses: who read the audit
+    /// log, and who was refused what.
+    pub async fn written(&self) -> u64 {
+        let events = self.all_events().await;
+        let newest = events.iter().rev().find(|event| event["aggregate_type"] != "access");
+        newest.map_or(0, |event| event["position"].as_u64().unwrap_or(0))
     }
 
     /// All runs of the workspace, newest first, once the read model has reached a position.

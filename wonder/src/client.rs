@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use anyhow::Context as _;
 use chrono::{DateTime, Utc};
 use reqwest::{Method, RequestBuilder, Response, StatusCode, header};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use crate::exit::Failure;
 
@@ -17,6 +19,10 @@ pub(crate) use sse::{EventStream, Told};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a read model may take to get to a `min_position`.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The pause before it is asked again, where the answer doesn't say.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Where the server is and how we are known to it.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -49,6 +55,7 @@ pub(crate) struct Client {
     http: reqwest::Client,
     base: String,
     api_key: Option<String>,
+    patience: Duration,
 }
 
 /// An answer, as the server wrote it.
@@ -84,6 +91,7 @@ impl Client {
             http: builder.build().map_err(anyhow::Error::from)?,
             base: args.server.trim_end_matches('/').to_owned(),
             api_key: args.api_key.clone(),
+            patience: PATIENCE,
         })
     }
 
@@ -222,12 +230,32 @@ impl Client {
         }
     }
 
+    /// Sends a request. A read model that is behind is asked again, as its answer says: nothing of
+    /// the request was done.
     async fn answer(&self, request: RequestBuilder) -> Result<Answer, Failure> {
-        let response = self.send(request).await?;
-        if !response.status().is_success() {
-            return Err(self.problem(response).await);
+        let end = Instant::now() + self.patience;
+        loop {
+            let once = request.try_clone().context("a request's body is in memory")?;
+            let response = self.send(once).await?;
+            if response.status().is_success() {
+                return Ok(Answer { text: self.text(response).await? });
+            }
+            let pause = wish(&response).unwrap_or(PAUSE);
+            let mut failure = self.problem(response).await;
+            let Failure::Api(problem) = &mut failure else { return Err(failure) };
+            if problem.code != "position_not_reached" {
+                return Err(failure);
+            }
+            if Instant::now() + pause >= end {
+                let (waited, base) = (self.patience.as_secs(), &self.base);
+                problem.detail = format!(
+                    "{}; it was asked for {waited} s: look at {base}/readyz",
+                    problem.detail
+                );
+                return Err(failure);
+            }
+            tokio::time::sleep(pause).await;
         }
-        Ok(Answer { text: self.text(response).await? })
     }
 
     async fn send(&self, request: RequestBuilder) -> Result<Response, Failure> {
@@ -258,6 +286,12 @@ impl Client {
         }
         Failure::Unreachable { url: self.base.clone(), reason: reason.to_string() }
     }
+}
+
+/// `Retry-After` in seconds.
+fn wish(response: &Response) -> Option<Duration> {
+    let seconds = response.headers().get(header::RETRY_AFTER)?.to_str().ok()?;
+    seconds.parse().ok().map(Duration::from_secs)
 }
 
 /// Proxies of the environment are not for servers on this machine.

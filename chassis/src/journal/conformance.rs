@@ -56,6 +56,7 @@ macro_rules! journal_conformance {
             payloads_are_found_by_their_hash
             the_newest_snapshot_is_kept
             some_older_snapshots_are_kept
+            some_events_of_an_aggregate_are_found_by_what_they_tell
             open_aggregates_are_listed_in_order
             what_leans_on_another_is_found_while_it_is_open
             marks_are_kept_until_their_time

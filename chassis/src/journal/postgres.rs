@@ -13,7 +13,7 @@ use super::feed::{Feed, FeedLimits};
 use super::queue::Queue;
 use super::{
     Append, AppendError, Appended, Journal, Mark, Payload, ReadError, Recalled, RecordedEvent,
-    Snapshot, Sought, Tail, Until, Written,
+    Sieve, Snapshot, Sought, Tail, Until, Written,
 };
 use crate::database::{Database, DatabaseError};
 
@@ -190,6 +190,17 @@ impl Journal for PostgresJournal {
         limit: usize,
     ) -> Result<Vec<RecordedEvent>, ReadError> {
         self.reader.load(aggregate_type, aggregate_id, after_sequence, limit).await
+    }
+
+    async fn load_some(
+        &self,
+        aggregate_type: &str,
+        aggregate_id: &str,
+        after_sequence: u64,
+        limit: usize,
+        sieve: Sieve<'_>,
+    ) -> Result<Vec<RecordedEvent>, ReadError> {
+        self.reader.load_some(aggregate_type, aggregate_id, after_sequence, limit, sieve).await
     }
 
     async fn read(

@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use super::feed::{Feed, FeedLimits};
 use super::{
     Append, AppendError, Appended, Journal, Mark, Payload, ReadError, Recalled, RecordedEvent,
-    Snapshot, Sought, Tail, Until, Written,
+    Sieve, Snapshot, Sought, Tail, Until, Written,
 };
 use crate::clock::{Clock, SystemClock};
 
@@ -128,6 +128,17 @@ impl Journal for SqliteJournal {
         limit: usize,
     ) -> Result<Vec<RecordedEvent>, ReadError> {
         self.reader.load(aggregate_type, aggregate_id, after_sequence, limit).await
+    }
+
+    async fn load_some(
+        &self,
+        aggregate_type: &str,
+        aggregate_id: &str,
+        after_sequence: u64,
+        limit: usize,
+        sieve: Sieve<'_>,
+    ) -> Result<Vec<RecordedEvent>, ReadError> {
+        self.reader.load_some(aggregate_type, aggregate_id, after_sequence, limit, sieve).await
     }
 
     async fn read(

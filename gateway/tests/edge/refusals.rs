@@ -142,6 +142,94 @@ async fn a_flood_of_refusals_is_a_bounded_number_of_events_and_crowds_nobody_out
 }
 
 #[tokio::test(start_paused = true)]
+async fn changes_that_were_tried_and_failed_are_told_and_reads_are_not() {
+    let client = keys();
+    let key = grant(&client, home(), &[Scope::Read, Scope::Run], None);
+    let headers = [("authorization", &*key), ("content-type", "application/json")];
+    let signal = format!("/api/v1/runs/{}/signals/go", run_id());
+    for _ in 0..5 {
+        let answer = client.call("POST", "/api/v1/runs", &headers, "{").await;
+        assert_eq!((answer.status.as_u16(), &*answer.code()), (400, "invalid_json"));
+    }
+    let kinds = [
+        (RejectionKind::NotFound, 404),
+        (RejectionKind::Conflict, 409),
+        (RejectionKind::Invalid, 422),
+        (RejectionKind::Overloaded, 429),
+        (RejectionKind::Unavailable, 503),
+    ];
+    for (kind, status) in kinds {
+        *client.world.refuse.lock().expect("lock") =
+            Some(Rejection::new(kind, "of_a_test", "it is refused"));
+        let answer = client.call("POST", &signal, &headers, "{}").await;
+        *client.world.refuse.lock().expect("lock") = None;
+        assert_eq!(answer.status, status);
+    }
+    // A webhook is a command of somebody whom nobody knows.
+    let hook = "/api/v1/hooks/wf_1/order";
+    assert_eq!(client.call("POST", hook, &[], "").await.status, 404);
+    // Reads, also those that come as a POST, and what has no route.
+    for (verb, path) in [
+        ("GET", "/api/v1/projects/nobody"),
+        ("GET", "/api/v1/runs?who=me"),
+        ("POST", "/api/v1/runs/nobody/verify"),
+        ("POST", "/api/v1/nothing"),
+    ] {
+        let answer = client.call(verb, path, &headers, "{").await;
+        assert!(answer.status.is_client_error() && answer.status != 403, "{path}");
+    }
+    pass(130).await;
+    let told = told(&client, 3).await;
+    let mut seen = std::collections::BTreeMap::new();
+    for (envelope, event) in &told {
+        let Refusal { code, route, target, reason, times, .. } = refusal(event);
+        let is_known = envelope.actor.0.starts_with("key_");
+        assert_eq!((envelope.workspace_id == home(), reason), (is_known, &None), "{event:?}");
+        let target = target.as_deref().unwrap_or_default().to_owned();
+        *seen.entry((&**code, &**route, target)).or_insert(0) += times.count;
+    }
+    let of_run = "/api/v1/runs/{id}/signals/{name}";
+    let expected = [
+        (("invalid_json", "/api/v1/runs", String::new()), 5),
+        (("not_found", "/api/v1/hooks/{id}/{trigger}", "wf_1".to_owned()), 1),
+        (("of_a_test", of_run, run_id().to_string()), 4),
+    ];
+    assert_eq!(seen, expected.into(), "{told:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn failed_commands_are_bounded_and_hide_no_attempt_on_what_nobody_may() {
+    let client = keys();
+    let key = grant(&client, home(), &[Scope::Run], None);
+    let headers = [("authorization", &*key), ("content-type", "application/json")];
+    for number in 0..300 {
+        let path = format!("/api/v1/runs/nobody-{number}/cancel");
+        let answer = client.call("POST", &path, &headers, "").await;
+        assert!(matches!(answer.status.as_u16(), 400 | 404), "{}", answer.status);
+        client.call("POST", &format!("/api/v1/hooks/wf_{number}/order"), &[], "").await;
+    }
+    assert_eq!(client.call("GET", "/api/v1/audit", &headers, "").await.status, 403);
+    assert_eq!(client.call("GET", "/api/v1/audit", &[], "").await.status, 401);
+    pass(130).await;
+    let told = told(&client, 1).await;
+    assert!(told.len() <= 32 + 8 + 2 + 2, "{}", told.len());
+    let (mut apart, mut others, mut rights) = (0, Vec::new(), Vec::new());
+    for (_, event) in &told {
+        match event {
+            Event::AccessRefused(refusal) if refusal.method == "GET" => rights.push(&*refusal.code),
+            Event::AccessRefused(refusal) => apart += refusal.times.count,
+            Event::AccessesLeftOut { of, times } => others.push((*of, times.count)),
+            other => panic!("{other:?}"),
+        }
+    }
+    others.sort();
+    rights.sort();
+    let crowds = [(Crowd::RefusedCommands, 268), (Crowd::RefusedCommandsOfStrangers, 292)];
+    assert_eq!((apart, &*others), (32 + 8, &crowds[..]));
+    assert_eq!(rights, ["forbidden", "unauthenticated"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn no_answer_waits_for_the_record_and_that_is_made_once_it_can_be() {
     let client = keys();
     let full = Rejection::new(RejectionKind::Unavailable, "journal_full", "no room");

@@ -17,6 +17,25 @@ pub(super) struct Telling {
     pub(super) of_end: bool,
 }
 
+/// The types of events that are about one token, lead to no end, and are most of a long run's.
+pub(super) const OF_ONE_TOKEN: &[&str] = &[
+    "task_succeeded",
+    "task_handed_out",
+    "retry_started",
+    "node_computed",
+    "mutex_awaited",
+    "mutex_taken",
+    "wait_started",
+    "wait_ended",
+    "event_emitted",
+    "metric_emitted",
+    "undo_succeeded",
+    "gate_opened",
+    "gate_answered",
+    "child_started",
+    "token_routed",
+];
+
 /// What events of a type tell.
 pub(super) fn telling(event_type: &str) -> Telling {
     let none = Telling::default();

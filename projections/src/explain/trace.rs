@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use chrono::{DateTime, Utc};
 use domain::run::event::{
-    Arithmetic, Carried, Considered, Extended, Fired, InstanceId, Opened, OpenedBranches, RunError,
-    TokenId, TransitionIndex,
+    Arithmetic, Carried, Considered, Extended, Fired, GateOutcome, InstanceId, Opened,
+    OpenedBranches, RunError, TokenId, TransitionIndex,
 };
 use domain::run::{Event, Run};
 use protocol::explanation::{EXPLAINED_TOKENS, Fact};
@@ -131,6 +131,32 @@ pub(super) struct Closing {
     pub(super) error: Option<RunError>,
 }
 
+/// What is known of a run before an event.
+pub(super) trait Before {
+    /// Where a token stands.
+    fn node_of(&self, token: TokenId) -> Option<&str>;
+
+    /// What the work of a token has failed with for good.
+    fn error_of(&self, token: TokenId) -> Option<&RunError>;
+
+    /// The part of a fan-out that a branch belongs to.
+    fn branches_of(&self, instance: InstanceId, index: u64) -> Option<&OpenedBranches>;
+}
+
+impl Before for Run {
+    fn node_of(&self, token: TokenId) -> Option<&str> {
+        Some(&*self.live()?.tokens.get(&token)?.node)
+    }
+
+    fn error_of(&self, token: TokenId) -> Option<&RunError> {
+        self.live()?.tokens.get(&token)?.phase.error()
+    }
+
+    fn branches_of(&self, instance: InstanceId, index: u64) -> Option<&OpenedBranches> {
+        self.live()?.instances.get(&instance)?.branches_of(index)
+    }
+}
+
 impl Trace {
     /// `sources` are the nodes from which a transition leads to the node that is asked for.
     pub(super) fn new(wanted: Wanted, sources: &[String]) -> Self {
@@ -138,17 +164,25 @@ impl Trace {
         Self { wanted, sources, ..Self::default() }
     }
 
-    /// Takes the next event of a run; `run` is the run before it.
-    pub(super) fn take(&mut self, event: &Event, sequence: u64, at: DateTime<Utc>, run: &Run) {
-        let live = run.live();
-        let token_at = |token: &TokenId| live.and_then(|live| live.tokens.get(token));
+    /// Takes the next event of a run.
+    pub(super) fn take(
+        &mut self,
+        event: &Event,
+        sequence: u64,
+        at: DateTime<Utc>,
+        before: &impl Before,
+    ) {
         let about = told::token_of(event);
+        // A gate that was given up is gone with its token already.
+        let stands = about.filter(
+            |_| !matches!(event, Event::GateClosed(gate) if gate.outcome == GateOutcome::Cancelled),
+        );
         let fact = || Fact {
             sequence,
             at,
             what: told::told(event),
             token: about,
-            node: about.as_ref().and_then(token_at).map(|token| token.node.to_string()),
+            node: stands.and_then(|token| before.node_of(token)).map(str::to_owned),
         };
         if let Some(traced) = about.and_then(|token| self.tokens.get_mut(&token)) {
             push(&mut traced.did, fact(), FACTS);
@@ -161,7 +195,6 @@ impl Trace {
                 self.enter(1, &started.start, Origin::Start, None, sequence);
             }
             Event::TokenRouted { token, considered, fired, opened, extended, failed } => {
-                let from = token_at(token);
                 let routed = Routed {
                     sequence,
                     considered: considered.clone(),
@@ -169,15 +202,14 @@ impl Trace {
                     opened: opened.clone(),
                     extended: extended.iter().map(without_items).collect(),
                     failed: *failed,
-                    error: from.and_then(|token| token.phase.error()).cloned(),
+                    error: before.error_of(*token).cloned(),
                 };
-                self.route(*token, routed, from.map(|token| &*token.node));
+                self.route(*token, routed, before.node_of(*token));
             }
             Event::BranchesSpawned { instance, index, token, count, .. } => {
-                let opened = live.and_then(|live| live.instances.get(instance));
                 for offset in 0..*count {
                     let (token, index) = (token + offset, index + offset);
-                    if let Some(branches) = opened.and_then(|opened| opened.branches_of(index)) {
+                    if let Some(branches) = before.branches_of(*instance, index) {
                         let transition = branches.transition;
                         let origin = Origin::Branch { instance: *instance, transition };
                         let by = self.opened_from(*instance);

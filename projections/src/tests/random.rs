@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use chassis::journal::{ReadError, RecordedEvent, Until};
+use chassis::journal::{ReadError, RecordedEvent, Sieve, Until};
 use domain::definition::{Definition, Plan, Resolved};
 use domain::resource::{Event as ResourceEvent, Spec};
 use domain::run::command::{AttemptError, ChildReport, GateAnswer, Report};
@@ -44,6 +44,21 @@ impl Past for Kept {
         let stream = self.streams.get(&(aggregate_type.to_owned(), aggregate_id.to_owned()));
         let after = usize::try_from(after_sequence).expect("it fits");
         Ok(stream.map_or(&[][..], Vec::as_slice).iter().skip(after).take(limit).cloned().collect())
+    }
+
+    async fn load_some(
+        &self,
+        aggregate_type: &str,
+        aggregate_id: &str,
+        after_sequence: u64,
+        limit: usize,
+        sieve: Sieve<'_>,
+    ) -> Result<Vec<RecordedEvent>, ReadError> {
+        let mut events =
+            self.load(aggregate_type, aggregate_id, after_sequence, usize::MAX).await?;
+        events.retain(|event| sieve.takes(event));
+        events.truncate(limit);
+        Ok(events)
     }
 
     async fn payloads(&self, hashes: &[Arc<str>]) -> Result<Vec<Payload>, ReadError> {

@@ -90,6 +90,29 @@ async fn a_refusal_keeps_its_code_and_place() {
 }
 
 #[tokio::test]
+async fn a_read_model_that_is_behind_is_asked_again_for_a_while() {
+    let body = r#"{"detail":"position 7 isn't there, try again","code":"position_not_reached"}"#;
+    let behind = answer("503 Service Unavailable\r\nretry-after: 0", "application/json", body);
+    let there = answer("200 OK", "application/json", r#"{"id":"x"}"#);
+    let (url, task) = server(vec![behind.clone(), behind.clone(), there, behind]).await;
+    let mut client = Client::to(&url).expect("a URL");
+    let query = [("min_position", "7".to_owned())];
+    let told = client.post("/experiments", &query, &json!({"name": "a"})).await.expect("it waits");
+    assert_eq!(told.text, r#"{"id":"x"}"#);
+
+    client.patience = Duration::ZERO;
+    let failure = client.get("/experiments/a", &query).await.expect_err("it gives up");
+    assert_eq!(failure.exit(), Exit::Failed);
+    let Failure::Api(problem) = failure else { panic!("another failure") };
+    let detail =
+        format!("position 7 isn't there, try again; it was asked for 0 s: look at {url}/readyz");
+    assert_eq!((problem.status, problem.detail), (503, detail));
+    let heads = task.await.expect("the server ends");
+    assert_eq!(heads.len(), 4);
+    assert!(heads[..3].iter().all(|head| head.starts_with("post /api/v1/experiments?min_p")));
+}
+
+#[tokio::test]
 async fn nobody_there_is_unreachable() {
     let free = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
     let url = format!("http://{}", free.local_addr().expect("it is bound"));

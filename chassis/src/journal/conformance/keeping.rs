@@ -8,8 +8,8 @@ use futures::future::join_all;
 
 use super::{Storage, answer, append, event, everything, must};
 use crate::journal::{
-    Append, AppendError, Mark, Payload, ReadError, RecordedEvent, Redacted, Redaction, Snapshot,
-    Sought, Until,
+    Append, AppendError, Mark, NewEvent, Payload, ReadError, RecordedEvent, Redacted, Redaction,
+    Sieve, Snapshot, Sought, Until,
 };
 
 fn payload(hash: &str, bytes: &'static [u8]) -> Payload {
@@ -204,6 +204,39 @@ pub async fn some_older_snapshots_are_kept(storage: &impl Storage) {
     assert_eq!(newest, Ok(Some(snapshot(5_000, 2))));
     let other = journal.snapshot_until("thing", "b", 1, Until::Sequence(5_000)).await;
     assert_eq!(other, Ok(None));
+}
+
+/// All but those of some types, and of these the ones that mention a text; page by page.
+pub async fn some_events_of_an_aggregate_are_found_by_what_they_tell(storage: &impl Storage) {
+    let journal = storage.open().await;
+    let kinds = ["often", "seldom", "now.and.then"];
+    for number in 0..30_u64 {
+        let of = kinds[usize::try_from(number % 3).unwrap_or(0)];
+        let event = NewEvent { event_type: of.into(), ..event(&format!(r#"{{"n":{number}}}"#)) };
+        must(&*journal, Append { events: vec![event], ..append("a", number, 0) }).await;
+    }
+    must(&*journal, append("b", 0, 5)).await;
+    let all = journal.load("thing", "a", 0, 100).await.expect("the journal can be read");
+    let sieves = [
+        (&[][..], &[][..], 30),
+        (&["seldom"], &[], 20),
+        (&["seldom", "now.and.then"], &["\"n\":1"], 10 + 8),
+        (&["seldom", "now.and.then", "often"], &["\"n\":7}", ":2"], 12),
+    ];
+    for (seldom, mentions, count) in sieves {
+        let sieve = Sieve { seldom, mentions };
+        let (mut found, mut after) = (Vec::new(), 2);
+        loop {
+            let page = journal.load_some("thing", "a", after, 4, sieve).await.expect("a page");
+            let Some(last) = page.last() else { break };
+            after = last.sequence;
+            found.extend(page);
+        }
+        let mut wanted = all.clone();
+        assert_eq!(wanted.iter().filter(|event| sieve.takes(event)).count(), count, "{sieve:?}");
+        wanted.retain(|event| event.sequence > 2 && sieve.takes(event));
+        assert_eq!(found, wanted, "{sieve:?}");
+    }
 }
 
 /// In the order of ids, on and off the list as the appends say.

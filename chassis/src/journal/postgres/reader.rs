@@ -16,7 +16,7 @@ use crate::journal::columns::{signed, snapshot, unsigned, written};
 use crate::journal::snapshots::SNAPSHOT_UNTIL;
 use crate::journal::tail::Pages;
 use crate::journal::{
-    Mark, Payload, ReadError, Recalled, RecordedEvent, Snapshot, Sought, Until, Written,
+    Mark, Payload, ReadError, Recalled, RecordedEvent, Sieve, Snapshot, Sought, Until, Written,
 };
 
 /// Bytes after which a page for tails ends, as they are stored and as they are read.
@@ -130,6 +130,35 @@ impl Reader {
         let events = self.events(query, usize::MAX).await?;
         dense(&events, after, aggregate_id, |event| event.sequence)?;
         Ok(events)
+    }
+
+    pub(super) async fn load_some(
+        &self,
+        aggregate_type: &str,
+        aggregate_id: &str,
+        after: u64,
+        limit: usize,
+        sieve: Sieve<'_>,
+    ) -> Result<Vec<RecordedEvent>, ReadError> {
+        let mut sql = format!(
+            "select {EVENT} from events where aggregate_type = $1 and aggregate_id = $2 \
+             and sequence > $3 and (event_type <> all($5) or payload_sha256 is not null"
+        );
+        for number in 0..sieve.mentions.len() {
+            sql.push_str(&format!(" or strpos(payload::text, ${}) > 0", 6 + number));
+        }
+        sql.push_str(") order by sequence limit $4");
+        let seldom: Vec<String> = sieve.seldom.iter().map(|name| (*name).to_owned()).collect();
+        let mut query = sqlx::query(&sql)
+            .bind(aggregate_type)
+            .bind(aggregate_id)
+            .bind(signed(after))
+            .bind(signed(limit as u64))
+            .bind(seldom);
+        for text in sieve.mentions {
+            query = query.bind(*text);
+        }
+        self.events(query, usize::MAX).await
     }
 
     pub(super) async fn snapshot(

@@ -14,7 +14,7 @@ use crate::journal::columns::{signed, snapshot, unsigned, written};
 use crate::journal::snapshots::SNAPSHOT_UNTIL;
 use crate::journal::tail::Pages;
 use crate::journal::{
-    Mark, Payload, PayloadHash, ReadError, Recalled, RecordedEvent, Snapshot, Sought, Until,
+    Mark, Payload, PayloadHash, ReadError, Recalled, RecordedEvent, Sieve, Snapshot, Sought, Until,
     Written,
 };
 
@@ -30,6 +30,12 @@ const LOAD: &str = "select position, event_id, aggregate_type, aggregate_id, seq
      payload_sha256 \
      from events where aggregate_type = $1 and aggregate_id = $2 and sequence > $3 \
      order by sequence limit $4";
+const LOAD_SOME: &str = "select position, event_id, aggregate_type, aggregate_id, sequence, \
+     event_type, event_version, workspace_id, recorded_at, metadata, payload, \
+     payload_sha256 \
+     from events where aggregate_type = $1 and aggregate_id = $2 and sequence > $3 \
+     and (event_type not in (select value from json_each($5)) \
+     or payload_sha256 is not null";
 
 #[derive(Debug)]
 pub(super) struct Reader {
@@ -71,6 +77,31 @@ impl Reader {
         let events = self.events(query, usize::MAX).await?;
         dense(&events, after, aggregate_id, |event| event.sequence)?;
         Ok(events)
+    }
+
+    pub(super) async fn load_some(
+        &self,
+        aggregate_type: &str,
+        aggregate_id: &str,
+        after: u64,
+        limit: usize,
+        sieve: Sieve<'_>,
+    ) -> Result<Vec<RecordedEvent>, ReadError> {
+        let mut sql = LOAD_SOME.to_owned();
+        for number in 0..sieve.mentions.len() {
+            sql.push_str(&format!(" or instr(payload, ${}) > 0", 6 + number));
+        }
+        sql.push_str(") order by sequence limit $4");
+        let mut query = sqlx::query(&sql)
+            .bind(aggregate_type)
+            .bind(aggregate_id)
+            .bind(signed(after))
+            .bind(signed(limit as u64))
+            .bind(serde_json::json!(sieve.seldom).to_string());
+        for text in sieve.mentions {
+            query = query.bind(text.as_bytes());
+        }
+        self.events(query, usize::MAX).await
     }
 
     pub(super) async fn snapshot(
