@@ -99,6 +99,7 @@ impl Experiments {
         let (name, command) = match &envelope.command {
             protocol::Command::StartExperiment(asked) => {
                 let mut asked = asked.clone();
+                asked.workspace_id = envelope.workspace_id;
                 asked.terms.by.clone_from(&envelope.actor.0);
                 (asked.name.clone(), Command::Ask(asked))
             }
@@ -269,7 +270,7 @@ impl Experiments {
         carried.retain(|run_id| under_way.contains(run_id));
         for fork in begun.under_way() {
             if carried.insert(fork.run_id) {
-                self.carry(driven, log.workspace_id, &begun.asked, *fork);
+                self.carry(driven, &begun.asked, *fork);
             }
         }
     }

@@ -130,7 +130,7 @@ impl Asked {
     }
 
     /// All of it, as it is kept, on runs that were found.
-    fn on(&self, runs: &[RunView]) -> Result<experiment::Asked, Problem> {
+    fn on(&self, call: &Call, runs: &[RunView]) -> Result<experiment::Asked, Problem> {
         let Change { with, nodes, conditions, .. } = &self.change;
         let tried = |run: &RunView| {
             let run_id = run.id.parse().map_err(|error: InvalidId| {
@@ -139,7 +139,9 @@ impl Asked {
             })?;
             Ok(Tried { run_id, cost_micros: run.usage.cost_micros })
         };
+        let caller = call.caller()?;
         Ok(experiment::Asked {
+            workspace_id: caller.workspace_id,
             name: self.name.clone(),
             mark: self.mark(),
             definition: self.definition.clone(),
@@ -150,7 +152,7 @@ impl Asked {
             },
             allow: self.allow.clone(),
             terms: Terms {
-                by: String::new(),
+                by: caller.actor.0.clone(),
                 runs: runs.iter().map(tried).collect::<Result<_, Problem>>()?,
                 filter: self.filter.as_ref().map(|filter| json!(filter)),
                 at_once: self.at_once.unwrap_or(AT_ONCE),
@@ -168,7 +170,7 @@ pub(crate) async fn run(call: Call) -> Result<Response, Problem> {
         asked.definition = Some(definition_of(&call, definition, "/change/definition")?);
     }
     let runs = runs_of(&call, &asked).await?;
-    let kept = asked.on(&runs)?;
+    let kept = asked.on(&call, &runs)?;
     if asked.dry_run {
         return answer(StatusCode::OK, &planned(&call, &kept).await?);
     }

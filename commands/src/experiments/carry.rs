@@ -36,16 +36,10 @@ struct Carried {
 
 impl Experiments {
     /// Looks after a fork that was begun, until it has ended or others do.
-    pub(super) fn carry(
-        self: &Arc<Self>,
-        driven: &Driven,
-        workspace_id: WorkspaceId,
-        asked: &experiment::Asked,
-        fork: Fork,
-    ) {
+    pub(super) fn carry(self: &Arc<Self>, driven: &Driven, asked: &experiment::Asked, fork: Fork) {
         let one = Carried {
             id: driven.id,
-            workspace_id,
+            workspace_id: asked.workspace_id,
             name: asked.name.to_string(),
             fork,
             asked: Box::new(ForkRun::of_experiment(asked, fork.run_id, fork.budget_micros)),

@@ -7,7 +7,6 @@ use domain::codec;
 use domain::experiment::{AGGREGATE, Event, State};
 use domain::ids::{ExperimentId, WorkspaceId};
 use protocol::{Receipt, Rejection, RejectionKind, shard_of_experiment};
-use uuid::Uuid;
 
 use super::{internal, progress};
 use crate::coordinator::unavailable;
@@ -20,21 +19,14 @@ const PAGE: usize = 500;
 pub(super) struct Log {
     pub(super) state: State,
     pub(super) sequence: u64,
-    /// The workspace of its events, where it has any.
-    pub(super) workspace_id: WorkspaceId,
     position: u64,
     at: DateTime<Utc>,
 }
 
 impl Log {
     pub(super) async fn load(journal: &dyn Journal, id: ExperimentId) -> Result<Self, Rejection> {
-        let mut log = Self {
-            state: State::default(),
-            sequence: 0,
-            workspace_id: WorkspaceId::new(Uuid::nil()),
-            position: 0,
-            at: DateTime::UNIX_EPOCH,
-        };
+        let mut log =
+            Self { state: State::default(), sequence: 0, position: 0, at: DateTime::UNIX_EPOCH };
         let id = id.to_string();
         loop {
             let rows = journal.load(AGGREGATE, &id, log.sequence, PAGE).await.map_err(away)?;
@@ -43,9 +35,6 @@ impl Log {
                 log.state.evolve(&event);
                 (log.sequence, log.position, log.at) =
                     (row.sequence, row.position, row.recorded_at);
-            }
-            if let Some(workspace_id) = rows.first().and_then(|row| row.workspace_id.parse().ok()) {
-                log.workspace_id = workspace_id;
             }
             if rows.len() < PAGE {
                 return Ok(log);

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::definition::{Definition, Variant};
-use crate::ids::{Name, RunId};
+use crate::ids::{Name, RunId, WorkspaceId};
 use crate::run::RunStatus;
 use crate::run::event::Effect;
 
@@ -48,6 +48,7 @@ pub enum Rest {
 /// What is tried, and on which runs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Asked {
+    pub workspace_id: WorkspaceId,
     pub name: Name,
     /// What tells one change, with what its forks may do, from another one.
     pub mark: String,

@@ -22,6 +22,7 @@ fn asked(costs: &[u64], at_once: usize, cap: Option<u64>) -> Asked {
         cost_micros: *cost_micros,
     };
     Asked {
+        workspace_id: WorkspaceId::new(Uuid::nil()),
         name: "cheaper".parse().expect("a name"),
         mark: "m".to_owned(),
         definition: None,
