@@ -49,8 +49,9 @@ fn asked(name: &str, delay: &str) -> Value {
 }
 
 /// The forks of an experiment, from the list of runs.
-async fn forks(client: &Client, name: &str) -> Vec<Value> {
-    let listed = client.get(&format!("/runs?limit=200&label=experiment={name}")).await;
+async fn forks(client: &Client, name: &str, position: &Value) -> Vec<Value> {
+    let list = format!("/runs?limit=200&label=experiment={name}&min_position={position}");
+    let listed = client.get(&list).await;
     listed["items"].as_array().expect("a list").clone()
 }
 
@@ -59,7 +60,7 @@ async fn begun(client: &Client, name: &str, count: usize) -> Value {
     wait_for("forks that were begun", || async {
         let progress = client.get(&format!("/experiments/{name}/progress")).await;
         assert_eq!(progress["refused"], json!([]), "{progress}");
-        let running = forks(client, name).await;
+        let running = forks(client, name, &json!(0)).await;
         let running = running.iter().filter(|fork| fork["ended_at"].is_null()).count() as u64;
         assert!(running <= AT_ONCE, "{running} go on: {progress}");
         let is_begun = progress["items"].as_array().is_some_and(|items| items.len() >= count);
@@ -116,7 +117,7 @@ async fn an_experiment_goes_on_through_kills_and_forks_each_run_once(setting: Se
     let report = client.get(&path).await;
     assert_eq!((&report["status"], &report["totals"]["runs"]), (&json!("ended"), &json!(RUNS)));
     assert_eq!(report["totals"]["usage"]["spent"]["cost_micros"], progress["spent_micros"]);
-    let forks = forks(&client, "slow").await;
+    let forks = forks(&client, "slow", &progress["position"]).await;
     let origins = origins(&forks);
     assert_eq!((forks.len(), origins.len()), (RUNS, RUNS), "a run is forked once");
     assert!(!origins.contains(&later));
@@ -158,7 +159,7 @@ async fn an_experiment_is_stopped_and_goes_on_again(setting: Setting) {
     let told = asked_for(&platform, &BEGIN).await;
     assert_eq!(told["status"], "running", "{told}");
     wait_for("forks that go on", || async {
-        (forks(&client, "long").await.len() == 2).then_some(())
+        (forks(&client, "long", &json!(0)).await.len() == 2).then_some(())
     })
     .await;
     let told = asked_for(&platform, &["stop", "long"]).await;
@@ -172,7 +173,8 @@ async fn an_experiment_is_stopped_and_goes_on_again(setting: Setting) {
         let items = progress["items"].as_array().expect("items");
         items.iter().filter(|item| item["status"] == "cancelled").count()
     };
-    assert_eq!((cancelled(&progress), forks(&client, "long").await.len()), (2, 2), "{progress}");
+    let made = forks(&client, "long", &progress["position"]).await.len();
+    assert_eq!((cancelled(&progress), made), (2, 2), "{progress}");
     let again = client.post("/experiments/long/stop", &json!({})).await.ok();
     assert_eq!(again, progress);
     let report = client.get("/experiments/long").await;
@@ -183,7 +185,8 @@ async fn an_experiment_is_stopped_and_goes_on_again(setting: Setting) {
     assert_eq!((&told["running"], &told["left"]), (&json!(2), &json!(RUNS - 4)), "{told}");
     client.post("/experiments/long/stop", &json!({})).await.ok();
     let progress = at_rest(&client, "long").await;
-    assert_eq!((cancelled(&progress), forks(&client, "long").await.len()), (4, 4), "{progress}");
+    let made = forks(&client, "long", &progress["position"]).await.len();
+    assert_eq!((cancelled(&progress), made), (4, 4), "{progress}");
     platform.stop().await;
     platform.records().await.check();
 }
