@@ -316,3 +316,6 @@ fn progress(begun: &Begun, position: u64) -> Box<ExperimentProgress> {
 fn internal(message: &str) -> Rejection {
     Rejection::new(RejectionKind::Internal, "internal", message)
 }
+
+#[cfg(test)]
+mod tests;
