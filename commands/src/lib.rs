@@ -5,6 +5,7 @@
 
 mod access;
 mod coordinator;
+mod experiments;
 mod prepared;
 mod queues;
 pub mod remote;

@@ -1,8 +1,8 @@
 //! The command service: takes commands from the edge to resources and runs.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -26,6 +26,7 @@ use crate::coordinator::{
     CONFLICT, Cause, Coordinator, CoordinatorConfig, Plans, RUN_ALREADY_STARTED, Surroundings,
     TaskQueue, of_command, unavailable,
 };
+use crate::experiments::Experiments;
 use crate::prepared::{Preparations, Prepared};
 use crate::resolve::{Resolver, Version};
 use crate::resources::scope::publishable;
@@ -56,6 +57,7 @@ pub struct CommandService {
     coordinator: Coordinator,
     triggers: Triggers,
     archivist: Arc<Archivist>,
+    experiments: Arc<Experiments>,
     defaults: Defaults,
 }
 
@@ -150,7 +152,7 @@ impl CommandService {
             resolver: Arc::clone(&resolver),
             preparations: Arc::clone(&preparations),
             coordinator: coordinator.clone(),
-            everywhere,
+            everywhere: everywhere.clone(),
             ownership,
             nats: queues.map(|queues| queues.nats().clone()),
             workspace_id: defaults.workspace_id,
@@ -167,18 +169,33 @@ impl CommandService {
             releases: AtomicU64::default(),
         });
         let sweep = Arc::clone(&archivist).sweep(Arc::clone(&resolver));
-        tracker.spawn(shutdown.run_until_cancelled_owned(sweep));
-        Ok(Arc::new(Self {
-            journal,
-            clock,
-            resources,
-            resolver,
-            preparations,
-            coordinator,
-            triggers,
-            archivist,
-            defaults,
-        }))
+        tracker.spawn(shutdown.clone().run_until_cancelled_owned(sweep));
+        let service = Arc::new_cyclic(|here: &Weak<Self>| {
+            let experiments = Arc::new(Experiments {
+                journal: Arc::clone(&journal),
+                clock: Arc::clone(&clock),
+                ownership: triggers.ownership.clone(),
+                here: Weak::clone(here) as _,
+                everywhere,
+                shutdown,
+                tracker: tracker.clone(),
+                known: Default::default(),
+            });
+            Self {
+                journal,
+                clock,
+                resources,
+                resolver,
+                preparations,
+                coordinator,
+                triggers,
+                archivist,
+                experiments,
+                defaults,
+            }
+        });
+        Arc::clone(&service.experiments).run();
+        Ok(service)
     }
 
     /// Where executors get tasks and leave outcomes.
@@ -453,6 +470,9 @@ impl Commands for CommandService {
         }
         match &envelope.command {
             Command::RecordAccess(event) => self.record_access(&envelope, event.clone()).await,
+            Command::StartExperiment(_) | Command::StopExperiment { .. } => {
+                self.experiments.execute(&envelope).await
+            }
             Command::DeliverWebhook(webhook) => self.triggers.deliver(&envelope, webhook).await,
             _ => self.resources.execute(&envelope).await,
         }

@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 
 use crate::ids::WorkspaceId;
 use crate::limits::{INLINE_VALUE_BYTES, JSON_DEPTH};
-use crate::{access, hold, resource, retention, run, trigger};
+use crate::{access, experiment, hold, resource, retention, run, trigger};
 
 mod canonical;
 
@@ -140,6 +140,12 @@ impl Stored for trigger::Event {
 impl Stored for access::Event {
     fn newest_version(event_type: &str) -> Option<u32> {
         access::Event::TYPES.contains(&event_type).then_some(1)
+    }
+}
+
+impl Stored for experiment::Event {
+    fn newest_version(event_type: &str) -> Option<u32> {
+        experiment::Event::TYPES.contains(&event_type).then_some(1)
     }
 }
 

@@ -1,4 +1,25 @@
-//! How an experiment goes on: which forks may be started next, and what each of them may cost.
+//! Experiments: forks of many runs with one change.
+//!
+//! An experiment is an aggregate of its own. It is begun with all that is asked for, and each fork
+//! is an event before it is made, with what it may cost; so whoever goes on with it, after whatever
+//! happened, knows what was given out. [`next`] is how it goes on: which forks may be started next,
+//! and what each of them may cost.
+
+use crate::ids::{CommandId, ExperimentId, RunId};
+
+mod decide;
+mod event;
+mod state;
+
+#[cfg(test)]
+mod tests;
+
+pub use decide::{Command, Refusal};
+pub use event::{Asked, Event, ForkDefinition, Rest, Terms, Tried};
+pub use state::{Begun, Fork, ForkEnd, NotForked, State, Status};
+
+/// The aggregate type in the journal.
+pub const AGGREGATE: &str = "experiment";
 
 /// The label by which the forks of an experiment are found.
 pub const LABEL: &str = "experiment";
@@ -10,6 +31,12 @@ pub const BUDGET_LABEL: &str = "experiment-budget";
 /// Whether a label is of the forks of experiments alone: their children don't have it.
 pub fn is_label(key: &str) -> bool {
     [LABEL, CHANGE_LABEL, BUDGET_LABEL].contains(&key)
+}
+
+/// The command that makes a run's fork, and the fork: the same ones, however often it is tried.
+pub fn fork_of(id: ExperimentId, run_id: RunId) -> (CommandId, RunId) {
+    let command_id = CommandId::derived(&id.to_string(), &run_id.to_string());
+    (command_id, run_id.forked(command_id, run_id.home()))
 }
 
 /// A fork that was started.
@@ -67,7 +94,7 @@ pub fn next(started: &[Started], left: &[u64], at_once: usize, cap: Option<u64>)
 }
 
 #[cfg(test)]
-mod tests {
+mod shares {
     use proptest::prelude::*;
 
     use super::*;

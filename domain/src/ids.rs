@@ -112,6 +112,8 @@ ids! {
     ModelProfileId = "mp";
     /// A trigger of a workflow.
     TriggerId = "trg";
+    /// An experiment of a workspace, by its name.
+    ExperimentId = "exp";
     /// One run of a definition.
     RunId = "run";
     /// One event of the journal.
@@ -157,6 +159,13 @@ impl RunId {
     /// The lower half, by which runs are spread.
     pub fn home(self) -> Home {
         Home::of(self.0)
+    }
+}
+
+impl ExperimentId {
+    /// The experiment of a name.
+    pub fn of(workspace: WorkspaceId, name: &str) -> Self {
+        Self::derived(&workspace.to_string(), name)
     }
 }
 

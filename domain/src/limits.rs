@@ -93,6 +93,8 @@ pub const ADOPTED: usize = 20_000;
 pub const ADOPTED_BYTES: usize = 64 * 1024 * 1024;
 /// Runs of one experiment.
 pub const EXPERIMENT_RUNS: usize = 200;
+/// Forks of one experiment, whatever its sets were.
+pub const EXPERIMENT_FORKS: usize = 1_000;
 /// Forks of an experiment that may go on at the same time.
 pub const EXPERIMENT_AT_ONCE: usize = 32;
 /// Runs of one bundle: the one that was asked for, its children, and theirs.

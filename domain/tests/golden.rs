@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use domain::access;
 use domain::codec::{Stored, decode, encode};
+use domain::experiment;
 use domain::hold;
 use domain::ids::WorkspaceId;
 use domain::retention;
@@ -138,6 +139,26 @@ fn every_stored_access_decodes_and_encodes_to_the_same_bytes() {
     let named = |event: &access::Event| (event.event_type(), event.event_version());
     const VARIANTS: usize = access::Event::TYPES.len();
     stored::<access::Event, VARIANTS>("access", number_of_access, named);
+}
+
+/// As above.
+const fn number_of_experiment(event: &experiment::Event) -> usize {
+    match event {
+        experiment::Event::ExperimentStarted(_) => 0,
+        experiment::Event::ExperimentChanged(_) => 1,
+        experiment::Event::ExperimentForkBegun { .. } => 2,
+        experiment::Event::ExperimentForkRefused { .. } => 3,
+        experiment::Event::ExperimentForkEnded { .. } => 4,
+        experiment::Event::ExperimentStopped => 5,
+        experiment::Event::ExperimentEnded { .. } => 6,
+    }
+}
+
+#[test]
+fn every_stored_experiment_event_decodes_and_encodes_to_the_same_bytes() {
+    let named = |event: &experiment::Event| (event.event_type(), event.event_version());
+    const VARIANTS: usize = experiment::Event::TYPES.len();
+    stored::<experiment::Event, VARIANTS>("experiment", number_of_experiment, named);
 }
 
 /// As above.

@@ -36,6 +36,7 @@ const PAGES: &[(&str, &str)] = pages! {
     "duplicate_key"
     "experiment_change"
     "experiment_differs"
+    "experiment_full"
     "forbidden"
     "fork_after_end"
     "fork_child_live"

@@ -1,5 +1,5 @@
-//! Experiments: forks of many runs with one change. A request starts as many as may go on at once,
-//! and is repeated until all have ended; what it has started is found by its name.
+//! Experiments: forks of many runs with one change. The runs are found here, and the rest goes on by
+//! itself on the write side.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,15 +8,14 @@ use axum::response::Response;
 use chrono::{DateTime, Utc};
 use data_encoding::HEXLOWER;
 use domain::definition::{Condition, Variant};
-use domain::experiment::{BUDGET_LABEL, CHANGE_LABEL, LABEL, Started, next};
-use domain::ids::{CommandId, Name, RunId};
+use domain::experiment::{self, LABEL, Terms, Tried};
+use domain::ids::{CommandId, InvalidId, Name, RunId};
 use domain::limits::{EXPERIMENT_AT_ONCE, EXPERIMENT_RUNS};
-use domain::run::event::{Effect, Experiment};
+use domain::run::event::Effect;
 use futures::{StreamExt, TryStreamExt, stream};
 use protocol::{
-    Command, CommandEnvelope, ExperimentFork, ExperimentPlan, ExperimentProgress,
-    ExperimentRefusal, ForkCall, ForkDefinition, ForkExperiment, ForkRun, PageRequest, PlannedFork,
-    Receipt, Rejection, RejectionKind, RunFilter, RunStatus, RunView, StateAt,
+    Command, CommandEnvelope, ExperimentPlan, ExperimentRefusal, ForkCall, ForkDefinition, ForkRun,
+    PageRequest, PlannedFork, Receipt, Rejection, RejectionKind, RunFilter, RunStatus, RunView,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -24,7 +23,7 @@ use sha2::{Digest, Sha256};
 
 use crate::call::{Call, answer};
 use crate::problem::Problem;
-use crate::runs::definition_of;
+use crate::runs::{Nothing, definition_of};
 
 /// Forks that go on at the same time, where the request doesn't say.
 const AT_ONCE: usize = 4;
@@ -58,22 +57,22 @@ struct Asked {
 }
 
 /// The newest runs of which all of this holds.
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Where {
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     definition: Option<String>,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     project_id: Option<String>,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     workflow_id: Option<String>,
     #[serde(default = "ended")]
     status: Vec<RunStatus>,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     labels: BTreeMap<String, String>,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     started_after: Option<DateTime<Utc>>,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     started_before: Option<DateTime<Utc>>,
     limit: usize,
 }
@@ -130,28 +129,36 @@ impl Asked {
         HEXLOWER.encode(&Sha256::digest(text)[..6])
     }
 
-    fn fork(&self, run_id: RunId, budget: Option<u64>) -> Command {
+    /// All of it, as it is kept, on runs that were found.
+    fn on(&self, call: &Call, runs: &[RunView]) -> Result<experiment::Asked, Problem> {
         let Change { with, nodes, conditions, .. } = &self.change;
-        let variant =
-            Variant { with: with.clone(), nodes: nodes.clone(), conditions: conditions.clone() };
-        let experiment = Experiment {
-            name: self.name.to_string(),
-            allow: self.allow.clone(),
-            max_cost_micros: budget,
+        let tried = |run: &RunView| {
+            let run_id = run.id.parse().map_err(|error: InvalidId| {
+                tracing::error!(%error, "a run has no id");
+                Problem::internal()
+            })?;
+            Ok(Tried { run_id, cost_micros: run.usage.cost_micros })
         };
-        let labels = [
-            (LABEL, Some(self.name.to_string())),
-            (CHANGE_LABEL, Some(self.mark())),
-            (BUDGET_LABEL, budget.map(|budget| budget.to_string())),
-        ];
-        let labels = labels.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
-        Command::ForkRun(Box::new(ForkRun {
+        let caller = call.caller()?;
+        Ok(experiment::Asked {
+            workspace_id: caller.workspace_id,
+            name: self.name.clone(),
+            mark: self.mark(),
             definition: self.definition.clone(),
-            labels: Some(labels.collect()),
-            experiment: Some(Box::new(ForkExperiment { experiment, variant })),
-            dry_run: self.dry_run,
-            ..ForkRun::unchanged(run_id, StateAt::Sequence(1))
-        }))
+            variant: Variant {
+                with: with.clone(),
+                nodes: nodes.clone(),
+                conditions: conditions.clone(),
+            },
+            allow: self.allow.clone(),
+            terms: Terms {
+                by: caller.actor.0.clone(),
+                runs: runs.iter().map(tried).collect::<Result<_, Problem>>()?,
+                filter: self.filter.as_ref().map(|filter| json!(filter)),
+                at_once: self.at_once.unwrap_or(AT_ONCE),
+                max_cost_micros: self.max_cost_micros,
+            },
+        })
     }
 }
 
@@ -162,63 +169,40 @@ pub(crate) async fn run(call: Call) -> Result<Response, Problem> {
     if let Some(definition) = &asked.change.definition {
         asked.definition = Some(definition_of(&call, definition, "/change/definition")?);
     }
-    let mut left = runs_of(&call, &asked).await?;
+    let runs = runs_of(&call, &asked).await?;
+    let kept = asked.on(&call, &runs)?;
     if asked.dry_run {
-        return answer(StatusCode::OK, &planned(&call, &asked, left).await?);
+        return answer(StatusCode::OK, &planned(&call, &kept).await?);
     }
-    let forks = labelled(&call, &asked.name).await?;
-    let mark = asked.mark();
-    if forks.iter().any(|fork| fork.labels.get(CHANGE_LABEL) != Some(&mark)) {
-        let detail = format!(
-            "the experiment {} has forks with another change, or other effects that are allowed: \
-             give this one a name of its own",
-            asked.name
-        );
-        return Err(Problem::new(StatusCode::CONFLICT, "experiment_differs", detail));
-    }
-    let total = left.len();
-    left.retain(|run| !forks.iter().any(|fork| origin(fork) == Some(&run.id)));
-    let mut started: Vec<Started> = forks.iter().map(as_started).collect();
-    let mut items: Vec<ExperimentFork> = forks.iter().map(as_fork).collect();
-    let (mut refused, mut position, mut is_capped) = (Vec::new(), 0, false);
-    let at_once = asked.at_once.unwrap_or(AT_ONCE);
-    let mut left = left.into_iter().peekable();
-    while let Some(run) = left.peek() {
-        let next = next(&started, &[run.usage.cost_micros], at_once, asked.max_cost_micros);
-        is_capped = next.is_capped;
-        let Some(budget) = next.budgets.first().copied() else { break };
-        let run_id = run.id.clone();
-        left.next();
-        match forked(&call, &asked, &run_id, budget).await {
-            Ok(receipt) => {
-                position = position.max(receipt.position);
-                started.push(Started { has_ended: false, cost_micros: 0, budget_micros: budget });
-                let status = RunStatus::Running;
-                items.push(ExperimentFork { run_id, fork_id: receipt.id, status });
-            }
-            Err(refusal) => refused.push(refusal_of(run_id, refusal)?),
-        }
-    }
-    let running = started.iter().filter(|one| !one.has_ended).count();
-    let left = left.count();
-    let status = match () {
-        () if running > 0 => "running",
-        () if is_capped => "capped",
-        () if left > 0 => "running",
-        () => "ended",
-    };
-    let progress = ExperimentProgress {
-        name: asked.name.to_string(),
-        status: status.to_owned(),
-        runs: total as u64,
-        running: running as u64,
-        left: left as u64,
-        spent_micros: started.iter().map(|one| one.cost_micros).sum(),
-        refused,
-        items,
-        position,
-    };
+    done(&call, Command::StartExperiment(Box::new(kept))).await
+}
+
+/// `POST /experiments/{name}/stop`.
+pub(crate) async fn stop(call: Call) -> Result<Response, Problem> {
+    let Nothing {} = call.optional()?;
+    let name = call.segment("name");
+    let found = name.parse().map_err(|_| Problem::not_found(no_experiment(name)))?;
+    done(&call, Command::StopExperiment { name: found }).await
+}
+
+/// Does a command to an experiment, and answers how far it is.
+async fn done(call: &Call, command: Command) -> Result<Response, Problem> {
+    // Asked for twice, it does nothing: no key is needed for that.
+    let envelope =
+        CommandEnvelope { idempotency_key: None, fingerprint: None, ..call.envelope(command)? };
+    let receipt = call.edge.gateway.commands.execute(envelope).await?;
+    answer(StatusCode::OK, &*receipt.experiment.ok_or_else(Problem::internal)?)
+}
+
+/// `GET /experiments/{name}/progress`.
+pub(crate) async fn progress(call: Call) -> Result<Response, Problem> {
+    let (workspace, name) = (call.caller()?.workspace_id, call.segment("name"));
+    let progress = call.edge.gateway.runs.experiment_progress(workspace, name).await?;
     answer(StatusCode::OK, &progress)
+}
+
+fn no_experiment(name: &str) -> String {
+    format!("there is no experiment {:?} here", name.chars().take(80).collect::<String>())
 }
 
 /// `GET /experiments/{name}`.
@@ -229,15 +213,10 @@ pub(crate) async fn report(call: Call) -> Result<Response, Problem> {
     answer(StatusCode::OK, &report)
 }
 
-async fn planned(
-    call: &Call,
-    asked: &Asked,
-    runs: Vec<RunView>,
-) -> Result<ExperimentPlan, Problem> {
-    let plans = stream::iter(runs.into_iter().map(|run| run.id)).map(|run_id| async move {
-        let planned = forked(call, asked, &run_id, asked.max_cost_micros).await;
-        (run_id, planned)
-    });
+async fn planned(call: &Call, asked: &experiment::Asked) -> Result<ExperimentPlan, Problem> {
+    let runs: Vec<RunId> = asked.terms.runs.iter().map(|tried| tried.run_id).collect();
+    let plans = stream::iter(runs)
+        .map(|run_id| async move { (run_id.to_string(), forked(call, asked, run_id).await) });
     let mut plan = ExperimentPlan { name: asked.name.to_string(), ..ExperimentPlan::default() };
     let plans: Vec<_> = plans.buffered(READ_AT_ONCE).collect().await;
     for (run_id, planned) in plans {
@@ -262,18 +241,16 @@ async fn planned(
     Ok(plan)
 }
 
-/// A fork of a run: the same one, however often it is asked for.
+/// What the fork of a run would do.
 async fn forked(
     call: &Call,
-    asked: &Asked,
-    run_id: &str,
-    budget: Option<u64>,
+    asked: &experiment::Asked,
+    run_id: RunId,
 ) -> Result<Receipt, Rejection> {
+    let fork = ForkRun::of_experiment(asked, run_id, asked.terms.max_cost_micros);
+    let command = Command::ForkRun(Box::new(ForkRun { dry_run: true, ..fork }));
     let internal = |_| Rejection::new(RejectionKind::Internal, "internal", "no command");
-    let id: RunId = run_id.parse().map_err(|error: domain::ids::InvalidId| {
-        Rejection::new(RejectionKind::Internal, "internal", error.to_string())
-    })?;
-    let envelope = call.envelope(asked.fork(id, budget)).map_err(internal)?;
+    let envelope = call.envelope(command).map_err(internal)?;
     let owner = envelope.workspace_id.to_string();
     let command = CommandEnvelope {
         id: CommandId::derived(&owner, &format!("{}/{run_id}", asked.name)),
@@ -290,32 +267,6 @@ fn refusal_of(run_id: String, refusal: Rejection) -> Result<ExperimentRefusal, P
         RejectionKind::Unavailable | RejectionKind::Internal => Err(refusal.into()),
         _ => Ok(ExperimentRefusal { run_id, code: refusal.code, detail: refusal.message }),
     }
-}
-
-fn origin(fork: &RunView) -> Option<&String> {
-    fork.forked_from.as_ref().map(|from| &from.run_id)
-}
-
-fn as_started(fork: &RunView) -> Started {
-    Started {
-        has_ended: fork.status.is_terminal(),
-        cost_micros: fork.usage.cost_micros,
-        budget_micros: fork.labels.get(BUDGET_LABEL).and_then(|budget| budget.parse().ok()),
-    }
-}
-
-fn as_fork(fork: &RunView) -> ExperimentFork {
-    let run_id = origin(fork).cloned().unwrap_or_default();
-    ExperimentFork { run_id, fork_id: fork.id.clone(), status: fork.status }
-}
-
-/// The forks that were started so far, the oldest first.
-async fn labelled(call: &Call, name: &Name) -> Result<Vec<RunView>, Problem> {
-    let labels = vec![(LABEL.to_owned(), name.to_string())];
-    let filter = RunFilter { labels, ..RunFilter::default() };
-    let mut forks = listed(call, filter, |run| run.forked_from.is_some(), usize::MAX).await?;
-    forks.reverse();
-    Ok(forks)
 }
 
 /// The runs that are to be forked.

@@ -247,6 +247,7 @@ fn requests() -> Value {
         "ReleaseRun": strict(&[], json!({"reason": {"type": "string", "maxLength": 1000}})),
         "PauseRun": strict(&[], json!({"reason": {"type": "string", "maxLength": 1000}})),
         "ResumeRun": strict(&[], json!({})),
+        "StopExperiment": strict(&[], json!({})),
         "VerifyRun": strict(&[], json!({})),
         "SignalRun": strict(&[], json!({"payload": payload, "transient": transient})),
         "SignalRuns": strict(&["labels", "name"], json!({
@@ -372,7 +373,7 @@ pub(crate) fn example(schema: &str) -> Option<Value> {
         "HoldRun" => json!({"reason": "case 4711"}),
         "ReleaseRun" => json!({"reason": "case 4711 is settled"}),
         "PauseRun" => json!({"reason": "the supplier is down"}),
-        "ResumeRun" => json!({}),
+        "ResumeRun" | "StopExperiment" => json!({}),
         "VerifyRun" => json!({}),
         "SignalRun" => json!({"payload": {"order": 7}}),
         "SignalRuns" => json!({"labels": {"order": "7"}, "name": "paid", "payload": {"sum": 5}}),

@@ -176,8 +176,9 @@ const FORKS: &str = "Starts a run that shares the events of another one up to `a
 
 const EXPERIMENTS: &str = "Forks many runs from their beginnings with one change. Outcomes that were \
                            recorded are taken over where the same is asked for; effects that aren't \
-                           allowed aren't had. Starts as many as may go on at once: repeat it, with \
-                           `position` as `min_position`, until `status` isn't `running`. A run is \
+                           allowed aren't had. It goes on by itself, at most `at_once` forks at the \
+                           same time; the answer says how far it is. Asked for again, it goes on, \
+                           with another set, cap or `at_once` if these are different; a run is \
                            forked once by a name. With `dry_run` it answers the plan \
                            (`ExperimentPlan`) and does nothing.";
 
@@ -306,6 +307,20 @@ const RUN_ROUTES: &[Route] = &[
         .says("Run an experiment, or go on with it", EXPERIMENTS)
         .takes(Body::Json { schema: "RunExperiment", limit: BODY_BYTES })
         .asks(&[MIN_POSITION])
+        .answers(200, "ExperimentProgress"),
+    Route::new(Post, "/api/v1/experiments/{name}/stop", Run, handler!(experiments::stop))
+        .says(
+            "Stop an experiment",
+            "No more forks are started, and those that go on are cancelled. Asked for again \
+             (`POST /experiments`), it goes on.",
+        )
+        .takes(Body::Optional { schema: "StopExperiment", limit: BODY_BYTES })
+        .answers(200, "ExperimentProgress"),
+    Route::new(Get, "/api/v1/experiments/{name}/progress", Read, handler!(experiments::progress))
+        .says(
+            "How far an experiment is",
+            "Its status, and that of its forks: cheaper than what they came to.",
+        )
         .answers(200, "ExperimentProgress"),
     Route::new(Get, "/api/v1/experiments/{name}", Read, handler!(experiments::report))
         .says(

@@ -10,7 +10,7 @@ use chassis::journal::{Journal, ReadError, RecordedEvent};
 use domain::codec;
 use domain::ids::EventId;
 use domain::resource::Kind;
-use domain::trigger;
+use domain::{experiment, trigger};
 use futures::stream::{self, BoxStream, StreamExt};
 use protocol::{Cursor, EventEnvelope, EventFilter, EventPage, Events, Rejection, RejectionKind};
 use serde_json::Value;
@@ -218,6 +218,7 @@ fn aggregate(filter: &EventFilter) -> Option<Aggregate> {
         match prefix {
             "run" => Some(runs::AGGREGATE),
             "trg" => Some(trigger::AGGREGATE),
+            "exp" => Some(experiment::AGGREGATE),
             _ => kind.map(Kind::as_str),
         }
     };

@@ -2,24 +2,39 @@
 
 use std::ops::ControlFlow;
 
-use domain::experiment::LABEL;
-use domain::ids::WorkspaceId;
+use domain::codec;
+use domain::experiment::{AGGREGATE, Event as OfExperiment, LABEL, State};
+use domain::ids::{ExperimentId, WorkspaceId};
 use domain::limits;
 use domain::run::course::{Calls, Course, Parted};
 use domain::run::state::Closed;
 use domain::run::{Event, RunStatus};
 use protocol::experiment::{
-    ExperimentCalls, ExperimentEnd, ExperimentParting, ExperimentReport, ExperimentRun,
-    ExperimentTotals, ExperimentUsage,
+    ExperimentCalls, ExperimentEnd, ExperimentParting, ExperimentProgress, ExperimentReport,
+    ExperimentRun, ExperimentTotals, ExperimentUsage,
 };
 use protocol::{PageRequest, Rejection, RunFilter, RunQueries, RunView};
 use serde_json::json;
 
 use crate::compare::shortened;
 use crate::histories::Histories;
+use crate::payload::Blobs;
 use crate::{Projections, refusal};
 
+/// Events of an experiment that are read at a time.
+const PAGE: usize = 500;
+
 impl Projections {
+    /// How far an experiment is, by its name.
+    pub(crate) async fn progress_of(
+        &self,
+        workspace_id: WorkspaceId,
+        name: &str,
+    ) -> Result<ExperimentProgress, Rejection> {
+        let id = ExperimentId::of(workspace_id, name).to_string();
+        self.histories().progress(&id).await?.ok_or_else(|| refusal::not_found("experiment", name))
+    }
+
     /// The report of an experiment, by its name.
     pub(crate) async fn experimented(
         &self,
@@ -33,11 +48,16 @@ impl Projections {
         let page = PageRequest { limit, cursor: None, min_position };
         let mut forks = RunQueries::list(self, workspace_id, filter, page).await?.items;
         forks.retain(|fork| fork.forked_from.is_some());
-        if forks.is_empty() {
-            return Err(refusal::not_found("experiment", name));
-        }
         forks.reverse();
-        let mut report = ExperimentReport { name: name.to_owned(), ..ExperimentReport::default() };
+        // Read after the forks: what has ended among these isn't said to go on.
+        let progress = self.progress_of(workspace_id, name).await?;
+        let mut report = ExperimentReport {
+            name: progress.name,
+            status: progress.status,
+            left: progress.left,
+            refused: progress.refused,
+            ..ExperimentReport::default()
+        };
         for fork in forks {
             report.items.push(self.histories().tried(workspace_id, &fork).await?);
         }
@@ -48,6 +68,29 @@ impl Projections {
 }
 
 impl Histories<'_> {
+    /// How far an experiment is, if anything was asked of it.
+    async fn progress(&self, id: &str) -> Result<Option<ExperimentProgress>, Rejection> {
+        let (mut state, mut last, mut position) = (State::default(), 0, 0);
+        loop {
+            let page = self.past.load(AGGREGATE, id, last, PAGE).await.map_err(refusal::journal)?;
+            let stored = page.iter().map(|event| event.payload.as_ref());
+            let blobs = Blobs::fetch(self.past, stored).await.map_err(refusal::journal)?;
+            for recorded in &page {
+                let (name, version) = (&recorded.event_type, recorded.event_version);
+                let found = |hash: &str| blobs.get(hash);
+                let event: OfExperiment = codec::decode(name, version, &recorded.payload, &found)
+                    .map_err(|error| {
+                    refusal::damaged(&format!("the experiment {id}"), &error)
+                })?;
+                state.evolve(&event);
+                (last, position) = (recorded.sequence, recorded.position);
+            }
+            if page.len() < PAGE {
+                return Ok(state.begun().map(|begun| ExperimentProgress::of(begun, position)));
+            }
+        }
+    }
+
     async fn tried(
         &self,
         workspace_id: WorkspaceId,

@@ -97,6 +97,9 @@ impl Queries {
             QueryCall::Experiment { workspace_id, name, min_position } => {
                 write(&runs.experiment(workspace_id, &name, min_position).await)
             }
+            QueryCall::ExperimentProgress { workspace_id, name } => {
+                write(&runs.experiment_progress(workspace_id, &name).await)
+            }
             QueryCall::VerifyRun { workspace_id, run_id } => {
                 write(&runs.verify(workspace_id, run_id).await)
             }

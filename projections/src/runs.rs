@@ -17,9 +17,9 @@ use domain::{hold, retention, trigger};
 use protocol::bundle::{BundleFrom, BundlePart};
 use protocol::view::DefinitionRef;
 use protocol::{
-    Compare, Comparison, DiffTo, ExperimentReport, Explain, Explanation, Page, PageRequest,
-    Rejection, RunDiff, RunFilter, RunQueries, RunState, RunView, StateAt, TimelineEntry,
-    Verification, Waiting,
+    Compare, Comparison, DiffTo, ExperimentProgress, ExperimentReport, Explain, Explanation, Page,
+    PageRequest, Rejection, RunDiff, RunFilter, RunQueries, RunState, RunView, StateAt,
+    TimelineEntry, Verification, Waiting,
 };
 use serde_json::Value;
 use sqlx::FromRow;
@@ -313,6 +313,14 @@ impl RunQueries for Projections {
         min_position: Option<u64>,
     ) -> Result<ExperimentReport, Rejection> {
         self.experimented(workspace_id, name, min_position).await
+    }
+
+    async fn experiment_progress(
+        &self,
+        workspace_id: WorkspaceId,
+        name: &str,
+    ) -> Result<ExperimentProgress, Rejection> {
+        self.progress_of(workspace_id, name).await
     }
 
     async fn verify(

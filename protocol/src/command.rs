@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use domain::access;
 use domain::definition::Definition;
+use domain::experiment;
 use domain::ids::{CommandId, DefinitionId, Name, ProjectId, RunId, WorkflowId, WorkspaceId};
 use domain::resource::{Kind, Spec};
 use domain::run::event::{Decision, TriggeredBy};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::experiment::ExperimentProgress;
 use crate::fork::{ForkPlan, ForkRun};
 use crate::gate::GateId;
 use crate::retention::{ArchiveRun, RunDropped};
@@ -132,6 +134,10 @@ pub enum Command {
         #[serde(default)]
         dry_run: bool,
     },
+    /// Begins an experiment, or goes on with it. It goes on by itself from then on.
+    StartExperiment(Box<experiment::Asked>),
+    /// Begins no more forks of an experiment, and cancels those that go on.
+    StopExperiment { name: Name },
     /// Drops content of a run that has ended.
     ArchiveRun(Box<ArchiveRun>),
     /// Holds a run: nothing of it is dropped until it is released.
@@ -165,6 +171,8 @@ impl Command {
             | Self::Archive { .. }
             | Self::StartRun(_)
             | Self::DeliverWebhook(_)
+            | Self::StartExperiment(_)
+            | Self::StopExperiment { .. }
             | Self::RecordAccess(_) => None,
         }
     }
@@ -292,6 +300,9 @@ pub struct Receipt {
     /// What a fork would do, where only that was asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<Box<ForkPlan>>,
+    /// How far an experiment is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub experiment: Option<Box<ExperimentProgress>>,
     /// What was dropped of a run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dropped: Option<Box<RunDropped>>,

@@ -1,5 +1,6 @@
 //! Experiments: forks of many runs with one change, and what they came to.
 
+use domain::experiment::{Begun, Fork, NotForked};
 use domain::run::{RunStatus, Usage};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -8,6 +9,12 @@ use serde_json::Value;
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ExperimentReport {
     pub name: String,
+    /// As that of its progress: `running`, `ended`, `capped` or `stopped`.
+    pub status: String,
+    /// Runs that aren't forked yet.
+    pub left: u64,
+    /// Runs that can't be forked so.
+    pub refused: Vec<ExperimentRefusal>,
     pub totals: ExperimentTotals,
     /// Each run with its fork, in the order in which they were forked.
     pub items: Vec<ExperimentRun>,
@@ -150,21 +157,55 @@ impl ExperimentTotals {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ExperimentProgress {
     pub name: String,
-    /// `running`: ask again, and what is left is started. `ended`: all have ended. `capped`: what is
-    /// left of the cap doesn't cover the next run.
+    /// `running`: it goes on by itself. `ended`: all have ended. `capped`: what is left of the cap
+    /// doesn't cover the next run. `stopped`: somebody has stopped it; forks may be about to end.
     pub status: String,
     /// The runs of the set.
     pub runs: u64,
     /// Forks that go on, and runs that aren't forked yet.
     pub running: u64,
     pub left: u64,
-    /// What the forks have cost so far, in millionths.
+    /// What the forks that have ended have cost, in millionths.
     pub spent_micros: u64,
     /// Runs that can't be forked so.
     pub refused: Vec<ExperimentRefusal>,
     pub items: Vec<ExperimentFork>,
-    /// The journal position of the last fork that was started now, or 0.
+    /// The journal position of what happened to it last.
     pub position: u64,
+}
+
+impl ExperimentProgress {
+    /// How far an experiment is, whose last event has this position.
+    pub fn of(begun: &Begun, position: u64) -> Self {
+        Self {
+            name: begun.asked.name.to_string(),
+            status: begun.status.as_str().to_owned(),
+            runs: begun.asked.terms.runs.len() as u64,
+            running: begun.under_way().count() as u64,
+            left: begun.left().count() as u64,
+            spent_micros: begun.spent_micros(),
+            refused: begun.refused.iter().map(ExperimentRefusal::from).collect(),
+            items: begun.forks.iter().map(ExperimentFork::from).collect(),
+            position,
+        }
+    }
+}
+
+impl From<&Fork> for ExperimentFork {
+    fn from(fork: &Fork) -> Self {
+        Self {
+            run_id: fork.run_id.to_string(),
+            fork_id: fork.fork_id.to_string(),
+            status: fork.end.map_or(RunStatus::Running, |end| end.status),
+        }
+    }
+}
+
+impl From<&NotForked> for ExperimentRefusal {
+    fn from(refused: &NotForked) -> Self {
+        let NotForked { run_id, code, detail } = refused.clone();
+        Self { run_id: run_id.to_string(), code, detail }
+    }
 }
 
 /// A fork of an experiment.

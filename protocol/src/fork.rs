@@ -2,12 +2,15 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use domain::definition::{Definition, Variant};
+use domain::definition::Variant;
+use domain::experiment::{Asked, BUDGET_LABEL, CHANGE_LABEL, LABEL};
 use domain::ids::RunId;
 use domain::run::event::{Adopt, Experiment, RunError, TokenId};
 use domain::run::fork::Trial;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+pub use domain::experiment::ForkDefinition;
 
 use crate::query::StateAt;
 use crate::view::{RunStatus, Usage};
@@ -44,17 +47,6 @@ pub struct ForkRun {
     pub dry_run: bool,
 }
 
-/// Another definition.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ForkDefinition {
-    /// One of the project: `name` or `name@version`.
-    Named(String),
-    /// One that comes with the command. It is published as that of a start is, once the fork can be
-    /// made; of an experiment under a name of its own ([`Definition::for_experiment`]).
-    Inline(Box<Definition>),
-}
-
 /// What a fork of an experiment may do, and what is different in its run's definition.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ForkExperiment {
@@ -64,6 +56,28 @@ pub struct ForkExperiment {
 }
 
 impl ForkRun {
+    /// A run's fork for an experiment, which may cost so much.
+    pub fn of_experiment(asked: &Asked, run_id: RunId, budget: Option<u64>) -> Self {
+        let experiment = Experiment {
+            name: asked.name.to_string(),
+            allow: asked.allow.clone(),
+            max_cost_micros: budget,
+        };
+        let labels = [
+            (LABEL, Some(asked.name.to_string())),
+            (CHANGE_LABEL, Some(asked.mark.clone())),
+            (BUDGET_LABEL, budget.map(|budget| budget.to_string())),
+        ];
+        let labels = labels.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
+        let variant = asked.variant.clone();
+        Self {
+            definition: asked.definition.clone(),
+            labels: Some(labels.collect()),
+            experiment: Some(Box::new(ForkExperiment { experiment, variant })),
+            ..Self::unchanged(run_id, StateAt::Sequence(1))
+        }
+    }
+
     /// A fork in which nothing is different.
     pub fn unchanged(run_id: RunId, at: StateAt) -> Self {
         Self {

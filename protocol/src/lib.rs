@@ -64,7 +64,7 @@ pub use service::{
     AuditQueries, Commands, Events, GateQueries, LogQueries, MetricQueries, ResourceQueries,
     RunQueries, Tasks,
 };
-pub use shard::{SHARDS, run_of, shard_of};
+pub use shard::{SHARDS, run_of, shard_of, shard_of_experiment};
 pub use task::{
     Abandoned, Failure, FailureKind, Outcome, OutcomeResult, Success, Task, Work, WorkAction,
 };

@@ -225,6 +225,10 @@ pub enum QueryCall {
         name: String,
         min_position: Option<u64>,
     },
+    ExperimentProgress {
+        workspace_id: WorkspaceId,
+        name: String,
+    },
     VerifyRun {
         workspace_id: WorkspaceId,
         run_id: RunId,

@@ -12,7 +12,7 @@ use crate::command::{CommandEnvelope, Receipt};
 use crate::comparison::{Compare, Comparison};
 use crate::difference::{DiffTo, RunDiff};
 use crate::event::{Cursor, EventEnvelope, EventFilter};
-use crate::experiment::ExperimentReport;
+use crate::experiment::{ExperimentProgress, ExperimentReport};
 use crate::explanation::{Explain, Explanation};
 use crate::gate::{GateFilter, GateId, GateView};
 use crate::log::{LogFilter, LogRecord};
@@ -127,6 +127,13 @@ pub trait RunQueries: Send + Sync {
         name: &str,
         min_position: Option<u64>,
     ) -> Result<ExperimentReport, Rejection>;
+
+    /// How far an experiment is: cheaper to know than what its forks came to.
+    async fn experiment_progress(
+        &self,
+        workspace_id: WorkspaceId,
+        name: &str,
+    ) -> Result<ExperimentProgress, Rejection>;
 
     /// Decides a run's history again, and compares.
     async fn verify(

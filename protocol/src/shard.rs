@@ -1,6 +1,6 @@
 //! Shards: runs are spread over a fixed number of them by their id, and each has one owner.
 
-use domain::ids::{CommandId, RunId};
+use domain::ids::{CommandId, ExperimentId, RunId};
 
 /// How many shards there are. A store keeps this number for good.
 pub const SHARDS: u16 = 64;
@@ -9,6 +9,11 @@ pub const SHARDS: u16 = 64;
 pub fn shard_of(run_id: RunId) -> u16 {
     let low = run_id.bits().as_u128() % u128::from(SHARDS);
     u16::try_from(low).unwrap_or_default()
+}
+
+/// The shard whose owner goes on with an experiment.
+pub fn shard_of_experiment(id: ExperimentId) -> u16 {
+    shard_of(RunId::new(id.bits()))
 }
 
 /// The run that a command starts. A command that is sent twice names the same run, and both go to

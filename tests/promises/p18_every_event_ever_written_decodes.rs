@@ -57,6 +57,10 @@ fn every_golden_event_decodes() {
                 codec::decode::<domain::access::Event>(event_type, version, &stored, &|_| None)
                     .err()
             }
+            "experiment" => {
+                codec::decode::<domain::experiment::Event>(event_type, version, &stored, &|_| None)
+                    .err()
+            }
             "hold" => {
                 codec::decode::<domain::hold::Event>(event_type, version, &stored, &|_| None).err()
             }

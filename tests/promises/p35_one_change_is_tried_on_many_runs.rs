@@ -2,7 +2,8 @@
 //! would have an effect outside isn't done unless it is allowed, and no more is spent than may be.
 //!
 //! It fails where a fork of an experiment asks somebody for what was recorded, where a request of
-//! one reaches a server, and where an experiment that was broken off forks a run twice.
+//! one reaches a server, where an experiment doesn't go on by itself once it was asked for, and where
+//! one that was broken off forks a run twice or gives more out than it may.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,6 +12,8 @@ use serde_json::{Value, json};
 use system_tests::{Client, Platform, Setting, Shape, wait_for};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
+
+mod by_itself;
 
 system_tests::in_both_settings!(an_experiment_changes_one_thing_and_nothing_outside);
 
@@ -60,6 +63,16 @@ async fn server() -> (String, Arc<AtomicUsize>) {
         }
     });
     (url, seen)
+}
+
+/// Waits until an experiment goes on no more, and answers how far it is.
+async fn at_rest(client: &Client, name: &str) -> Value {
+    wait_for("an experiment that has come to rest", || async {
+        let progress = client.get(&format!("/experiments/{name}/progress")).await;
+        let is_at_rest = progress["status"] != "running" && progress["running"] == 0;
+        is_at_rest.then_some(progress)
+    })
+    .await
 }
 
 async fn approve(client: &Client, run_id: &str) {
@@ -128,7 +141,13 @@ async fn an_experiment_changes_one_thing_and_nothing_outside(setting: Setting) {
     assert_eq!((&begun["running"], &begun["left"]), (&json!(2), &json!(RUNS - 2)), "{begun}");
     platform.kill_9().await;
     platform.restart().await;
-    let (report, talk) = tried(&platform, "other", &["--set", OTHER]).await;
+    // Nobody asks again.
+    let progress = at_rest(&client, "other").await;
+    let (status, refused) = (&progress["status"], &progress["refused"]);
+    assert_eq!((status, refused), (&json!("ended"), &json!([])), "{progress}");
+    let again = client.post("/experiments", &begin).await.ok();
+    assert_eq!(again, progress, "there is nothing more to do");
+    let (report, talk) = tried(&platform, "other", &["--set", OTHER, "--at-once", "2"]).await;
     let totals = report["totals"].clone();
     assert_eq!((&totals["runs"], &totals["running"]), (&json!(RUNS), &json!(0)), "{report}{talk}");
     assert_eq!(totals["same"], 0, "another model says who it is");

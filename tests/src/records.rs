@@ -162,6 +162,7 @@ impl Records {
                 "run" => continue,
                 "trigger" => self.decode::<domain::trigger::Event>(event).map(drop),
                 "access" => self.decode::<domain::access::Event>(event).map(drop),
+                "experiment" => self.decode::<domain::experiment::Event>(event).map(drop),
                 "hold" => self.decode::<domain::hold::Event>(event).map(drop),
                 "retention" => self.decode::<domain::retention::Event>(event).map(drop),
                 _ => self.decode::<domain::resource::Event>(event).map(drop),

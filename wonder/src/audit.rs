@@ -16,7 +16,7 @@ use domain::ids::RunId;
 use domain::rate::Book;
 use domain::resource::{self, Resource};
 use domain::run::{self, Run, RunStatus};
-use domain::{hold, retention, trigger};
+use domain::{experiment, hold, retention, trigger};
 use futures::TryStreamExt;
 use protocol::Rejection;
 use serde_json::Value;
@@ -208,6 +208,9 @@ impl<'a> Auditor<'a> {
             access::AGGREGATE => {
                 decode::<access::Event>(event, values).map(drop).map_err(|error| error.to_string())
             }
+            experiment::AGGREGATE => decode::<experiment::Event>(event, values)
+                .map(drop)
+                .map_err(|error| error.to_string()),
             hold::AGGREGATE => {
                 decode::<hold::Event>(event, values).map(drop).map_err(|error| error.to_string())
             }

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use chassis::journal::Journal;
 use domain::resource::{DefinitionSpec, Event, Kind, Resource, Spec};
 use domain::trigger;
-use domain::{access, hold, retention};
+use domain::{access, experiment, hold, retention};
 use protocol::Rejection;
 
 use crate::resources::refusal;
@@ -94,9 +94,15 @@ impl Heads {
             let Some(last) = written.last() else { break };
             position = last.position;
             let mut known = self.known();
-            // What happens to triggers changes no resource, and neither do reads and archiving.
-            let others =
-                [trigger::AGGREGATE, access::AGGREGATE, retention::AGGREGATE, hold::AGGREGATE];
+            // What happens to triggers and experiments changes no resource, and neither do reads and
+            // archiving.
+            let others = [
+                trigger::AGGREGATE,
+                access::AGGREGATE,
+                retention::AGGREGATE,
+                hold::AGGREGATE,
+                experiment::AGGREGATE,
+            ];
             let changes = written.iter().any(|one| !others.contains(&&*one.aggregate_type));
             known.writes += u64::from(changes);
             for one in &written {

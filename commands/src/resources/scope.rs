@@ -52,6 +52,8 @@ pub(crate) async fn check(
         | Command::ArchiveRun(_)
         | Command::HoldRun { .. }
         | Command::ReleaseRun { .. }
+        | Command::StartExperiment(_)
+        | Command::StopExperiment { .. }
         | Command::RecordAccess(_) => Err(Rejection::new(
             RejectionKind::Internal,
             "not_a_resource_command",

@@ -40,6 +40,8 @@ pub(super) fn of_run(
         | Command::HoldRun { .. }
         | Command::ReleaseRun { .. }
         | Command::DeliverWebhook(_)
+        | Command::StartExperiment(_)
+        | Command::StopExperiment { .. }
         | Command::RecordAccess(_) => return Ok(None),
     };
     Ok(envelope.command.run_id().map(|run_id| (run_id, command)))

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use domain::ids::{RunId, WorkspaceId};
+use domain::ids::{ExperimentId, Name, RunId, WorkspaceId};
 use protocol::remote::{COMMANDS, CommandCall, shard_commands};
 use protocol::{
     Command, CommandEnvelope, Commands, Receipt, Rejection, RejectionKind, RunOutcome, StartAnswer,
-    run_of, shard_of,
+    run_of, shard_of, shard_of_experiment,
 };
 use tokio::time::Instant;
 
@@ -45,6 +45,11 @@ impl Remote {
     }
 }
 
+/// The shard whose owner goes on with an experiment.
+fn of_experiment(envelope: &CommandEnvelope, name: &Name) -> u16 {
+    shard_of_experiment(ExperimentId::of(envelope.workspace_id, name.as_str()))
+}
+
 #[async_trait]
 impl Commands for Remote {
     async fn execute(&self, envelope: CommandEnvelope) -> Result<Receipt, Rejection> {
@@ -62,7 +67,12 @@ impl Commands for Remote {
             Command::DeliverWebhook(_) => Some(run_of(envelope.id)),
             other => other.run_id(),
         };
-        let owner = run_id.map(|run_id| shard_commands(shard_of(run_id)));
+        let shard = match &envelope.command {
+            Command::StartExperiment(asked) => Some(of_experiment(&envelope, &asked.name)),
+            Command::StopExperiment { name } => Some(of_experiment(&envelope, name)),
+            _ => run_id.map(shard_of),
+        };
+        let owner = shard.map(shard_commands);
         let subject = owner.as_deref().unwrap_or(COMMANDS);
         let call = CommandCall::Execute(Box::new(envelope));
         // Repeating it is safe: the write side remembers every command by its key or its id.

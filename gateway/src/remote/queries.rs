@@ -7,10 +7,11 @@ use domain::resource::Kind;
 use protocol::bundle::{BundleFrom, BundlePart};
 use protocol::remote::{QUERIES, QueryCall};
 use protocol::{
-    Compare, Comparison, DiffTo, ExperimentReport, Explain, Explanation, GateFilter, GateId,
-    GateQueries, GateView, MetricAnswer, MetricList, MetricQueries, MetricQuery, Page, PageRequest,
-    Rejection, ResourceFilter, ResourceQueries, ResourceView, RunDiff, RunFilter, RunQueries,
-    RunState, RunView, StateAt, TimelineEntry, TriggerView, Verification, Waiting,
+    Compare, Comparison, DiffTo, ExperimentProgress, ExperimentReport, Explain, Explanation,
+    GateFilter, GateId, GateQueries, GateView, MetricAnswer, MetricList, MetricQueries,
+    MetricQuery, Page, PageRequest, Rejection, ResourceFilter, ResourceQueries, ResourceView,
+    RunDiff, RunFilter, RunQueries, RunState, RunView, StateAt, TimelineEntry, TriggerView,
+    Verification, Waiting,
 };
 use serde::de::DeserializeOwned;
 
@@ -150,6 +151,15 @@ impl RunQueries for Remote {
     ) -> Result<ExperimentReport, Rejection> {
         let name = name.to_owned();
         self.query(QueryCall::Experiment { workspace_id, name, min_position }).await
+    }
+
+    async fn experiment_progress(
+        &self,
+        workspace_id: WorkspaceId,
+        name: &str,
+    ) -> Result<ExperimentProgress, Rejection> {
+        let name = name.to_owned();
+        self.query(QueryCall::ExperimentProgress { workspace_id, name }).await
     }
 
     async fn verify(

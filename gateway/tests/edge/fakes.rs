@@ -9,7 +9,7 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
 use axum::{Router, body::to_bytes};
 use chrono::{DateTime, TimeDelta, Utc};
-use domain::ids::{ProjectId, RunId, WorkflowId, WorkspaceId};
+use domain::ids::{ExperimentId, ProjectId, RunId, WorkflowId, WorkspaceId};
 use domain::resource::Kind;
 use gateway::{AuthConfig, Dependency, Environment, Gateway, GatewayConfig, Health, Readiness};
 use protocol::bundle::{BundleFrom, BundlePart};
@@ -22,6 +22,7 @@ use uuid::Uuid;
 mod audit;
 mod bundles;
 mod events;
+mod experiments;
 mod logs;
 mod metrics;
 mod time_travel;
@@ -99,6 +100,10 @@ impl Commands for World {
             })),
             _ => None,
         };
+        let experiment = experiments::begun(
+            ExperimentId::of(envelope.workspace_id, "cheaper"),
+            &envelope.command,
+        );
         let created = matches!(envelope.command, Command::Create(_) | Command::StartRun(_));
         self.commands.lock().expect("lock").push(envelope);
         let outcome = self.ended.lock().expect("lock").clone();
@@ -112,6 +117,7 @@ impl Commands for World {
             queued,
             outcome,
             dropped,
+            experiment,
             ..Receipt::default()
         })
     }
@@ -280,6 +286,17 @@ impl RunQueries for World {
         _: Option<u64>,
     ) -> Result<ExperimentReport, Rejection> {
         Ok(ExperimentReport { name: name.to_owned(), ..ExperimentReport::default() })
+    }
+
+    async fn experiment_progress(
+        &self,
+        own: WorkspaceId,
+        name: &str,
+    ) -> Result<ExperimentProgress, Rejection> {
+        let id = ExperimentId::of(own, name);
+        let commands = self.commands.lock().expect("lock");
+        let asked = commands.iter().rev().filter_map(|one| experiments::begun(id, &one.command));
+        asked.map(|progress| *progress).next().ok_or_else(missing)
     }
 
     async fn verify(&self, own: WorkspaceId, id: RunId) -> Result<Verification, Rejection> {

@@ -5,7 +5,7 @@ use domain::codec;
 use domain::definition::changes::differences;
 use domain::ids::{EventId, RunId};
 use domain::resource::Kind;
-use domain::{access, hold, retention, trigger};
+use domain::{access, experiment, hold, retention, trigger};
 use protocol::event::{SecretsUsed, is_shared, tells_of_secrets};
 use protocol::{AuditResult, DefinitionChange, Origin};
 use serde::Deserialize;
@@ -100,6 +100,10 @@ pub(super) fn may_be(event: &RecordedEvent) -> bool {
         }
         trigger::AGGREGATE => &*event.event_type == "trigger_failed",
         access::AGGREGATE | hold::AGGREGATE => true,
+        experiment::AGGREGATE => matches!(
+            &*event.event_type,
+            "experiment_started" | "experiment_changed" | "experiment_stopped"
+        ),
         retention::AGGREGATE => &*event.event_type == "run_archived",
         other => resources::kind(other).is_some(),
     }
@@ -123,6 +127,7 @@ pub(super) async fn row(
         access::AGGREGATE => Some(of_access(event, &payload)),
         retention::AGGREGATE => Some(of_retention(event, &payload)),
         hold::AGGREGATE => Some(of_hold(event, &payload)),
+        experiment::AGGREGATE => Some(of_experiment(event, &payload)),
         other => match resources::kind(other) {
             Some(kind) => Some(of_resource(journal, event, kind, &payload).await?),
             None => None,
@@ -260,6 +265,17 @@ fn of_retention(event: &RecordedEvent, payload: &Value) -> Act {
 fn of_hold(event: &RecordedEvent, payload: &Value) -> Act {
     let verb = event.event_type.strip_prefix("run_").unwrap_or(&event.event_type);
     Act::new("run", &event.aggregate_id, verb).with_each(payload, &["reason"])
+}
+
+fn of_experiment(event: &RecordedEvent, payload: &Value) -> Act {
+    let verb = event.event_type.strip_prefix("experiment_").unwrap_or(&event.event_type);
+    let terms = payload.get("terms").unwrap_or(payload);
+    let act = Act::new("experiment", &event.aggregate_id, verb);
+    let act = act.with_each(payload, &["name", "allow"]).with_each(terms, &["max_cost_micros"]);
+    match terms["runs"].as_array() {
+        Some(runs) => act.with("runs", &json!(runs.len())),
+        None => act,
+    }
 }
 
 async fn of_resource(

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use anyhow::Context;
 use serde_json::{Map, Value, json};
 
 use super::runs::segment;
@@ -30,6 +31,14 @@ const RUNS: &[Column] = &[
     ("cost after", "/usage/after/cost_micros"),
     ("spent", "/usage/spent/cost_micros"),
 ];
+const PROGRESS: &[Column] = &[
+    ("name", "/name"),
+    ("status", "/status"),
+    ("runs", "/runs"),
+    ("running", "/running"),
+    ("left", "/left"),
+    ("spent micros", "/spent_micros"),
+];
 const REFUSED: &[Column] = &[("run", "/run_id"), ("refused", "/code"), ("why", "/detail")];
 const PLANNED: &[Column] = &[
     ("run", "/run_id"),
@@ -41,10 +50,16 @@ const PLANNED: &[Column] = &[
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum ExperimentCommand {
-    /// Fork many runs with one change, and compare; the same again goes on where it stopped
+    /// Fork many runs with one change, and compare. The server goes on with it by itself: Ctrl-C
+    /// only ends looking on, and the same again looks on, or goes on with what was stopped
     Run(Box<RunArgs>),
     /// Show what an experiment has come to
     Report {
+        /// Its name
+        name: String,
+    },
+    /// Start no more forks, and cancel those that go on; `run` goes on again
+    Stop {
         /// Its name
         name: String,
     },
@@ -95,6 +110,9 @@ pub(crate) struct RunArgs {
     /// Only say what would be called again, with its last cost
     #[arg(long)]
     dry_run: bool,
+    /// Don't look on: the server goes on by itself
+    #[arg(long, conflicts_with_all = ["check", "dry_run"])]
+    detach: bool,
     /// Exit code 1 where a fork went another way, or wasn't made
     #[arg(long)]
     check: bool,
@@ -108,6 +126,12 @@ pub(crate) async fn execute(global: &Global, command: ExperimentCommand) -> Resu
             report(global, &client, &name, 0).await?;
             Ok(Exit::Completed)
         }
+        ExperimentCommand::Stop { name } => {
+            let path = format!("/experiments/{}/stop", segment(&name)?);
+            let answer = client.post(&path, &[], &json!({})).await?;
+            global.output.one(&answer, PROGRESS)?;
+            Ok(Exit::Completed)
+        }
     }
 }
 
@@ -117,28 +141,31 @@ async fn start(global: &Global, client: &Client, args: RunArgs) -> Result<Exit, 
         let answer = client.post("/experiments", &[], &body).await?;
         return planned(global, &answer);
     }
-    let (mut position, mut pause) = (0, FIRST_PAUSE);
-    let progress_bar = bar(None);
-    let progress: Value = loop {
-        let query = [("min_position", position.to_string())];
-        let progress: Value = client.post("/experiments", &query, &body).await?.read()?;
-        position = position.max(number(&progress["position"]));
-        let (left, running) = (number(&progress["left"]), number(&progress["running"]));
-        progress_bar.set_length(number(&progress["runs"]));
-        progress_bar.set_position(number(&progress["runs"]).saturating_sub(left + running));
-        if progress["status"] != "running" {
-            break progress;
+    let begun = client.post("/experiments", &[], &body).await?;
+    let name = &args.name;
+    if args.detach {
+        global.output.one(&begun, PROGRESS)?;
+        goes_on(name);
+        return Ok(Exit::Completed);
+    }
+    let progress = tokio::select! {
+        progress = followed(client, name, begun.read()?) => progress?,
+        interrupted = tokio::signal::ctrl_c() => {
+            interrupted.context("Ctrl-C can't be listened to")?;
+            goes_on(name);
+            return Ok(Exit::Completed);
         }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
     };
-    progress_bar.finish_and_clear();
+    let position = number(&progress["position"]);
     let parted = if progress["items"].as_array().is_some_and(|items| !items.is_empty()) {
         report(global, client, &args.name, position).await?
     } else {
         0
     };
     let refused = shown(&progress["refused"], REFUSED)?;
+    if progress["status"] == "stopped" {
+        say!("the experiment was stopped, and {} runs are left", number(&progress["left"]));
+    }
     if progress["status"] == "capped" {
         say!(
             "the cap is reached: {} micros are spent, and {} runs are left",
@@ -148,6 +175,30 @@ async fn start(global: &Global, client: &Client, args: RunArgs) -> Result<Exit, 
     }
     let is_whole = refused == 0 && progress["status"] == "ended";
     Ok(if args.check && (parted > 0 || !is_whole) { Exit::Failed } else { Exit::Completed })
+}
+
+/// Looks on until an experiment comes to rest, and answers how far it is then.
+async fn followed(client: &Client, name: &str, begun: Value) -> Result<Value, Failure> {
+    let (mut progress, mut pause) = (begun, FIRST_PAUSE);
+    let path = format!("/experiments/{}/progress", segment(name)?);
+    let progress_bar = bar(None);
+    while progress["status"] == "running" {
+        let (left, running) = (number(&progress["left"]), number(&progress["running"]));
+        progress_bar.set_length(number(&progress["runs"]));
+        progress_bar.set_position(number(&progress["runs"]).saturating_sub(left + running));
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+        progress = client.get(&path, &[]).await?.read()?;
+    }
+    progress_bar.finish_and_clear();
+    Ok(progress)
+}
+
+fn goes_on(name: &str) {
+    say!(
+        "the experiment goes on: see wonder experiment report {name}, or end it with wonder \
+         experiment stop {name}"
+    );
 }
 
 /// Prints a report, and answers how many forks went another way.
@@ -172,6 +223,10 @@ async fn report(
     }
     let told = |pointer: &str| report.pointer(pointer).and_then(Value::as_u64).unwrap_or(0);
     let total = |key: &str| told(&format!("/totals/{key}"));
+    let (status, left) = (report["status"].as_str().unwrap_or_default(), number(&report["left"]));
+    if status != "ended" {
+        say!("the experiment is {status}, and {left} runs aren't forked");
+    }
     say!(
         "{} runs: {} the same, {} with other values, {} another way, {} going on; {} end otherwise",
         total("runs"),
@@ -322,6 +377,7 @@ mod tests {
             max_cost: Some(5),
             at_once: 1,
             dry_run: false,
+            detach: false,
             check: false,
         };
         let body = body(&args).expect("it can be said");
