@@ -46,7 +46,7 @@ impl Commands for Runs {
         let fork = match envelope.command {
             protocol::Command::ForkRun(fork) => fork,
             protocol::Command::CancelRun { run_id, .. } => {
-                self.cancelled.send_modify(|cancelled| drop(cancelled.insert(run_id)));
+                self.cancelled.send_modify(|cancelled| cancelled.extend([run_id]));
                 return Ok(Receipt::default());
             }
             other => panic!("nobody asks for {other:?}"),

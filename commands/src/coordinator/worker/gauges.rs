@@ -9,7 +9,7 @@ pub(super) struct Gauges {
 }
 
 impl Gauges {
-    pub fn of(worker: usize) -> Self {
+    pub(super) fn of(worker: usize) -> Self {
         let worker = worker.to_string();
         Self {
             in_flight: metrics::gauge!("wonder_tasks_owed_in_flight", "worker" => worker.clone()),
