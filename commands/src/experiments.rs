@@ -1,8 +1,8 @@
 //! Experiments: takes what is asked of them, and goes on with those of the shards that this process
 //! owns, until there is nothing more to do.
 //!
-//! What an experiment gives out is durable before it is done: a fork stands in its events, with what
-//! it may cost, and is then made under an id that follows from the experiment and the run. So who
+//! What an experiment gives out is durable before it is done: a fork stands in its events, with
+//! what it may cost, and is then made under an id that follows from the experiment and the run. So who
 //! takes one up (after a crash, or since the shard is theirs now) makes again what may have been
 //! made, and meets it; and two who go on with the same one for a moment can't both write to it.
 //!

@@ -1,5 +1,5 @@
-//! Experiments: forks of many runs with one change. The runs are found here, and the rest goes on by
-//! itself on the write side.
+//! Experiments: forks of many runs with one change. The runs are found here, and the rest goes on
+//! by itself on the write side.
 
 use std::collections::{BTreeMap, BTreeSet};
 

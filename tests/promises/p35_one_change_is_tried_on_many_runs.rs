@@ -2,8 +2,8 @@
 //! would have an effect outside isn't done unless it is allowed, and no more is spent than may be.
 //!
 //! It fails where a fork of an experiment asks somebody for what was recorded, where a request of
-//! one reaches a server, where an experiment doesn't go on by itself once it was asked for, and where
-//! one that was broken off forks a run twice or gives more out than it may.
+//! one reaches a server, where an experiment doesn't go on by itself once it was asked for, and
+//! where one that was broken off forks a run twice or gives more out than it may.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -77,11 +77,13 @@ impl Commands for Runs {
             return Err(Rejection::new(RejectionKind::NotFound, "run_not_found", "no run"));
         }
         let (mut may_end, mut cancelled) = (self.may_end.subscribe(), self.cancelled.subscribe());
-        let status = tokio::select! {
-            _ = may_end.wait_for(|may| *may) => RunStatus::Completed,
-            _ = cancelled.wait_for(|runs| runs.contains(&run_id)) => RunStatus::Cancelled,
-            () = tokio::time::sleep(timeout) => return Ok(None),
+        let end = async {
+            tokio::select! {
+                _ = may_end.wait_for(|may| *may) => RunStatus::Completed,
+                _ = cancelled.wait_for(|runs| runs.contains(&run_id)) => RunStatus::Cancelled,
+            }
         };
+        let Ok(status) = tokio::time::timeout(timeout, end).await else { return Ok(None) };
         Ok(Some(RunOutcome {
             status,
             output: None,
@@ -168,7 +170,7 @@ async fn at_rest(journal: &Arc<dyn Journal>) -> Begun {
         if log.sequence > 0 && !log.state.is_open() {
             return log.state.begun().expect("it was asked for").clone();
         }
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        tokio::task::yield_now().await;
     }
 }
 
@@ -191,7 +193,7 @@ async fn what_fails_for_a_moment_is_tried_again_and_what_is_refused_holds_up_nob
     assert_eq!(runs.made(), named.into_iter().collect());
     // Nothing of it stays in memory.
     while !experiments.known.all().is_empty() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        tokio::task::yield_now().await;
     }
 }
 
@@ -263,7 +265,7 @@ async fn what_belongs_to_others_is_left_to_them() {
     assert!(elsewhere.known.all().contains_key(&id()));
     owned.send_replace(Arc::default());
     while elsewhere.known.all().contains_key(&id()) {
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        tokio::task::yield_now().await;
     }
     owned.send_replace(Arc::new(Owned { epochs: [(shard_of_experiment(id()), 0)].into() }));
     runs.may_end.send_replace(true);
