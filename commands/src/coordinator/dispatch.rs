@@ -90,10 +90,12 @@ struct Flight {
 }
 
 impl Attempts {
-    /// How many more may be handed out now.
+    /// How many more may be handed out now. One always may be where none is in flight: an outcome may
+    /// have been lost with its run's memory, and is decided on by nobody then.
     fn room(&self) -> usize {
         let most = self.window.map_or(self.limit, |window| window.min(self.limit));
-        most.saturating_sub(self.in_flight.len() + self.undecided.len())
+        let away = self.in_flight.len() + self.undecided.len();
+        most.saturating_sub(away).max(usize::from(self.in_flight.is_empty()))
     }
 
     /// Learns from an attempt that was decided on how much may be in flight.
@@ -337,6 +339,16 @@ mod tests {
         dispatch.back(run(1), 1, 1);
         assert_eq!(dispatch.in_flight(), 2);
         assert!(dispatch.next_turn().is_some());
+        assert_eq!(dispatch.next_turn(), None);
+    }
+
+    #[test]
+    fn what_nobody_decides_on_holds_up_nothing() {
+        let mut dispatch = Dispatch::new(1_000);
+        (1..=3).for_each(|token| dispatch.ready(run(1), 1, token, 1));
+        assert_eq!(dispatch.next_turn(), Some((run(1), vec![(1, 1)])));
+        dispatch.outcome(run(1), 1, 1, Duration::ZERO);
+        assert_eq!(dispatch.next_turn(), Some((run(1), vec![(2, 1)])));
         assert_eq!(dispatch.next_turn(), None);
     }
 
