@@ -7,6 +7,7 @@ pub mod config;
 pub mod database;
 pub mod floor;
 pub mod journal;
+pub mod pauses;
 pub mod private;
 pub mod scratch;
 pub mod shards;

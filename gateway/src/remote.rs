@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chassis::bus::{Nats, RequestError};
+use chassis::pauses::Pauses;
 use protocol::remote::{Answer, CALL_DEADLINE, NOT_OWNER};
 use protocol::{Rejection, RejectionKind};
 use serde::Serialize;
@@ -66,7 +67,7 @@ impl Remote {
     ) -> Result<T, Rejection> {
         let body = encoded(call)?;
         let (end, longest) = (Instant::now() + self.patience, self.patience / ATTEMPTS);
-        let (mut pauses, mut in_doubt) = (Pauses::default(), false);
+        let (mut pauses, mut in_doubt) = (fresh_pauses(), false);
         loop {
             let within = longest.min(end.saturating_duration_since(Instant::now()));
             let why = match self.ask_once(subject, body.clone(), within).await {
@@ -77,7 +78,7 @@ impl Remote {
                     why
                 }
             };
-            let pause = pauses.next();
+            let pause = pauses.next_pause();
             if Instant::now() + pause >= end {
                 tracing::warn!(subject, error = %why, "no answer over the bus");
                 return Err(unanswered(in_doubt));
@@ -135,21 +136,9 @@ enum Why {
     NotOwner,
 }
 
-/// Growing pauses between requests.
-struct Pauses(Duration);
-
-impl Default for Pauses {
-    fn default() -> Self {
-        Self(FIRST_PAUSE)
-    }
-}
-
-impl Pauses {
-    fn next(&mut self) -> Duration {
-        let pause = self.0;
-        self.0 = (pause * 2).min(LONGEST_PAUSE);
-        pause
-    }
+/// The pauses between requests.
+const fn fresh_pauses() -> Pauses {
+    Pauses::new(FIRST_PAUSE, LONGEST_PAUSE)
 }
 
 fn repeated(why: &Why) {

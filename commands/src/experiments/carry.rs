@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use chassis::pauses::Pauses;
 use domain::experiment::{self, Command, Fork, fork_of};
 use domain::ids::{CommandId, ExperimentId, WorkspaceId};
 use protocol::{CommandEnvelope, Commands, ForkRun, Rejection, RejectionKind, RunOutcome};
@@ -56,7 +57,7 @@ impl Experiments {
 
     async fn what_comes_of(&self, one: &Carried) -> Command {
         let Fork { run_id, fork_id, .. } = one.fork;
-        let mut pauses = Pauses::default();
+        let mut pauses = Pauses::new(FIRST_PAUSE, LONGEST_PAUSE);
         loop {
             match self.end_of(one).await {
                 Ok(outcome) => {
@@ -66,7 +67,7 @@ impl Experiments {
                 Err(refused) if may_pass(&refused) => {
                     let experiment = &one.name;
                     tracing::warn!(experiment, %run_id, %fork_id, %refused, "a fork waits");
-                    pauses.next().await;
+                    pauses.pause().await;
                 }
                 Err(refused) => {
                     if refused.kind == RejectionKind::Internal {
@@ -111,7 +112,7 @@ impl Experiments {
 
     /// Says what came of a fork, until it is durable.
     async fn tell(self: &Arc<Self>, one: &Carried, command: Command) {
-        let mut pauses = Pauses::default();
+        let mut pauses = Pauses::new(FIRST_PAUSE, LONGEST_PAUSE);
         loop {
             let metadata =
                 metadata::by(ACTOR, CommandId::new(self.clock.uuid_v7()), Along::default());
@@ -121,7 +122,7 @@ impl Experiments {
                 Err(refused) if may_pass(&refused) => {
                     let experiment = &one.name;
                     tracing::warn!(experiment, %refused, "what came of a fork isn't written yet");
-                    pauses.next().await;
+                    pauses.pause().await;
                 }
                 Err(refused) => {
                     let experiment = &one.name;
@@ -160,17 +161,5 @@ async fn stopped(is_stopped: &mut watch::Receiver<bool>) {
     let never_is = is_stopped.wait_for(|is_stopped| *is_stopped).await.is_err();
     if never_is {
         std::future::pending().await
-    }
-}
-
-/// Longer and longer pauses.
-#[derive(Default)]
-struct Pauses(Option<Duration>);
-
-impl Pauses {
-    async fn next(&mut self) {
-        let pause = self.0.map_or(FIRST_PAUSE, |before| (before * 2).min(LONGEST_PAUSE));
-        self.0 = Some(pause);
-        tokio::time::sleep(pause).await;
     }
 }

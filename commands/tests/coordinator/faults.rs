@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use chassis::clock::{Clock, SystemClock};
 use chassis::journal::Journal;
-use chassis::telemetry::{self, LogFormat, TelemetryConfig};
 use chrono::{DateTime, Utc};
 use commands::CoordinatorConfig;
 use domain::run::RunStatus;
@@ -14,7 +13,7 @@ use protocol::{Command, Task};
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::platform::{Platform, config, fan_out, folder, sequence};
+use crate::platform::{Platform, config, fan_out, folder, metrics, sequence};
 use crate::watched::Fault;
 
 #[tokio::test]
@@ -72,14 +71,7 @@ async fn a_start_that_was_not_written_leaves_no_run() {
 
 #[tokio::test]
 async fn a_cancelled_run_takes_no_late_outcome() {
-    let metrics = telemetry::init(&TelemetryConfig {
-        version: "0",
-        commit: "test",
-        filter: "off".to_owned(),
-        format: LogFormat::Auto,
-        records: None,
-    })
-    .expect("the only one of this process");
+    let metrics = metrics();
     let folder = folder();
     let platform = Platform::start(folder.path()).await;
     let run_id = platform.run(&fan_out(20)).await;

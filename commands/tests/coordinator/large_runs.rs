@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use chassis::telemetry::{self, LogFormat, Telemetry, TelemetryConfig};
+use chassis::telemetry::Telemetry;
 use domain::run::RunStatus;
 use serde_json::json;
 
-use crate::platform::{Platform, fan_out, folder, sequence};
+use crate::platform::{Platform, fan_out, folder, metrics, sequence};
 
 const BRANCHES: usize = 1_300;
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -19,14 +19,7 @@ fn rests(metrics: &Telemetry) -> u64 {
 
 #[tokio::test]
 async fn a_very_large_run_rests_beside_others_and_not_alone() {
-    let metrics = telemetry::init(&TelemetryConfig {
-        version: "0",
-        commit: "test",
-        filter: "off".to_owned(),
-        format: LogFormat::Auto,
-        records: None,
-    })
-    .expect("the only one of this process");
+    let metrics = metrics();
     let folder = folder();
     let platform = Platform::start(folder.path()).await;
     let large = platform.run(&fan_out(BRANCHES)).await;

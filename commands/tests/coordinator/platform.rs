@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use chassis::clock::{Clock, SystemClock};
 use chassis::journal::{Journal, RecordedEvent, SqliteJournal, SqliteOptions};
+use chassis::telemetry::{self, LogFormat, Telemetry, TelemetryConfig};
 use commands::{CommandService, CoordinatorConfig};
 use domain::ids::{CommandId, RunId, WorkspaceId};
 use domain::resource::Kind;
@@ -184,6 +185,18 @@ impl Platform {
         let event_type = |event: RecordedEvent| event.event_type.to_string();
         events.expect("the journal is there").into_iter().map(event_type).collect()
     }
+}
+
+/// The metrics of this process.
+pub(crate) fn metrics() -> Telemetry {
+    let config = TelemetryConfig {
+        version: "0",
+        commit: "test",
+        filter: "off".to_owned(),
+        format: LogFormat::Auto,
+        records: None,
+    };
+    telemetry::init(&config).expect("the only one of this process")
 }
 
 /// A folder for a journal.

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::held::{Attempt, Held};
-use super::owner::{Pauses, Unanswered, ask};
+use super::owner::{Unanswered, ask, pauses};
 use super::parcel::{Parcel, by_call};
 use crate::fault::{Fault, permanent};
 
@@ -173,7 +173,7 @@ impl Carrier {
 
     /// Publishes until the server has all of them; gives back those that it finds too large.
     async fn publish(&self, mut parcels: Vec<Parcel>) -> Vec<Parcel> {
-        let (mut too_large, mut pauses) = (Vec::new(), Pauses::new());
+        let (mut too_large, mut pauses) = (Vec::new(), pauses());
         while !parcels.is_empty() {
             let messages = parcels.iter().map(Parcel::message).collect();
             let answers = self.outcomes.publish(messages).await;
@@ -202,7 +202,7 @@ impl Carrier {
     async fn send(&self, parcel: Parcel, room: OwnedSemaphorePermit) {
         let Attempt { run_id, token, .. } = parcel.attempt;
         let call = Parcel::call(std::slice::from_ref(&parcel));
-        let mut pauses = Pauses::new();
+        let mut pauses = pauses();
         let sent = async {
             loop {
                 match ask(&self.nats, parcel.shard(), call.clone(), REPORT).await {

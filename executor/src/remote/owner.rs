@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chassis::bus::{Nats, RequestError};
+use chassis::pauses::Pauses;
 use protocol::remote::{Answer, shard_commands};
 use protocol::{Rejection, RejectionKind};
 use serde::de::DeserializeOwned;
@@ -56,18 +57,7 @@ pub(super) async fn ask<T: DeserializeOwned>(
     Ok(answer?)
 }
 
-/// Growing pauses between two attempts at the same thing.
-pub(super) struct Pauses(Duration);
-
-impl Pauses {
-    const LONGEST: Duration = Duration::from_secs(2);
-
-    pub(super) const fn new() -> Self {
-        Self(Duration::from_millis(50))
-    }
-
-    pub(super) async fn pause(&mut self) {
-        tokio::time::sleep(self.0).await;
-        self.0 = (self.0 * 2).min(Self::LONGEST);
-    }
+/// The pauses before the same is asked again.
+pub(super) const fn pauses() -> Pauses {
+    Pauses::new(Duration::from_millis(50), Duration::from_secs(2))
 }

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::carrier::{Carrier, in_doubt};
 use super::held::Attempt;
-use super::owner::{Pauses, Unanswered, ask};
+use super::owner::{Unanswered, ask, pauses};
 use crate::fault::{Fault, permanent};
 
 /// The delivery from which on a task isn't performed any more: each one before was lost with its
@@ -118,7 +118,7 @@ impl Carrier {
         let call = serde_json::to_vec(&CommandCall::Task { run_id, token, attempt: number });
         let call = Bytes::from(call.ok()?);
         let until = Instant::now() + FETCH_PATIENCE;
-        let mut pauses = Pauses::new();
+        let mut pauses = pauses();
         loop {
             match ask(&self.nats, shard_of(run_id), call.clone(), FETCH).await {
                 Ok(Some(task)) => return Some(task),

@@ -11,7 +11,7 @@ use protocol::{
 };
 use tokio::time::Instant;
 
-use super::{Asked, Effect, Pauses, Remote, encoded, repeated};
+use super::{Asked, Effect, Remote, encoded, fresh_pauses, repeated};
 
 /// A wait is asked for in parts of this length, so that it finds a run that has moved.
 const SLICE: Duration = Duration::from_secs(5);
@@ -89,7 +89,7 @@ impl Commands for Remote {
     ) -> Result<Option<RunOutcome>, Rejection> {
         let subject = shard_commands(shard_of(run_id));
         let end = Instant::now() + timeout;
-        let mut pauses = Pauses::default();
+        let mut pauses = fresh_pauses();
         loop {
             let asked = Instant::now();
             let slice = SLICE.min(end.saturating_duration_since(asked));
@@ -100,7 +100,7 @@ impl Commands for Remote {
             let body = encoded(&CommandCall::Wait { workspace_id, run_id, timeout_ms })?;
             match self.ask_once(&subject, body, slice + MARGIN).await {
                 Asked::Answered(Ok(None)) if asked.elapsed() >= slice => {
-                    pauses = Pauses::default();
+                    pauses = fresh_pauses();
                     continue;
                 }
                 // Answered before its time: the owner is about to leave.
@@ -110,7 +110,7 @@ impl Commands for Remote {
                 Asked::Answered(Err(rejection)) => return Err(rejection),
                 Asked::NotDone(why) | Asked::Unknown(why) => repeated(&why),
             }
-            tokio::time::sleep_until((Instant::now() + pauses.next()).min(end)).await;
+            tokio::time::sleep_until((Instant::now() + pauses.next_pause()).min(end)).await;
         }
     }
 }
