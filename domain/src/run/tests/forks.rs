@@ -99,14 +99,16 @@ fn forked_at(parent: &Fixture, at: u64) -> Fixture {
     forked(parent, place, event, None).expect("it is forked")
 }
 
-/// What a run came to. Its children are named by their tokens.
+/// What a run came to. Children are named by their tokens: its own, and those of the run it was
+/// forked from, which an error of before the fork names.
 pub(super) fn end(run: &Run) -> Value {
     let Run::Closed(closed) = run else { panic!("the run goes on: {run:#?}") };
     let end = json!([closed.status, closed.root, closed.output, closed.error, closed.reason]);
     let mut text = end.to_string();
-    for token in 1..200 {
-        let child = closed.header.run_id.child(token).to_string();
-        text = text.replace(&child, &format!("child of {token}"));
+    for run in [closed.header.run_id, RunId::new(Uuid::from_u128(42))] {
+        for token in 1..200 {
+            text = text.replace(&run.child(token).to_string(), &format!("child of {token}"));
+        }
     }
     serde_json::from_str(&text).expect("it is JSON")
 }
