@@ -232,7 +232,8 @@ impl Coordinator {
         tracker: &TaskTracker,
     ) -> Self {
         let workers = config.workers.max(1);
-        let (task_sender, tasks) = bus::queue(config.tasks_in_flight.max(workers));
+        let tasks_waiting = config.tasks_in_flight.max(workers);
+        let (task_sender, tasks) = bus::queue(tasks_waiting + workers * dispatch::TURN);
         let (abandoned_sender, abandoned) = bus::queue(ABANDONED);
         let others = Arc::new(worker::Others::default());
         let mut mailboxes = Vec::with_capacity(workers);
@@ -245,6 +246,7 @@ impl Coordinator {
                 preparations: Arc::clone(&around.preparations),
                 clock: Arc::clone(&around.clock),
                 tasks: task_sender.clone(),
+                tasks_waiting,
                 abandoned: abandoned_sender.clone(),
                 mailbox: sender.downgrade(),
                 tasks_in_flight: (config.tasks_in_flight / workers).max(1),

@@ -14,7 +14,7 @@ use protocol::shard_of;
 use tokio::time::Instant;
 
 /// Attempts that one run may hand out before the next run has its turn.
-const TURN: usize = 16;
+pub(super) const TURN: usize = 16;
 
 /// How much longer than its work and its run's append an attempt may be away before its run has too
 /// much in flight.
@@ -160,6 +160,11 @@ impl Dispatch {
         }
         self.give_turn(run_id);
         Some((run_id, turn))
+    }
+
+    /// Whether a run may have attempts to hand out.
+    pub(super) fn has_turns(&self) -> bool {
+        !self.turns.is_empty()
     }
 
     /// An outcome came, of work that took so long.

@@ -36,6 +36,7 @@ mod checks;
 mod children;
 mod commits;
 mod gauges;
+mod handing_out;
 mod loading;
 mod loads;
 mod ownership;
@@ -56,6 +57,8 @@ pub(super) struct Context {
     pub preparations: Arc<Preparations>,
     pub clock: Arc<dyn Clock>,
     pub tasks: bus::Sender<Task>,
+    /// Tasks that may wait in there before no more are added, a turn of each worker aside.
+    pub tasks_waiting: usize,
     pub abandoned: bus::Sender<Abandoned>,
     /// The worker's own mailbox, for what it loads in the background.
     pub mailbox: mpsc::WeakSender<Message>,
@@ -135,6 +138,8 @@ pub(super) struct Worker {
     told: HashSet<RunId>,
     /// Starts that can't be judged yet.
     put_off: Vec<Start>,
+    /// Attempts are ready, and the queue to the workers was full.
+    waits_for_room: bool,
     loads: loads::Loads,
     rests: Rests,
 }
@@ -158,6 +163,7 @@ impl Worker {
             workflows: Workflows::default(),
             told: HashSet::new(),
             put_off: Vec::new(),
+            waits_for_room: false,
             rests: Rests::default(),
         }
     }
@@ -370,6 +376,7 @@ impl Worker {
             .min(self.loads.until_due())
             .min(self.checks.until_due())
             .min(self.rests.until_due())
+            .min(self.until_room())
     }
 
     fn wake_due(&mut self) {
@@ -408,46 +415,6 @@ impl Worker {
                 }
             }
         }
-    }
-
-    /// Hands attempts to workers, run by run. The queue has room for all that may be in flight.
-    fn hand_out(&mut self) {
-        let is_queued = self.context.queue.is_some();
-        while let Some((run_id, turn)) = self.dispatch.next_turn() {
-            for (token, attempt) in turn {
-                let task = match self.runs.get_mut(&run_id) {
-                    // Handed out when the run is resumed.
-                    Some(Slot::Loaded(actor)) if actor.holds_back() => None,
-                    Some(Slot::Loaded(actor)) => {
-                        if actor.must_record(token, attempt) {
-                            actor.queue.push_back(Queued::HandOut { token, attempt });
-                            self.turns.push(run_id);
-                            None
-                        } else {
-                            let task = actor.task(token, attempt);
-                            if let (Some(Ok(task)), true) = (&task, is_queued) {
-                                actor.awaits_fetch(task);
-                            }
-                            task
-                        }
-                    }
-                    Some(Slot::Loading { .. } | Slot::Quarantined) | None => None,
-                };
-                match task {
-                    Some(Ok(task)) => {
-                        if self.context.tasks.try_send(task).is_err() {
-                            self.dispatch.back(run_id, token, attempt);
-                        }
-                    }
-                    Some(Err(outcome)) => self.outcome(*outcome, None),
-                    None => self.dispatch.back(run_id, token, attempt),
-                }
-            }
-        }
-        if !self.turns.is_empty() {
-            self.take_turns();
-        }
-        self.gauges.in_flight.set(self.dispatch.in_flight() as f64);
     }
 
     /// Lets idle runs leave memory. Their timers stay.

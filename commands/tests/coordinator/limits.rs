@@ -1,14 +1,17 @@
 //! What a project and a workspace allow their runs.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
+use chassis::clock::SystemClock;
 use chassis::journal::Journal;
+use commands::CoordinatorConfig;
 use domain::resource::Kind;
 use domain::run::RunStatus;
-use protocol::{RejectionKind, Task};
+use protocol::{Command, RejectionKind, Task};
 use serde_json::json;
 
-use crate::platform::{Platform, fan_out, folder, sequence};
+use crate::platform::{Platform, config, fan_out, folder, sequence};
 
 /// Does what a run owes, and says how many of its tasks were out at most.
 async fn most_at_once(platform: &Platform, mut out: VecDeque<Task>) -> usize {
@@ -77,5 +80,33 @@ async fn a_run_of_a_provider_that_is_not_allowed_does_not_start() {
     assert_eq!(refused.pointer.as_deref(), Some("/nodes/a/action/with/model"));
     assert!(refused.message.contains("mock, anthropic"), "{}", refused.message);
     assert_eq!(platform.journal.inner.head().await, head);
+    platform.stop().await;
+}
+
+#[tokio::test]
+async fn what_finds_the_queue_to_the_workers_full_is_handed_out_once_there_is_room() {
+    let folder = folder();
+    let few = CoordinatorConfig { tasks_in_flight: 4, ..config() };
+    let platform = Platform::start_with(folder.path(), &few, Arc::new(SystemClock::new())).await;
+    // Nobody takes the tasks of a run that doesn't wait for them any more.
+    let given_up = platform.run(&fan_out(4)).await;
+    let cancel = Command::CancelRun { run_id: given_up, reason: None, compensate: true };
+    platform.execute(cancel).await.expect("it is cancelled");
+    assert_eq!(platform.end_of(given_up).await.status, RunStatus::Cancelled);
+    // The second one is started after the first one's tasks were to be handed out.
+    let runs = [platform.run(&fan_out(4)).await, platform.run(&sequence(1)).await];
+    let unwanted = platform.pull().await;
+    assert!(unwanted.len() == 4 && unwanted.iter().all(|task| task.run_id == given_up));
+    let mut left = 5;
+    while left > 0 {
+        for task in platform.pull().await {
+            assert!(runs.contains(&task.run_id));
+            platform.succeed(&task, json!(1)).await;
+            left -= 1;
+        }
+    }
+    for run_id in runs {
+        assert_eq!(platform.end_of(run_id).await.status, RunStatus::Completed);
+    }
     platform.stop().await;
 }
