@@ -23,7 +23,7 @@ use crate::run::{Command, Event, Run, RunStatus};
 mod thinned;
 mod undone;
 
-use graphs::{Layout, PEOPLE, SIGNALS, blocks, runner};
+use graphs::{Block, Layout, PEOPLE, SIGNALS, blocks, runner};
 use undone::Undone;
 
 /// Cases of a property.
@@ -413,6 +413,9 @@ fn every_schedule_with_faults_keeps_the_invariants_and_ends() {
     let seen = RefCell::new(BTreeSet::new());
     runner(CASES)
         .run(&(blocks(), 0..4_usize, schedules, any::<bool>()), |(block, items, schedule, undo)| {
+            // Where work is undone, there is some at first.
+            let first = Block::Task { retries: true, undo: true };
+            let block = if undo { Block::Sequence(vec![first, block]) } else { block };
             let definition = Layout::definition(&block, false, undo);
             let run = run_by(&definition, items, &schedule, true);
             prop_assert!(run.run.status().is_some_and(|status| status.is_terminal()));
