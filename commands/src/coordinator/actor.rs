@@ -210,6 +210,11 @@ impl Actor {
         self.run.is_paused() || under_way.is_some_and(|one| one.durable.paused.is_some())
     }
 
+    /// What follows once the append under way is durable.
+    pub(super) fn to_follow(&self) -> Option<&Durable> {
+        self.under_way.as_ref().map(|under_way| &under_way.durable)
+    }
+
     pub(super) const fn workspace_id(&self) -> WorkspaceId {
         self.workspace_id
     }

@@ -12,6 +12,7 @@ use protocol::{Command, Commands as _, FailureKind, RunOutcome};
 use serde_json::{Value, json};
 
 use crate::platform::{Platform, config, folder, node};
+use crate::watched::Fault;
 
 /// Publishes a definition.
 pub(crate) async fn publish(platform: &Platform, definition: Value) {
@@ -222,6 +223,51 @@ async fn a_cancel_is_answered_at_once_and_the_children_follow() {
         assert_eq!(reason(&platform.end_of(child).await), RunStatus::Cancelled);
         assert_eq!(why(&platform, child).await, "parent_ended");
     }
+    platform.stop().await;
+}
+
+#[tokio::test]
+async fn a_cancel_whose_answer_was_lost_reaches_the_children_all_the_same() {
+    let folder = folder();
+    let platform = with_helper(folder.path()).await;
+    let parent = platform.run(&callers(3, json!({}))).await;
+    let tasks = platform.pull_many(3).await;
+    platform.journal.fail_next(Fault::AnswerLost);
+    platform.execute(cancel(parent)).await.expect("it is found to be done");
+    for task in tasks {
+        assert_eq!(reason(&platform.end_of(task.run_id).await), RunStatus::Cancelled);
+        assert_eq!(why(&platform, task.run_id).await, "parent_ended");
+    }
+    platform.stop().await;
+}
+
+#[tokio::test]
+async fn a_resume_whose_answer_was_lost_reaches_the_children_all_the_same() {
+    let folder = folder();
+    let platform = Platform::start(folder.path()).await;
+    let mut twice = helper("twice");
+    twice["nodes"]["again"] = node();
+    twice["transitions"] = json!([{"from": "work", "to": "again"}]);
+    publish(&platform, twice).await;
+    let called = caller(json!({"definition": "twice", "input": {"n": 1}}));
+    let parent = platform.run(&called).await;
+    let first = platform.pull_one().await;
+    platform.execute(Command::PauseRun { run_id: parent, reason: None }).await.expect("it runs");
+    let child = first.run_id;
+    let came_to = async |event_type: &str| {
+        while platform.events(child).await.last().map(String::as_str) != Some(event_type) {
+            tokio::task::yield_now().await;
+        }
+    };
+    came_to("run_paused").await;
+    platform.succeed(&first, json!(1)).await;
+    came_to("token_routed").await;
+    platform.journal.fail_next(Fault::AnswerLost);
+    platform.execute(Command::ResumeRun { run_id: parent }).await.expect("it is paused");
+    let second = platform.pull_one().await;
+    assert_eq!(second.run_id, child);
+    platform.succeed(&second, json!(2)).await;
+    assert_eq!(platform.end_of(parent).await.status, RunStatus::Completed);
     platform.stop().await;
 }
 

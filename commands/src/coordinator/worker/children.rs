@@ -13,7 +13,7 @@ use protocol::Rejection;
 use self::start::Wish;
 use super::{Slot, Worker};
 use crate::coordinator::Start;
-use crate::coordinator::actor::{Durable, Queued};
+use crate::coordinator::actor::{Actor, Durable, Queued};
 use crate::coordinator::children::{Awaited, Stage};
 
 mod start;
@@ -66,6 +66,22 @@ impl Worker {
     fn cancel_child(&mut self, child: RunId, reason: &str) {
         let reason = Some(reason.to_owned());
         self.tell(child, Command::Cancel { reason, compensate: true });
+    }
+
+    /// An append of a run failed, and may be durable all the same: what its children would have been
+    /// told then follows once the run is loaded again.
+    pub(super) fn children_in_doubt(&mut self, actor: &Actor) {
+        let Some(durable) = actor.to_follow() else { return };
+        for child in &durable.given_up {
+            self.children.remove(*child);
+            self.children.verify_later(actor.run_id, *child);
+        }
+        if durable.paused.is_some() {
+            let children = actor.run.live().into_iter().flat_map(|live| live.children.values());
+            for child in children {
+                self.children.remove(*child);
+            }
+        }
     }
 
     /// A run was taken over: seeks the children that it waits for.

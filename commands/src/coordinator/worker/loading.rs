@@ -167,6 +167,7 @@ impl Worker {
     pub(super) fn drop_run(&mut self, run_id: RunId, rejection: &Rejection) {
         let Some(Slot::Loaded(actor)) = self.runs.remove(&run_id) else { return };
         self.dispatch.forget_ready(run_id);
+        self.children_in_doubt(&actor);
         actor.failed(rejection);
         let Some(epoch) = self.epoch_of(run_id) else { return };
         self.expect_load(run_id, epoch);
